@@ -1,0 +1,2 @@
+//! The `vouchsafe` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The whole thing through real sockets and a real kernel.
