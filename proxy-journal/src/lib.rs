@@ -1,1 +1,35 @@
-//! The tamper-evident journal: records, chain, reader, verifier. Pure over `Read` and `Write`.
+//! The tamper-evident journal: records, chain, reader, verifier. Pure over `Read`, `Write` and `Seek`.
+//!
+//! In the order in which a record passes through it: it is spelled ([`record`]), prepared and appended ([`writer`]),
+//! found again after a kill ([`recover`]), read ([`reader`]), proved ([`verify`], [`check`]) and shown ([`human`]).
+//! The format on disk is described at [`writer`].
+
+pub mod chain;
+pub mod record;
+pub mod text;
+pub mod timestamp;
+
+mod line;
+pub mod segment;
+pub mod writer;
+
+pub mod reader;
+pub mod verify;
+
+pub mod recover;
+
+pub mod check;
+pub mod human;
+
+pub use chain::{ChainHash, Head};
+pub use line::{FORMAT_VERSION, MAX_LINE};
+pub use reader::{Content, Entry, Item, Reader};
+pub use record::{
+    Blame, Decision, Outcome, PolicyLoad, PolicyResult, Record, Recovered, Rule, Start, Stop, Verdict,
+    Workload,
+};
+pub use recover::{RecoverError, Recovery, recover};
+pub use segment::Segment;
+pub use timestamp::Timestamp;
+pub use verify::{Break, Fault, Verification, Verifier};
+pub use writer::{AppendError, Appended, Prepared, Writer};

@@ -1,1 +1,69 @@
 //! Policy files in, decisions out. Pure: no sockets, no clock, no file system.
+//!
+//! [`compile`] turns the texts of all files into a [`PolicySet`], or says everything that is wrong with them at once.
+//! [`PolicySet::api_for`] finds the API of a host, [`CallPath::normalize`] brings a path into the one spelling that is
+//! matched and forwarded, and [`PolicySet::decide`] decides.
+//!
+//! How a call is decided: all operations that the identity's grants name for the API count together. If a deny matches,
+//! the call is denied; otherwise, if an allow matches, it is allowed; otherwise it is denied. If several grants allow
+//! it, the first in the order of the file gives the credential.
+//!
+//! Patterns, in operations and in conditions:
+//!
+//! | pattern | matches |
+//! | --- | --- |
+//! | `*` as a whole segment | one segment, not empty |
+//! | `*` in a segment (`acme-*`) | any characters of that segment, also none |
+//! | `**` as a whole segment, anywhere | any number of segments, also none: `/a/**` matches `/a`, `/a/` and `/a/b/c` |
+//! | anything else | itself, in the letters that it is written in |
+//!
+//! Paths are compared decoded: `/a%2Bb` and `/a+b` are the same to a pattern. A deny is wider than an allow with the same
+//! text: it also matches the method in other letters, and the path with or without a slash at its end.
+//!
+//! Hosts: an exact name wins over a wildcard; `*.example.com` stands for exactly one label before `example.com`.
+
+// Words: where something stands, what is wrong with it.
+mod diagnostic;
+mod place;
+mod source;
+mod suggest;
+
+// Spellings and patterns.
+mod glob;
+mod host;
+mod path;
+
+// What a policy is made of.
+mod conditions;
+mod model;
+mod operation;
+
+// From files to parts: each file on its own.
+mod draft;
+mod read;
+
+// From parts to a set: all files together.
+mod hosts;
+mod link;
+mod names;
+mod overlap;
+
+// The set and its answers.
+mod compile;
+mod decide;
+mod set;
+
+pub use compile::{Compiled, compile};
+pub use conditions::{Conditions, ExePattern, Pattern};
+pub use decide::{Call, Decision, Explanation, Reason, RuleRef, Verdict};
+pub use diagnostic::{Diagnostic, Severity};
+pub use host::{Host, HostError};
+pub use model::{
+    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
+    Scheme, SecretRef, Store, Summary, Unmatched,
+};
+pub use operation::Operation;
+pub use path::{CallPath, PathError};
+pub use place::{FileId, Place, Spanned};
+pub use set::PolicySet;
+pub use source::SourceFile;

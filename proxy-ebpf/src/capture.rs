@@ -1,0 +1,75 @@
+//! Who calls: the workload, read from the current task inside the hook.
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
+use proxy_common::{Capture, Counter};
+
+use crate::maps::{count, offsets};
+
+/// Reads a `T` at `base + offset` in kernel memory.
+#[inline(always)]
+fn read<T>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 {
+        return None;
+    }
+    // SAFETY: bpf_probe_read_kernel checks the address itself and fails on one that is not mapped.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Start of the current process in nanoseconds since boot (`group_leader->start_boottime`), or 0.
+#[inline(always)]
+pub fn start_time() -> u64 {
+    let offsets = offsets();
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    read::<u64>(task, offsets.task_group_leader)
+        .and_then(|leader| read::<u64>(leader, offsets.task_start_time))
+        .unwrap_or(0)
+}
+
+/// Device (kernel encoding) and inode of the current process's executable.
+#[inline(always)]
+fn executable(task: u64) -> Option<(u32, u64)> {
+    let offsets = offsets();
+    let mm = read::<u64>(task, offsets.task_mm)?;
+    let file = read::<u64>(mm, offsets.mm_exe_file)?;
+    let inode = read::<u64>(file, offsets.file_inode)?;
+    let ino = read::<u64>(inode, offsets.inode_ino)?;
+    let sb = read::<u64>(inode, offsets.inode_sb)?;
+    let dev = read::<u32>(sb, offsets.sb_dev)?;
+    Some((dev, ino))
+}
+
+/// Fills `into` with the current process. What cannot be read stays zero and is counted; zero never matches a policy.
+#[inline(always)]
+pub fn current(into: &mut Capture, netns_cookie: u64) {
+    let offsets = offsets();
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let uid_gid = bpf_get_current_uid_gid();
+    into.tgid = (pid_tgid >> 32) as u32;
+    into.tid = pid_tgid as u32;
+    into.uid = uid_gid as u32;
+    into.gid = (uid_gid >> 32) as u32;
+    // SAFETY: no arguments.
+    into.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    into.netns_cookie = netns_cookie;
+    into.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    into.start_time_ns = start_time();
+    if into.start_time_ns == 0 {
+        count(Counter::CaptureStartFailed);
+    }
+    match executable(task) {
+        Some((dev, ino)) => {
+            into.exe_dev = dev;
+            into.exe_ino = ino;
+        }
+        None => count(Counter::CaptureExeFailed),
+    }
+    into.mntns_ino = read::<u64>(task, offsets.task_nsproxy)
+        .and_then(|nsproxy| read::<u64>(nsproxy, offsets.nsproxy_mnt_ns))
+        .and_then(|mnt_ns| read::<u32>(mnt_ns, offsets.mnt_ns_inum))
+        .unwrap_or(0);
+}

@@ -1,0 +1,96 @@
+//! `sock_ops`: publish the origin under the connection's own address before the SYN leaves, and withdraw it when the
+//! socket closes before the proxy took it.
+use aya_ebpf::{
+    bindings::{BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB},
+    helpers::generated::bpf_sk_storage_get,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use proxy_common::{Counter, FAMILY_V6, OriginKey, ProxyConfig, SocketState, mapped};
+
+use crate::maps::{CONFIG, ORIGINS, SOCKETS, count};
+
+/// `TCP_CLOSE` of include/net/tcp_states.h.
+const TCP_CLOSE: u32 = 7;
+
+#[sock_ops]
+pub fn on_sock_ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(&ctx),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE => withdraw(&ctx),
+        _ => {}
+    }
+    1
+}
+
+/// The state that the connect hook left on this socket.
+#[inline(always)]
+fn state<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut SocketState> {
+    // SAFETY: the context is valid; the verifier wants the null check before the use.
+    unsafe {
+        let sk = (*ctx.ops).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let map = (&raw const SOCKETS).cast_mut().cast();
+        let state = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<SocketState>();
+        if state.is_null() { None } else { Some(&mut *state) }
+    }
+}
+
+#[inline(always)]
+fn publish(ctx: &SockOpsContext) {
+    let Some(state) = state(ctx) else { return };
+    let Some(config) = CONFIG.get(0) else { return };
+    if state.origin.family == 0 || !goes_to_proxy(ctx, config, state.origin.family) {
+        return;
+    }
+    let addr = if state.origin.family == FAMILY_V6 {
+        // SAFETY: four words are sixteen bytes.
+        unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ctx.local_ip6()) }
+    } else {
+        mapped(ctx.local_ip4().to_ne_bytes())
+    };
+    state.key = OriginKey {
+        netns_cookie: state.origin.capture.netns_cookie,
+        addr,
+        port: ctx.local_port() as u16,
+        reserved: [0; 6],
+    };
+    match ORIGINS.insert(&state.key, &state.origin, 0) {
+        Ok(()) => count(Counter::OriginPublished),
+        Err(_) => count(Counter::OriginLost),
+    }
+    let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+/// Whether this very connection goes to the proxy: storage may be older than the connect.
+#[inline(always)]
+fn goes_to_proxy(ctx: &SockOpsContext, config: &ProxyConfig, family: u8) -> bool {
+    // `bpf_sock_ops.remote_port` is a 32-bit word in network order (include/uapi/linux/bpf.h).
+    let port = u32::from_be(ctx.remote_port()) as u16;
+    if family == FAMILY_V6 {
+        // SAFETY: four words are sixteen bytes.
+        let remote = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ctx.remote_ip6()) };
+        remote == config.listen_v6 && port == config.port_v6
+    } else {
+        ctx.remote_ip4().to_ne_bytes() == config.listen_v4 && port == config.port_v4
+    }
+}
+
+#[inline(always)]
+fn withdraw(ctx: &SockOpsContext) {
+    let Some(state) = state(ctx) else { return };
+    if state.key.port == 0 {
+        return;
+    }
+    // The address may be another socket's by now: only our own entry is removed.
+    // SAFETY: the entry is only compared.
+    let ours = match unsafe { ORIGINS.get(&state.key) } {
+        Some(origin) => origin.socket_cookie == state.origin.socket_cookie,
+        None => false,
+    };
+    if ours {
+        let _ = ORIGINS.remove(&state.key);
+    }
+}

@@ -1,0 +1,218 @@
+//! Records for the eyes of a person: one line for each call, with nothing in it that a terminal could obey.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::reader::{Content, Entry};
+use crate::record::{Blame, Decision, Outcome, PolicyResult, Record, Verdict};
+use crate::text::{escape, escape_word};
+use crate::timestamp::Timestamp;
+
+/// How many open calls a [`Tail`] remembers; the outcome of an older one is shown without its request.
+const REMEMBERED: usize = 10_000;
+
+/// Colour a word by ANSI sequences, or leave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Green,
+    Red,
+    Yellow,
+    Dim,
+}
+
+/// Turns records, in their order, into one line for each call: a denial at its decision, an allowed call at its outcome.
+#[derive(Debug, Clone, Default)]
+pub struct Tail {
+    colour: bool,
+    open: HashMap<Uuid, Arc<Decision>>,
+    order: VecDeque<Uuid>,
+}
+
+impl Tail {
+    /// `colour`: with ANSI colours, for a terminal.
+    pub fn new(colour: bool) -> Tail {
+        Tail { colour, ..Tail::default() }
+    }
+
+    /// The line for this record, without a newline; `None` for an allowed call, which is shown when it ends.
+    pub fn show(&mut self, entry: &Entry) -> Option<String> {
+        let record = match &entry.content {
+            Content::Known(record) => record,
+            Content::Other(value) => return Some(self.other(entry.time, value)),
+        };
+        match record {
+            Record::Decision(decision) if decision.verdict == Verdict::Allow => {
+                self.remember(decision);
+                None
+            }
+            Record::Outcome(outcome) => {
+                let decision = self.open.remove(&outcome.id);
+                Some(self.stamp(entry.time, &ended(decision.as_deref(), outcome, self.colour)))
+            }
+            record => Some(self.stamp(entry.time, &sentence(record, self.colour))),
+        }
+    }
+
+    fn remember(&mut self, decision: &Arc<Decision>) {
+        self.open.insert(decision.id, Arc::clone(decision));
+        self.order.push_back(decision.id);
+        while self.open.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        // Ids of calls that have ended need no place in the order.
+        if self.order.len() > 2 * REMEMBERED {
+            self.order.retain(|id| self.open.contains_key(id));
+        }
+    }
+
+    fn stamp(&self, time: Timestamp, what: &str) -> String {
+        // 2026-11-24T20:00:00.123456Z, to the millisecond.
+        let time = time.to_string();
+        let time = format!("{}Z", time.get(..23).unwrap_or(&time));
+        format!("{} {what}", paint(&time, Paint::Dim, self.colour))
+    }
+
+    fn other(&self, time: Timestamp, value: &Value) -> String {
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("record");
+        let mut shown = value.clone();
+        if let Some(fields) = shown.as_object_mut() {
+            for envelope in ["v", "seq", "time", "prev", "hash", "kind"] {
+                fields.remove(envelope);
+            }
+        }
+        self.stamp(time, &format!("{} {}", escape_word(kind), escape(&shown.to_string())))
+    }
+}
+
+/// One record alone as a sentence, without its time; never more than one line. For a log that has its own times.
+pub fn sentence(record: &Record, colour: bool) -> String {
+    match record {
+        Record::Start(start) => {
+            format!("start vouchsafe {} (pid {})", escape_word(&start.version), start.pid)
+        }
+        Record::Stop(stop) => format!("stop {}", escape(&stop.reason)),
+        Record::Policy(load) => match load.result {
+            PolicyResult::Loaded => {
+                format!("policy {} loaded, {} identities", load.generation, load.identities)
+            }
+            PolicyResult::Refused => {
+                let errors = load.errors.iter().map(|error| escape(error)).collect::<Vec<_>>().join("; ");
+                format!("policy {} {}: {errors}", load.generation, paint("refused", Paint::Red, colour))
+            }
+        },
+        Record::Decision(decision) => decided(decision, colour),
+        Record::Outcome(outcome) => ended(None, outcome, colour),
+        Record::Recovered(repair) => format!(
+            "recovered: {} bytes of a half line dropped, {} open calls closed as interrupted",
+            repair.dropped_bytes, repair.closed
+        ),
+    }
+}
+
+/// A decision as one line: identity, verdict, request, reason, rule, process.
+pub fn decided(decision: &Decision, colour: bool) -> String {
+    let (verdict, shade) = match decision.verdict {
+        Verdict::Allow => ("allow", Paint::Green),
+        Verdict::Deny => ("deny", Paint::Red),
+    };
+    let mut line = format!("{} {} {}", identity(decision), paint(verdict, shade, colour), request(decision));
+    let _ = write!(line, " {}", escape(&decision.reason));
+    if let Some(rule) = &decision.rule {
+        let _ = write!(line, " ({}:{})", escape_word(&rule.file), rule.line);
+    }
+    let _ = write!(line, " {}", process(decision));
+    line
+}
+
+/// An outcome as one line, with the request that it belongs to when that is known.
+pub fn ended(decision: Option<&Decision>, outcome: &Outcome, colour: bool) -> String {
+    let mut line = match decision {
+        Some(decision) => {
+            let allow = paint("allow", Paint::Green, colour);
+            format!("{} {allow} {}", identity(decision), request(decision))
+        }
+        None => format!("call {} ended", outcome.id),
+    };
+    if let Some(status) = outcome.status {
+        let shade = if status < 400 { Paint::Green } else { Paint::Yellow };
+        let _ = write!(line, " {}", paint(&status.to_string(), shade, colour));
+    }
+    if outcome.interrupted {
+        let _ = write!(line, " {}", paint("interrupted", Paint::Yellow, colour));
+    } else {
+        let _ = write!(line, " {}", duration(outcome.duration_us));
+    }
+    if let Some(error) = &outcome.error {
+        let blame = match outcome.blame {
+            Some(Blame::Client) => "client: ",
+            Some(Blame::Upstream) => "upstream: ",
+            Some(Blame::Policy) => "policy: ",
+            Some(Blame::Host) => "host: ",
+            Some(Blame::Us) => "vouchsafe: ",
+            None => "",
+        };
+        let _ = write!(line, " {}", paint(&format!("{blame}{}", escape(error)), Paint::Red, colour));
+    }
+    if let Some(decision) = decision {
+        let _ = write!(line, " {}", process(decision));
+    }
+    line
+}
+
+fn identity(decision: &Decision) -> String {
+    escape_word(decision.identity.as_deref().unwrap_or("unknown")).into_owned()
+}
+
+fn process(decision: &Decision) -> String {
+    format!("{}[{}]", escape_word(&decision.workload.exe), decision.workload.pid)
+}
+
+/// `METHOD host/path`, or where the connection went when there is no request.
+fn request(decision: &Decision) -> String {
+    let mut line = String::new();
+    if let Some(method) = &decision.method {
+        let _ = write!(line, "{} ", escape_word(method));
+    }
+    match &decision.host {
+        Some(host) => line.push_str(&escape_word(host)),
+        None => {
+            let _ = write!(line, "{}", decision.dst);
+        }
+    }
+    if let Some(port) = decision.port.filter(|port| !matches!(port, 80 | 443) && decision.host.is_some()) {
+        let _ = write!(line, ":{port}");
+    }
+    if let Some(path) = &decision.path {
+        line.push_str(&escape_word(path));
+    }
+    if decision.has_query {
+        line.push_str("?…");
+    }
+    line
+}
+
+/// A duration with three digits or so: `830us`, `12.3ms`, `4.2s`.
+fn duration(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us}us"),
+        1_000..1_000_000 => format!("{}.{}ms", us / 1_000, us % 1_000 / 100),
+        _ => format!("{}.{}s", us / 1_000_000, us % 1_000_000 / 100_000),
+    }
+}
+
+fn paint(text: &str, shade: Paint, colour: bool) -> String {
+    let code = match shade {
+        _ if !colour => return text.to_owned(),
+        Paint::Green => 32,
+        Paint::Red => 31,
+        Paint::Yellow => 33,
+        Paint::Dim => 2,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}

@@ -1,0 +1,232 @@
+//! What the journal says: one typed record for each kind of event.
+//!
+//! Nothing here holds a secret, the value of a header or a query string, and nothing may be added that does: the journal
+//! is read by people who must not see them.
+//!
+//! A reader of an older version meets kinds and fields that it does not know. Fields it skips; a kind, or a value, that
+//! it does not know makes [`crate::Content::Other`], which still verifies and can be shown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One record, told apart on disk by its `"kind"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// The daemon began to write here.
+    Start(Start),
+    /// The daemon ended on purpose.
+    Stop(Stop),
+    /// A policy set was loaded or refused.
+    Policy(PolicyLoad),
+    /// A call or a connection was decided; written before the decision takes effect. Shared, because sinks and the
+    /// outcome look at it after it was written.
+    Decision(Arc<Decision>),
+    /// An allowed call ended.
+    Outcome(Outcome),
+    /// The end of the journal was repaired after a kill.
+    Recovered(Recovered),
+}
+
+/// The daemon began to write. The chain goes on over it: `prev` and `seq` continue those of the last run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// Version of the daemon.
+    pub version: String,
+    /// `/proc/sys/kernel/random/boot_id`: times since boot in this run (`start_time_ns`) belong to this boot.
+    pub boot_id: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Generation of the policy set that is live, when one is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_generation: Option<u64>,
+}
+
+/// The daemon ended on purpose. A run without it was killed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stop {
+    /// Why, in words: `SIGTERM`, `upgrade`.
+    pub reason: String,
+}
+
+/// A policy set was loaded or refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLoad {
+    /// Generation that the set has, or would have had.
+    pub generation: u64,
+    /// Digest of the files of the set, in hexadecimal.
+    pub digest: String,
+    /// How many identities it names.
+    pub identities: u64,
+    /// Whether it is live now.
+    pub result: PolicyResult,
+    /// Every error with its place, when it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+/// Whether a policy set went live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyResult {
+    /// It is live.
+    Loaded,
+    /// It has errors; the old one goes on.
+    Refused,
+}
+
+/// One decision. A refused connection, which never came to a request, has neither `method` nor `path`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Names the call; its outcome has the same.
+    pub id: Uuid,
+    /// Who called, as the kernel saw it.
+    pub workload: Workload,
+    /// The identity that the policy gives to the workload; absent when it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Address and port that the workload connected to.
+    pub dst: SocketAddr,
+    /// `http`, `https`, or another as recognized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Name of the API that the host belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// Host that was called, as decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Port of that host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Request method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Path after normalization, never with its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Whether there was a query string, which is not recorded.
+    pub has_query: bool,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// The rule that decided; absent when no rule matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    /// Why, in words for a person.
+    pub reason: String,
+    /// Name of the credential that is attached, never its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// Generation of the policy set that decided.
+    pub generation: u64,
+}
+
+/// The process that called, as the kernel captured it when it connected.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Workload {
+    /// Process id (thread group) in the host's namespace.
+    pub pid: u32,
+    /// Start of the process in nanoseconds since boot; with the pid it names one process of one boot.
+    pub start_time_ns: u64,
+    /// Path of the executable: a label, the file is named by device and inode.
+    pub exe: String,
+    /// Device of the executable, as the kernel numbers it.
+    pub exe_dev: u64,
+    /// Inode of the executable.
+    pub exe_ino: u64,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Id of the control group (version 2).
+    pub cgroup: u64,
+    /// Path of the control group below its mount, when it could still be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<String>,
+    /// Unit of systemd that the control group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Inode of the network namespace.
+    pub netns: u64,
+    /// Name of the thread, which the process chooses itself: a label only.
+    pub comm: String,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The call goes on; an outcome follows.
+    Allow,
+    /// The call is refused; nothing follows.
+    Deny,
+}
+
+/// Where in the policy files the rule stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rule {
+    /// File, relative to the directory of the policy set.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: u32,
+    /// The rule as it is written there.
+    pub text: String,
+}
+
+/// How an allowed call ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The `id` of the decision.
+    pub id: Uuid,
+    /// Status that the client received, when it received one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Bytes of the request's body sent to the upstream.
+    pub bytes_sent: u64,
+    /// Bytes of the response's body received from the upstream.
+    pub bytes_received: u64,
+    /// From the decision to the end, in microseconds.
+    pub duration_us: u64,
+    /// From the decision to the first byte of the response, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttfb_us: Option<u64>,
+    /// Address that was dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<SocketAddr>,
+    /// What went wrong, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Who is to blame for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Blame>,
+    /// The daemon was stopped in mid-call: how the call ended is not known.
+    pub interrupted: bool,
+}
+
+/// Who is to blame for an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// The workload.
+    Client,
+    /// The API's server or the way to it.
+    Upstream,
+    /// The policy.
+    Policy,
+    /// This host: its disk, memory, limits.
+    Host,
+    /// Vouchsafe itself.
+    Us,
+}
+
+/// The end of the journal was repaired when the daemon started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Bytes of a half-written last line that were cut off.
+    pub dropped_bytes: u64,
+    /// Calls without an outcome; as many outcomes with `interrupted` follow.
+    pub closed: u64,
+}

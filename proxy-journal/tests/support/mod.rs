@@ -1,0 +1,200 @@
+//! Records, chosen and random, and journals of them.
+
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use proptest::option::of;
+use proptest::prelude::*;
+use proxy_journal::{
+    Blame, Decision, Outcome, PolicyLoad, PolicyResult, Record, Recovered, Rule, Start, Stop, Timestamp,
+    Verdict, Workload, Writer,
+};
+use uuid::Uuid;
+
+/// So many seconds after the evening of 24 November 2026.
+pub(crate) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(1_795_550_400_000_000 + seconds * 1_000_000)
+}
+
+pub(crate) fn stop(reason: &str) -> Record {
+    Record::Stop(Stop { reason: reason.to_owned() })
+}
+
+pub(crate) fn decision(id: Uuid) -> Decision {
+    Decision {
+        id,
+        workload: Workload { pid: 4242, exe: "/opt/bots/invoice-bot".into(), ..Workload::default() },
+        identity: Some("invoice-bot".into()),
+        dst: ([198, 51, 100, 7], 443).into(),
+        scheme: Some("https".into()),
+        api: Some("stripe".into()),
+        host: Some("api.stripe.com".into()),
+        port: Some(443),
+        method: Some("GET".into()),
+        path: Some("/v1/invoices".into()),
+        has_query: true,
+        verdict: Verdict::Allow,
+        rule: Some(Rule {
+            file: "policies/invoice-bot.toml".into(),
+            line: 9,
+            text: "GET /v1/invoices/**".into(),
+        }),
+        reason: "allowed by the role stripe-invoice-reader".into(),
+        credential: Some("stripe-restricted".into()),
+        generation: 3,
+    }
+}
+
+pub(crate) fn allowed(id: Uuid) -> Record {
+    Record::Decision(Arc::new(decision(id)))
+}
+
+pub(crate) fn denied(id: Uuid) -> Record {
+    Record::Decision(Arc::new(Decision {
+        identity: None,
+        method: Some("POST".into()),
+        path: Some("/v1/\u{1b}[2J".into()),
+        verdict: Verdict::Deny,
+        rule: None,
+        reason: "no identity matches this process".into(),
+        credential: None,
+        ..decision(id)
+    }))
+}
+
+/// The bytes of a journal of these records.
+pub(crate) fn journal(records: &[Record]) -> Vec<u8> {
+    let mut writer = Writer::new(Cursor::new(Vec::new()));
+    for (second, record) in records.iter().enumerate() {
+        writer.append(record, at(u64::try_from(second).unwrap())).unwrap();
+    }
+    writer.into_segment().into_inner()
+}
+
+/// Its lines, each with its newline.
+pub(crate) fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+fn id() -> impl Strategy<Value = Uuid> {
+    any::<u128>().prop_map(Uuid::from_u128)
+}
+
+/// Text as an attacker would choose it.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-z/.]{0,20}",
+        Just("\",\"hash\":\"0\"}\n{\"v\":1".to_owned()),
+        Just("\u{1b}[31m\u{9b}2J\u{202e}\u{e0041}\0\r\n".to_owned()),
+    ]
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<SocketAddr>().prop_map(|address| match address {
+        // Flow labels are no part of an address in the journal.
+        SocketAddr::V6(v6) => SocketAddr::new((*v6.ip()).into(), v6.port()),
+        v4 @ SocketAddr::V4(_) => v4,
+    })
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    ((any::<u32>(), any::<u64>(), text(), any::<u64>()), (of(text()), of(text()), text(), any::<u32>()))
+        .prop_map(|((pid, number, exe, cgroup), (cgroup_path, unit, comm, uid))| Workload {
+            pid,
+            start_time_ns: number,
+            exe,
+            exe_dev: number,
+            exe_ino: number,
+            uid,
+            gid: uid,
+            cgroup,
+            cgroup_path,
+            unit,
+            netns: cgroup,
+            comm,
+        })
+}
+
+fn any_decision() -> impl Strategy<Value = Record> {
+    let rule = (text(), any::<u32>(), text()).prop_map(|(file, line, text)| Rule { file, line, text });
+    let request = (of(text()), of(text()), of(text()), of(text()), of(any::<u16>()), any::<bool>());
+    (id(), workload(), of(text()), address(), request, of(rule), text(), any::<bool>()).prop_map(
+        |(id, workload, identity, dst, (api, host, method, path, port, flag), rule, reason, allow)| {
+            Record::Decision(Arc::new(Decision {
+                id,
+                workload,
+                identity: identity.clone(),
+                dst,
+                scheme: api.clone(),
+                api,
+                host,
+                port,
+                method,
+                path,
+                has_query: flag,
+                verdict: if allow { Verdict::Allow } else { Verdict::Deny },
+                rule,
+                reason,
+                credential: identity,
+                generation: 1,
+            }))
+        },
+    )
+}
+
+fn any_outcome() -> impl Strategy<Value = Record> {
+    let blame =
+        prop::sample::select(vec![Blame::Client, Blame::Upstream, Blame::Policy, Blame::Host, Blame::Us]);
+    (
+        id(),
+        of(any::<u16>()),
+        any::<u64>(),
+        of(any::<u64>()),
+        of(address()),
+        of(text()),
+        of(blame),
+        any::<bool>(),
+    )
+        .prop_map(|(id, status, number, ttfb_us, upstream, error, blame, interrupted)| {
+            Record::Outcome(Outcome {
+                id,
+                status,
+                bytes_sent: number,
+                bytes_received: number / 2,
+                duration_us: number,
+                ttfb_us,
+                upstream,
+                error,
+                blame,
+                interrupted,
+            })
+        })
+}
+
+/// Any record.
+pub(crate) fn record() -> impl Strategy<Value = Record> {
+    let start =
+        (text(), text(), any::<u32>(), of(any::<u64>())).prop_map(|(version, boot_id, pid, generation)| {
+            Record::Start(Start { version, boot_id, pid, policy_generation: generation })
+        });
+    let policy =
+        (any::<u64>(), text(), prop::collection::vec(text(), 0..3)).prop_map(|(number, digest, errors)| {
+            let result = if errors.is_empty() { PolicyResult::Loaded } else { PolicyResult::Refused };
+            Record::Policy(PolicyLoad { generation: number, digest, identities: number, result, errors })
+        });
+    prop_oneof![
+        4 => any_decision(),
+        4 => any_outcome(),
+        1 => start,
+        1 => policy,
+        1 => text().prop_map(|reason| stop(&reason)),
+        1 => any::<u64>().prop_map(|n| Record::Recovered(Recovered { dropped_bytes: n, closed: n })),
+    ]
+}
+
+/// So many records, at most.
+pub(crate) fn records(most: usize) -> impl Strategy<Value = Vec<Record>> {
+    prop::collection::vec(record(), 0..=most)
+}

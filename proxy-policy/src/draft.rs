@@ -1,0 +1,199 @@
+//! What the files say, before names are resolved: each table is read on its own.
+
+mod api;
+mod credential;
+mod grant;
+mod identity;
+
+use toml::de::DeTable;
+
+use crate::conditions::Conditions;
+use crate::diagnostic::{Findings, Problem, quote};
+use crate::model::{ApiHost, CredentialKind, Inject, Scheme, SecretRef, Unmatched};
+use crate::operation::Operation;
+use crate::place::{FileId, Lines, Place, Spanned};
+use crate::read::Reader;
+use crate::source::SourceFile;
+
+/// An `[api.NAME]` table.
+pub(crate) struct ApiDraft {
+    pub(crate) name: Spanned<String>,
+    pub(crate) scheme: Scheme,
+    pub(crate) hosts: Vec<Spanned<ApiHost>>,
+    /// Whether `inject` was written, even if it could not be read.
+    pub(crate) injects: bool,
+    pub(crate) inject: Option<Inject>,
+    pub(crate) strip: Vec<String>,
+}
+
+/// A `[credential.NAME]` table.
+pub(crate) struct CredentialDraft {
+    pub(crate) name: Spanned<String>,
+    pub(crate) kind: Option<CredentialKind>,
+    pub(crate) secret: Option<SecretRef>,
+    pub(crate) apis: Vec<Spanned<String>>,
+}
+
+/// What roles and grants have in common.
+pub(crate) struct GrantBody {
+    pub(crate) place: Place,
+    pub(crate) api: Option<Spanned<String>>,
+    pub(crate) allow: Vec<Spanned<Operation>>,
+    pub(crate) deny: Vec<Spanned<Operation>>,
+    /// Whether something was written under `allow`, even if it could not be read.
+    pub(crate) allows: bool,
+    pub(crate) credential: Option<Spanned<String>>,
+}
+
+/// A `[role.NAME]` table.
+pub(crate) struct RoleDraft {
+    pub(crate) name: Spanned<String>,
+    pub(crate) body: GrantBody,
+}
+
+/// A `[[grant]]`: by role, with a credential or without, or spelled out.
+pub(crate) struct GrantDraft {
+    pub(crate) role: Option<Spanned<String>>,
+    pub(crate) body: GrantBody,
+}
+
+/// A file with an `[identity]`.
+pub(crate) struct IdentityDraft {
+    pub(crate) name: Spanned<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) conditions: Conditions,
+    /// Whether every condition could be read: only then they can be compared with others.
+    pub(crate) comparable: bool,
+    pub(crate) unmatched: Unmatched,
+    pub(crate) grants: Vec<GrantDraft>,
+}
+
+/// Everything of every file.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) identities: Vec<IdentityDraft>,
+    pub(crate) roles: Vec<RoleDraft>,
+    pub(crate) apis: Vec<ApiDraft>,
+    pub(crate) credentials: Vec<CredentialDraft>,
+    /// Names defined in files with a syntax error: using them is not an error on top.
+    pub(crate) broken_roles: Vec<String>,
+    pub(crate) broken_apis: Vec<String>,
+    pub(crate) broken_credentials: Vec<String>,
+}
+
+/// What a file may hold, by the folder that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Folder {
+    /// `policies/`: one identity.
+    Policies,
+    /// `roles/`, `apis/`, `credentials/`: no identity.
+    Parts,
+    /// No folder of ours: the content decides.
+    Other,
+}
+
+/// Folder and stem of a file's label.
+fn place_of(path: &str) -> (Folder, &str) {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let folder = match folder.rsplit('/').next() {
+        Some("policies") => Folder::Policies,
+        Some("roles" | "apis" | "credentials") => Folder::Parts,
+        _ => Folder::Other,
+    };
+    (folder, file.strip_suffix(".toml").unwrap_or(file))
+}
+
+impl Draft {
+    /// Reads one file and adds what is in it.
+    pub(crate) fn read(&mut self, id: FileId, file: &SourceFile, findings: &mut Findings) {
+        let lines = Lines::new(id, &file.text);
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        if errors.is_empty() {
+            self.read_table(&file.path, table.get_ref(), &mut Reader::new(&lines, findings));
+            return;
+        }
+        let mut last_line = 0;
+        for error in &errors {
+            let place = error.span().map_or_else(|| lines.top(), |span| lines.place(span.start));
+            // What follows on the same line is mostly a consequence.
+            if place.line != last_line {
+                let message = syntax_message(error.message());
+                findings.error(place, format!("not TOML: {message}"), syntax_help(&message));
+            }
+            last_line = place.line;
+        }
+        let mut rest = Self::default();
+        let mut ignored = Findings::default();
+        rest.read_table(&file.path, table.get_ref(), &mut Reader::new(&lines, &mut ignored));
+        self.broken_roles.extend(rest.roles.into_iter().map(|role| role.name.value));
+        self.broken_apis.extend(rest.apis.into_iter().map(|api| api.name.value));
+        self.broken_credentials.extend(rest.credentials.into_iter().map(|credential| credential.name.value));
+    }
+
+    fn read_table<'t>(&mut self, path: &str, table: &'t DeTable<'t>, reader: &mut Reader<'_>) {
+        const KEYS: [&str; 7] =
+            ["description", "unmatched", "identity", "grant", "role", "api", "credential"];
+        const IDENTITY: [&str; 4] = ["description", "unmatched", "identity", "grant"];
+        let root = reader.root(table);
+        let (folder, stem) = place_of(path);
+        reader.check_keys(&root, &KEYS, top_hint);
+        let of_identity = IDENTITY.iter().find(|key| root.has(key));
+        match (folder, of_identity) {
+            (Folder::Parts, Some(key)) => reader.findings.error(
+                reader.key_place(&root, key),
+                format!("\"{key}\" belongs to an identity, and identities are files in policies/"),
+                format!("move it to policies/{stem}.toml, or to the file of the identity that is meant"),
+            ),
+            (Folder::Policies, _) | (Folder::Other, Some(_)) => {
+                self.identities.extend(identity::read(&root, stem, reader));
+            }
+            (Folder::Parts | Folder::Other, None) => {}
+        }
+        for (name, section) in reader.named(&root, "role") {
+            let body = grant::read_role(&section, reader);
+            self.roles.push(RoleDraft { name, body });
+        }
+        for (name, section) in reader.named(&root, "api") {
+            self.apis.push(api::read(name, &section, reader));
+        }
+        for (name, section) in reader.named(&root, "credential") {
+            self.credentials.push(credential::read(name, &section, reader));
+        }
+    }
+}
+
+/// Keys that are known, but not at the top of a file.
+fn top_hint(key: &str) -> Option<Problem> {
+    let table = match key {
+        "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
+        "allow" | "deny" | "limit" | "when" => "[[grant]]",
+        "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
+        "kind" | "secret" => "[credential.NAME]",
+        _ => return None,
+    };
+    let message = format!("{} does not stand at the top of a file", quote(key));
+    Some(Problem::new(message, format!("move it below {table}")))
+}
+
+/// What keys of later versions say: they are refused, because ignoring them would grant more than was meant.
+fn not_supported_yet(key: &str, what: &str) -> Problem {
+    Problem::new(
+        format!("\"{key}\" is not supported yet in {what}"),
+        "remove it: this version could not enforce it, and will not ignore it",
+    )
+}
+
+/// A message of the TOML parser on one line. It never quotes the file.
+fn syntax_message(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join(", ")
+}
+
+fn syntax_help(message: &str) -> &'static str {
+    if message.contains("must be quoted") {
+        "write a text in quotes: key = \"text\""
+    } else if message.contains("duplicate key") {
+        "each key and table stands once in a file: remove one"
+    } else {
+        "the format is TOML: see https://toml.io"
+    }
+}

@@ -1,0 +1,234 @@
+//! `[api.NAME]`: hosts, and how a credential is attached.
+
+use super::ApiDraft;
+use crate::diagnostic::{Problem, quote};
+use crate::host::{Host, HostError};
+use crate::model::{ApiHost, Inject, Scheme};
+use crate::operation::is_token;
+use crate::place::Spanned;
+use crate::read::{Reader, Section};
+use crate::suggest;
+
+/// Headers that frame the message or belong to one hop. Setting or removing them would change what is sent, not who
+/// sends it.
+const FRAMING: [&str; 15] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Where the secret goes in `inject.value`.
+const SECRET: &str = "{secret}";
+
+pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
+    reader.check_keys(section, &["hosts", "scheme", "inject", "strip"], hint);
+    let scheme = reader.parsed(section, "scheme", parse_scheme).map(|it| it.value).unwrap_or_default();
+    let before = reader.findings.len();
+    let texts = reader.strings(section, "hosts");
+    let help = "add hosts = [\"api.example.com\"]";
+    if !section.has("hosts") && !section.has("host") {
+        reader.missing(section, "hosts", help);
+    } else if section.has("hosts") && texts.is_empty() && reader.findings.len() == before {
+        let place = reader.key_place(section, "hosts");
+        reader.findings.error(place, format!("{} has no host", section.what), help);
+    }
+    let mut hosts: Vec<Spanned<ApiHost>> = Vec::new();
+    for text in &texts {
+        let Some(host) = reader.parse(text, |text| parse_host(text, scheme)) else { continue };
+        if hosts.contains(&host) {
+            reader.findings.warning(
+                host.place,
+                format!("the host {} is named twice", quote(text)),
+                "remove one",
+            );
+            continue;
+        }
+        hosts.push(host);
+    }
+    let injects = section.has("inject");
+    let shape = "write inject = { header = \"authorization\", value = \"Bearer {secret}\" }";
+    let inject = reader.section(section, "inject", "inject", shape);
+    let inject = inject.and_then(|table| read_inject(&table, scheme, reader));
+    let mut strip: Vec<String> = Vec::new();
+    for text in reader.strings(section, "strip") {
+        let Some(header) = reader.parse(&text, parse_header) else { continue };
+        let again = strip.contains(&header) || inject.as_ref().is_some_and(|inject| inject.header == *header);
+        if again {
+            let message = format!("the header {} is removed in any case", quote(&text));
+            reader.findings.warning(header.place, message, "remove it from \"strip\"");
+            continue;
+        }
+        strip.push(header.value);
+    }
+    ApiDraft { name, scheme, hosts, injects, inject, strip }
+}
+
+fn read_inject(section: &Section<'_>, scheme: Scheme, reader: &mut Reader<'_>) -> Option<Inject> {
+    if scheme == Scheme::Http {
+        reader.findings.error(
+            section.place,
+            "an API over http cannot have \"inject\"",
+            "credentials only go over verified TLS: use scheme = \"https\", or remove \"inject\"",
+        );
+    }
+    reader.check_keys(section, &["header", "value"], |_| None);
+    let header = reader.required(section, "header", "name the header, such as header = \"authorization\"");
+    let header = header.and_then(|text| reader.parse(&text, parse_header));
+    let value =
+        reader.required(section, "value", "say what the header holds, such as value = \"Bearer {secret}\"");
+    let value = value.and_then(|text| reader.parse(&text, parse_value));
+    let (header, (prefix, suffix)) = (header?.value, value?.value);
+    Some(Inject { header, prefix, suffix })
+}
+
+fn hint(key: &str) -> Option<Problem> {
+    match key {
+        "host" | "url" | "base_url" => Some(Problem::new(
+            format!("unknown key {} in an API", quote(key)),
+            "write hosts = [\"api.example.com\"]",
+        )),
+        "credential" | "secret" => Some(Problem::new(
+            format!("an API does not name a {key}"),
+            "grants and roles name the credential: the same API may have several",
+        )),
+        _ => None,
+    }
+}
+
+fn parse_scheme(text: &str) -> Result<Scheme, Problem> {
+    match text {
+        "https" => Ok(Scheme::Https),
+        "http" => Ok(Scheme::Http),
+        other => Err(Problem::new(
+            format!("\"scheme\" cannot be {}", quote(other)),
+            suggest::nearest(other, ["http", "https"]).map_or_else(
+                || "write \"https\" (the default) or \"http\"".to_owned(),
+                |meant| format!("did you mean \"{meant}\"?"),
+            ),
+        )),
+    }
+}
+
+fn parse_host(text: &str, scheme: Scheme) -> Result<ApiHost, Problem> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let help = format!("write {} and put the scheme under \"scheme\"", quote(host));
+        return Err(Problem::new(format!("the host {} is a URL", quote(text)), help));
+    }
+    if text.contains('/') {
+        let help = "leave the path out: grants say which paths";
+        return Err(Problem::new(format!("the host {} has a path", quote(text)), help));
+    }
+    let (wildcard, rest) = match text.strip_prefix("*.") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    if rest.contains('*') {
+        return Err(Problem::new(
+            format!("the host {} has a * that is not its whole first label", quote(text)),
+            "write *.example.com for every host with one label before example.com",
+        ));
+    }
+    let host = Host::parse(rest).map_err(|error| {
+        let help = match error {
+            HostError::NotAscii => "write it as DNS spells it, such as xn--bcher-kva.example",
+            HostError::BadPort => "write a port from 1 to 65535 after the colon, or none",
+            HostError::BadIpv6 => "write an IPv6 address in brackets: [2001:db8::1]:8443",
+            HostError::BadIpv4 => "write four decimal numbers with dots",
+            _ => "write a host name such as api.example.com, or host:port",
+        };
+        Problem::new(format!("bad host {}: {error}", quote(text)), help)
+    })?;
+    if wildcard && (host.is_address() || !host.name().contains('.')) {
+        return Err(Problem::new(
+            format!("the wildcard host {} is too wide", quote(text)),
+            "name at least two labels after the *, such as *.example.com",
+        ));
+    }
+    let port = host.port().unwrap_or_else(|| scheme.default_port());
+    Ok(ApiHost { name: host.name().to_owned(), wildcard, port })
+}
+
+fn parse_header(text: &str) -> Result<String, Problem> {
+    let name = text.to_ascii_lowercase();
+    if text.is_empty() || !text.bytes().all(is_token) {
+        let help = "header names have letters, digits and -, such as authorization or x-api-key";
+        return Err(Problem::new(format!("{} is not the name of a header", quote(text)), help));
+    }
+    if FRAMING.contains(&name.as_str()) {
+        return Err(Problem::new(
+            format!("the header {} cannot be changed by a policy", quote(&name)),
+            "it says how the message is sent, not who sends it: name the header that the API authenticates by",
+        ));
+    }
+    Ok(name)
+}
+
+/// What stands before and after the secret. The value is never repeated: someone may have typed a secret into it.
+fn parse_value(text: &str) -> Result<(String, String), Problem> {
+    let mut parts = text.split(SECRET);
+    let (Some(prefix), Some(suffix), None) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(Problem::new(
+            "\"value\" must have {secret} in it exactly once",
+            "write value = \"Bearer {secret}\"; the secret itself never stands in a policy",
+        ));
+    };
+    if text.contains(|c: char| !(c == ' ' || c == '\t' || c.is_ascii_graphic())) {
+        let help = "use visible ASCII characters and spaces";
+        return Err(Problem::new("\"value\" has characters that a header cannot have", help));
+    }
+    if text.trim() != text {
+        let help = "remove it: spaces at the ends of a header are lost on the way";
+        return Err(Problem::new("\"value\" begins or ends with a space", help));
+    }
+    Ok((prefix.to_owned(), suffix.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_split_at_the_secret() {
+        assert_eq!(parse_value("Bearer {secret}"), Ok(("Bearer ".into(), String::new())));
+        assert_eq!(parse_value("{secret}"), Ok((String::new(), String::new())));
+        for bad in ["Bearer x", "{secret}{secret}", "Bearer {secret}\r\nX: y", "é{secret}", "{secret} "] {
+            let problem = parse_value(bad).unwrap_err();
+            assert!(!problem.message.contains(bad) && !problem.help.contains(bad));
+        }
+    }
+
+    #[test]
+    fn a_header_that_frames_the_message_is_refused_in_any_letters() {
+        for bad in ["Host", "Content-Length", "TE", "trailer", ":authority", "", "x y", "x:", "é"] {
+            assert!(parse_header(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_header("X-Api-Key"), Ok("x-api-key".into()));
+    }
+
+    #[test]
+    fn a_host_has_a_port_and_at_most_one_star() {
+        let host = |text| parse_host(text, Scheme::Https).map(|host| host.to_string());
+        assert_eq!(host("API.example.com."), Ok("api.example.com:443".into()));
+        assert_eq!(host("*.example.com:8443"), Ok("*.example.com:8443".into()));
+        assert_eq!(host("[::1]:1"), Ok("[::1]:1".into()));
+        assert_eq!(parse_host("a", Scheme::Http).map(|host| host.port), Ok(80));
+        for bad in
+            ["*", "*.com", "*.1.2.3.4", "a.*.com", "*a.com", "*.*.com", "https://a.com/", "a.com/x", ""]
+        {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A file of `policies/`: `[identity]`, its grants, and what it does with hosts that no API names.
+
+use super::{GrantDraft, IdentityDraft, grant, not_supported_yet};
+use crate::conditions::{Conditions, ExePattern, Pattern, parse_sha256};
+use crate::diagnostic::{Problem, quote};
+use crate::model::Unmatched;
+use crate::place::Spanned;
+use crate::read::{Reader, Section, check_name};
+use crate::suggest;
+
+const CONDITIONS: [&str; 6] = ["exe", "sha256", "user", "group", "cgroup", "unit"];
+
+/// Reads the identity of a file; `name` is the stem of the file.
+pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
+    let description = reader.string(root, "description").map(|text| text.value);
+    let unmatched = reader.parsed(root, "unmatched", parse_unmatched).map(|it| it.value).unwrap_or_default();
+    let grants: Vec<GrantDraft> =
+        reader.sections(root, "grant").iter().map(|section| grant::read(section, reader)).collect();
+    if !root.has("identity") {
+        reader.findings.error(
+            root.place,
+            "this file has no [identity]",
+            "add [identity] with what the workload must be, or move roles, APIs and credentials to their own folders",
+        );
+        return None;
+    }
+    if let Err(problem) = check_name("an identity", name) {
+        let help = format!("rename the file: {}", problem.help);
+        reader.findings.error(root.place, problem.message, help);
+    }
+    let section =
+        reader.section(root, "identity", "[identity]", "write [identity] and the conditions below it")?;
+    let before = reader.findings.len();
+    let conditions = read_conditions(&section, reader);
+    let comparable = reader.findings.len() == before;
+    let name = Spanned::new(name.to_owned(), section.place);
+    Some(IdentityDraft { name, description, conditions, comparable, unmatched, grants })
+}
+
+fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions {
+    reader.check_keys(section, &CONDITIONS, hint);
+    let conditions = Conditions {
+        exe: reader.parsed(section, "exe", ExePattern::parse),
+        sha256: reader.parsed(section, "sha256", parse_sha256),
+        user: reader.parsed(section, "user", |text| parse_account("user", text)),
+        group: reader.parsed(section, "group", |text| parse_account("group", text)),
+        cgroup: reader.parsed(section, "cgroup", Pattern::cgroup),
+        unit: reader.parsed(section, "unit", Pattern::unit),
+        ..Conditions::none(section.place)
+    };
+    if section.is_empty() {
+        let help = format!("give at least one of {}", CONDITIONS.join(", "));
+        reader.findings.error(
+            section.place,
+            "[identity] has no condition and would match every process",
+            help,
+        );
+    }
+    if let Some(exe) = &conditions.exe {
+        let text = exe.as_str();
+        if let Some(c) = text.contains('*').then(|| text.chars().find(|c| "?[]{}".contains(*c))).flatten() {
+            let help = "only * and ** are wildcards; write one file per identity for alternatives";
+            reader.findings.warning(
+                exe.place,
+                format!("'{c}' in an \"exe\" pattern stands for itself"),
+                help,
+            );
+        }
+    }
+    conditions
+}
+
+fn hint(key: &str) -> Option<Problem> {
+    match key {
+        "container" | "script" | "parent" => Some(not_supported_yet(key, "[identity]")),
+        "comm" | "cmdline" | "pid" | "name" => Some(Problem::new(
+            format!("{} is not a condition", quote(key)),
+            "a process chooses it itself, so it says nothing about who it is: use exe, sha256, user or unit",
+        )),
+        "uid" => Some(Problem::new("unknown key \"uid\" in [identity]", "write user = \"1000\"")),
+        "gid" => Some(Problem::new("unknown key \"gid\" in [identity]", "write group = \"1000\"")),
+        "description" | "unmatched" => Some(Problem::new(
+            format!("{} is not a condition of [identity]", quote(key)),
+            "move it to the top of the file, above every [table]",
+        )),
+        _ => None,
+    }
+}
+
+fn parse_account(key: &str, text: &str) -> Result<String, Problem> {
+    if text.is_empty()
+        || text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/'))
+    {
+        let help = format!("write its name or number, such as {key} = \"billing\"");
+        return Err(Problem::new(format!("{} is not the name of a {key}", quote(text)), help));
+    }
+    if text.contains('*') {
+        let help = "write one file per identity, or use another condition";
+        return Err(Problem::new(format!("\"{key}\" has no wildcards"), help));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_unmatched(text: &str) -> Result<Unmatched, Problem> {
+    match text {
+        "deny" => Ok(Unmatched::Deny),
+        "pass" => Ok(Unmatched::Pass),
+        other => Err(Problem::new(
+            format!("\"unmatched\" cannot be {}", quote(other)),
+            suggest::nearest(other, ["deny", "pass"]).map_or_else(
+                || "write \"deny\" (the default) or \"pass\"".to_owned(),
+                |meant| format!("did you mean \"{meant}\"?"),
+            ),
+        )),
+    }
+}

@@ -1,0 +1,290 @@
+//! Puts the parts together: resolves names, and refuses what does not fit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::diagnostic::{Findings, quote};
+use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft, RoleDraft};
+use crate::hosts::HostIndex;
+use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme};
+use crate::names::{Names, place_text};
+use crate::operation::Operation;
+use crate::place::{Place, Spanned};
+
+/// The parts of a policy set. Only complete if there were no errors.
+#[derive(Default)]
+pub(crate) struct Linked {
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) apis: Vec<Api>,
+    pub(crate) credentials: Vec<Credential>,
+    pub(crate) hosts: HostIndex,
+    pub(crate) roles: usize,
+}
+
+/// Links everything; `files` are the labels of the files.
+pub(crate) fn link(draft: &Draft, files: &[String], findings: &mut Findings) -> Linked {
+    let apis = draft.apis.iter().map(|api| &api.name);
+    let roles = draft.roles.iter().map(|role| &role.name);
+    let credentials = draft.credentials.iter().map(|credential| &credential.name);
+    let mut linker = Linker {
+        draft,
+        files,
+        apis: Names::collect("API", apis, &draft.broken_apis, files, findings),
+        roles: Names::collect("role", roles, &draft.broken_roles, files, findings),
+        credentials: Names::collect("credential", credentials, &draft.broken_credentials, files, findings),
+        findings,
+    };
+    let hosts = linker.hosts();
+    let bindings = linker.bindings();
+    let resolved: Vec<Option<Role>> = draft.roles.iter().map(|role| linker.role(role, &bindings)).collect();
+    // Only to report identities that are there twice.
+    let identities = draft.identities.iter().map(|identity| &identity.name);
+    Names::collect("identity", identities, &[], files, linker.findings);
+    Linked {
+        identities: (0..)
+            .zip(&draft.identities)
+            .map(|(id, identity)| linker.identity(IdentityId(id), identity, &resolved, &bindings))
+            .collect(),
+        apis: (0..).zip(&draft.apis).map(|(id, draft)| api(ApiId(id), draft)).collect(),
+        credentials: (0..)
+            .zip(draft.credentials.iter().zip(bindings))
+            .filter_map(|(id, (draft, apis))| credential(CredentialId(id), draft, apis))
+            .collect(),
+        hosts,
+        roles: draft.roles.len(),
+    }
+}
+
+struct Linker<'d, 'f> {
+    draft: &'d Draft,
+    files: &'d [String],
+    apis: Names<'d>,
+    roles: Names<'d>,
+    credentials: Names<'d>,
+    findings: &'f mut Findings,
+}
+
+/// A role whose API is known.
+struct Role {
+    api: ApiId,
+    credential: Option<CredentialId>,
+    /// Whether a credential is named, even if it is not known.
+    names_credential: bool,
+    allows: bool,
+    allow: Vec<Spanned<Arc<Operation>>>,
+    deny: Vec<Spanned<Arc<Operation>>>,
+}
+
+fn id(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+fn api(id: ApiId, draft: &ApiDraft) -> Api {
+    Api {
+        id,
+        name: draft.name.value.clone(),
+        place: draft.name.place,
+        scheme: draft.scheme,
+        hosts: draft.hosts.clone(),
+        inject: draft.inject.clone(),
+        strip: draft.strip.clone(),
+    }
+}
+
+fn credential(id: CredentialId, draft: &CredentialDraft, apis: Vec<ApiId>) -> Option<Credential> {
+    let (kind, secret) = (draft.kind?, draft.secret.clone()?);
+    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, secret, apis })
+}
+
+impl Linker<'_, '_> {
+    fn hosts(&mut self) -> HostIndex {
+        let mut index = HostIndex::default();
+        for (i, api) in self.draft.apis.iter().enumerate() {
+            for host in &api.hosts {
+                let Some(first) = index.insert(api.scheme, host, ApiId(id(i))) else { continue };
+                let Some(other) = self.draft.apis.get(first.0 as usize) else { continue };
+                let theirs = other.hosts.iter().find(|theirs| *theirs == host);
+                let place = theirs.map_or(other.name.place, |theirs| theirs.place);
+                self.findings.error(
+                    host.place,
+                    format!(
+                        "the host {} already belongs to the API {} at {}",
+                        host.value,
+                        quote(&other.name),
+                        place_text(place, self.files)
+                    ),
+                    "a host leads to one API: remove it from one of the two, or make one API of both",
+                );
+            }
+        }
+        index
+    }
+
+    /// The APIs that each credential is bound to.
+    fn bindings(&mut self) -> Vec<Vec<ApiId>> {
+        let mut bindings = Vec::new();
+        for credential in &self.draft.credentials {
+            let mut apis = Vec::new();
+            for name in &credential.apis {
+                apis.extend(self.apis.find_silently(name, self.findings).map(|api| ApiId(id(api))));
+            }
+            bindings.push(apis);
+        }
+        bindings
+    }
+
+    fn role(&mut self, draft: &RoleDraft, bindings: &[Vec<ApiId>]) -> Option<Role> {
+        self.body(&draft.body, bindings)
+    }
+
+    /// Resolves what roles and grants have in common; nothing if the API is not known.
+    fn body(&mut self, body: &GrantBody, bindings: &[Vec<ApiId>]) -> Option<Role> {
+        let api = body.api.as_ref().and_then(|name| self.apis.find(name, self.findings));
+        let credential = self.credential(body.credential.as_ref(), api, bindings);
+        let share = |operations: &[Spanned<Operation>]| {
+            operations.iter().map(|it| Spanned::new(Arc::new(it.value.clone()), it.place)).collect()
+        };
+        Some(Role {
+            api: ApiId(id(api?)),
+            credential,
+            names_credential: body.credential.is_some(),
+            allows: body.allows,
+            allow: share(&body.allow),
+            deny: share(&body.deny),
+        })
+    }
+
+    /// Resolves the credential that a role or grant names for an API.
+    fn credential(
+        &mut self,
+        name: Option<&Spanned<String>>,
+        api: Option<usize>,
+        bindings: &[Vec<ApiId>],
+    ) -> Option<CredentialId> {
+        let name = name?;
+        let found = self.credentials.find_silently(name, self.findings)?;
+        let Some(api) = api else { return Some(CredentialId(id(found))) };
+        let draft = self.draft.apis.get(api)?;
+        let api_name = quote(&draft.name);
+        if draft.scheme == Scheme::Http {
+            self.findings.error(
+                name.place,
+                format!("the API {api_name} is http, and credentials only go over verified TLS"),
+                "use scheme = \"https\" for the API, or remove the credential here",
+            );
+        } else if !draft.injects {
+            self.findings.error(
+                name.place,
+                format!("the API {api_name} does not say how a credential is attached"),
+                format!(
+                    "add inject = {{ header = \"…\", value = \"…\" }} to the API at {}, or remove the credential",
+                    place_text(draft.name.place, self.files)
+                ),
+            );
+        }
+        let bound = bindings.get(found).map(Vec::as_slice).unwrap_or_default();
+        if let (Some(credential), false) = (self.draft.credentials.get(found), bound.is_empty())
+            && !bound.contains(&ApiId(id(api)))
+        {
+            let only: Vec<&str> = credential.apis.iter().map(|api| api.value.as_str()).collect();
+            self.findings.error(
+                name.place,
+                format!("the credential {} may not be used for the API {api_name}", quote(name)),
+                format!(
+                    "it is bound to {} at {}: name another credential",
+                    only.join(", "),
+                    place_text(credential.name.place, self.files)
+                ),
+            );
+        }
+        Some(CredentialId(id(found)))
+    }
+
+    fn identity(
+        &mut self,
+        id: IdentityId,
+        draft: &IdentityDraft,
+        roles: &[Option<Role>],
+        bindings: &[Vec<ApiId>],
+    ) -> Identity {
+        let grants = draft.grants.iter().filter_map(|grant| self.grant(grant, roles, bindings)).collect();
+        let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
+        let identity = Identity {
+            id,
+            name: draft.name.value.clone(),
+            description: draft.description.clone(),
+            file,
+            conditions: draft.conditions.clone(),
+            unmatched: draft.unmatched,
+            grants,
+        };
+        self.warn_of_two_credentials(&identity);
+        identity
+    }
+
+    fn grant(
+        &mut self,
+        draft: &GrantDraft,
+        roles: &[Option<Role>],
+        bindings: &[Vec<ApiId>],
+    ) -> Option<Grant> {
+        let place = draft.body.place;
+        let Some(name) = &draft.role else {
+            let body = self.body(&draft.body, bindings)?;
+            self.need_credential(place, &body, body.names_credential);
+            let Role { api, credential, allow, deny, .. } = body;
+            return Some(Grant { place, api, role: None, credential, allow, deny });
+        };
+        let found = self.roles.find(name, self.findings);
+        let role = found.and_then(|found| roles.get(found)).and_then(Option::as_ref);
+        let api = role.map(|role| role.api.0 as usize);
+        let credential = self.credential(draft.body.credential.as_ref(), api, bindings);
+        let role = role?;
+        self.need_credential(place, role, role.names_credential || draft.body.credential.is_some());
+        Some(Grant {
+            place,
+            api: role.api,
+            role: Some(name.value.clone()),
+            credential: credential.or(role.credential),
+            allow: role.allow.clone(),
+            deny: role.deny.clone(),
+        })
+    }
+
+    fn need_credential(&mut self, place: Place, role: &Role, named: bool) {
+        let Some(api) = self.draft.apis.get(role.api.0 as usize) else { return };
+        if api.injects && role.allows && !named {
+            self.findings.error(
+                place,
+                format!("this grant for the API {} names no credential", quote(&api.name)),
+                "add credential = \"…\" to the grant or to its role",
+            );
+        }
+    }
+
+    /// Two grants that allow the same with different credentials: only the first one's is used.
+    fn warn_of_two_credentials(&mut self, identity: &Identity) {
+        type Allowed<'g> = (&'g Grant, &'g Operation);
+        let mut seen: HashMap<(ApiId, &str), Vec<Allowed<'_>>> = HashMap::new();
+        for grant in &identity.grants {
+            for operation in &grant.allow {
+                let same_path = seen.entry((grant.api, operation.path_text())).or_default();
+                let clash = same_path.iter().find(|(first, other)| {
+                    first.credential != grant.credential && other.shares_a_method(operation)
+                });
+                if let Some((first, _)) = clash {
+                    self.findings.warning(
+                        grant.place,
+                        format!(
+                            "{} is already allowed with another credential at {}",
+                            quote(operation.as_str()),
+                            place_text(first.place, self.files)
+                        ),
+                        "the first grant gives the credential: remove the operation from one of the two",
+                    );
+                }
+                same_path.push((grant, operation));
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What a compiled policy set is made of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::conditions::Conditions;
+use crate::operation::Operation;
+use crate::place::{Place, Spanned};
+
+/// An identity of one [`crate::PolicySet`]; without meaning in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdentityId(pub u32);
+
+/// An API of one [`crate::PolicySet`]; without meaning in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiId(pub u32);
+
+/// A credential of one [`crate::PolicySet`]; without meaning in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialId(pub u32);
+
+/// How an API is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// Plain HTTP; never with a credential.
+    Http,
+    /// HTTP over verified TLS.
+    #[default]
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// 80 or 443.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What happens to connections of an identity to hosts that no API names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Unmatched {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They go through as they are, without a credential.
+    Pass,
+}
+
+impl Unmatched {
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// A name that a policy gives to the workloads that it matches.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Identity {
+    /// Its position in the set.
+    pub id: IdentityId,
+    /// The stem of its file.
+    pub name: String,
+    /// What it is for, in the author's words.
+    pub description: Option<String>,
+    /// The label of its file.
+    pub file: String,
+    /// What a workload must be.
+    pub conditions: Conditions,
+    /// What happens to hosts that no API names.
+    pub unmatched: Unmatched,
+    /// What it may do, in the order of the file.
+    pub grants: Vec<Grant>,
+}
+
+/// Some operations of one API, allowed or denied to one identity; roles are resolved.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Grant {
+    /// Where the grant stands in the identity's file.
+    pub place: Place,
+    /// The API.
+    pub api: ApiId,
+    /// The role that it comes from.
+    pub role: Option<String>,
+    /// What is attached to the calls that it allows.
+    pub credential: Option<CredentialId>,
+    /// What it allows.
+    pub allow: Vec<Spanned<Arc<Operation>>>,
+    /// What it denies; counts against every grant of the identity for this API.
+    pub deny: Vec<Spanned<Arc<Operation>>>,
+}
+
+/// A named set of hosts with one way to authenticate.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Api {
+    /// Its position in the set.
+    pub id: ApiId,
+    /// Its name.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Where it is.
+    pub hosts: Vec<Spanned<ApiHost>>,
+    /// How a credential is attached; without it, calls go without one.
+    pub inject: Option<Inject>,
+    /// Headers (lower-case) that are removed from the client's request, besides the one of `inject`.
+    pub strip: Vec<String>,
+}
+
+/// One host of an API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ApiHost {
+    pub(crate) name: String,
+    pub(crate) wildcard: bool,
+    pub(crate) port: u16,
+}
+
+impl ApiHost {
+    /// The name in normal form; of a wildcard, what follows `*.`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it stands for every host with exactly one label before the name.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for ApiHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let star = if self.wildcard { "*." } else { "" };
+        match self.name.contains(':') {
+            true => write!(f, "[{}]:{}", self.name, self.port),
+            false => write!(f, "{star}{}:{}", self.name, self.port),
+        }
+    }
+}
+
+/// How a secret becomes a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inject {
+    pub(crate) header: String,
+    pub(crate) prefix: String,
+    pub(crate) suffix: String,
+}
+
+impl Inject {
+    /// The name of the header, lower-case. What the client sent under it is removed.
+    #[must_use]
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// What stands before the secret.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What stands after the secret.
+    #[must_use]
+    pub fn suffix(&self) -> &str {
+        &self.suffix
+    }
+}
+
+/// What authenticates a call: a kind over a secret in a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Credential {
+    /// Its position in the set.
+    pub id: CredentialId,
+    /// Its name.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// How the secret is used.
+    pub kind: CredentialKind,
+    /// Where the secret is.
+    pub secret: SecretRef,
+    /// The only APIs that it may be used for; empty: any that a grant names it for.
+    pub apis: Vec<ApiId>,
+}
+
+/// How the secret of a credential is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// As it is.
+    Static,
+}
+
+impl CredentialKind {
+    pub(crate) const NAMES: [&'static str; 1] = ["static"];
+
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+        }
+    }
+}
+
+/// A store of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Store {
+    /// The daemon's own.
+    Vault,
+}
+
+impl Store {
+    /// As in a reference.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+        }
+    }
+}
+
+/// Where a secret is: `vault:stripe/restricted`. Never the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    pub(crate) store: Store,
+    pub(crate) name: String,
+}
+
+impl SecretRef {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.store
+    }
+
+    /// The name in the store.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.store.as_str(), self.name)
+    }
+}
+
+/// How much there is in a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Identities.
+    pub identities: usize,
+    /// APIs.
+    pub apis: usize,
+    /// Roles.
+    pub roles: usize,
+    /// Credentials.
+    pub credentials: usize,
+    /// Operations allowed or denied, over all identities.
+    pub rules: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.identities, "identity", "identities"),
+            (self.apis, "API", "APIs"),
+            (self.roles, "role", "roles"),
+            (self.credentials, "credential", "credentials"),
+            (self.rules, "rule", "rules"),
+        ];
+        for (i, (count, one, many)) in parts.into_iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {}", if count == 1 { one } else { many })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Where something stands in the policy files, and values that remember it.
+
+use std::ops::Deref;
+
+/// One of the files of a policy set; [`crate::PolicySet::file_name`] gives its label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub(crate) u32);
+
+/// A position in a file. Lines and columns count from 1; columns count characters, not bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The file.
+    pub file: FileId,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+}
+
+/// A value and where it was written. Two are equal when their values are: the place does not count.
+#[derive(Clone, Debug)]
+pub struct Spanned<T> {
+    /// What was written.
+    pub value: T,
+    /// Where it was written.
+    pub place: Place,
+}
+
+impl<T> Spanned<T> {
+    pub(crate) fn new(value: T, place: Place) -> Self {
+        Self { value, place }
+    }
+}
+
+impl<T> Deref for Spanned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: PartialEq> PartialEq for Spanned<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Spanned<T> {}
+
+/// Turns byte offsets of one text into places.
+pub(crate) struct Lines<'t> {
+    file: FileId,
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(crate) fn new(file: FileId, text: &'t str) -> Self {
+        let after_breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+        Self { file, text, starts: std::iter::once(0).chain(after_breaks).collect() }
+    }
+
+    /// The place of a byte offset; one past the end or inside a character counts as the nearest before it.
+    pub(crate) fn place(&self, offset: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let before = self.text.get(start..).unwrap_or_default();
+        let column =
+            before.char_indices().take_while(|(i, c)| start + i + c.len_utf8() <= offset).count() + 1;
+        Place { file: self.file, line: saturate(line), column: saturate(column) }
+    }
+
+    /// The beginning of the file.
+    pub(crate) fn top(&self) -> Place {
+        Place { file: self.file, line: 1, column: 1 }
+    }
+}
+
+fn saturate(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, offset: usize) -> (u32, u32) {
+        let place = Lines::new(FileId(0), text).place(offset);
+        (place.line, place.column)
+    }
+
+    #[test]
+    fn columns_count_characters_from_one() {
+        let text = "a = 1\nü = \"é\"\n";
+        assert_eq!(at(text, 0), (1, 1));
+        assert_eq!(at(text, 4), (1, 5));
+        assert_eq!(at(text, 6), (2, 1));
+        assert_eq!(at(text, 8), (2, 2), "after a character of two bytes");
+        assert_eq!(at(text, 7), (2, 1), "inside a character");
+        assert_eq!(at(text, text.len()), (3, 1));
+        assert_eq!(at("", 0), (1, 1));
+    }
+
+    #[test]
+    fn equality_ignores_the_place() {
+        let a = Spanned::new("x", Place { file: FileId(1), line: 2, column: 3 });
+        assert_eq!(a, Spanned::new("x", Place::default()));
+        assert_ne!(a, Spanned::new("y", a.place));
+    }
+}

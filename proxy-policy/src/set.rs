@@ -1,0 +1,147 @@
+//! The compiled policy set: immutable, shared between threads, swapped as a whole.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::hosts::HostIndex;
+use crate::link::Linked;
+use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
+use crate::operation::Operation;
+use crate::place::{FileId, Place, Spanned};
+
+/// Everything that the policy files say, ready to decide.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    files: Vec<String>,
+    identities: Vec<Identity>,
+    apis: Vec<Api>,
+    credentials: Vec<Credential>,
+    hosts: HostIndex,
+    roles: usize,
+    /// The rules of each identity for each API stand together: denies first, then allows, in the order of its grants.
+    rules: Vec<Rule>,
+    /// By identity; each list is sorted by API.
+    blocks: Vec<Vec<Block>>,
+}
+
+/// An operation in the list of an identity and API.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) operation: Arc<Operation>,
+    pub(crate) place: Place,
+    /// Position among the identity's grants.
+    pub(crate) grant: u32,
+}
+
+/// Where the rules of one identity for one API are.
+#[derive(Clone, Debug)]
+struct Block {
+    api: ApiId,
+    denies: Range<usize>,
+    allows: Range<usize>,
+}
+
+impl PolicySet {
+    pub(crate) fn new(linked: Linked, files: Vec<String>) -> Self {
+        let Linked { identities, apis, credentials, hosts, roles } = linked;
+        let mut rules = Vec::new();
+        let blocks = identities.iter().map(|identity| blocks(identity, &mut rules)).collect();
+        Self { files, identities, apis, credentials, hosts, roles, rules, blocks }
+    }
+
+    /// Every identity, by name of its file.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.iter()
+    }
+
+    /// An identity of this set.
+    #[must_use]
+    pub fn identity(&self, id: IdentityId) -> Option<&Identity> {
+        self.identities.get(id.0 as usize)
+    }
+
+    /// An identity by name; walks through all of them.
+    #[must_use]
+    pub fn identity_named(&self, name: &str) -> Option<&Identity> {
+        self.identities.iter().find(|identity| identity.name == name)
+    }
+
+    /// Every API.
+    pub fn apis(&self) -> impl Iterator<Item = &Api> {
+        self.apis.iter()
+    }
+
+    /// An API of this set.
+    #[must_use]
+    pub fn api(&self, id: ApiId) -> Option<&Api> {
+        self.apis.get(id.0 as usize)
+    }
+
+    /// The API that a host and port belong to. An exact name wins over `*.example.com`, which stands for exactly one
+    /// label before `example.com`. Give the host as [`crate::Host::name`] has it; then nothing is allocated.
+    #[must_use]
+    pub fn api_for(&self, scheme: Scheme, host: &str, port: u16) -> Option<&Api> {
+        self.api(self.hosts.find(scheme, host, port)?)
+    }
+
+    /// Every credential.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        self.credentials.iter()
+    }
+
+    /// A credential of this set.
+    #[must_use]
+    pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.get(id.0 as usize)
+    }
+
+    /// The label of a file.
+    #[must_use]
+    pub fn file_name(&self, file: FileId) -> Option<&str> {
+        self.files.get(file.0 as usize).map(String::as_str)
+    }
+
+    /// How much there is in the set.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            identities: self.identities.len(),
+            apis: self.apis.len(),
+            roles: self.roles,
+            credentials: self.credentials.len(),
+            rules: self.rules.len(),
+        }
+    }
+
+    /// The denies and the allows of an identity for an API, if it has a grant for it.
+    pub(crate) fn rules(&self, identity: IdentityId, api: ApiId) -> Option<(&[Rule], &[Rule])> {
+        let blocks = self.blocks.get(identity.0 as usize)?;
+        let block = blocks.get(blocks.binary_search_by_key(&api, |block| block.api).ok()?)?;
+        Some((self.rules.get(block.denies.clone())?, self.rules.get(block.allows.clone())?))
+    }
+}
+
+/// Appends the rules of one identity to the list.
+fn blocks(identity: &Identity, rules: &mut Vec<Rule>) -> Vec<Block> {
+    let mut apis: Vec<ApiId> = identity.grants.iter().map(|grant| grant.api).collect();
+    apis.sort_unstable();
+    apis.dedup();
+    let mut append = |api: ApiId, pick: fn(&Grant) -> &Vec<_>| {
+        let start = rules.len();
+        for (index, grant) in (0..).zip(&identity.grants).filter(|(_, grant)| grant.api == api) {
+            rules.extend(pick(grant).iter().map(|operation: &Spanned<Arc<Operation>>| Rule {
+                operation: Arc::clone(&operation.value),
+                place: operation.place,
+                grant: index,
+            }));
+        }
+        start..rules.len()
+    };
+    apis.into_iter()
+        .map(|api| Block {
+            api,
+            denies: append(api, |grant| &grant.deny),
+            allows: append(api, |grant| &grant.allow),
+        })
+        .collect()
+}

@@ -1,0 +1,48 @@
+//! Deciding allocates nothing: counted by the allocator, not timed.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use proxy_policy::{Call, CallPath, Scheme, compile};
+
+use crate::folders::{policies, read};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator that counts can only be written so")]
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_call_with_a_normal_path_is_decided_without_an_allocation() {
+    let set = compile(&read(&policies().join("example"))).set.unwrap();
+    let bot = set.identity_named("invoice-bot").unwrap().id;
+    let before = ALLOCATIONS.get();
+    for method in ["GET", "DELETE"] {
+        let path = CallPath::normalize("/v1/invoices/in_1/lines%20x").unwrap();
+        let api = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap();
+        let decision = set.decide(bot, &Call { api: api.id, method, path: &path });
+        assert_eq!(decision.is_allowed(), method == "GET");
+    }
+    assert_eq!(ALLOCATIONS.get(), before);
+    drop(vec![0u8; 10]);
+    assert!(ALLOCATIONS.get() > before, "the count counts");
+}

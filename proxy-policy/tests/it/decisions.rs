@@ -1,0 +1,165 @@
+//! Decisions: the table beside the example, the reasons in words, and deny wins whatever the order.
+
+use std::fs;
+
+use proptest::prelude::*;
+use proxy_policy::{
+    Call, CallPath, Host, IdentityId, PolicySet, Reason, Scheme, SourceFile, Unmatched, Verdict, compile,
+};
+
+use crate::folders::{policies, read};
+
+fn example() -> PolicySet {
+    compile(&read(&policies().join("example"))).set.unwrap()
+}
+
+fn id(set: &PolicySet, name: &str) -> IdentityId {
+    set.identity_named(name).unwrap().id
+}
+
+/// What the set says to a call, in the words of the table.
+fn answer(set: &PolicySet, identity: &str, method: &str, url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    let split = rest.find('/').unwrap_or(rest.len());
+    let host = Host::parse(&rest[..split]).unwrap();
+    let path = rest[split..].split('?').next().unwrap();
+    let Some(api) = set.api_for(scheme, host.name(), host.port().unwrap_or(scheme.default_port())) else {
+        return "no-api".into();
+    };
+    let Ok(path) = CallPath::normalize(path) else { return "refused".into() };
+    let decision = set.decide(id(set, identity), &Call { api: api.id, method, path: &path });
+    match decision.credential {
+        Some(credential) => format!("{} {}", decision.verdict, credential.name),
+        None => decision.verdict.to_string(),
+    }
+}
+
+#[test]
+fn the_table_of_decisions_of_the_example_holds() {
+    let set = example();
+    let table = fs::read_to_string(policies().join("example/decisions.txt")).unwrap();
+    let mut rows = 0;
+    for line in table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [identity, method, url, expected @ ..] = words.as_slice() else { panic!("{line}") };
+        assert_eq!(answer(&set, identity, method, url), expected.join(" "), "{line}");
+        rows += 1;
+    }
+    assert!(rows > 30);
+}
+
+#[test]
+fn a_decision_says_why_in_words() {
+    let set = example();
+    let say = |identity: &str, method: &str, api: &str, path: &str| {
+        let path = CallPath::normalize(path).unwrap();
+        let api = set.apis().find(|known| known.name == api).unwrap().id;
+        let call = Call { api, method, path: &path };
+        set.decide(id(&set, identity), &call).explain(&call).to_string()
+    };
+    assert_eq!(
+        say("invoice-bot", "DELETE", "stripe", "/v1/invoices/in_1"),
+        "invoice-bot may not DELETE /v1/invoices/in_1: no grant for stripe allows it"
+    );
+    assert_eq!(
+        say("invoice-bot", "GET", "github", "/repos/acme/payroll/releases"),
+        "invoice-bot may not GET /repos/acme/payroll/releases: \
+         denied by \"* /repos/acme/payroll/**\" (policies/invoice-bot.toml:13)"
+    );
+    assert_eq!(
+        say("invoice-bot", "GET", "stripe", "/v1/invoices/in_1"),
+        "invoice-bot may GET /v1/invoices/in_1: \
+         allowed by \"GET /v1/invoices/**\" (roles/stripe-invoice-reader.toml:3)"
+    );
+    assert_eq!(
+        say("tenant-sync", "GET", "stripe", "/v1/invoices"),
+        "tenant-sync may not GET /v1/invoices: it has no grant for stripe"
+    );
+}
+
+#[test]
+fn a_decision_names_role_and_credential_only_as_they_decided() {
+    let set = example();
+    let path = CallPath::normalize("/v1/invoices").unwrap();
+    let stripe = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap();
+    let call = Call { api: stripe.id, method: "GET", path: &path };
+    let decision = set.decide(id(&set, "invoice-bot"), &call);
+    assert_eq!(decision.role, Some("stripe-invoice-reader"));
+    assert_eq!(
+        decision.credential.map(|it| it.secret.to_string()).as_deref(),
+        Some("vault:stripe/restricted")
+    );
+    assert!(matches!(decision.reason, Reason::Allowed(_)));
+    let decision = set.decide(id(&set, "invoice-bot"), &Call { method: "DELETE", ..call });
+    assert!(decision.credential.is_none() && decision.role.is_none() && decision.rule.is_none());
+}
+
+#[test]
+fn ids_of_another_set_are_denied() {
+    let (set, path) = (example(), CallPath::normalize("/").unwrap());
+    let stripe = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap().id;
+    let call = Call { api: stripe, method: "GET", path: &path };
+    assert_eq!(set.decide(IdentityId(99), &call).reason, Reason::UnknownIdentity);
+    let call = Call { api: proxy_policy::ApiId(99), ..call };
+    let decision = set.decide(id(&set, "invoice-bot"), &call);
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Deny, Reason::UnknownApi));
+}
+
+#[test]
+fn an_identity_keeps_its_conditions_with_their_places() {
+    let set = example();
+    let bot = set.identity_named("invoice-bot").unwrap();
+    let exe = bot.conditions.exe.as_ref().unwrap();
+    assert_eq!((exe.literal(), exe.place.line, exe.place.column), (Some("/opt/bots/invoice-bot"), 4, 8));
+    assert_eq!((bot.file.as_str(), bot.unmatched), ("policies/invoice-bot.toml", Unmatched::Deny));
+    let sync = set.identity_named("tenant-sync").unwrap();
+    assert_eq!(
+        (sync.conditions.exe.as_ref().unwrap().directory(), sync.unmatched),
+        ("/opt/tenant-sync", Unmatched::Pass)
+    );
+}
+
+const OPERATION: &str = "(GET|POST|\\*|GET\\|POST) /(\\*\\*|(a|b|\\*)(/(a|b|\\*|\\*\\*)){0,2})";
+
+fn list(operations: &[String]) -> String {
+    operations.iter().map(|operation| format!("\"{operation}\", ")).collect()
+}
+
+/// A set with one identity and one grant per pair of lists.
+fn set_of(grants: &[(Vec<String>, Vec<String>)]) -> PolicySet {
+    let mut text = "[api.x]\nhosts = [\"x.example\"]\n[identity]\nuser = \"u\"\n".to_owned();
+    for (allow, deny) in grants {
+        text += &format!("[[grant]]\napi = \"x\"\nallow = [{}]\ndeny = [{}]\n", list(allow), list(deny));
+    }
+    let compiled = compile(&[SourceFile::new("policies/u.toml", text)]);
+    compiled.set.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics))
+}
+
+fn allows(set: &PolicySet, method: &str, path: &str) -> bool {
+    let path = CallPath::normalize(path).unwrap();
+    let api = set.apis().next().unwrap().id;
+    set.decide(IdentityId(0), &Call { api, method, path: &path }).is_allowed()
+}
+
+proptest! {
+    #[test]
+    fn deny_wins_and_what_is_not_granted_is_denied(
+        grants in prop::collection::vec(
+            (prop::collection::vec(OPERATION, 1..3), prop::collection::vec(OPERATION, 0..3)), 1..4),
+        method in "GET|POST|PUT",
+        path in "(/(a|b|c)){1,3}/?",
+    ) {
+        let all = set_of(&grants);
+        let single = |operation: &String| set_of(&[(vec![operation.clone()], vec![])]);
+        let allowed = grants.iter().flat_map(|(allow, _)| allow).any(|it| allows(&single(it), &method, &path));
+        let bare = path.trim_end_matches('/');
+        let denied = grants.iter().flat_map(|(_, deny)| deny).any(|it| {
+            [bare.to_owned(), format!("{bare}/")].iter().any(|path| allows(&single(it), &method, path))
+        });
+        prop_assert_eq!(allows(&all, &method, &path), allowed && !denied);
+        let mut reversed = grants.clone();
+        reversed.reverse();
+        prop_assert_eq!(allows(&set_of(&reversed), &method, &path), allowed && !denied);
+    }
+}

@@ -1,0 +1,75 @@
+//! What a workload asks for: of a request the checked [`Facts`], of anything else as much as is known ([`Asked`]).
+
+use std::borrow::Cow;
+
+use http::Method;
+use proxy_policy::{CallPath, Host, Scheme};
+
+use crate::base::addr::OriginalDst;
+
+/// What a request asks for, after it was checked to be unambiguous (`http::facts`): what is decided on is forwarded.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// How the upstream is spoken to.
+    pub scheme: Scheme,
+    /// The one host that SNI and authority name. Its `port` is without meaning.
+    pub host: Cow<'a, Host>,
+    /// The port that the workload connected to, which the authority does not contradict.
+    pub port: u16,
+    /// The method as the client sent it; methods are case-sensitive (RFC 9110 §9.1).
+    pub method: &'a Method,
+    /// The path in normal form.
+    pub path: CallPath<'a>,
+    /// What stands after the first `?`, as the client sent it.
+    pub query: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// The same for the journal.
+    #[must_use]
+    pub fn asked(&'a self, dst: OriginalDst) -> Asked<'a> {
+        Asked {
+            dst,
+            scheme: Some(self.scheme.as_str()),
+            host: Some(self.host.name()),
+            port: Some(self.port),
+            method: Some(self.method.as_str()),
+            path: Some(self.path.as_str()),
+            has_query: self.query.is_some(),
+        }
+    }
+}
+
+/// What is known of a connection or a request, for the journal. Nothing in it was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Where the workload connected to.
+    pub dst: OriginalDst,
+    /// `http`, `https`, `tls` or `tcp`.
+    pub scheme: Option<&'a str>,
+    /// The host, when one was named.
+    pub host: Option<&'a str>,
+    /// The port of the host.
+    pub port: Option<u16>,
+    /// The method of a request.
+    pub method: Option<&'a str>,
+    /// The path of a request, without its query.
+    pub path: Option<&'a str>,
+    /// Whether the request had a query.
+    pub has_query: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// A connection of which not more than its destination is known.
+    #[must_use]
+    pub fn connection(dst: OriginalDst) -> Self {
+        Self { dst, scheme: None, host: None, port: None, method: None, path: None, has_query: false }
+    }
+
+    /// A connection that speaks `scheme`, to `host` if it named one.
+    #[must_use]
+    pub fn of(dst: OriginalDst, scheme: &'a str, host: Option<&'a str>) -> Self {
+        let port = host.is_some().then(|| dst.0.port());
+        Self { scheme: Some(scheme), host, port, ..Self::connection(dst) }
+    }
+}

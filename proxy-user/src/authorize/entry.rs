@@ -1,0 +1,77 @@
+//! A decision in the spelling of the journal.
+
+use proxy_journal::{Decision, Verdict};
+use uuid::Uuid;
+
+use super::asked::Asked;
+use super::permit::{Passage, Permit};
+use super::refusal::Refusal;
+use super::subject::Subject;
+
+/// A request that goes on.
+#[must_use]
+pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decision {
+    let live = permit.live();
+    Decision {
+        api: permit.api().and_then(|id| live.api(id)).map(|api| api.name.clone()),
+        credential: permit.credential().and_then(|id| live.credential(id)).map(|(known, _)| known.name.clone()),
+        rule: permit.rule().cloned(),
+        ..entry(subject, asked, Verdict::Allow, permit.reason())
+    }
+}
+
+/// A connection that goes through.
+#[must_use]
+pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decision {
+    entry(subject, asked, Verdict::Allow, passage.reason())
+}
+
+/// A request or a connection that is refused.
+#[must_use]
+pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decision {
+    Decision { rule: refusal.rule.clone(), ..entry(subject, asked, Verdict::Deny, refusal.reason()) }
+}
+
+fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -> Decision {
+    let workload = subject.workload();
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let set = subject.live().set();
+    let api = match (asked.scheme, asked.host, asked.port) {
+        (Some(scheme), Some(host), Some(port)) => {
+            let scheme = if scheme == "http" { proxy_policy::Scheme::Http } else { proxy_policy::Scheme::Https };
+            set.api_for(scheme, host, port).map(|api| api.name.clone())
+        }
+        _ => None,
+    };
+    Decision {
+        id: Uuid::now_v7(),
+        workload: proxy_journal::Workload {
+            pid: workload.pid,
+            start_time_ns: workload.start_time_ns,
+            exe: workload.exe.clone().unwrap_or_default(),
+            exe_dev: workload.exe_dev,
+            exe_ino: workload.exe_ino,
+            uid: workload.uid,
+            gid: workload.gid,
+            cgroup: workload.cgroup_id,
+            cgroup_path: workload.cgroup.clone(),
+            unit: workload.unit.clone(),
+            netns: workload.netns,
+            comm: workload.comm.clone(),
+        },
+        identity: subject.identity().map(|identity| identity.name.clone()),
+        dst: asked.dst.0,
+        scheme: owned(asked.scheme),
+        api,
+        host: owned(asked.host),
+        port: asked.port,
+        method: owned(asked.method),
+        path: owned(asked.path),
+        has_query: asked.has_query,
+        verdict,
+        rule: None,
+        reason: reason.to_owned(),
+        credential: None,
+        generation: subject.live().generation(),
+    }
+}

@@ -1,0 +1,183 @@
+//! The answer to "may it?": [`Permit`] for one request, [`Passage`] for the bytes of one connection.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use proxy_journal::Rule;
+use proxy_policy::{ApiId, Call, CredentialId, Host, RuleRef, Scheme, Unmatched};
+
+use super::asked::Facts;
+use super::policy::LivePolicy;
+use super::refusal::{Kind, Refusal};
+use super::subject::Subject;
+use super::Unidentified;
+use crate::workload::Identified;
+
+/// One request may be forwarded. Cannot be made elsewhere, nor copied: one permit, one call.
+#[derive(Debug)]
+pub struct Permit {
+    live: Arc<LivePolicy>,
+    api: Option<ApiId>,
+    credential: Option<CredentialId>,
+    rule: Option<Rule>,
+    reason: String,
+}
+
+impl Permit {
+    /// The API that is called; `None` when no API names the host and it is let through as it is.
+    #[must_use]
+    pub fn api(&self) -> Option<ApiId> {
+        self.api
+    }
+
+    /// The credential that must be attached.
+    #[must_use]
+    pub fn credential(&self) -> Option<CredentialId> {
+        self.credential
+    }
+
+    /// The headers that the client may not bring.
+    #[must_use]
+    pub fn strip(&self) -> &[HeaderName] {
+        self.api.map_or(&[], |api| self.live.strip(api))
+    }
+
+    /// The policy that decided.
+    #[must_use]
+    pub fn live(&self) -> &Arc<LivePolicy> {
+        &self.live
+    }
+
+    /// The rule that decided.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Rule> {
+        self.rule.as_ref()
+    }
+
+    /// Why, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// The bytes of one connection may go to where the workload wanted them, undecrypted and unchanged.
+#[derive(Debug)]
+pub struct Passage {
+    reason: String,
+}
+
+impl Passage {
+    /// Why, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// Decides one request.
+///
+/// # Errors
+/// The refusal: the workload is not known, or its identity may not make the call.
+pub fn authorize(subject: &Subject, facts: &Facts<'_>, unidentified: Unidentified) -> Result<Permit, Refusal> {
+    let live = subject.live();
+    let host = facts.host.name();
+    let Some(api) = live.set().api_for(facts.scheme, host, facts.port) else {
+        // Over TLS the client talks to our certificate: what is not an API's cannot be passed on as it is.
+        let reason = match facts.scheme {
+            Scheme::Http => passes(subject, Some(&facts.host), facts.port, unidentified)?,
+            Scheme::Https => return Err(no_api(subject, Some(&facts.host), facts.port)),
+        };
+        return Ok(Permit { live: Arc::clone(live), api: None, credential: None, rule: None, reason });
+    };
+    let identity = known(subject)?;
+    let call = Call { api: api.id, method: facts.method.as_str(), path: &facts.path };
+    let decision = live.set().decide(identity, &call);
+    let rule = decision.rule.map(spelled);
+    if !decision.is_allowed() {
+        let detail = decision.explain(&call).to_string();
+        return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
+    }
+    // A credential never goes over a transport that proved nothing.
+    let credential = decision.credential.filter(|_| facts.scheme == Scheme::Https).map(|credential| credential.id);
+    let reason = decision.reason.to_string();
+    Ok(Permit { live: Arc::clone(live), api: Some(api.id), credential, rule, reason })
+}
+
+/// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.
+///
+/// # Errors
+/// The refusal: an API names the host after all, or the workload may not call hosts that none names.
+pub fn authorize_passage(
+    subject: &Subject,
+    scheme: Scheme,
+    host: Option<&Host>,
+    port: u16,
+    unidentified: Unidentified,
+) -> Result<Passage, Refusal> {
+    if let Some(host) = host
+        && let Some(api) = subject.live().set().api_for(scheme, host.name(), port)
+    {
+        let detail = format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
+        return Err(Refusal::new(Kind::UnknownProtocol, detail));
+    }
+    passes(subject, host, port, unidentified).map(|reason| Passage { reason })
+}
+
+/// The refusal of a workload that has not exactly one identity.
+fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
+    match subject.identified() {
+        Identified::One(id) => Ok(*id),
+        Identified::None(why) => {
+            let workload = subject.workload();
+            let detail = format!(
+                "no identity matches process {} ({}, uid {}); its policy needs a file under policies/",
+                workload.pid,
+                workload.exe.as_deref().unwrap_or("executable unknown"),
+                workload.uid
+            );
+            Err(Refusal::new(Kind::UnknownWorkload, detail).with_internal(format!("no identity matches: {why}")))
+        }
+        Identified::Ambiguous(names) => {
+            let names = names.join(", ");
+            let detail = format!("the identities {names} match this program; make their conditions exclude each other");
+            Err(Refusal::new(Kind::AmbiguousWorkload, detail))
+        }
+    }
+}
+
+/// Whether hosts that no API names are open to the subject, and why.
+fn passes(
+    subject: &Subject,
+    host: Option<&Host>,
+    port: u16,
+    unidentified: Unidentified,
+) -> Result<String, Refusal> {
+    match (known(subject), unidentified) {
+        (Ok(_), _) => match subject.identity() {
+            Some(identity) if identity.unmatched == Unmatched::Pass => {
+                Ok(format!("no API names the host, and {} has unmatched = \"pass\"", identity.name))
+            }
+            _ => Err(no_api(subject, host, port)),
+        },
+        // Several identities are a fault of the policy, which must not open a way.
+        (Err(refusal), Unidentified::Pass) if refusal.kind == Kind::UnknownWorkload => Ok(format!(
+            "{}, no API names the host, and this host has unidentified = \"pass\"",
+            refusal.reason()
+        )),
+        (Err(refusal), _) => Err(refusal),
+    }
+}
+
+fn no_api(subject: &Subject, host: Option<&Host>, port: u16) -> Refusal {
+    if let Err(refusal) = known(subject) {
+        return refusal;
+    }
+    let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
+    let place = host.map_or_else(|| format!("a host without a name, port {port}"), |host| format!("{}:{port}", host.name()));
+    Refusal::new(Kind::UnknownHost, format!("{who} may not call {place}: no API of the policy names it"))
+}
+
+fn spelled(rule: RuleRef<'_>) -> Rule {
+    Rule { file: rule.file.to_owned(), line: rule.line, text: rule.text.to_owned() }
+}

@@ -1,0 +1,119 @@
+//! The policy that is live: one compiled set with its generation, swapped as a whole.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::HeaderName;
+use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, SecretRef};
+
+/// One compiled policy set, its generation, and what is derived from it once instead of for each call.
+#[derive(Debug)]
+pub struct LivePolicy {
+    set: PolicySet,
+    generation: u64,
+    /// By API.
+    apis: Vec<Prepared>,
+    /// By credential: the reference of its secret as text.
+    references: Vec<String>,
+}
+
+/// The headers of one API as typed names.
+#[derive(Debug, Default)]
+struct Prepared {
+    inject: Option<HeaderName>,
+    strip: Vec<HeaderName>,
+}
+
+impl LivePolicy {
+    /// Prepares a set to go live as the given generation.
+    #[must_use]
+    pub fn new(set: PolicySet, generation: u64) -> Self {
+        let apis = set.apis().map(Prepared::of).collect();
+        let references = set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
+        Self { set, generation, apis, references }
+    }
+
+    /// The compiled set. Ids that it gave out are without meaning in another one.
+    #[must_use]
+    pub fn set(&self) -> &PolicySet {
+        &self.set
+    }
+
+    /// Counts the sets that went live; grows with each.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The API of an id that this set gave out.
+    #[must_use]
+    pub fn api(&self, id: ApiId) -> Option<&Api> {
+        self.set.api(id)
+    }
+
+    /// The headers that a client may not bring to an API: those of its `strip`, and the one of its `inject`, which
+    /// goes out also when no credential is attached.
+    #[must_use]
+    pub fn strip(&self, api: ApiId) -> &[HeaderName] {
+        self.prepared(api).map_or(&[], |prepared| &prepared.strip)
+    }
+
+    /// The header that carries the credential of an API.
+    #[must_use]
+    pub fn inject_header(&self, api: ApiId) -> Option<&HeaderName> {
+        self.prepared(api)?.inject.as_ref()
+    }
+
+    /// A credential with the reference of its secret (`vault:NAME`).
+    #[must_use]
+    pub fn credential(&self, id: CredentialId) -> Option<(&Credential, &str)> {
+        let reference = self.references.get(usize::try_from(id.0).ok()?)?;
+        Some((self.set.credential(id)?, reference))
+    }
+
+    fn prepared(&self, api: ApiId) -> Option<&Prepared> {
+        self.apis.get(usize::try_from(api.0).ok()?)
+    }
+}
+
+impl Prepared {
+    fn of(api: &Api) -> Self {
+        // The policy compiler checked the names; one that is no header name could not be in a request either.
+        let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).ok();
+        let inject = api.inject.as_ref().and_then(|inject| name(inject.header()));
+        let mut strip: Vec<HeaderName> = api.strip.iter().filter_map(|text| name(text)).collect();
+        strip.extend(inject.iter().filter(|header| !api.strip.iter().any(|s| s == header.as_str())).cloned());
+        Self { inject, strip }
+    }
+}
+
+/// Holds the live policy. Readers never wait; a swap is seen by the next request of every connection.
+#[derive(Debug)]
+pub struct PolicyStore {
+    live: ArcSwap<LivePolicy>,
+}
+
+impl PolicyStore {
+    /// Begins with a first policy.
+    #[must_use]
+    pub fn new(first: LivePolicy) -> Self {
+        Self { live: ArcSwap::from_pointee(first) }
+    }
+
+    /// The policy as it is now.
+    #[must_use]
+    pub fn live(&self) -> Arc<LivePolicy> {
+        self.live.load_full()
+    }
+
+    /// The generation that is live, without taking hold of the policy.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.live.load().generation
+    }
+
+    /// Puts another policy in its place, and returns the one before.
+    pub fn swap(&self, next: LivePolicy) -> Arc<LivePolicy> {
+        self.live.swap(Arc::new(next))
+    }
+}

@@ -1,0 +1,204 @@
+//! Why something is refused: a closed list, with what the client gets to see of each.
+
+use http::StatusCode;
+use proxy_journal::{Blame, Rule};
+
+/// What kind of refusal. The list is closed: nothing else is ever said to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The identity has no grant for the call, or a deny matches.
+    NotGranted,
+    /// No API names the host, and the identity may not call such hosts.
+    UnknownHost,
+    /// No identity matches the workload.
+    UnknownWorkload,
+    /// Several identities match the workload.
+    AmbiguousWorkload,
+    /// Nothing is known of the protocol that the connection speaks.
+    UnknownProtocol,
+    /// The request can be read in more than one way, or not at all.
+    BadRequest,
+    /// The method is one that a proxy like this never forwards.
+    MethodNotAllowed,
+    /// The request did not come in time.
+    RequestTimeout,
+    /// SNI, authority and destination disagree.
+    Misdirected,
+    /// The header of the request is larger than the limit.
+    HeaderTooLarge,
+    /// The credential that the grant names cannot be had.
+    CredentialUnavailable,
+    /// The upstream does not answer at all.
+    UpstreamUnreachable,
+    /// The upstream did not prove to be the host.
+    UpstreamUntrusted,
+    /// The upstream broke off, or answered with something that is not HTTP.
+    UpstreamFailed,
+    /// The upstream took too long.
+    UpstreamTimeout,
+    /// The client went away before it had its answer.
+    ClientGone,
+    /// The journal cannot be written: nothing is forwarded unrecorded.
+    JournalUnwritable,
+    /// The host's own settings keep the call from being forwarded.
+    Internal,
+}
+
+impl Kind {
+    /// All of them, for tables and tests.
+    pub const ALL: [Self; 18] = [
+        Self::NotGranted,
+        Self::UnknownHost,
+        Self::UnknownWorkload,
+        Self::AmbiguousWorkload,
+        Self::UnknownProtocol,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::Misdirected,
+        Self::HeaderTooLarge,
+        Self::CredentialUnavailable,
+        Self::UpstreamUnreachable,
+        Self::UpstreamUntrusted,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::ClientGone,
+        Self::JournalUnwritable,
+        Self::Internal,
+    ];
+
+    /// Status of the answer (RFC 9110 §15, RFC 6585 §5).
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotGranted
+            | Self::UnknownHost
+            | Self::UnknownWorkload
+            | Self::AmbiguousWorkload
+            | Self::UnknownProtocol => StatusCode::FORBIDDEN,
+            Self::BadRequest | Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::CredentialUnavailable
+            | Self::UpstreamUnreachable
+            | Self::UpstreamUntrusted
+            | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::JournalUnwritable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// A few words for a person; always the same for a kind.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::NotGranted => "The policy does not grant this call",
+            Self::UnknownHost => "No API of the policy names this host",
+            Self::UnknownWorkload => "The policy does not know this program",
+            Self::AmbiguousWorkload => "Several identities match this program",
+            Self::UnknownProtocol => "The protocol is not known",
+            Self::BadRequest => "The request is not acceptable",
+            Self::MethodNotAllowed => "The method is never forwarded",
+            Self::RequestTimeout => "The request did not come in time",
+            Self::Misdirected => "The request names another host than the connection",
+            Self::HeaderTooLarge => "The header is too large",
+            Self::CredentialUnavailable => "The credential is not available",
+            Self::UpstreamUnreachable => "The API's server cannot be reached",
+            Self::UpstreamUntrusted => "The API's server did not prove its name",
+            Self::UpstreamFailed => "The API's server broke off",
+            Self::UpstreamTimeout => "The API's server took too long",
+            Self::ClientGone => "The client went away",
+            Self::JournalUnwritable => "The call cannot be recorded",
+            Self::Internal => "The call cannot be forwarded",
+        }
+    }
+
+    /// The name of the kind for programs: the end of the problem's `type`.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::NotGranted => "not-granted",
+            Self::UnknownHost => "unknown-host",
+            Self::UnknownWorkload => "unknown-workload",
+            Self::AmbiguousWorkload => "ambiguous-workload",
+            Self::UnknownProtocol => "unknown-protocol",
+            Self::BadRequest => "bad-request",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::RequestTimeout => "request-timeout",
+            Self::Misdirected => "misdirected",
+            Self::HeaderTooLarge => "header-too-large",
+            Self::CredentialUnavailable => "credential-unavailable",
+            Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::UpstreamUntrusted => "upstream-untrusted",
+            Self::UpstreamFailed => "upstream-failed",
+            Self::UpstreamTimeout => "upstream-timeout",
+            Self::ClientGone => "client-gone",
+            Self::JournalUnwritable => "journal-unwritable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Who is to blame.
+    #[must_use]
+    pub fn blame(self) -> Blame {
+        match self {
+            Self::NotGranted | Self::UnknownHost | Self::UnknownWorkload | Self::AmbiguousWorkload => Blame::Policy,
+            Self::UnknownProtocol
+            | Self::BadRequest
+            | Self::MethodNotAllowed
+            | Self::RequestTimeout
+            | Self::Misdirected
+            | Self::HeaderTooLarge
+            | Self::ClientGone => Blame::Client,
+            Self::UpstreamUnreachable
+            | Self::UpstreamUntrusted
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout => Blame::Upstream,
+            Self::CredentialUnavailable | Self::JournalUnwritable => Blame::Host,
+            Self::Internal => Blame::Us,
+        }
+    }
+}
+
+/// A refusal: its kind, what exactly, and the rule if one decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the closed list.
+    pub kind: Kind,
+    /// What exactly, for the client; never a secret and never what a workload must not know of the host.
+    pub detail: String,
+    /// What exactly, for the journal and the operator, when there is more to say.
+    pub internal: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<Rule>,
+}
+
+impl Refusal {
+    /// Without a rule.
+    #[must_use]
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), internal: None, rule: None }
+    }
+
+    /// With more for the operator than for the client.
+    #[must_use]
+    pub fn with_internal(mut self, internal: impl Into<String>) -> Self {
+        self.internal = Some(internal.into());
+        self
+    }
+
+    /// What goes into the journal.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.internal.as_deref().unwrap_or(&self.detail)
+    }
+
+    /// Status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+}

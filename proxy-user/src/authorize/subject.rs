@@ -1,0 +1,100 @@
+//! Who asks: a workload together with the identity that one generation of the policy gives to it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use proxy_policy::{Identity, IdentityId};
+
+use super::policy::{LivePolicy, PolicyStore};
+use crate::workload::{Identified, Workload};
+
+/// Finds the identity of a workload. It may look at files and `/proc`, and so may wait.
+pub trait Identifier: Send + Sync {
+    /// The identity that `live` gives to `workload`.
+    fn identify<'a>(
+        &'a self,
+        workload: &'a Arc<Workload>,
+        live: &'a Arc<LivePolicy>,
+    ) -> Pin<Box<dyn Future<Output = Identified> + Send + 'a>>;
+}
+
+/// A workload and what it is under one generation of the policy.
+#[derive(Debug)]
+pub struct Subject {
+    workload: Arc<Workload>,
+    live: Arc<LivePolicy>,
+    identified: Identified,
+}
+
+impl Subject {
+    /// A workload as `identified` says; the id in it must come from the set of `live`.
+    #[must_use]
+    pub fn new(workload: Arc<Workload>, live: Arc<LivePolicy>, identified: Identified) -> Self {
+        Self { workload, live, identified }
+    }
+
+    /// The process, as the kernel saw it when it connected.
+    #[must_use]
+    pub fn workload(&self) -> &Arc<Workload> {
+        &self.workload
+    }
+
+    /// The policy that the identity belongs to, and that decides.
+    #[must_use]
+    pub fn live(&self) -> &Arc<LivePolicy> {
+        &self.live
+    }
+
+    /// What the identification said.
+    #[must_use]
+    pub fn identified(&self) -> &Identified {
+        &self.identified
+    }
+
+    /// The identity, if there is exactly one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.live.set().identity(self.identity_id()?)
+    }
+
+    /// The id of the identity, if there is exactly one.
+    #[must_use]
+    pub fn identity_id(&self) -> Option<IdentityId> {
+        match self.identified {
+            Identified::One(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// The workload of one connection, identified again when the policy changed since the last question.
+#[derive(Debug)]
+pub struct Caller {
+    subject: ArcSwap<Subject>,
+}
+
+impl Caller {
+    /// Identifies the workload of a new connection.
+    pub async fn identify(workload: Arc<Workload>, store: &PolicyStore, identifier: &dyn Identifier) -> Self {
+        let subject = identify(workload, store.live(), identifier).await;
+        Self { subject: ArcSwap::from_pointee(subject) }
+    }
+
+    /// The subject under the policy that is live now. Does not wait unless the policy changed.
+    pub async fn current(&self, store: &PolicyStore, identifier: &dyn Identifier) -> Arc<Subject> {
+        let subject = self.subject.load_full();
+        if subject.live.generation() == store.generation() {
+            return subject;
+        }
+        let workload = Arc::clone(&subject.workload);
+        let subject = Arc::new(identify(workload, store.live(), identifier).await);
+        self.subject.store(Arc::clone(&subject));
+        subject
+    }
+}
+
+async fn identify(workload: Arc<Workload>, live: Arc<LivePolicy>, identifier: &dyn Identifier) -> Subject {
+    let identified = identifier.identify(&workload, &live).await;
+    Subject::new(workload, live, identified)
+}

@@ -1,0 +1,248 @@
+//! Attaching a credential to a request: the client's own copies go out, ours goes in.
+//!
+//! The caller applies this after it has removed hop-by-hop headers: a client's `Connection: authorization` must
+//! not take our header out again. For trailers, which may not bring a credential either, call it with no attachment.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PROXY_AUTHORIZATION,
+};
+
+use super::secret::Secret;
+
+/// Where a policy's API wants the secret: the header, and the text around the secret in its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inject<'a> {
+    /// The header that carries the credential.
+    pub header: HeaderName,
+    /// What stands before the secret, as in `Bearer `.
+    pub prefix: &'a str,
+    /// What stands after it.
+    pub suffix: &'a str,
+}
+
+impl<'a> Inject<'a> {
+    /// From a value with exactly one `{secret}`, as in `Bearer {secret}`; otherwise `None`.
+    #[must_use]
+    pub fn from_template(header: HeaderName, template: &'a str) -> Option<Self> {
+        let (prefix, suffix) = template.split_once("{secret}")?;
+        (!suffix.contains("{secret}")).then_some(Self { header, prefix, suffix })
+    }
+}
+
+/// A header that is ready to go into a request. Clones share the value, which is wiped when the last one is gone;
+/// `Debug` shows `Sensitive` in its place.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    header: HeaderName,
+    value: HeaderValue,
+    secret_name: Arc<str>,
+    secret_version: u64,
+}
+
+/// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
+struct HeaderMemory(Secret);
+
+impl AsRef<[u8]> for HeaderMemory {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+impl Attachment {
+    /// Composes the header's value.
+    ///
+    /// # Errors
+    /// The value has a byte that a header cannot carry. The error does not say which.
+    pub(super) fn compose(
+        inject: &Inject<'_>,
+        secret: &Secret,
+        secret_name: &str,
+        secret_version: u64,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let parts = [inject.prefix.as_bytes(), secret.expose(), inject.suffix.as_bytes()];
+        // At its final size from the start: a buffer that grew would leave a copy behind in freed memory.
+        let mut whole = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
+        let memory = Bytes::from_owner(HeaderMemory(Secret::new(whole)));
+        let mut value = HeaderValue::from_maybe_shared(memory)?;
+        // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
+        value.set_sensitive(true);
+        Ok(Self { header: inject.header.clone(), value, secret_name: secret_name.into(), secret_version })
+    }
+
+    /// The header that it sets.
+    #[must_use]
+    pub fn header(&self) -> &HeaderName {
+        &self.header
+    }
+
+    /// The name of the secret in the store, for the journal.
+    #[must_use]
+    pub fn secret_name(&self) -> &str {
+        &self.secret_name
+    }
+
+    /// The version of the secret, for the journal.
+    #[must_use]
+    pub fn secret_version(&self) -> u64 {
+        self.secret_version
+    }
+}
+
+/// The names of the headers that were taken out, each once, for the journal. Their values are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// In the order in which they were looked for.
+    pub names: Vec<HeaderName>,
+}
+
+/// Takes every credential out that the client brought, and puts ours in.
+///
+/// Out go, in all their occurrences: the header of the attachment, `authorization`, `proxy-authorization`, those of
+/// `strip` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
+/// both spellings to the application under one name (RFC 3875, section 4.1.18), and then the client's could win.
+pub fn strip_and_attach(
+    headers: &mut HeaderMap,
+    attachment: Option<&Attachment>,
+    strip: &[HeaderName],
+) -> Removed {
+    let always = [AUTHORIZATION, PROXY_AUTHORIZATION];
+    let targets = || attachment.map(Attachment::header).into_iter().chain(&always).chain(strip);
+    let mut removed = Removed::default();
+    let twins: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && targets().any(|target| is_twin(name, target)))
+        .cloned()
+        .collect();
+    for name in targets().chain(&twins) {
+        if headers.remove(name).is_some() {
+            removed.names.push(name.clone());
+        }
+    }
+    if let Some(attachment) = attachment {
+        headers.insert(attachment.header.clone(), attachment.value.clone());
+    }
+    removed
+}
+
+/// Whether two names are the same when `_` counts as `-`.
+fn is_twin(name: &HeaderName, target: &HeaderName) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.as_str().bytes().map(folded).eq(target.as_str().bytes().map(folded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(header: HeaderName, template: &str, secret: &[u8]) -> Attachment {
+        let inject = Inject::from_template(header, template).unwrap();
+        Attachment::compose(&inject, &Secret::new(secret.to_vec()), "stripe/restricted", 4).unwrap()
+    }
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn the_clients_own_key_is_replaced_in_all_its_occurrences() {
+        let mut map = headers(&[
+            ("Authorization", "Bearer stolen"),
+            ("accept", "*/*"),
+            ("AUTHORIZATION", "Basic stolen-too"),
+            ("Proxy-Authorization", "Basic third"),
+        ]);
+        let ours = attachment(AUTHORIZATION, "Bearer {secret}", b"rk_live");
+        let removed = strip_and_attach(&mut map, Some(&ours), &[]);
+        let sent: Vec<_> = map.get_all(AUTHORIZATION).iter().collect();
+        assert_eq!(sent, ["Bearer rk_live"]);
+        assert_eq!(map.len(), 2);
+        assert_eq!(removed.names, [AUTHORIZATION, PROXY_AUTHORIZATION]);
+    }
+
+    #[test]
+    fn a_key_in_another_header_goes_out_even_when_ours_goes_elsewhere() {
+        let mut map = headers(&[("authorization", "Bearer stolen"), ("x-api-key", "a"), ("x-old-key", "b")]);
+        let ours = attachment(HeaderName::from_static("x-api-key"), "{secret}", b"ours");
+        let removed = strip_and_attach(&mut map, Some(&ours), &[HeaderName::from_static("x-old-key")]);
+        assert_eq!(map.len(), 1);
+        assert_eq!(map["x-api-key"], "ours");
+        let names: Vec<_> = removed.names.iter().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-api-key", "authorization", "x-old-key"]);
+    }
+
+    #[test]
+    fn a_twin_with_underscores_cannot_compete_with_ours() {
+        let mut map = headers(&[("X_Api_Key", "stolen"), ("x-api_key", "stolen"), ("x_other", "kept")]);
+        let ours = attachment(HeaderName::from_static("x-api-key"), "{secret}", b"ours");
+        assert_eq!(strip_and_attach(&mut map, Some(&ours), &[]).names.len(), 2);
+        assert_eq!(map.len(), 2);
+        assert_eq!(map["x_other"], "kept");
+    }
+
+    #[test]
+    fn without_an_attachment_the_clients_credentials_still_go_out() {
+        let mut map = headers(&[("authorization", "Bearer stolen"), ("accept", "*/*")]);
+        assert_eq!(strip_and_attach(&mut map, None, &[]).names, [AUTHORIZATION]);
+        assert_eq!(map.len(), 1);
+    }
+
+    #[test]
+    fn a_request_without_credentials_has_nothing_removed() {
+        let mut map = headers(&[("accept", "*/*")]);
+        assert!(strip_and_attach(&mut map, None, &[]).names.is_empty());
+    }
+
+    #[test]
+    fn clones_share_the_memory_that_is_wiped() {
+        let ours = attachment(AUTHORIZATION, "Bearer {secret}", b"rk_live");
+        let mut map = HeaderMap::new();
+        strip_and_attach(&mut map, Some(&ours), &[]);
+        assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), ours.value.as_bytes().as_ptr());
+        assert!(map[AUTHORIZATION].is_sensitive());
+    }
+
+    #[test]
+    fn the_memory_is_given_back_after_the_last_clone() {
+        struct Witness(HeaderMemory, #[expect(dead_code, reason = "counted, not read")] Arc<()>);
+        impl AsRef<[u8]> for Witness {
+            fn as_ref(&self) -> &[u8] {
+                self.0.as_ref()
+            }
+        }
+        let alive = Arc::new(());
+        let memory = Witness(HeaderMemory(Secret::new(b"rk".to_vec())), Arc::clone(&alive));
+        let value = HeaderValue::from_maybe_shared(Bytes::from_owner(memory)).unwrap();
+        let clone = value.clone();
+        drop(value);
+        assert_eq!(Arc::strong_count(&alive), 2);
+        drop(clone);
+        assert_eq!(Arc::strong_count(&alive), 1);
+    }
+
+    #[test]
+    fn a_value_that_a_header_cannot_carry_is_refused() {
+        let inject = Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap();
+        for bytes in [&b"a\nb"[..], b"a\rb", b"a\0b", b"\x7f"] {
+            assert!(Attachment::compose(&inject, &Secret::new(bytes.to_vec()), "n", 1).is_err());
+        }
+    }
+
+    #[test]
+    fn a_template_has_the_secret_exactly_once() {
+        let parse = |template| Inject::from_template(AUTHORIZATION, template);
+        assert_eq!(
+            parse("token={secret};").map(|inject| (inject.prefix, inject.suffix)),
+            Some(("token=", ";"))
+        );
+        assert!(parse("Bearer").is_none());
+        assert!(parse("{secret}{secret}").is_none());
+    }
+}

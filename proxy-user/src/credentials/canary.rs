@@ -1,0 +1,87 @@
+//! Looks for one secret everywhere it must not be, after it was set, read and attached.
+
+use std::fs;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
+
+use super::{Credentials, Inject, KeySource, Secret, Store, StorePaths, hex, strip_and_attach};
+
+const CANARY: &str = "canary-7d1f0c9e5b";
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[track_caller]
+fn assert_absent(place: &str, bytes: &[u8]) {
+    assert!(!contains(bytes, CANARY.as_bytes()), "the secret is in {place}");
+    assert!(!contains(bytes, hex::encode(CANARY.as_bytes()).as_bytes()), "the secret is in {place}, as hex");
+    // The Debug of a byte slice.
+    let numbers = format!("{:?}", CANARY.as_bytes());
+    assert!(
+        !contains(bytes, numbers.trim_matches(['[', ']']).as_bytes()),
+        "the secret is in {place}, as numbers"
+    );
+}
+
+#[test]
+fn a_secret_is_in_the_request_and_nowhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = KeySource::file(directory.path().join("store.key"));
+    let store = Store::new(directory.path().join("secrets.store"), key.clone());
+    let name = "canary".parse().unwrap();
+    store.set(&name, Secret::new(CANARY.into()), 1).unwrap();
+    let credentials = Credentials::new(store.path(), key.clone());
+
+    let inject = Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap();
+    let attachment = credentials.attachment("bot", "vault:canary", &inject).unwrap();
+    let mut headers = HeaderMap::new();
+    let removed = strip_and_attach(&mut headers, Some(&attachment), &[]);
+    assert!(contains(headers[AUTHORIZATION].as_bytes(), CANARY.as_bytes()));
+
+    assert_absent("Attachment", format!("{attachment:?}").as_bytes());
+    assert_absent("HeaderMap", format!("{headers:#?}").as_bytes());
+    let mut request = Request::new(());
+    *request.headers_mut() = headers;
+    assert_absent("Request", format!("{request:?}").as_bytes());
+    assert_absent("Inject", format!("{inject:?}").as_bytes());
+    assert_absent("Removed", format!("{removed:?}").as_bytes());
+    assert_absent("Store", format!("{store:?}").as_bytes());
+    assert_absent("KeySource", format!("{key:?}").as_bytes());
+    assert_absent("Listed", format!("{:?}", store.list().unwrap()).as_bytes());
+    let paths = StorePaths::in_directories(directory.path(), directory.path());
+    assert_absent("StorePaths", format!("{paths:?}").as_bytes());
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_absent(&path.display().to_string(), &fs::read(&path).unwrap());
+    }
+}
+
+#[test]
+fn no_error_carries_the_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = KeySource::file(directory.path().join("store.key"));
+    let store = Store::new(directory.path().join("secrets.store"), key.clone());
+    let name = "canary".parse().unwrap();
+    let value = format!("{CANARY}\n{CANARY}");
+    store.set(&name, Secret::new(value.into_bytes()), 1).unwrap();
+    let credentials = Credentials::new(store.path(), key);
+
+    let inject = Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap();
+    let refused = credentials.attachment("bot", "vault:canary", &inject).unwrap_err();
+    assert_absent("CredentialError", format!("{refused} {refused:?} {}", refused.client_text()).as_bytes());
+
+    let too_long = CANARY.repeat(8192);
+    let refused = store.set(&name, Secret::new(too_long.into_bytes()), 1).unwrap_err();
+    assert_absent("StoreError", format!("{refused} {refused:?}").as_bytes());
+
+    let mut damaged = fs::read(store.path()).unwrap();
+    if let Some(last) = damaged.last_mut() {
+        *last ^= 1;
+    }
+    fs::write(store.path(), damaged).unwrap();
+    let refused = credentials.reload().unwrap_err();
+    assert_absent("StoreError", format!("{refused} {refused:?}").as_bytes());
+    assert_absent("the problem", format!("{:?}", credentials.problem()).as_bytes());
+}

@@ -1,0 +1,56 @@
+//! Credentials: the encrypted store, the secrets in memory, and attaching them to a request.
+//!
+//! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into
+//! [`Credentials`], which composes each header once, handed out as an [`Attachment`] and put into a request by
+//! [`strip_and_attach`].
+//!
+//! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only
+//! `sealed` and `attach` look at them ([`Secret::expose`]).
+//! Invariant: no error, status or debug print carries a secret; `canary` tests it.
+
+mod attach;
+#[cfg(test)]
+mod canary;
+mod error;
+mod files;
+mod hex;
+pub mod key;
+mod live;
+mod memory;
+mod name;
+pub mod sealed;
+mod secret;
+pub mod store;
+
+pub use attach::{Attachment, Inject, Removed, strip_and_attach};
+pub use error::CredentialError;
+pub use key::KeySource;
+pub use live::Credentials;
+pub use memory::protect_process_memory;
+pub use name::{NameError, SecretName};
+pub use sealed::MAX_SECRET_BYTES;
+pub use secret::Secret;
+pub use store::{Listed, Store, StoreError};
+
+use std::path::{Path, PathBuf};
+
+/// Where store, key and the daemon's control socket are, for commands that work on them.
+#[derive(Debug, Clone)]
+pub struct StorePaths {
+    /// The store with its key.
+    pub store: Store,
+    /// The socket on which a running daemon takes commands.
+    pub control_socket: PathBuf,
+}
+
+impl StorePaths {
+    /// The usual names in a state and a runtime directory: `secrets.store`, `store.key`, `control.sock`; the key
+    /// comes from systemd when it has one ([`KeySource::for_state`]).
+    #[must_use]
+    pub fn in_directories(state: &Path, runtime: &Path) -> Self {
+        Self {
+            store: Store::new(state.join(store::STORE_FILE), KeySource::for_state(state)),
+            control_socket: runtime.join("control.sock"),
+        }
+    }
+}

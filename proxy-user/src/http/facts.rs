@@ -1,0 +1,230 @@
+//! What a request asks for: exactly one host, one normal path; what can be read in two ways is refused.
+//!
+//! | the request | becomes |
+//! | --- | --- |
+//! | no authority, several `Host`, an authority that is none, user information | 400 |
+//! | absolute form or `:authority` that disagrees with `Host` | 400 (RFC 9112 §3.2.2, RFC 9113 §8.3.1) |
+//! | authority that disagrees with SNI or the destination's port | 421 (RFC 9110 §15.5.20) |
+//! | `CONNECT` | 405 |
+//! | a path without one normal form, a fragment | 400 |
+//! | a header name with `_` whose twin with `-` frames the message | 400 |
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, Uri, Version};
+use proxy_policy::{CallPath, Host, Scheme};
+
+use crate::authorize::{Facts, Kind, Refusal};
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Debug)]
+pub struct Leg {
+    /// How the workload speaks, and how the upstream will be spoken to.
+    pub scheme: Scheme,
+    /// The host of the TLS handshake: SNI, or the destination's address when there was none. `None` over plain HTTP.
+    pub host: Option<Host>,
+    /// The port that the workload connected to.
+    pub port: u16,
+}
+
+/// Reads the facts of a request.
+///
+/// # Errors
+/// The refusal (400, 405 or 421), as the table above says.
+pub fn read<'a>(
+    leg: &'a Leg,
+    version: Version,
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &HeaderMap,
+) -> Result<Facts<'a>, Refusal> {
+    if method == Method::CONNECT {
+        return Err(Refusal::new(Kind::MethodNotAllowed, "CONNECT would open a tunnel past the policy"));
+    }
+    check_framing(version, headers)?;
+    if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
+        let detail = format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
+        return Err(Refusal::new(Kind::BadRequest, detail));
+    }
+    let host = host(leg, uri, headers)?;
+    let path = match uri.path() {
+        // The empty path of an absolute form; of OPTIONS it is the asterisk (RFC 9112 §3.2.4).
+        "" if method == Method::OPTIONS => "*",
+        "" => "/",
+        path => path,
+    };
+    let path = CallPath::normalize(path).map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))?;
+    if path.is_asterisk() && method != Method::OPTIONS {
+        return Err(Refusal::new(Kind::BadRequest, "the target * is for OPTIONS only"));
+    }
+    Ok(Facts { scheme: leg.scheme, host, port: leg.port, method, path, query: uri.query() })
+}
+
+/// hyper refuses most of what is ambiguous in framing; this is what it lets through.
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if headers.contains_key(CONTENT_LENGTH) {
+            return bad("the request has both transfer-encoding and content-length");
+        }
+        if version < Version::HTTP_11 {
+            return bad("the request is HTTP/1.0 and has transfer-encoding");
+        }
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return bad("the request has more than one content-length");
+    }
+    if headers.contains_key("content_length") || headers.contains_key("transfer_encoding") {
+        return bad("the request has content_length or transfer_encoding, which some servers take for the real ones");
+    }
+    Ok(())
+}
+
+/// The one host that the request names.
+fn host<'a>(leg: &'a Leg, uri: &Uri, headers: &HeaderMap) -> Result<Cow<'a, Host>, Refusal> {
+    let mut named = headers.get_all(HOST).iter();
+    let header = match (named.next(), named.next()) {
+        (_, Some(_)) => return Err(Refusal::new(Kind::BadRequest, "the request has more than one host header")),
+        (header, None) => header,
+    };
+    let header = header
+        .map(|value| {
+            value.to_str().map_err(|_| Refusal::new(Kind::BadRequest, "the host header is not a host and port"))
+        })
+        .transpose()?;
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let Some(text) = authority.or(header) else {
+        return Err(Refusal::new(Kind::BadRequest, "the request names no host"));
+    };
+    let host = agree(leg, text)?;
+    if let (Some(authority), Some(header)) = (authority, header)
+        && authority != header
+        && !same(leg, &parse(authority)?, &parse(header)?)
+    {
+        return Err(Refusal::new(Kind::BadRequest, "the host header and the target of the request disagree"));
+    }
+    Ok(host)
+}
+
+/// The host that `text` names, if the connection was meant for it.
+fn agree<'a>(leg: &'a Leg, text: &str) -> Result<Cow<'a, Host>, Refusal> {
+    // What nearly every request has: the very name of the handshake.
+    if let Some(host) = leg.host.as_ref().filter(|host| host.name() == text) {
+        return Ok(Cow::Borrowed(host));
+    }
+    let host = parse(text)?;
+    if host.port().is_some_and(|port| port != leg.port) {
+        let detail = format!("the request is for port {}, the connection to port {}", port_of(leg, &host), leg.port);
+        return Err(Refusal::new(Kind::Misdirected, detail));
+    }
+    match &leg.host {
+        None => Ok(Cow::Owned(host)),
+        Some(known) if known.name() == host.name() => Ok(Cow::Borrowed(known)),
+        Some(known) => {
+            let detail = format!("the request is for {}, the TLS handshake was for {}", host.name(), known.name());
+            Err(Refusal::new(Kind::Misdirected, detail))
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Host, Refusal> {
+    Host::parse(text).map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))
+}
+
+fn same(leg: &Leg, a: &Host, b: &Host) -> bool {
+    a.name() == b.name() && port_of(leg, a) == port_of(leg, b)
+}
+
+fn port_of(leg: &Leg, host: &Host) -> u16 {
+    host.port().unwrap_or(leg.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(scheme: Scheme, sni: Option<&str>) -> Leg {
+        Leg { scheme, host: sni.map(|sni| Host::parse(sni).unwrap()), port: scheme.default_port() }
+    }
+
+    fn ask(leg: &Leg, version: Version, method: &Method, uri: &str, hosts: &[&str]) -> Result<String, Kind> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, host.parse().unwrap());
+        }
+        let uri: Uri = uri.parse().unwrap();
+        let facts = read(leg, version, method, &uri, &headers).map_err(|refusal| refusal.kind)?;
+        Ok(format!("{}{}", facts.host.name(), facts.path))
+    }
+
+    #[test]
+    fn one_host_and_one_path_come_out_of_every_honest_form() {
+        let tls = leg(Scheme::Https, Some("api.test"));
+        let plain = leg(Scheme::Http, None);
+        for (leg, uri, hosts, expected) in [
+            (&tls, "/a", &["api.test"] as &[&str], "api.test/a"),
+            (&tls, "/a?b=/../c", &["API.test."], "api.test/a"),
+            (&tls, "/a//b/../c", &["api.test:443"], "api.test/a/c"),
+            (&tls, "https://api.test/a", &["api.test"], "api.test/a"),
+            (&tls, "https://api.test/a", &[], "api.test/a"),
+            (&tls, "https://api.test:443/a", &["Api.Test"], "api.test/a"),
+            (&plain, "/a", &["other.test"], "other.test/a"),
+            (&plain, "http://other.test/a", &["other.test:80"], "other.test/a"),
+            (&plain, "http://other.test", &["other.test"], "other.test/"),
+        ] {
+            let got = ask(leg, Version::HTTP_11, &Method::GET, uri, hosts);
+            assert_eq!(got.as_deref(), Ok(expected), "{uri} {hosts:?}");
+        }
+        assert_eq!(ask(&tls, Version::HTTP_11, &Method::OPTIONS, "*", &["api.test"]).unwrap(), "api.test*");
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        let tls = leg(Scheme::Https, Some("api.test"));
+        let plain = leg(Scheme::Http, None);
+        for (leg, uri, hosts, kind) in [
+            (&tls, "/a", &[] as &[&str], Kind::BadRequest),
+            (&tls, "/a", &["api.test", "api.test"], Kind::BadRequest),
+            (&tls, "/a", &["api.test", "evil.test"], Kind::BadRequest),
+            (&tls, "/a", &["user@api.test"], Kind::BadRequest),
+            (&tls, "/a", &[""], Kind::BadRequest),
+            (&tls, "/a", &["api.test, evil.test"], Kind::BadRequest),
+            (&tls, "/a", &["evil.test"], Kind::Misdirected),
+            (&tls, "/a", &["api.test:8443"], Kind::Misdirected),
+            (&tls, "https://evil.test/a", &["api.test"], Kind::Misdirected),
+            (&tls, "https://api.test/a", &["evil.test"], Kind::BadRequest),
+            (&tls, "https://api.test/a", &["api.test:8443"], Kind::BadRequest),
+            (&tls, "http://api.test/a", &["api.test"], Kind::BadRequest),
+            (&tls, "/a%2fb", &["api.test"], Kind::BadRequest),
+            (&tls, "/../a", &["api.test"], Kind::BadRequest),
+            (&tls, "*", &["api.test"], Kind::BadRequest),
+            (&plain, "/a", &["other.test:8080"], Kind::Misdirected),
+            (&plain, "http://other.test/a", &["evil.test"], Kind::BadRequest),
+        ] {
+            assert_eq!(ask(leg, Version::HTTP_11, &Method::GET, uri, hosts), Err(kind), "{uri} {hosts:?}");
+        }
+        let connect = ask(&tls, Version::HTTP_11, &Method::CONNECT, "api.test:443", &["api.test"]);
+        assert_eq!(connect, Err(Kind::MethodNotAllowed));
+    }
+
+    #[test]
+    fn framing_in_two_ways_is_refused() {
+        let tls = leg(Scheme::Https, Some("api.test"));
+        let uri = Uri::from_static("/");
+        for (version, pairs) in [
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("content-length", "3")] as &[(&str, &str)]),
+            (Version::HTTP_10, &[("transfer-encoding", "chunked")]),
+            (Version::HTTP_11, &[("content-length", "3"), ("content-length", "4")]),
+            (Version::HTTP_11, &[("content_length", "3")]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(HOST, "api.test".parse().unwrap());
+            for (name, value) in pairs {
+                headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            }
+            let refusal = read(&tls, version, &Method::POST, &uri, &headers).unwrap_err();
+            assert_eq!(refusal.kind, Kind::BadRequest, "{pairs:?}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Headers that concern one hop only (RFC 9110 §7.6.1), and the one upgrade that is carried through.
+//!
+//! What stays keeps its order. Only `websocket` is carried through: `Upgrade: h2c` would hide requests from the policy.
+
+use http::header::{
+    CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Version};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADES: HeaderValue = HeaderValue::from_static("Upgrade");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Whether a request wants to become a WebSocket (RFC 6455 §4.1).
+#[must_use]
+pub fn wants_websocket(version: Version, method: &Method, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11
+        && method == Method::GET
+        && headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(UPGRADE).iter().count() == 1
+        && options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
+
+/// The headers of a request without those of its hop. With `websocket`, the upgrade is asked for again.
+#[must_use]
+pub fn strip_request(mut headers: HeaderMap, version: Version, websocket: bool) -> HeaderMap {
+    let trailers = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    });
+    headers = strip(headers);
+    if trailers {
+        headers.insert(TE, TRAILERS);
+    }
+    if websocket {
+        headers.insert(CONNECTION, UPGRADES);
+        headers.insert(UPGRADE, WEBSOCKET);
+    }
+    if version == Version::HTTP_2 {
+        join_cookies(&mut headers);
+    }
+    headers
+}
+
+/// The headers of a response without those of its hop. With `websocket`, the upgrade is told.
+#[must_use]
+pub fn strip_response(headers: HeaderMap, websocket: bool) -> HeaderMap {
+    let mut headers = strip(headers);
+    if websocket {
+        headers.insert(CONNECTION, UPGRADES);
+        headers.insert(UPGRADE, WEBSOCKET);
+    }
+    headers
+}
+
+/// The options of all `Connection` headers.
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+}
+
+fn strip(headers: HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = options(&headers)
+        // Naming the trailer section's announcement or the message's end does not make them the hop's.
+        .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    if !headers.keys().any(|name| is_hop(name) || named.contains(name)) {
+        return headers;
+    }
+    // Built anew: removal from a HeaderMap would move the last header to the gap.
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    let mut last = None;
+    for (name, value) in headers {
+        if name.is_some() {
+            last = name;
+        }
+        let Some(name) = last.as_ref() else { continue };
+        if !is_hop(name) && !named.contains(name) {
+            kept.append(name.clone(), value);
+        }
+    }
+    kept
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ]
+    .contains(name)
+}
+
+/// What a client cannot have removed by naming it in `Connection`.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [http::header::HOST, http::header::CONTENT_LENGTH, http::header::CONTENT_TYPE, TRAILER].contains(name)
+}
+
+/// HTTP/2 clients may split the cookie header; outside of HTTP/2 it is one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().count() < 2 {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn text(headers: &HeaderMap) -> String {
+        let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+        lines.join(" ")
+    }
+
+    #[test]
+    fn what_concerns_the_hop_goes_and_the_rest_keeps_its_order() {
+        let headers = map(&[
+            ("host", "a"),
+            ("connection", "keep-alive, X-Private"),
+            ("keep-alive", "5"),
+            ("x-private", "1"),
+            ("b", "1"),
+            ("te", "trailers, deflate"),
+            ("proxy-authorization", "Basic x"),
+            ("b", "2"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("c", "3"),
+        ]);
+        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), "host=a b=1 b=2 c=3 te=trailers");
+    }
+
+    #[test]
+    fn a_client_cannot_name_away_the_framing_or_the_host() {
+        let headers = map(&[("host", "a"), ("connection", "host, content-length"), ("content-length", "3")]);
+        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), "host=a content-length=3");
+    }
+
+    #[test]
+    fn only_a_websocket_is_carried_through() {
+        let ask = |upgrade, connection| {
+            let headers = map(&[("upgrade", upgrade), ("connection", connection)]);
+            wants_websocket(Version::HTTP_11, &Method::GET, &headers)
+        };
+        assert!(ask("websocket", "keep-alive, Upgrade"));
+        assert!(ask("WebSocket", "upgrade"));
+        assert!(!ask("h2c", "Upgrade, HTTP2-Settings"));
+        assert!(!ask("websocket, h2c", "Upgrade"));
+        assert!(!ask("websocket", "keep-alive"));
+        let headers = strip_request(map(&[("upgrade", "WebSocket"), ("connection", "upgrade")]), Version::HTTP_11, true);
+        assert_eq!(text(&headers), "connection=Upgrade upgrade=websocket");
+    }
+
+    #[test]
+    fn cookie_crumbs_of_http2_become_one_header() {
+        let headers = map(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]);
+        assert_eq!(text(&strip_request(headers, Version::HTTP_2, false)), "cookie=a=1; b=2 x=y");
+    }
+}

@@ -1,0 +1,19 @@
+//! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
+//!
+//! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`facts`] says what a request asks for or why that is
+//! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] carries bodies through and counts them,
+//! [`account`] owes the journal one outcome, [`problem`] answers a refusal.
+//!
+//! Invariant: a body is never held whole; each frame is taken when the other side has room for it.
+
+pub mod account;
+pub mod body;
+pub mod facts;
+pub mod hop;
+pub mod problem;
+pub mod server;
+
+pub use account::Account;
+pub use body::{ReplyBody, RequestBody, Transfer};
+pub use facts::Leg;
+pub use server::{Ended, HttpLimits};

@@ -1,0 +1,121 @@
+//! Spells a record in the native protocol of systemd's journal, so that `journalctl IDENTITY=invoice-bot` finds it.
+//!
+//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. A field is `NAME=value` and a newline; a value that has a
+//! newline itself goes as `NAME`, newline, its length (64 bits, little-endian), the value, newline. Names are constants
+//! of this file, and a value of the first form has no newline: no value can add a field.
+
+use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Verdict, human};
+
+/// Longest value in bytes; the whole of it is in the journal file. All fields together stay below the 200 KiB that a
+/// datagram holds by default.
+const MAX_VALUE: usize = 8 << 10;
+
+/// Priorities of syslog.
+const ERROR: &str = "3";
+const WARNING: &str = "4";
+const NOTICE: &str = "5";
+const INFO: &str = "6";
+
+/// One datagram in the making.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn put(&mut self, name: &'static str, value: &str) {
+        let value = value.get(..value.floor_char_boundary(MAX_VALUE)).unwrap_or_default();
+        self.0.extend_from_slice(name.as_bytes());
+        if value.contains('\n') {
+            self.0.push(b'\n');
+            let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
+            self.0.extend_from_slice(&length.to_le_bytes());
+        } else {
+            self.0.push(b'=');
+        }
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    fn maybe(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+
+    fn begin(message: &str, priority: &str, kind: &str) -> Fields {
+        let mut fields = Fields(Vec::with_capacity(1024));
+        fields.put("MESSAGE", message);
+        fields.put("PRIORITY", priority);
+        fields.put("SYSLOG_IDENTIFIER", "vouchsafe");
+        fields.put("VOUCHSAFE_KIND", kind);
+        fields
+    }
+
+    fn decision(&mut self, decision: &Decision) {
+        self.put("CALL_ID", &decision.id.to_string());
+        self.put("IDENTITY", decision.identity.as_deref().unwrap_or("unknown"));
+        let verdict = match decision.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        self.put("VERDICT", verdict);
+        self.put("REASON", &decision.reason);
+        self.maybe("METHOD", decision.method.as_deref());
+        self.maybe("HOST", decision.host.as_deref());
+        self.maybe("PATH", decision.path.as_deref());
+        self.maybe("API", decision.api.as_deref());
+        if let Some(rule) = &decision.rule {
+            self.put("RULE", &format!("{}:{}", rule.file, rule.line));
+        }
+        self.put("DESTINATION", &decision.dst.to_string());
+        self.put("EXE", &decision.workload.exe);
+        self.put("BOT_PID", &decision.workload.pid.to_string());
+        self.maybe("UNIT", decision.workload.unit.as_deref());
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        self.maybe("STATUS", outcome.status.map(|status| status.to_string()).as_deref());
+        self.put("DURATION_US", &outcome.duration_us.to_string());
+        self.maybe("ERROR", outcome.error.as_deref());
+        if outcome.interrupted {
+            self.put("INTERRUPTED", "1");
+        }
+    }
+}
+
+/// The datagram for a record.
+pub(super) fn record(record: &Record) -> Vec<u8> {
+    let message = human::sentence(record, false);
+    let (priority, kind) = match record {
+        Record::Start(_) => (NOTICE, "start"),
+        Record::Stop(_) => (NOTICE, "stop"),
+        Record::Policy(load) if load.result == PolicyResult::Refused => (ERROR, "policy"),
+        Record::Policy(_) => (NOTICE, "policy"),
+        Record::Decision(decision) if decision.verdict == Verdict::Deny => (WARNING, "decision"),
+        Record::Decision(_) => (INFO, "decision"),
+        Record::Outcome(_) => (WARNING, "outcome"),
+        Record::Recovered(_) => (WARNING, "recovered"),
+    };
+    let mut fields = Fields::begin(&message, priority, kind);
+    match record {
+        Record::Decision(decision) => fields.decision(decision),
+        // Its decision is in an earlier run: one that was interrupted.
+        Record::Outcome(outcome) => {
+            fields.put("CALL_ID", &outcome.id.to_string());
+            fields.outcome(outcome);
+        }
+        _ => {}
+    }
+    fields.0
+}
+
+/// The datagram for the end of a call, with the fields of its decision too: it is found by the same matches.
+pub(super) fn ended(decision: &Decision, outcome: &Outcome) -> Vec<u8> {
+    let priority = match outcome.blame {
+        Some(Blame::Us | Blame::Host) => ERROR,
+        _ if outcome.error.is_some() => NOTICE,
+        _ => INFO,
+    };
+    let mut fields = Fields::begin(&human::ended(Some(decision), outcome, false), priority, "outcome");
+    fields.decision(decision);
+    fields.outcome(outcome);
+    fields.0
+}
