@@ -1,2 +1,6 @@
 //! The `vouchsafe` command.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vouchsafe::cli::main()
+}

@@ -67,9 +67,13 @@ pub(crate) fn kernel_side(paths: &Paths) -> Result<()> {
     command.args(["build", "--release", "--target", BPF_TARGET, "--target-dir"]).arg(&build_dir);
     command.args(toolchain.build_std()).current_dir(&source);
     // `--btf` keeps the type information that the loader and bpftool read; it is made from debug information.
-    let flags = ["-C", &format!("linker={}", linker.display()), "-C", "debuginfo=2", "-C", "link-arg=--btf"];
-    // Encoded, because the linker's path may hold blanks.
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    let linker_flag = format!("linker={}", linker.display());
+    let flags = ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"];
+    match linker_flag.contains(' ') {
+        // The plain variable is cut at blanks.
+        true => command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")),
+        false => command.env("RUSTFLAGS", flags.join(" ")),
+    };
     sh::run(&mut command).context("the kernel side does not build")?;
 
     let built = build_dir.join(BPF_TARGET).join("release").join(KERNEL_CRATE);

@@ -65,7 +65,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
 
 /// Everything between setting the stage and taking it down.
 fn play(paths: &Paths, options: &Options, stage: &Stage) -> Result<()> {
-    println!("\nsetting the stage in {} (cgroup {})", stage::ROOT, stage.cgroup.display());
+    println!("\nsetting the stage in {} (cgroup {})", stage::ROOT, stage.governed.display());
     let server = Server::start(stage)?;
     println!("  API server    nginx, https://{} at {}:443", server::HOST, server::ADDRESS);
     let daemon = paths.daemon(false);
@@ -73,7 +73,8 @@ fn play(paths: &Paths, options: &Options, stage: &Stage) -> Result<()> {
     println!("  proxy         {} run --config {}", paths.shown(&daemon), proxy.config.display());
     println!("  policies      policies/demo, the key is in the proxy's store only ({})", server.key_shown());
 
-    let wrong = bots::play(stage, &server)?;
+    let (calls, wrong) = bots::play(stage, &server)?;
+    proxy.wait_for_records(calls)?;
     proxy.show("the journal: who called what, and what was decided", &["audit", "tail"])?;
     proxy.show("the journal holds together", &["audit", "verify"])?;
     proxy.show("what is attached, and how each identity stands", &["status"])?;

@@ -39,9 +39,8 @@ fn licences(paths: &Paths, kernel_manifest: &std::path::Path) -> Result<()> {
     }
     for manifest in [&paths.root.join("Cargo.toml"), kernel_manifest] {
         let mut command = Command::new("cargo-deny");
-        command.arg("--manifest-path").arg(manifest);
-        command.args(["check", "--hide-inclusion-graph", "--config"]).arg(paths.root.join("deny.toml"));
-        command.args(["licenses", "bans", "sources"]).current_dir(&paths.root);
+        command.arg("--manifest-path").arg(manifest).arg("--config").arg(paths.root.join("deny.toml"));
+        command.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
         sh::run(&mut command)?;
     }
     Ok(())

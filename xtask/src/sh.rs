@@ -65,7 +65,10 @@ pub(crate) fn shown(command: &Command) -> String {
         let telling = !matches!(name.to_str(), Some("PATH" | "LD_LIBRARY_PATH"));
         telling.then(|| format!("{}={}", name.display(), quoted(value)))
     });
-    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
+    let program = command.get_program();
+    let of_ours = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if of_ours { "cargo".as_ref() } else { program };
+    let words = std::iter::once(program).chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -35,8 +35,30 @@ pub(crate) struct Options {
     filter: Vec<String>,
 }
 
-/// Runs the tests; fails when one does, or when nothing ran.
+/// Runs the tests; fails when one does, when nothing ran, or when this host cannot run them.
 pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
+    let (tally, outcome) = match count(paths, options) {
+        Ok(tally) => {
+            let outcome = verdict(&tally, &options.filter);
+            (tally, outcome)
+        }
+        // What keeps the tests from running is a failure, and the last line says so too.
+        Err(error) => (Tally { failed: 1, ..Tally::default() }, Err(error)),
+    };
+    if let Err(error) = &outcome {
+        println!("error: {error:#}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if outcome.is_err() {
+        // Nothing may follow the line above; the exit code says the rest.
+        io::stdout().flush()?;
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+/// Prepares the host, builds, runs all tests and adds them up.
+fn count(paths: &Paths, options: &Options) -> Result<Tally> {
     require_host()?;
     system::ensure(NEEDS)?;
     mount_bpffs()?;
@@ -56,17 +78,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         println!("{} tests are ignored; that counts as failed: run them or remove them", tally.ignored);
         tally.failed += tally.ignored;
     }
-    let outcome = verdict(&tally, &options.filter);
-    if let Err(error) = &outcome {
-        println!("{error}");
-    }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if outcome.is_err() {
-        // The line above is the last one, for machines; the exit code says the rest.
-        io::stdout().flush()?;
-        std::process::exit(1);
-    }
-    Ok(())
+    Ok(tally)
 }
 
 /// Checks that this host can load and attach BPF programs, and says what to do when it cannot.

@@ -36,10 +36,10 @@ impl Permit {
         self.credential
     }
 
-    /// The headers that the client may not bring.
+    /// The headers that the client may not bring; `None` when no API is called and nothing is taken out.
     #[must_use]
-    pub fn strip(&self) -> &[HeaderName] {
-        self.api.map_or(&[], |api| self.live.strip(api))
+    pub fn strip(&self) -> Option<&Arc<[HeaderName]>> {
+        self.live.strip(self.api?)
     }
 
     /// The policy that decided.

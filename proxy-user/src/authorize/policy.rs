@@ -18,10 +18,10 @@ pub struct LivePolicy {
 }
 
 /// The headers of one API as typed names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Prepared {
     inject: Option<HeaderName>,
-    strip: Vec<HeaderName>,
+    strip: Arc<[HeaderName]>,
 }
 
 impl LivePolicy {
@@ -54,8 +54,8 @@ impl LivePolicy {
     /// The headers that a client may not bring to an API: those of its `strip`, and the one of its `inject`, which
     /// goes out also when no credential is attached.
     #[must_use]
-    pub fn strip(&self, api: ApiId) -> &[HeaderName] {
-        self.prepared(api).map_or(&[], |prepared| &prepared.strip)
+    pub fn strip(&self, api: ApiId) -> Option<&Arc<[HeaderName]>> {
+        self.prepared(api).map(|prepared| &prepared.strip)
     }
 
     /// The header that carries the credential of an API.
@@ -83,7 +83,7 @@ impl Prepared {
         let inject = api.inject.as_ref().and_then(|inject| name(inject.header()));
         let mut strip: Vec<HeaderName> = api.strip.iter().filter_map(|text| name(text)).collect();
         strip.extend(inject.iter().filter(|header| !api.strip.iter().any(|s| s == header.as_str())).cloned());
-        Self { inject, strip }
+        Self { inject, strip: strip.into() }
     }
 }
 

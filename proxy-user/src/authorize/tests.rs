@@ -15,7 +15,7 @@ pub(crate) const POLICY: [(&str, &str); 5] = [
         "policies/bot.toml",
         "[identity]\nexe = \"/opt/bot\"\n[[grant]]\napi = \"stripe\"\nallow = [\"GET /v1/**\", \"POST /up\"]\n\
          deny = [\"* /v1/payouts/**\"]\ncredential = \"key\"\n\
-         [[grant]]\napi = \"plain\"\nallow = [\"* /**\"]\ncredential = \"key\"\n",
+         [[grant]]\napi = \"plain\"\nallow = [\"* /**\"]\n",
     ),
     ("policies/walker.toml", "unmatched = \"pass\"\n[identity]\nexe = \"/opt/walker\"\n"),
     (
@@ -75,7 +75,7 @@ fn a_granted_call_gets_a_permit_with_its_credential() {
     let permit = decide(&subject(Some("bot")), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap();
     assert!(permit.credential().is_some());
     assert_eq!(permit.rule().unwrap().file, "policies/bot.toml");
-    assert_eq!(permit.strip(), ["x-other-key", "x-key"]);
+    assert_eq!(permit.strip().unwrap()[..], ["x-other-key", "x-key"]);
 }
 
 #[test]

@@ -43,12 +43,12 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The operating system refused, or the daemon took too long.
-    #[error("no reply from the daemon on {}: {source}; see its log (`journalctl -u vouchsafe`)", path.display())]
+    #[error("no reply from the daemon on {}: {error}; see its log (`journalctl -u vouchsafe`)", path.display())]
     Io {
         /// The control socket.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -70,12 +70,12 @@ pub fn call_with<T: DeserializeOwned>(
     arguments: Map<String, Value>,
 ) -> Result<T, ClientError> {
     let path = || socket.to_owned();
-    let failed = |source: io::Error| match source.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             ClientError::NotRunning { path: path() }
         }
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: path() },
-        _ => ClientError::Io { path: path(), source },
+        _ => ClientError::Io { path: path(), error },
     };
     let line = exchange(socket, &Request { command: command.to_owned(), arguments }).map_err(failed)?;
     let not_understood = |_| ClientError::NotUnderstood { path: path() };

@@ -46,7 +46,7 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}; the runtime directory must exist and belong to the daemon \
+    #[error("cannot {what} {}: {error}; the runtime directory must exist and belong to the daemon \
              (RuntimeDirectory=vouchsafe in its unit)", path.display())]
     Io {
         /// What was tried.
@@ -54,7 +54,7 @@ pub enum ControlError {
         /// On which file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -77,7 +77,7 @@ impl Control {
     /// # Errors
     /// Another daemon is running, the path is taken by something else, or the directory cannot be used.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, ControlError> {
-        let failed = |what| move |source| ControlError::Io { what, path: path.to_owned(), source };
+        let failed = |what| move |error| ControlError::Io { what, path: path.to_owned(), error };
         let access = Access::for_group(group).map_err(failed("look up the group of"))?;
         let only_one = lock(path)?;
         remove_stale(path)?;
@@ -168,7 +168,7 @@ impl Drop for Control {
 
 fn lock(socket: &Path) -> Result<File, ControlError> {
     let path = socket.with_extension("lock");
-    let failed = |source| ControlError::Io { what: "lock", path: path.clone(), source };
+    let failed = |error| ControlError::Io { what: "lock", path: path.clone(), error };
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -186,7 +186,7 @@ fn lock(socket: &Path) -> Result<File, ControlError> {
 
 /// Removes a socket that a daemon left when it was killed.
 fn remove_stale(path: &Path) -> Result<(), ControlError> {
-    let failed = |what| move |source| ControlError::Io { what, path: path.to_owned(), source };
+    let failed = |what| move |error| ControlError::Io { what, path: path.to_owned(), error };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ControlError::NotASocket { path: path.to_owned() });

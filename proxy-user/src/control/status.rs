@@ -31,8 +31,6 @@ pub struct Status {
     pub listeners: Vec<String>,
     /// Connections of workloads that are open.
     pub connections_open: u64,
-    /// Connections to APIs that are open, used or pooled.
-    pub upstream_connections: u64,
 }
 
 /// Whether a part of the daemon works.
@@ -169,8 +167,6 @@ pub struct IdentityStatus {
     pub calls_allowed: u64,
     /// Calls that were denied.
     pub calls_denied: u64,
-    /// Connections that it opened.
-    pub connections: u64,
 }
 
 /// The journal on disk.
@@ -246,7 +242,6 @@ pub(crate) mod tests {
                     unmatched: Treatment::Deny,
                     calls_allowed: 40,
                     calls_denied: 1,
-                    connections: 12,
                 }],
                 apis: 2,
                 roles: 1,
@@ -264,7 +259,6 @@ pub(crate) mod tests {
             secrets: SecretsStatus { count: 2, health: Health::Ok },
             listeners: vec!["127.0.0.1:15001".into()],
             connections_open: 1,
-            upstream_connections: 2,
         }
     }
 

@@ -129,7 +129,7 @@ fn read_key(path: &Path, allowed: Openness) -> Result<Option<StoreKey>, StoreErr
     let failed = |source| StoreError::io("read the store key", path, source);
     let file = match files::open_private(path, allowed) {
         Ok(file) => file,
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize + 1));

@@ -25,18 +25,19 @@ pub const STORE_FILE: &str = "secrets.store";
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the store or its key could not be used: what, where, and what to do. None carries any content.
+/// Why the store or its key could not be used: what, where, and what to do, all
+/// in `Display`; there is no chain of sources, which would say it twice. None carries any content.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {what} {}: {error}{}", path.display(), advice(error))]
     Io {
         /// What was tried, as in "open".
         what: &'static str,
         /// On which file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
     /// Others have permissions on a file that is ours alone.
     #[error("{} may be used by others (mode {mode:04o}) and is therefore not trusted; find out who did it, then run \
@@ -80,20 +81,20 @@ pub enum StoreError {
         key: PathBuf,
     },
     /// The file is no store that this key opens.
-    #[error("cannot open the secret store {}: {source}; {}", path.display(), sealed_advice(source))]
+    #[error("cannot open the secret store {}: {reason}; {}", path.display(), sealed_advice(reason))]
     Sealed {
         /// The store.
         path: PathBuf,
         /// What is wrong with it.
-        source: SealError,
+        reason: SealError,
     },
     /// The new content cannot be written into a store.
-    #[error("cannot store the secret in {}: {source}", path.display())]
+    #[error("cannot store the secret in {}: {reason}", path.display())]
     Refused {
         /// The store.
         path: PathBuf,
         /// What is wrong with the content.
-        source: SealError,
+        reason: SealError,
     },
     /// Another process keeps the lock.
     #[error("{} has been locked by another process for ten seconds; see who it is with `fuser {}` and try again",
@@ -116,8 +117,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { what, path: path.to_owned(), source }
+    pub(super) fn io(what: &'static str, path: &Path, error: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), error }
     }
 }
 
@@ -184,7 +185,7 @@ impl Store {
     pub fn read(&self) -> Result<Secrets, StoreError> {
         let file = match files::open_private(&self.path, Openness::OWNER_ONLY) {
             Ok(file) => file,
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Secrets::new());
             }
             Err(error) => return Err(error),
@@ -193,7 +194,7 @@ impl Store {
         file.take(MAX_STORE_BYTES as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(|source| StoreError::io("read", &self.path, source))?;
-        let sealed = |source| StoreError::Sealed { path: self.path.clone(), source };
+        let sealed = |reason| StoreError::Sealed { path: self.path.clone(), reason };
         if bytes.len() > MAX_STORE_BYTES {
             return Err(sealed(SealError::TooLarge));
         }
@@ -250,7 +251,7 @@ impl Store {
         let _locked = self.lock()?;
         let mut secrets = self.read()?;
         let result = edit(&mut secrets)?;
-        let refused = |source| StoreError::Refused { path: self.path.clone(), source };
+        let refused = |reason| StoreError::Refused { path: self.path.clone(), reason };
         let bytes = sealed::seal(&secrets, &self.key_or_new()?).map_err(refused)?;
         files::replace(&self.path, |file: &mut File| file.write_all(&bytes))
             .map_err(|source| StoreError::io("write the secret store", &self.path, source))?;
@@ -378,6 +379,7 @@ mod tests {
         fs::write(store.key.own_file(), [9; 32]).unwrap();
         let error = store.read().err().unwrap();
         assert!(error.to_string().contains("another key"), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "the chain would say it a second time");
     }
 
     #[test]
@@ -395,7 +397,7 @@ mod tests {
         let store = store_in(directory.path());
         store.set(&name("a"), secret("one"), 1).unwrap();
         OpenOptions::new().write(true).open(store.path()).unwrap().set_len(1 << 40).unwrap();
-        assert!(matches!(store.read(), Err(StoreError::Sealed { source: SealError::TooLarge, .. })));
+        assert!(matches!(store.read(), Err(StoreError::Sealed { reason: SealError::TooLarge, .. })));
     }
 
     #[test]

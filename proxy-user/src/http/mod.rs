@@ -8,6 +8,8 @@
 
 pub mod account;
 pub mod body;
+#[cfg(test)]
+pub(crate) mod book;
 pub mod facts;
 pub mod hop;
 pub mod problem;

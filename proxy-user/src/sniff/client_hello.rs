@@ -52,6 +52,7 @@ impl ClientHello {
 /// `NotThis(OtherProtocol)` means that these are not TLS records at all; every other `NotThis` is TLS that must be
 /// refused. Never panics, whatever the bytes.
 pub fn parse(buf: &[u8]) -> Progress<ClientHello> {
+    let buf = buf.get(..MAX_BYTES).unwrap_or(buf);
     match message(buf) {
         Ok(Some(body)) => match hello(&body) {
             Ok(hello) => Progress::Done(hello),
@@ -157,11 +158,13 @@ fn hello(body: &[u8]) -> Result<ClientHello, Why> {
         match kind {
             EXTENSION_SERVER_NAME => hello.server_name = Some(server_name(data)?),
             EXTENSION_ALPN => {
-                hello.alpn = alpn(data).ok_or(Why::Malformed("the ALPN list of the TLS ClientHello is damaged"))?;
+                hello.alpn =
+                    alpn(data).ok_or(Why::Malformed("the ALPN list of the TLS ClientHello is damaged"))?;
             }
             EXTENSION_SUPPORTED_VERSIONS => {
-                hello.max_version = max_version_of(data)
-                    .ok_or(Why::Malformed("the supported_versions of the TLS ClientHello name no TLS version"))?;
+                hello.max_version = max_version_of(data).ok_or(Why::Malformed(
+                    "the supported_versions of the TLS ClientHello name no TLS version",
+                ))?;
             }
             EXTENSION_ENCRYPTED_CLIENT_HELLO => hello.ech = true,
             _ => {}

@@ -185,6 +185,7 @@ fn a_hello_of_more_than_64_kib_is_refused_by_its_header() {
     let bytes = records(&message, &[8192; 9]);
     assert_eq!(parse(&bytes[..MAX_BYTES - 1]), Progress::More);
     assert_eq!(parse(&bytes[..MAX_BYTES]), Progress::NotThis(Why::TooLarge { limit: MAX_BYTES }));
+    assert_eq!(parse(&bytes), Progress::NotThis(Why::TooLarge { limit: MAX_BYTES }));
 }
 
 #[test]
@@ -246,8 +247,23 @@ fn only_dns_host_names_are_server_names() {
     }
     let (label, name) = ([b'a'; 64], [&b"a"[..]; 128].join(&b'.'));
     let bad: [&[u8]; 17] = [
-        b"", b".", b"..", b"a..b", b".a", b"a.b..", b"-a.example", b"a-.example", b"a b.example", b"a\0.example",
-        b"192.0.2.1", b"0x7f.0x1", b"2001:db8::1", b"[::1]", "bücher.example".as_bytes(), &label, &name,
+        b"",
+        b".",
+        b"..",
+        b"a..b",
+        b".a",
+        b"a.b..",
+        b"-a.example",
+        b"a-.example",
+        b"a b.example",
+        b"a\0.example",
+        b"192.0.2.1",
+        b"0x7f.0x1",
+        b"2001:db8::1",
+        b"[::1]",
+        "bücher.example".as_bytes(),
+        &label,
+        &name,
     ];
     for sent in bad {
         assert_eq!(parse(&built(&[sni(sent)])), Progress::NotThis(Why::BadServerName), "{sent:?}");

@@ -23,7 +23,11 @@ pub enum Version {
 /// an SSH banner (`SSH-2.0-OpenSSH_9.2 …`) is not. One empty line may come before it (RFC 9112 section 2.2).
 pub fn parse(buf: &[u8]) -> Progress<Version> {
     if HTTP2_PREFACE.starts_with(buf) {
-        return if buf.len() == HTTP2_PREFACE.len() { Progress::Done(Version::Http2) } else { Progress::More };
+        return if buf.len() == HTTP2_PREFACE.len() {
+            Progress::Done(Version::Http2)
+        } else {
+            Progress::More
+        };
     }
     if buf.starts_with(HTTP2_PREFACE) {
         return Progress::Done(Version::Http2);
@@ -37,7 +41,8 @@ pub fn parse(buf: &[u8]) -> Progress<Version> {
         [b'\r', b'\n', line @ ..] => line,
         line => line,
     };
-    let method = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')).count();
+    let method =
+        line.iter().take_while(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')).count();
     match line.get(method) {
         _ if method > MAX_METHOD => Progress::NotThis(Why::OtherProtocol),
         Some(b' ') if method > 0 => Progress::Done(Version::Http1),

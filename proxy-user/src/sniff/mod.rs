@@ -144,8 +144,12 @@ mod tests {
     #[tokio::test]
     async fn each_protocol_is_told_and_its_bytes_are_kept() {
         let hello = client_hello::tests::rustls_hello("api.example.com", &[b"h2"]);
-        let cases: [(&[u8], &str); 4] =
-            [(&hello, "Tls"), (b"GET / HTTP/1.1\r\n", "Http1"), (http::HTTP2_PREFACE, "Http2"), (b"\0", "Opaque")];
+        let cases: [(&[u8], &str); 4] = [
+            (&hello, "Tls"),
+            (b"GET / HTTP/1.1\r\n", "Http1"),
+            (http::HTTP2_PREFACE, "Http2"),
+            (b"\0", "Opaque"),
+        ];
         for (bytes, expected) in cases {
             let sniffed = of(bytes).await.unwrap();
             assert!(format!("{:?}", sniffed.protocol).starts_with(expected), "{sniffed:?}");
@@ -172,7 +176,9 @@ mod tests {
             far.write_all(&hello[..length]).await.unwrap();
             // What is there is read even when the deadline has passed already.
             match sniff(&mut near, Duration::ZERO).await {
-                Err(SniffError::Timeout { received, deadline: Duration::ZERO }) => assert_eq!(received, length),
+                Err(SniffError::Timeout { received, deadline: Duration::ZERO }) => {
+                    assert_eq!(received, length)
+                }
                 other => panic!("cut at {length}: {other:?}"),
             }
         }

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn a_client_is_never_offered_more_than_it_asked_for() {
-        let mirror = |client: &[&[u8]]| Alpn::mirror(&client.iter().map(|name| name.to_vec()).collect::<Vec<_>>());
+        let mirror =
+            |client: &[&[u8]]| Alpn::mirror(&client.iter().map(|name| name.to_vec()).collect::<Vec<_>>());
         assert_eq!(mirror(&[]), Alpn::Nothing);
         assert_eq!(mirror(&[b"http/1.1"]), Alpn::Http1);
         assert_eq!(mirror(&[b"h2"]), Alpn::Http2);

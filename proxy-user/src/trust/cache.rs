@@ -84,7 +84,9 @@ mod tests {
         let (cache, made) = (Cache::new(8), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| cache.get_or_make(&1, |_| true, || Ok::<_, ()>(made.fetch_add(1, Ordering::SeqCst))));
+                scope.spawn(|| {
+                    cache.get_or_make(&1, |_| true, || Ok::<_, ()>(made.fetch_add(1, Ordering::SeqCst)))
+                });
             }
         });
         assert_eq!(made.load(Ordering::SeqCst), 1);

@@ -33,7 +33,8 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_whatever_its_length() {
         for length in 1..200_u8 {
-            let der = CertificateDer::from((0..length).map(|byte| byte.wrapping_mul(151)).collect::<Vec<u8>>());
+            let der =
+                CertificateDer::from((0..length).map(|byte| byte.wrapping_mul(151)).collect::<Vec<u8>>());
             assert_eq!(CertificateDer::from_pem_slice(certificate(&der).as_bytes()).unwrap(), der);
         }
     }

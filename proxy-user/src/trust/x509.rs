@@ -74,7 +74,7 @@ impl<'a> Der<'a> {
         let (length, rest) = match (first, rest) {
             (0x81, [length, rest @ ..]) => (usize::from(*length), rest),
             (0x82, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            (0..0x80, rest) => (usize::from(first), rest),
+            (0..=0x7f, rest) => (usize::from(first), rest),
             _ => return None,
         };
         let (content, rest) = rest.split_at_checked(length)?;

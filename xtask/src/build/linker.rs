@@ -133,30 +133,20 @@ fn fits(linker: &Path, toolchain: &Toolchain) -> bool {
 
 /// Reads from a linker's bytes how it comes to its LLVM.
 fn llvm_of(bytes: &[u8]) -> Llvm {
+    let text = String::from_utf8_lossy(bytes);
     // As the crate aya-rustc-llvm-proxy says it when it finds none.
-    if !after(bytes, b"unable to find LLVM shared lib").is_empty() {
+    if text.contains("unable to find LLVM shared lib") {
         return Llvm::OfRustc;
     }
     // Names of the library: libLLVM.so.22.1 (from LLVM 18 on), libLLVM-22.so (Debian's alias).
-    [b"libLLVM.so.".as_slice(), b"libLLVM-"]
+    ["libLLVM.so.", "libLLVM-"]
         .into_iter()
-        .flat_map(|name| after(bytes, name))
+        .flat_map(|name| text.match_indices(name).filter_map(|(at, found)| text.get(at + found.len()..)))
         .find_map(|rest| {
-            let digits: String =
-                rest.iter().take_while(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
-            digits.parse().ok()
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest.get(..end)?.parse().ok()
         })
         .map_or(Llvm::Own, Llvm::Shared)
-}
-
-/// What follows each occurrence of `needle`.
-fn after<'a>(bytes: &'a [u8], needle: &[u8]) -> Vec<&'a [u8]> {
-    bytes
-        .windows(needle.len())
-        .enumerate()
-        .filter(|(_, window)| *window == needle)
-        .filter_map(|(at, _)| bytes.get(at + needle.len()..))
-        .collect()
 }
 
 #[cfg(test)]

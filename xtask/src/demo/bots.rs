@@ -35,9 +35,9 @@ enum Expected {
     ProxysKey,
 }
 
-/// Lets all bots play; returns how many got something else than they should.
-pub(super) fn play(stage: &Stage, server: &Server) -> Result<usize> {
-    let mut wrong = 0;
+/// Lets all bots play; returns how many calls were governed, and how many bots got something else than they should.
+pub(super) fn play(stage: &Stage, server: &Server) -> Result<(usize, usize)> {
+    let (mut calls, mut wrong) = (0, 0);
     for (number, act) in acts(server).into_iter().enumerate() {
         println!("\n{}  {}", number + 1, act.title);
         // What a bot keeps to itself must not be printed by us either.
@@ -47,6 +47,7 @@ pub(super) fn play(stage: &Stage, server: &Server) -> Result<usize> {
         let mut command = Command::new(stage.path(act.place));
         let finished = process::finish(command.args(&act.command), LIMIT, &stage.stop)?;
         let answer = Answer::read(&finished);
+        calls += usize::from(act.place == "as-bot");
         let reached = server.requests() > before;
         println!("   → {}", answer.shown());
         match act.expected.check(&answer, reached, server) {
@@ -57,7 +58,7 @@ pub(super) fn play(stage: &Stage, server: &Server) -> Result<usize> {
             }
         }
     }
-    Ok(wrong)
+    Ok((calls, wrong))
 }
 
 fn acts(server: &Server) -> Vec<Act> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::process;
-use super::server::Server;
+use super::server::{HOST, Server};
 use super::stage::Stage;
 use crate::sh;
 
@@ -44,8 +44,8 @@ impl<'a> Proxy<'a> {
         let mut proxy = Self { stage, daemon: daemon.to_path_buf(), config, running: None };
         proxy.store(&server.key)?;
         proxy.launch()?;
-        let ca = proxy.run(&["ca", "export"])?;
-        stage.write_roots("bots.pem", &ca)?;
+        let bundle = proxy.run(&["ca", "export", "--bundle"])?;
+        stage.write("bots.pem", &bundle, 0o644)?;
         Ok(proxy)
     }
 
@@ -61,6 +61,20 @@ impl<'a> Proxy<'a> {
     /// A command of the proxy as one would type it.
     pub(super) fn shown(&self, arguments: &[&str]) -> String {
         sh::shown(&self.command(arguments))
+    }
+
+    /// Waits until the journal shows `calls` calls: an outcome is recorded after the bot has its answer.
+    pub(super) fn wait_for_records(&self, calls: usize) -> Result<()> {
+        process::wait_for(
+            "a line in the journal for each call",
+            Duration::from_secs(5),
+            &self.stage.stop,
+            || {
+                let shown = self.run(&["audit", "tail"])?;
+                let found = shown.lines().filter(|line| line.contains(HOST)).count();
+                Ok((found >= calls).then_some(()))
+            },
+        )
     }
 
     /// Fails when the key is in anything that the daemon wrote.
@@ -83,12 +97,14 @@ impl<'a> Proxy<'a> {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.daemon);
-        command.args(arguments);
-        if arguments.first() == Some(&"audit") {
-            command.arg("--dir").arg(self.stage.path("state/journal"));
-        } else {
-            command.arg("--config").arg(&self.config);
-        }
+        match arguments {
+            // The journal is read from its files, without the daemon and its configuration.
+            ["audit", "verify"] => command.args(arguments).arg(self.stage.path("state/journal")),
+            ["audit", ..] => command.args(arguments).arg("--dir").arg(self.stage.path("state/journal")),
+            // The option belongs to the first word of `secret set NAME`.
+            [first, rest @ ..] => command.arg(first).arg("--config").arg(&self.config).args(rest),
+            [] => &mut command,
+        };
         command
     }
 
@@ -198,7 +214,7 @@ group = "root"
         policies = path("policies"),
         state = path("state"),
         runtime = path("run"),
-        cgroup = stage.cgroup.display(),
+        cgroup = stage.governed.display(),
         pin = stage.pins().display(),
         roots = path("api-ca.pem"),
     )

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::process;
@@ -46,7 +46,7 @@ impl Server {
         let configuration = stage.write("api/nginx.conf", &server.configuration(&directory), 0o600)?;
         let nginx = sh::find_program("nginx").context("nginx is not installed")?;
         let errors = fs::File::create(stage.path("nginx-error.log"))?;
-        let child = stage
+        let mut child = stage
             .enter(None)
             .arg(nginx)
             .args(["-e".as_ref(), stage.path("nginx-error.log").as_os_str()])
@@ -57,12 +57,16 @@ impl Server {
             .stderr(errors)
             .spawn()
             .context("cannot start nginx")?;
-        stage.adopt(child);
         let pid = directory.join("nginx.pid");
-        process::wait_for("the start of nginx", Duration::from_secs(10), &stage.stop, || {
+        let started = process::wait_for("the start of nginx", Duration::from_secs(10), &stage.stop, || {
+            if let Some(status) = child.try_wait()? {
+                bail!("nginx ended while it started ({status})");
+            }
             // nginx writes the file after it listens.
             Ok(fs::read_to_string(&pid).is_ok_and(|text| !text.trim().is_empty()).then_some(()))
-        })?;
+        });
+        stage.adopt(child);
+        started?;
         Ok(server)
     }
 
@@ -89,6 +93,7 @@ http {{
     client_body_temp_path {directory}/tmp; proxy_temp_path {directory}/tmp;
     fastcgi_temp_path {directory}/tmp; uwsgi_temp_path {directory}/tmp; scgi_temp_path {directory}/tmp;
     default_type application/json;
+    map_hash_bucket_size 256;
     map $http_authorization $key {{
         default "";
         "Bearer {key}" "{key_shown}";

@@ -2,7 +2,8 @@
 //!
 //! * [`ROOT`] is a tmpfs: policies name the bots in it by path, and `/run` itself is often mounted without execution.
 //! * The network namespace is held by a file in it, so the host's list of named namespaces is left alone.
-//! * The cgroup has two children: `proxy` with the daemon and `bots`; the daemon attaches to their parent.
+//! * The cgroup has two children: the daemon attaches to `governed`, which holds `proxy` (the daemon) and `bots`; the API
+//!   server and the client that is not governed are in `outside`.
 //! * Pins of the daemon go below a directory with the same name as the cgroup.
 //!
 //! Invariant: [`tear_down`] needs only the name, so the next demo also removes what a killed one left.
@@ -33,7 +34,9 @@ pub(super) struct Stage {
     /// `vouchsafe-demo-<pid>`.
     name: String,
     /// The cgroup that the daemon attaches to.
-    pub(super) cgroup: PathBuf,
+    pub(super) governed: PathBuf,
+    /// The cgroup of what the daemon must not see.
+    outside: PathBuf,
     pub(super) stop: Stop,
     /// Started last, ended first.
     children: std::cell::RefCell<Vec<Child>>,
@@ -45,16 +48,16 @@ impl Stage {
         remove_leftovers()?;
         let name = format!("vouchsafe-demo-{}", std::process::id());
         let cgroup = system::cgroup2_mount()?.join(&name);
+        let (governed, outside) = (cgroup.join("governed"), cgroup.join("outside"));
+        // From here on, dropping it cleans up.
+        let stage = Self { name, governed, outside, stop: stop.clone(), children: Vec::new().into() };
         fs::create_dir_all(ROOT).with_context(|| format!("cannot create {ROOT}"))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("vouchsafe-demo"), ROOT, Some("tmpfs"), flags, Some("mode=0755,size=256m"))
             .with_context(|| format!("cannot mount a tmpfs on {ROOT}"))?;
-        // From here on, dropping it cleans up.
-        let stage = Self { name, cgroup, stop: stop.clone(), children: Vec::new().into() };
         stage.write("owner", &format!("{} {}\n", std::process::id(), stage.name), 0o644)?;
-        for child in ["proxy", "bots"] {
-            let path = stage.cgroup.join(child);
-            fs::create_dir_all(&path)
+        for path in [&stage.governed.join("proxy"), &stage.governed.join("bots"), &stage.outside] {
+            fs::create_dir_all(path)
                 .with_context(|| format!("cannot create the cgroup {}", path.display()))?;
         }
         stage.make_network()?;
@@ -87,13 +90,10 @@ impl Stage {
         Path::new(PINS).join(&self.name)
     }
 
-    /// A command that runs in the demo's network, in the cgroup `child` of the stage or (None) in ours.
+    /// A command that runs in the demo's network and in this child of the governed cgroup, or (None) outside of it.
     pub(super) fn enter(&self, child: Option<&str>) -> Command {
         let mut command = Command::new(self.path("enter"));
-        match child {
-            Some(child) => command.arg(self.cgroup.join(child)),
-            None => command.arg("-"),
-        };
+        command.arg(child.map_or_else(|| self.outside.clone(), |child| self.governed.join(child)));
         command
     }
 
@@ -132,9 +132,9 @@ impl Stage {
     fn make_scripts(&self) -> Result<()> {
         let enter = format!(
             r#"#!/bin/sh
-# enter CGROUP|- PROGRAM…: run a program in the demo's network, in a cgroup or (-) in the caller's.
+# enter CGROUP PROGRAM…: run a program in a cgroup and in the demo's network.
 set -e
-[ "$1" = - ] || echo $$ > "$1/cgroup.procs"
+echo $$ > "$1/cgroup.procs"
 shift
 exec nsenter --net={ROOT}/net unshare --mount --propagation slave \
     sh -c 'mount --bind {ROOT}/hosts /etc/hosts && exec "$@"' sh "$@"
@@ -143,13 +143,14 @@ exec nsenter --net={ROOT}/net unshare --mount --propagation slave \
         self.write("enter", &enter, 0o755)?;
         // A bot is not changed; like a drop-in of an operator, its surroundings name the roots to trust.
         for (name, cgroup, path, roots) in [
-            ("as-bot", self.cgroup.join("bots").display().to_string(), format!("{ROOT}/bots:"), "bots.pem"),
-            ("outside", "-".to_owned(), String::new(), "outside.pem"),
+            ("as-bot", self.governed.join("bots"), format!("{ROOT}/bots:"), "bots.pem"),
+            ("outside", self.outside.clone(), String::new(), "outside.pem"),
         ] {
             let script = format!(
                 "#!/bin/sh\n# {name} PROGRAM…: run a program with an empty environment but for its roots.\n\
-                 exec {ROOT}/enter {cgroup} env -i PATH={path}/usr/bin:/bin CURL_HOME={ROOT} \\\n    \
-                 SSL_CERT_FILE={ROOT}/{roots} CURL_CA_BUNDLE={ROOT}/{roots} \"$@\"\n"
+                 exec {ROOT}/enter {} env -i PATH={path}/usr/bin:/bin CURL_HOME={ROOT} \\\n    \
+                 SSL_CERT_FILE={ROOT}/{roots} CURL_CA_BUNDLE={ROOT}/{roots} \"$@\"\n",
+                cgroup.display()
             );
             self.write(name, &script, 0o755)?;
         }
@@ -217,7 +218,8 @@ fn tear_down(name: &str) -> Vec<String> {
     let mut problems = Vec::new();
     if let Ok(mount) = system::cgroup2_mount() {
         let cgroup = mount.join(name);
-        for path in [cgroup.join("bots"), cgroup.join("proxy"), cgroup] {
+        for child in ["governed/bots", "governed/proxy", "governed", "outside", ""] {
+            let path = cgroup.join(child);
             if let Err(error) = remove_cgroup(&path) {
                 problems.push(format!("the cgroup {}: {error}; remove it with rmdir", path.display()));
             }

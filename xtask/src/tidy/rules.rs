@@ -64,6 +64,11 @@ impl<'a> Source<'a> {
         (!matches!(module, "lib" | "main" | "bin")).then_some(module)
     }
 
+    /// Whether the whole file is test code.
+    fn is_test(&self) -> bool {
+        self.name.contains("/tests/") || self.name.ends_with("tests.rs")
+    }
+
     fn check_shape(&self, findings: &mut Vec<String>) {
         if !self.text.starts_with("//!") {
             findings
@@ -90,7 +95,9 @@ impl<'a> Source<'a> {
         let allowed = self.name.starts_with("proxy-ebpf/") || self.module() == Some("kernel");
         // The marker traits of aya's map values can only be implemented where the records are.
         let of_records = self.name.starts_with("proxy-common/");
-        if allowed {
+        // Tests outside of the sources may count allocations and the like; clippy still wants a reason for each.
+        let of_tests = !self.name.contains("/src/") && self.name.contains("/tests/");
+        if allowed || of_tests {
             return;
         }
         for (number, line) in self.lines().filter(|(_, line)| contains_word(line, "unsafe")) {
@@ -104,6 +111,10 @@ impl<'a> Source<'a> {
     }
 
     fn check_doors(&self, module: &str, findings: &mut Vec<String>) {
+        if self.is_test() {
+            // A test may play the other side, with a TLS client or server of its own.
+            return;
+        }
         for (number, line) in self.lines() {
             for (name, door) in DOORS {
                 if module != door && names_crate(line, name) {
@@ -250,7 +261,8 @@ mod tests {
     fn unsafe_has_its_places() {
         assert_eq!(findings("proxy-user/src/base.rs", "unsafe { f() }").len(), 1);
         assert_eq!(findings("proxy-policy/src/lib.rs", "unsafe impl Send for A {}").len(), 1);
-        for fine in ["proxy-user/src/kernel/load.rs", "proxy-ebpf/src/main.rs"] {
+        for fine in ["proxy-user/src/kernel/load.rs", "proxy-ebpf/src/main.rs", "proxy-policy/tests/it/a.rs"]
+        {
             assert_eq!(findings(fine, "unsafe { f() }"), Vec::<String>::new());
         }
         assert_eq!(findings("proxy-common/src/lib.rs", "unsafe impl Pod for A {}"), Vec::<String>::new());
@@ -266,6 +278,10 @@ mod tests {
             findings("proxy-user/src/trust/leaf.rs", "use rustls::ServerConfig;"),
             Vec::<String>::new()
         );
+        for test in ["proxy-user/src/sniff/hello_tests.rs", "proxy-user/src/http/tests/tls.rs"] {
+            let found = findings(test, "use rustls::ServerConfig;");
+            assert!(!found.iter().any(|line| line.contains("rustls")), "{found:?}");
+        }
         let ours = "use crate::trust::rustls::x; let y = papaya::z(); self.aya();";
         assert_eq!(findings("proxy-user/src/http.rs", ours), Vec::<String>::new());
         assert_eq!(findings("tests/src/lib.rs", "use rustls::ServerConfig;"), Vec::<String>::new());

@@ -75,7 +75,8 @@ fn line(keys: &mut impl Read) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        match key[0] {
+        let [pressed] = *key;
+        match pressed {
             b'\n' | b'\r' => return Ok(Some(line)),
             CTRL_C | CTRL_Z | CTRL_BACKSLASH => return Ok(None),
             CTRL_D => return Ok(Some(line).filter(|line| !line.is_empty())),

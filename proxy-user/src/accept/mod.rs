@@ -1,0 +1,109 @@
+//! Listeners, and the origin of what they accept. No origin, no service.
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use crate::{
+    base::addr::{ClientAddr, ListenAddr, OriginalDst},
+    kernel::{Cgroups, OriginTable, netns_cookie},
+    workload::Workload,
+};
+
+/// Who opened a connection, and where to.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The process.
+    pub workload: Arc<Workload>,
+    /// Where it asked to go.
+    pub dst: OriginalDst,
+}
+
+/// A connection from a governed workload.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The bot's end of it.
+    pub client: ClientAddr,
+    /// What the kernel says of it.
+    pub origin: Origin,
+    /// Its place among the connections that may be open at once.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// One listener of the proxy.
+pub struct Listener {
+    socket: TcpListener,
+    netns: u64,
+    origins: Arc<OriginTable>,
+    cgroups: Arc<Cgroups>,
+    places: Arc<Semaphore>,
+    unknown: Arc<AtomicU64>,
+}
+
+impl Listener {
+    /// Takes a bound socket. `places` bounds the connections that are open at once over all listeners; `unknown`
+    /// counts connections without an origin.
+    ///
+    /// # Errors
+    /// The kernel's own, when it cannot name the socket's network namespace (before Linux 5.14).
+    pub fn new(
+        socket: TcpListener,
+        origins: Arc<OriginTable>,
+        cgroups: Arc<Cgroups>,
+        places: Arc<Semaphore>,
+        unknown: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        let netns = netns_cookie(&socket)?;
+        Ok(Self { socket, netns, origins, cgroups, places, unknown })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The kernel's own.
+    pub fn address(&self) -> io::Result<ListenAddr> {
+        self.socket.local_addr().map(ListenAddr)
+    }
+
+    /// The next connection that has an origin. Connections without one are closed at once and counted: somebody
+    /// outside the governed cgroup called the listener itself.
+    pub async fn next(&self) -> Accepted {
+        loop {
+            let place = match Arc::clone(&self.places).acquire_owned().await {
+                Ok(place) => place,
+                // Never closed; waiting for ever is the closed answer.
+                Err(_) => std::future::pending().await,
+            };
+            let (stream, client) = match self.socket.accept().await {
+                Ok((stream, client)) => (stream, ClientAddr(client)),
+                Err(error) => {
+                    // Out of descriptors or memory: pause instead of spinning; the backlog waits.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let Some(origin) = self.origins.take(self.netns, client) else {
+                self.unknown.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%client, "closed a connection to the listener that has no origin");
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
+            let dst = OriginalDst((ip, origin.dst_port).into());
+            let workload = Workload::of(&origin.capture, &self.cgroups);
+            return Accepted { stream, client, origin: Origin { workload, dst }, place };
+        }
+    }
+}

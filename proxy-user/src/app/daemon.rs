@@ -1,0 +1,252 @@
+//! The daemon from its first line to its last.
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, anyhow};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{
+    handler::DaemonHandler,
+    descriptors::raise_descriptors,
+    identifier::HostIdentifier,
+    reload::{self, Reloader},
+    supervisor,
+};
+use crate::{
+    accept::Listener,
+    authorize::{PolicyStore, Unidentified},
+    config::{self, Config},
+    connection::{self, Counters, Services, Settings},
+    control::{Control, Handler},
+    credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
+    forward::{Dialer, ForwardLimits, Forwarder},
+    http::HttpLimits,
+    kernel::{Cgroups, Kernel, Plan},
+    record::{Options, Recorder},
+    trust::{BotTls, Ca, UpstreamTls},
+};
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept the daemon from starting, in words: what, where, what to do.
+pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Arc::new(Config::load(config_path)?);
+    init_log(&config)?;
+    protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
+    raise_descriptors();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("vouchsafe")
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(config));
+    // A task that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn init_log(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .map_err(|error| anyhow!("log.level {:?} is not understood: {error}", config.log.level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .try_init()
+        .map_err(|error| anyhow!("cannot start the log: {error}"))
+}
+
+async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
+    let (started, running) = (SystemTime::now(), Instant::now());
+    for dir in [&config.state, &config.runtime] {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+
+    // What can be wrong in files comes before anything is attached or listens.
+    let (first, last, identities, warnings) = reload::first(&config.policies)
+        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let ca = Arc::new(Ca::open_or_create(&config.state)?);
+    let upstream_tls = UpstreamTls::new(
+        &config.upstream.roots,
+        config.upstream.system_roots,
+        Some(ca.certificate()),
+        config.upstream.connect_timeout,
+    )?;
+    let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
+    let store = StorePaths::in_directories(&config.state, &config.runtime).store;
+    let credentials = Arc::new(Credentials::new(store.path(), KeySource::for_state(&config.state)));
+    if let Some(problem) = credentials.problem() {
+        tracing::error!("{problem}");
+    }
+
+    let mut options = Options::new(env!("CARGO_PKG_VERSION"));
+    options.start.policy_generation = Some(first.generation());
+    options.journald = Some(config.journal.journald.clone()).filter(|path| !path.as_os_str().is_empty());
+    let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
+
+    let sockets = [bind(config.listen.ipv4.into())?, bind(config.listen.ipv6.into())?];
+    let control = Control::bind(&config.control_socket(), Some(&config.control.group))?;
+
+    let cgroups =
+        Arc::new(Cgroups::open(config.kernel.cgroup.as_deref(), config.kernel.unit_root.as_deref())?);
+    let (kernel, origins) = Kernel::start(&Plan {
+        cgroups: &cgroups,
+        pin: &config.kernel.pin,
+        listen: config.listen.all(),
+        ports: &config.kernel.ports,
+        verbose: tracing::enabled!(tracing::Level::DEBUG),
+    })?;
+    let (kernel, origins) = (Arc::new(kernel), Arc::new(origins));
+
+    let (drain, drained) = watch::channel(false);
+    let policy = Arc::new(PolicyStore::new(first));
+    let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
+    let services = Arc::new(Services {
+        policy: Arc::clone(&policy),
+        identifier: Arc::new(HostIdentifier::default()),
+        recorder: Arc::clone(&recorder),
+        credentials,
+        bot_tls,
+        forward: Forwarder::new(dialer, upstream_tls, forward_limits(&config)),
+        settings: settings(&config),
+        counters: Counters::default(),
+        drain: drained,
+    });
+    let reloader = Arc::new(Reloader::new(&config.policies, policy, Arc::clone(&recorder), last));
+
+    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let without_origin = Arc::new(AtomicU64::new(0));
+    let mut listeners = Vec::new();
+    for socket in sockets {
+        listeners.push(Listener::new(
+            socket,
+            Arc::clone(&origins),
+            Arc::clone(&cgroups),
+            Arc::clone(&places),
+            Arc::clone(&without_origin),
+        )?);
+    }
+    let handler: Arc<dyn Handler> = Arc::new(DaemonHandler {
+        config: Arc::clone(&config),
+        services: Arc::clone(&services),
+        reloader: Arc::clone(&reloader),
+        kernel: Arc::clone(&kernel),
+        origins,
+        without_origin,
+        governed: cgroups.governed().to_owned(),
+        listeners: listeners.iter().filter_map(|l| l.address().ok()).map(|a| a.to_string()).collect(),
+        started,
+        running,
+    });
+
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let services = Arc::clone(&services);
+        tasks.spawn(async move {
+            loop {
+                let accepted = listener.next().await;
+                tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
+            }
+        });
+    }
+    {
+        let kernel = Arc::clone(&kernel);
+        tasks.spawn(async move { kernel.forward_messages().await });
+    }
+    tasks.spawn(Arc::clone(&reloader).follow_folder());
+    tasks.spawn(supervisor::watchdog());
+    tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
+
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let ready = format!("{identities} identities; governing {}", cgroups.governed().display());
+    tracing::info!(
+        taken_over = kernel.taken_over(),
+        identities,
+        cgroup = %cgroups.governed().display(),
+        "serving"
+    );
+    supervisor::ready(&ready);
+    let reason = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = hangup.recv() => {
+                supervisor::reloading();
+                let handler = Arc::clone(&handler);
+                // The outcome is in the log, the journal and the status.
+                if let Ok(Err(failure)) = tokio::task::spawn_blocking(move || handler.reload()).await {
+                    tracing::error!("{failure}");
+                }
+                supervisor::ready(&ready);
+            }
+        }
+    };
+
+    supervisor::stopping();
+    tracing::info!(reason, "stopping; what is attached stays, so governed workloads have no network until the next start");
+    tasks.abort_all();
+    let _ = drain.send(true);
+    let deadline = Instant::now() + supervisor::DRAIN;
+    while services.counters.open() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let recorder = Arc::clone(&recorder);
+    tokio::task::spawn_blocking(move || recorder.stop(reason)).await??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds a listener; a port that is taken is told with what to do.
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for connections of the last run in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(4096)
+    };
+    bound().map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow!(
+            "{address} is in use by another program\n  help: see who with `ss -ltnp 'sport = :{}'`, or set another port in [listen]",
+            address.port()
+        ),
+        _ => anyhow!("cannot listen on {address}: {error}"),
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        unidentified: match config.unidentified {
+            config::Unidentified::Deny => Unidentified::Deny,
+            config::Unidentified::Pass => Unidentified::Pass,
+        },
+        sniff_time: config.limits.sniff_timeout,
+        http: HttpLimits {
+            header_bytes: u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX),
+            header_time: config.limits.header_timeout,
+            ..HttpLimits::default()
+        },
+    }
+}
+
+fn forward_limits(config: &Config) -> ForwardLimits {
+    ForwardLimits {
+        response_time: config.upstream.response_timeout,
+        idle_time: config.limits.idle_timeout,
+        ..ForwardLimits::default()
+    }
+}

@@ -1,0 +1,157 @@
+//! What the control socket asks of the daemon.
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Instant, SystemTime},
+};
+
+use proxy_policy::Unmatched;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::reload::Reloader;
+use crate::{
+    config::{Config, Unidentified},
+    connection::Services,
+    control::{
+        Failure, Handler, ReloadReport, SecretsReport, Status,
+        status::{
+            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, SecretsStatus, Treatment,
+        },
+    },
+    kernel::{Kernel, OriginTable},
+    record::JournaldState,
+};
+
+/// Everything that `status` tells about.
+pub(super) struct DaemonHandler {
+    pub(super) config: Arc<Config>,
+    pub(super) services: Arc<Services>,
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) origins: Arc<OriginTable>,
+    pub(super) without_origin: Arc<AtomicU64>,
+    pub(super) governed: PathBuf,
+    pub(super) listeners: Vec<String>,
+    pub(super) started: SystemTime,
+    pub(super) running: Instant,
+}
+
+/// How many programs there are when all are attached.
+const ALL_PROGRAMS: usize = 7;
+
+fn rfc3339(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
+fn number(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+impl DaemonHandler {
+    fn identities(&self) -> Vec<IdentityStatus> {
+        let tallies = self.services.counters.identities();
+        let live = self.services.policy.live();
+        live.set()
+            .identities()
+            .map(|identity| {
+                let tally = tallies.iter().find(|(name, _)| *name == identity.name).map(|(_, tally)| tally);
+                IdentityStatus {
+                    name: identity.name.clone(),
+                    mode: Mode::Enforce,
+                    unmatched: match identity.unmatched {
+                        Unmatched::Deny => Treatment::Deny,
+                        Unmatched::Pass => Treatment::Pass,
+                    },
+                    calls_allowed: tally.map_or(0, |tally| tally.allowed()),
+                    calls_denied: tally.map_or(0, |tally| tally.denied()),
+                }
+            })
+            .collect()
+    }
+
+    fn kernel(&self) -> KernelStatus {
+        let programs: Vec<String> = self.kernel.programs().into_iter().map(str::to_owned).collect();
+        let missing = (programs.len() < ALL_PROGRAMS).then(|| {
+            format!("only {} of {ALL_PROGRAMS} programs are attached; restart vouchsafe", programs.len())
+        });
+        let mut counters: Vec<(String, u64)> =
+            self.kernel.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let without_origin = self.without_origin.load(std::sync::atomic::Ordering::Relaxed);
+        counters.push(("accepted_without_origin".to_owned(), without_origin));
+        KernelStatus {
+            attached_cgroup: self.governed.display().to_string(),
+            pin_dir: self.config.kernel.pin.display().to_string(),
+            programs,
+            ports: self.config.kernel.ports.clone(),
+            origins_in_map: number(self.origins.len()),
+            counters,
+            health: Health::failed_if(missing),
+        }
+    }
+}
+
+impl Handler for DaemonHandler {
+    fn status(&self) -> Status {
+        let live = self.services.policy.live();
+        let summary = live.set().summary();
+        let last = self.reloader.last();
+        let journal = self.services.recorder.health();
+        let unidentified = match self.config.unidentified {
+            Unidentified::Deny => Treatment::Deny,
+            Unidentified::Pass => Treatment::Pass,
+        };
+        let journald = match &journal.journald.state {
+            JournaldState::Failing(why) => Some(format!("records are not reaching journald: {why}")),
+            JournaldState::Off | JournaldState::Ok | JournaldState::Absent => None,
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: rfc3339(self.started),
+            uptime_s: self.running.elapsed().as_secs(),
+            mode: match unidentified {
+                Treatment::Deny => "enforcing; workloads that no policy knows are denied".to_owned(),
+                Treatment::Pass => {
+                    "enforcing for identities; workloads that no policy knows PASS to hosts that no API names"
+                        .to_owned()
+                }
+            },
+            kernel: self.kernel(),
+            policy: PolicyStatus {
+                generation: live.generation(),
+                loaded_at: rfc3339(last.at),
+                identities: self.identities(),
+                apis: number(summary.apis),
+                roles: number(summary.roles),
+                credentials: number(summary.credentials),
+                rules: number(summary.rules),
+                last_error: last.errors,
+            },
+            unidentified,
+            journal: JournalStatus {
+                path: self.config.journal_dir().display().to_string(),
+                records: journal.head.seq,
+                health: Health::failed_if(journal.error),
+            },
+            journald: Health::degraded_if(journald),
+            secrets: SecretsStatus {
+                count: number(self.services.credentials.count()),
+                health: Health::failed_if(self.services.credentials.problem()),
+            },
+            listeners: self.listeners.clone(),
+            connections_open: self.services.counters.open(),
+        }
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Failure> {
+        self.reload_secrets()?;
+        self.reloader.reload()
+    }
+
+    fn reload_secrets(&self) -> Result<SecretsReport, Failure> {
+        match self.services.credentials.reload() {
+            Ok(count) => Ok(SecretsReport { count: number(count) }),
+            Err(error) => Err(Failure::new("secrets", error.to_string(), "the secrets read before go on")),
+        }
+    }
+}

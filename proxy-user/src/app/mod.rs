@@ -1,0 +1,9 @@
+//! Builds the parts in order, starts them, reloads, drains.
+
+pub mod daemon;
+mod descriptors;
+mod handler;
+mod identifier;
+pub mod policies;
+mod reload;
+mod supervisor;

@@ -1,0 +1,146 @@
+//! Policy files from disk: who may change them is checked, then they are compiled as one set.
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use proxy_policy::{Compiled, PolicySet, Severity, SourceFile, compile};
+use sha2::{Digest, Sha256};
+
+use crate::base::ownership;
+
+/// The folders of a policy root, in the order in which they are read.
+pub const FOLDERS: [&str; 4] = ["policies", "roles", "apis", "credentials"];
+
+/// A policy file larger than this is refused.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What was found in a policy root.
+#[derive(Debug)]
+pub struct Loaded {
+    root: PathBuf,
+    compiled: Compiled,
+    trouble: Vec<String>,
+    digest: String,
+}
+
+/// Why a set is refused: every error, one line each (with its help below).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors(pub Vec<String>);
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Errors {}
+
+impl Loaded {
+    /// Reads everything below a policy root. Blocks on the disk.
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let mut trouble = Vec::new();
+        let mut files = Vec::new();
+        let mut hash = Sha256::new();
+        check_owner(root, &mut trouble);
+        for folder in FOLDERS {
+            let dir = root.join(folder);
+            if !dir.exists() {
+                continue;
+            }
+            check_owner(&dir, &mut trouble);
+            for path in toml_files(&dir, &mut trouble) {
+                check_owner(&path, &mut trouble);
+                let text = match read_bounded(&path) {
+                    Ok(text) => text,
+                    Err(why) => {
+                        trouble.push(format!("{}: error: {why}", path.display()));
+                        continue;
+                    }
+                };
+                let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+                let label = format!("{folder}/{name}");
+                for part in [label.as_bytes(), text.as_bytes()] {
+                    hash.update(part.len().to_le_bytes());
+                    hash.update(part);
+                }
+                files.push(SourceFile { path: label, text });
+            }
+        }
+        if !root.join("policies").is_dir() {
+            trouble.push(format!(
+                "{}: error: there is no folder \"policies\" here\n  help: a policy root holds policies/, roles/, apis/ and credentials/",
+                root.display()
+            ));
+        }
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { root: root.to_owned(), compiled: compile(&files), trouble, digest }
+    }
+
+    /// SHA-256 over names and contents of all files, hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Every error and warning, with the place of its file as one can open it.
+    #[must_use]
+    pub fn lines(&self, wanted: Severity) -> Vec<String> {
+        let mut lines = if wanted == Severity::Error { self.trouble.clone() } else { Vec::new() };
+        let found = self.compiled.diagnostics.iter().filter(|d| d.severity == wanted);
+        lines.extend(found.map(|diagnostic| format!("{}/{diagnostic}", self.root.display())));
+        lines
+    }
+
+    /// The set, if nothing is wrong.
+    ///
+    /// # Errors
+    /// Every error of every file.
+    pub fn into_set(self) -> Result<PolicySet, Errors> {
+        let errors = self.lines(Severity::Error);
+        match self.compiled.set {
+            Some(set) if errors.is_empty() => Ok(set),
+            _ => Err(Errors(errors)),
+        }
+    }
+}
+
+fn check_owner(path: &Path, trouble: &mut Vec<String>) {
+    if let Some(what) = ownership::problem(path) {
+        let path = path.display();
+        trouble.push(format!("{path}: error: {what}\n  help: chown root {path} && chmod go-w {path}"));
+    }
+}
+
+fn toml_files(dir: &Path, trouble: &mut Vec<String>) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            trouble.push(format!("{}: error: cannot be read: {error}", dir.display()));
+            return Vec::new();
+        }
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => files.push(entry.path()),
+            Err(error) => trouble.push(format!("{}: error: cannot be read: {error}", dir.display())),
+        }
+    }
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    files.sort();
+    files
+}
+
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let meta = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !meta.is_file() {
+        return Err("is not a file".into());
+    }
+    if meta.len() > MAX_FILE_BYTES {
+        return Err(format!("has {} bytes; more than {MAX_FILE_BYTES} are refused", meta.len()));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+}

@@ -1,0 +1,139 @@
+//! One valid policy at a time: a new set goes live as a whole, or not at all and with every reason.
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use notify::{RecursiveMode, Watcher};
+use proxy_journal::{PolicyLoad, PolicyResult, Record};
+use proxy_policy::Severity;
+use tokio::sync::mpsc;
+
+use super::policies::{Errors, Loaded};
+use crate::{
+    authorize::{LivePolicy, PolicyStore},
+    control::{Failure, ReloadReport},
+    record::Recorder,
+};
+
+/// How long the folder must be quiet before it is read: an editor writes in several steps.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// What the last load said.
+#[derive(Debug, Clone)]
+pub(super) struct LastLoad {
+    pub(super) digest: String,
+    pub(super) at: SystemTime,
+    pub(super) errors: Option<Vec<String>>,
+}
+
+/// Reads policies and puts them live.
+pub(super) struct Reloader {
+    root: PathBuf,
+    store: Arc<PolicyStore>,
+    recorder: Arc<Recorder>,
+    last: Mutex<LastLoad>,
+}
+
+/// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
+pub(super) fn first(root: &Path) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
+    let loaded = Loaded::read(root);
+    let digest = loaded.digest().to_owned();
+    let warnings = loaded.lines(Severity::Warning);
+    let set = loaded.into_set()?;
+    let identities = set.summary().identities;
+    let last = LastLoad { digest, at: SystemTime::now(), errors: None };
+    Ok((LivePolicy::new(set, 1), last, identities, warnings))
+}
+
+impl Reloader {
+    pub(super) fn new(root: &Path, store: Arc<PolicyStore>, recorder: Arc<Recorder>, last: LastLoad) -> Self {
+        Self { root: root.to_owned(), store, recorder, last: Mutex::new(last) }
+    }
+
+    pub(super) fn last(&self) -> LastLoad {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads everything again. Blocks on the disk.
+    pub(super) fn reload(&self) -> Result<ReloadReport, Failure> {
+        // One at a time; the lock also orders the generations.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = Loaded::read(&self.root);
+        let digest = loaded.digest().to_owned();
+        let warnings = loaded.lines(Severity::Warning);
+        let live = self.store.live();
+        let identities = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        match loaded.into_set() {
+            Ok(set) => {
+                let count = identities(set.summary().identities);
+                let changed = last.digest != digest || last.errors.is_some();
+                let same_as_live = last.digest == digest && last.errors.is_none();
+                let mut generation = live.generation();
+                if !same_as_live {
+                    generation += 1;
+                    self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
+                    self.store.swap(LivePolicy::new(set, generation));
+                    tracing::info!(generation, identities = count, "the policy is live");
+                }
+                for warning in &warnings {
+                    tracing::warn!("{warning}");
+                }
+                *last = LastLoad { digest, at: SystemTime::now(), errors: None };
+                Ok(ReloadReport { generation, changed, identities: count, warnings })
+            }
+            Err(Errors(errors)) => {
+                let repeated = last.digest == digest && last.errors.as_ref() == Some(&errors);
+                if !repeated {
+                    self.note(live.generation() + 1, &digest, 0, PolicyResult::Refused, errors.clone());
+                    tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
+                }
+                *last = LastLoad { digest, at: last.at, errors: Some(errors.clone()) };
+                let mut failure = Failure::new(
+                    "policy",
+                    format!("the policy in {} is refused; the old one goes on", self.root.display()),
+                    format!("correct it and see `vouchsafe check {}`", self.root.display()),
+                );
+                failure.problems = errors;
+                Err(failure)
+            }
+        }
+    }
+
+    fn note(&self, generation: u64, digest: &str, identities: u64, result: PolicyResult, errors: Vec<String>) {
+        let load = PolicyLoad { generation, digest: digest.to_owned(), identities, result, errors };
+        if let Err(error) = self.recorder.note(Record::Policy(load)) {
+            tracing::error!(%error, "the journal does not take the record of a policy load");
+        }
+    }
+
+    /// Reloads whenever something below the policy root changes, until dropped. A watch that cannot be had is told;
+    /// SIGHUP and `vouchsafe` commands still reload.
+    pub(super) async fn follow_folder(self: Arc<Self>) {
+        let (changed, mut changes) = mpsc::channel::<()>(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading the files is an event too, and must not begin another reload.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = changed.try_send(());
+            }
+        });
+        let watched = watcher.and_then(|mut watcher| {
+            watcher.watch(&self.root, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        let _watcher = match watched {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::warn!(%error, path = %self.root.display(), "changes of the policy are not noticed; reload by SIGHUP");
+                return;
+            }
+        };
+        while changes.recv().await.is_some() {
+            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+            let this = Arc::clone(&self);
+            // Its outcome is in the log, the journal and the status.
+            let _ = tokio::task::spawn_blocking(move || this.reload().map(drop)).await;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Durations as people write them in files: `"250ms"`, `"10s"`, `"5m"`, `"1h"`.
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// Reads `"10s"` and its like; a number without a unit is refused, so that nobody has to guess.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| help(text))?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    let millis = millis.ok_or_else(|| help(text))?;
+    if millis == 0 || millis > 24 * 3_600_000 {
+        return Err(format!("{text:?} is out of range; write between \"1ms\" and \"24h\""));
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+fn help(text: &str) -> String {
+    format!("{text:?} is not a duration; write a number and a unit, such as \"250ms\", \"10s\", \"5m\" or \"1h\"")
+}
+
+/// For `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_with_a_unit_is_a_duration() {
+        assert_eq!(parse("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse("1h"), Ok(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn a_number_without_a_unit_zero_and_overflow_are_refused() {
+        for bad in ["10", "", "s", "0s", "25h", "1d", "99999999999999999999s", "-1s", "1.5s", "18446744073709551615h"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

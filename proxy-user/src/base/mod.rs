@@ -1,0 +1,4 @@
+//! What everything above uses: addresses that say whose they are, durations as people write them, who may change a file.
+pub mod addr;
+pub mod duration;
+pub mod ownership;

@@ -1,0 +1,120 @@
+//! The command line.
+
+pub mod audit;
+pub mod ca;
+pub mod check;
+pub mod secret;
+pub mod status;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    app::daemon,
+    config::{Config, DEFAULT_PATH},
+    credentials::StorePaths,
+    kernel,
+};
+
+/// Lets services, bots, scripts and AI agents call APIs without ever holding a credential
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the daemon's settings are.
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// The daemon's configuration
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(ConfigArg),
+    /// Print every error of every policy file, with its place and what to do
+    Check(check::CheckArgs),
+    /// Store, list and remove secrets
+    Secret {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: secret::SecretArgs,
+    },
+    /// Show and export the host's CA
+    Ca {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: ca::CaArgs,
+    },
+    /// Show and verify the journal
+    Audit(audit::AuditArgs),
+    /// Show what is attached, which policy is live, and what it does
+    Status {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: status::StatusArgs,
+    },
+    /// Read policies and secrets again
+    Reload(ConfigArg),
+    /// Take the kernel side off, deliberately: workloads are governed no more
+    Detach(ConfigArg),
+}
+
+/// Runs the command that the arguments name. Errors go to standard error, for people.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vouchsafe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => daemon::run(&args.config),
+        Command::Check(args) => check::run(&args),
+        Command::Secret { config, args } => {
+            let config = load(&config.config)?;
+            secret::run(args, &StorePaths::in_directories(&config.state, &config.runtime))
+        }
+        Command::Ca { config, args } => ca::run(args, &load(&config.config)?.state),
+        Command::Audit(args) => audit::run(&args),
+        Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
+        Command::Reload(args) => status::reload(&load(&args.config)?.control_socket()),
+        Command::Detach(args) => detach(&args.config),
+    }
+}
+
+/// The configuration; the packaged default when the usual file is not there.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    if path == Path::new(DEFAULT_PATH) && !path.exists() {
+        return Ok(Config::default());
+    }
+    Ok(Config::load(path)?)
+}
+
+fn detach(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = load(path)?;
+    let removed = kernel::detach(&config.kernel.pin)
+        .map_err(|error| anyhow::anyhow!("cannot take the kernel side off {}: {error}", config.kernel.pin.display()))?;
+    match removed {
+        0 => println!("nothing was attached below {}", config.kernel.pin.display()),
+        n => println!("took off {n} programs; workloads are governed no more"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

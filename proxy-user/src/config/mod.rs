@@ -1,0 +1,375 @@
+//! `vouchsafe.toml`: what the host decides. Every key has a default; an unknown key is an error with its place.
+use std::{
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::base::duration;
+
+/// Where the configuration is when no `--config` is given.
+pub const DEFAULT_PATH: &str = "/etc/vouchsafe/vouchsafe.toml";
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder that holds `policies/`, `roles/`, `apis/` and `credentials/`.
+    pub policies: PathBuf,
+    /// Journal, CA and secret store.
+    pub state: PathBuf,
+    /// Control socket.
+    pub runtime: PathBuf,
+    /// What happens to workloads that no identity matches.
+    pub unidentified: Unidentified,
+    /// What is attached where.
+    pub kernel: Kernel,
+    /// Where the proxy listens.
+    pub listen: Listen,
+    /// The way to the APIs.
+    pub upstream: Upstream,
+    /// Bounds on what a client may do.
+    pub limits: Limits,
+    /// Where records go besides the journal's own files.
+    pub journal: Journal,
+    /// Who may talk to the daemon.
+    pub control: Control,
+    /// What the daemon says of itself.
+    pub log: Log,
+}
+
+/// The setting for workloads that no policy knows.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Unidentified {
+    /// Refused and recorded.
+    #[default]
+    Deny,
+    /// Passed through undecrypted to hosts that no API names, and recorded.
+    Pass,
+}
+
+/// `[kernel]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kernel {
+    /// The cgroup whose processes are governed; default: the cgroup v2 root, wherever it is mounted.
+    pub cgroup: Option<PathBuf>,
+    /// The cgroup below which systemd's tree stands, as a path in the hierarchy; default: that of PID 1.
+    pub unit_root: Option<String>,
+    /// The ports that are turned to the proxy.
+    pub ports: Vec<u16>,
+    /// Where links and maps are pinned (on a bpffs).
+    pub pin: PathBuf,
+}
+
+/// `[listen]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// For IPv4 and v4-mapped IPv6.
+    pub ipv4: SocketAddrV4,
+    /// For IPv6.
+    pub ipv6: SocketAddrV6,
+}
+
+/// `[upstream]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upstream {
+    /// PEM files trusted beside the system's roots.
+    pub roots: Vec<PathBuf>,
+    /// Whether the system's roots are trusted.
+    pub system_roots: bool,
+    /// Until TCP and TLS stand.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// Until the head of the response is there.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub response_timeout: Duration,
+}
+
+/// `[limits]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Until the client has said what it speaks.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub sniff_timeout: Duration,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Until a request's head is complete.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub header_timeout: Duration,
+    /// How long an open connection may rest.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub idle_timeout: Duration,
+    /// Connections from bots at once.
+    pub connections: usize,
+}
+
+/// `[journal]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// journald's socket; empty: off.
+    pub journald: PathBuf,
+}
+
+/// `[control]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// The group whose members may use the control socket, beside root.
+    pub group: String,
+}
+
+/// `[log]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A `tracing` filter, such as `info` or `vouchsafe=debug`.
+    pub level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let or = |variable: &str, default: &str| {
+            // systemd names exactly one directory of each kind for this unit.
+            std::env::var_os(variable).filter(|v| !v.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
+        };
+        Self {
+            policies: or("CONFIGURATION_DIRECTORY", "/etc/vouchsafe"),
+            state: or("STATE_DIRECTORY", "/var/lib/vouchsafe"),
+            runtime: or("RUNTIME_DIRECTORY", "/run/vouchsafe"),
+            unidentified: Unidentified::Deny,
+            kernel: Kernel::default(),
+            listen: Listen::default(),
+            upstream: Upstream::default(),
+            limits: Limits::default(),
+            journal: Journal::default(),
+            control: Control::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { cgroup: None, unit_root: None, ports: vec![80, 443], pin: PathBuf::from("/sys/fs/bpf/vouchsafe") }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            ipv4: SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 15001),
+            ipv6: SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 15001, 0, 0),
+        }
+    }
+}
+
+impl Listen {
+    /// Both addresses.
+    #[must_use]
+    pub fn all(&self) -> [SocketAddr; 2] {
+        [self.ipv4.into(), self.ipv6.into()]
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            roots: Vec::new(),
+            system_roots: true,
+            connect_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sniff_timeout: Duration::from_secs(5),
+            header_bytes: 64 * 1024,
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(90),
+            connections: 10_000,
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { journald: PathBuf::from("/run/systemd/journal/socket") }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { group: String::from("vouchsafe") }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: String::from("info") }
+    }
+}
+
+/// Why the configuration is not taken.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is not there or may not be read.
+    #[error("{path}: cannot read the configuration: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Somebody other than root could change what the daemon does.
+    #[error("{path}: {what}\n  help: chown root {path} && chmod go-w {path}", path = path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with owner or mode.
+        what: String,
+    },
+    /// Not TOML, an unknown key, a wrong type.
+    #[error("{path}:{line}:{column}: error: {message}", path = path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value that cannot work.
+    #[error("{path}: error: {message}", path = path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with file, line and column where there are any.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        if let Some(what) = crate::base::ownership::problem(path) {
+            return Err(ConfigError::Untrusted { path: path.to_owned(), what });
+        }
+        Self::parse(path, &text)
+    }
+
+    /// Reads and checks a text; `path` is its label in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+            let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before.get(line_start..).map_or(0, |line| line.chars().count()) + 1,
+                message: error.message().to_owned(),
+            }
+        })?;
+        let value = |message: &str| ConfigError::Value { path: path.to_owned(), message: message.to_owned() };
+        if config.kernel.ports.is_empty() || config.kernel.ports.contains(&0) {
+            return Err(value("kernel.ports must name at least one port, and not 0; write ports = [80, 443]"));
+        }
+        for (port, key) in [(config.listen.ipv4.port(), "ipv4"), (config.listen.ipv6.port(), "ipv6")] {
+            if port == 0 {
+                return Err(value(&format!(
+                    "listen.{key} has port 0; the kernel must know the port, write for example 15001"
+                )));
+            }
+            if config.kernel.ports.contains(&port) {
+                return Err(value(&format!(
+                    "listen.{key} has port {port}, which is mediated itself (kernel.ports); choose another"
+                )));
+            }
+        }
+        if !config.listen.ipv4.ip().is_loopback() || !config.listen.ipv6.ip().is_loopback() {
+            return Err(value("listen must be loopback addresses; nobody outside this host is served"));
+        }
+        if !(1024..=1 << 20).contains(&config.limits.header_bytes) {
+            return Err(value("limits.header_bytes must be between 1024 and 1048576"));
+        }
+        if config.limits.connections == 0 {
+            return Err(value("limits.connections must be at least 1"));
+        }
+        Ok(config)
+    }
+
+    /// The folder of the journal's segments.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.state.join("journal")
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime.join("control.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(Path::new("v.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_and_denies_the_unidentified() {
+        let config = Config::parse(Path::new("v.toml"), "").unwrap();
+        assert_eq!(config.kernel.ports, [80, 443]);
+        assert_eq!(config.unidentified, Unidentified::Deny);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_place() {
+        let text = error("state = \"/x\"\n[kernel]\n  cgruop = \"/y\"\n");
+        assert!(text.starts_with("v.toml:3:3: error: unknown field `cgruop`"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_an_error_with_its_place() {
+        let text = error("[kernel]\nports = \"443\"\n");
+        assert!(text.starts_with("v.toml:2:9: error: invalid type"), "{text}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        assert!(error("[kernel]\nports = []").contains("at least one port"));
+        assert!(error("[listen]\nipv4 = \"127.0.0.1:443\"").contains("mediated itself"));
+        assert!(error("[listen]\nipv4 = \"0.0.0.0:15001\"").contains("loopback"));
+        assert!(error("[upstream]\nconnect_timeout = \"10\"").contains("not a duration"));
+        assert!(error("unidentified = \"observe\"").contains("unknown variant"));
+    }
+
+    #[test]
+    fn the_packaged_configuration_is_valid() {
+        Config::parse(Path::new("p"), include_str!("../../../packaging/vouchsafe.toml")).unwrap();
+    }
+}

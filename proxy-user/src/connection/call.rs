@@ -1,0 +1,246 @@
+//! The life of one request: facts, decision, credential, record, forward, record.
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use proxy_policy::{Host, Scheme};
+
+use super::{Connection, upgrade};
+use crate::authorize::{Asked, Facts, Kind, Permit, Refusal, Subject, authorize, entry};
+use crate::base::addr::UpstreamAddr;
+use crate::credentials::{Attachment, Inject};
+use crate::forward::error::chain;
+use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
+use crate::http::server::Handler;
+use crate::http::{Account, Leg, ReplyBody, RequestBody, Transfer, facts, hop, problem};
+
+type Reply = Response<ReplyBody<UpstreamBody>>;
+
+/// Answers the requests of one connection.
+pub(super) struct Calls {
+    pub(super) connection: Connection,
+    pub(super) leg: Leg,
+    /// The client speaks HTTP/2.
+    http2: bool,
+    /// The host of the handshake, to share with routes.
+    host: Option<Arc<str>>,
+}
+
+/// A request on its way, apart from what it is asked to be.
+struct Inbound {
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Incoming,
+    version: Version,
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Handler for Calls {
+    type Body = ReplyBody<UpstreamBody>;
+
+    async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
+        let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
+        let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        let (Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
+        let services = &self.connection.services;
+        let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
+        let facts = match facts::read(&self.leg, version, &method, &uri, &headers) {
+            Ok(facts) => facts,
+            Err(refusal) => {
+                let asked = Asked {
+                    method: Some(method.as_str()),
+                    path: Some(uri.path()),
+                    has_query: uri.query().is_some(),
+                    ..Asked::of(self.connection.dst, self.leg.scheme.as_str(), self.leg.host.as_ref().map(Host::name))
+                };
+                return self.refuse(&subject, &asked, &refusal, &method);
+            }
+        };
+        let inbound = Inbound { headers, extensions, body, version, upgrade };
+        match self.permitted(&subject, &facts) {
+            Ok((permit, attachment)) => self.forward(&subject, &facts, &permit, attachment, inbound).await,
+            Err(refusal) => self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method),
+        }
+    }
+}
+
+impl Calls {
+    pub(super) fn new(connection: Connection, leg: Leg, http2: bool) -> Self {
+        let host = leg.host.as_ref().map(|host| host.name().into());
+        Self { connection, leg, http2, host }
+    }
+
+    /// The permit, with the credential that it demands. What has none is refused before anything is recorded as allowed.
+    fn permitted(&self, subject: &Subject, facts: &Facts<'_>) -> Result<(Permit, Option<Attachment>), Refusal> {
+        let services = &self.connection.services;
+        let permit = authorize(subject, facts, services.settings.unidentified)?;
+        let Some(id) = permit.credential() else { return Ok((permit, None)) };
+        let live = permit.live();
+        let inject = permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
+        let (Some((credential, reference)), Some((inject, header))) = (live.credential(id), inject) else {
+            let detail = "the grant names a credential, but its API does not say how to attach one";
+            return Err(Refusal::new(Kind::CredentialUnavailable, detail));
+        };
+        let header: HeaderName = header.clone();
+        let inject = Inject { header, prefix: inject.prefix(), suffix: inject.suffix() };
+        match services.credentials.attachment(&credential.name, reference, &inject) {
+            Ok(attachment) => Ok((permit, Some(attachment))),
+            Err(error) => Err(Refusal {
+                rule: permit.rule().cloned(),
+                ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
+            }),
+        }
+    }
+
+    async fn forward(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+        permit: &Permit,
+        attachment: Option<Attachment>,
+        inbound: Inbound,
+    ) -> Reply {
+        let services = &self.connection.services;
+        let asked = facts.asked(self.connection.dst);
+        let receipt = match services.recorder.begin(entry::permitted(subject, &asked, permit)) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
+                services.counters.tally(subject).count_denied();
+                let refusal = Refusal::new(Kind::JournalUnwritable, "calls are refused until the journal can be written");
+                return answer(&refusal, None, subject, facts.method);
+            }
+        };
+        services.counters.tally(subject).count_allowed();
+        let id = receipt.id();
+        let transfer = Arc::new(Transfer::default());
+        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let websocket = inbound.upgrade.is_some();
+        let upgrade = inbound.upgrade.clone();
+        let sent = self.send(facts, permit, attachment, inbound, transfer, &mut account).await;
+        match sent {
+            Ok(response) => self.relay(response, account, upgrade.filter(|_| websocket)),
+            Err(error) => {
+                let refusal = error.refusal(facts.host.name());
+                account.refused(refusal.status());
+                account.fail(refusal.kind.blame(), refusal.reason());
+                answer(&refusal, Some(id), subject, facts.method)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        facts: &Facts<'_>,
+        permit: &Permit,
+        attachment: Option<Attachment>,
+        inbound: Inbound,
+        transfer: Arc<Transfer>,
+        account: &mut Account,
+    ) -> Result<Response<UpstreamBody>, ForwardError> {
+        let forward = &self.connection.services.forward;
+        let dst = self.connection.dst;
+        let Inbound { headers, extensions, body, version, upgrade } = inbound;
+        let websocket = upgrade.is_some();
+        let outbound = Outbound {
+            method: facts.method.clone(),
+            target: target(facts)?,
+            authority: authority(facts)?,
+            headers: hop::strip_request(headers, version, websocket),
+            extensions,
+            body: RequestBody::new(body, Arc::clone(&transfer), permit),
+            transfer,
+            upgrade: websocket,
+        };
+        let host = match &self.host {
+            Some(host) => Arc::clone(host),
+            None => facts.host.name().into(),
+        };
+        match facts.scheme {
+            Scheme::Https => {
+                let mode = if websocket { Mode::Http1 } else { Mode::Any };
+                let route = Route { host, addr: UpstreamAddr(dst.0), mode };
+                account.dialled(route.addr.0);
+                let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
+                forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
+            }
+            Scheme::Http => {
+                let addr = match permit.api() {
+                    Some(_) => forward.resolve(&host, dst.0).await?,
+                    None => UpstreamAddr(dst.0),
+                };
+                let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
+                let route = Route { host, addr, mode };
+                account.dialled(route.addr.0);
+                let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
+                forward.send_plain(permit, receipt, &route, outbound).await
+            }
+        }
+    }
+
+    /// The upstream's response, for the client.
+    fn relay(&self, mut response: Response<UpstreamBody>, mut account: Account, client: Option<OnUpgrade>) -> Reply {
+        account.answered(response.status());
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched {
+            let upstream = hyper::upgrade::on(&mut response);
+            if let Some(client) = client {
+                let idle = self.connection.services.forward.limits().tunnel_idle_time;
+                tokio::spawn(upgrade::carry(client, upstream, account, idle));
+            }
+            let mut reply = response.map(|_| ReplyBody::empty());
+            *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
+            return reply;
+        }
+        let mut reply = response.map(|body| ReplyBody::stream(body, account));
+        *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), false);
+        *reply.version_mut() = Version::default();
+        reply
+    }
+
+    /// Records a refusal and answers it. When it cannot be recorded, it is refused all the same.
+    fn refuse(&self, subject: &Subject, asked: &Asked<'_>, refusal: &Refusal, method: &Method) -> Reply {
+        let services = &self.connection.services;
+        services.counters.tally(subject).count_denied();
+        match services.recorder.refused(entry::refused(subject, asked, refusal)) {
+            Ok(id) => answer(refusal, Some(id), subject, method),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
+                answer(refusal, None, subject, method)
+            }
+        }
+    }
+}
+
+fn answer(refusal: &Refusal, entry: Option<uuid::Uuid>, subject: &Subject, method: &Method) -> Reply {
+    let identity = subject.identity().map(|identity| identity.name.as_str());
+    problem::response(refusal, entry, identity, method, ReplyBody::text)
+}
+
+/// The path that was decided on, with the query as it came.
+fn target(facts: &Facts<'_>) -> Result<PathAndQuery, ForwardError> {
+    let path = facts.path.as_str();
+    let target = match facts.query {
+        None => PathAndQuery::try_from(path),
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+    };
+    target.map_err(|source| ForwardError::Spell { source: source.into() })
+}
+
+/// The host that was decided on, with its port unless it is the scheme's.
+fn authority(facts: &Facts<'_>) -> Result<Authority, ForwardError> {
+    let name = facts.host.name();
+    let v6 = name.contains(':');
+    let text = match (v6, facts.port == facts.scheme.default_port()) {
+        (false, true) => Authority::try_from(name),
+        (false, false) => Authority::try_from(format!("{name}:{}", facts.port)),
+        (true, true) => Authority::try_from(format!("[{name}]")),
+        (true, false) => Authority::try_from(format!("[{name}]:{}", facts.port)),
+    };
+    text.map_err(|source| ForwardError::Spell { source: source.into() })
+}

@@ -1,0 +1,154 @@
+//! The life of one connection: read this first.
+//!
+//! ```text
+//! accepted ─ identify ─ sniff ─┬─ TLS, an API names the host ──── intercept ─┐
+//!                              ├─ HTTP without TLS ──────────────────────────┴─ call, call, call …
+//!                              ├─ TLS, no API names the host ─┬─ pass through (unmatched = "pass")
+//!                              ├─ anything else ──────────────┴─ refuse, with an alert where there is TLS
+//!                              └─ nothing in time, nonsense ──── refuse
+//! ```
+//!
+//! [`serve`] takes the branch, [`call`] does one request, [`upgrade`] what a WebSocket becomes, [`passage`] the
+//! connections that go through or are refused as a whole; [`services`] is what they share.
+//!
+//! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
+//! that kept HTTP open without asking for anything.
+
+pub mod call;
+pub mod passage;
+pub mod services;
+pub mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use proxy_policy::{Host, Scheme};
+use tokio::net::TcpStream;
+
+pub use services::{Counters, Services, Settings, Tally};
+
+use crate::accept::Accepted;
+use crate::authorize::{Asked, Caller, Kind, Refusal};
+use crate::base::addr::OriginalDst;
+use crate::forward::error::chain;
+use crate::http::server::{serve_http1, serve_http2};
+use crate::http::{Ended, Leg};
+use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError, sniff};
+use crate::trust::{self, Alert, Alpn};
+use call::Calls;
+
+/// One connection on its way.
+pub(crate) struct Connection {
+    pub(crate) services: Arc<Services>,
+    pub(crate) caller: Caller,
+    pub(crate) dst: OriginalDst,
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(accepted: Accepted, services: Arc<Services>) {
+    // The place among the open connections is held to the end.
+    let Accepted { mut stream, origin, place: _place, .. } = accepted;
+    let _open = services.counters.connection();
+    // Bytes go out as they come in; only latency depends on it.
+    let _ = stream.set_nodelay(true);
+    let caller = Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
+    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
+    let sniffed = match sniff(&mut stream, services.settings.sniff_time).await {
+        Ok(sniffed) => sniffed,
+        Err(error) => {
+            let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
+            connection.refuse(&Asked::connection(connection.dst), &refusal).await;
+            // Only TLS is told and then found to be wrong.
+            if matches!(error, SniffError::Invalid(_) | SniffError::TooLarge { .. }) {
+                trust::refuse(&mut stream, Alert::DecodeError).await;
+            }
+            return;
+        }
+    };
+    let stream = Prefixed::new(sniffed.prefix, stream);
+    match sniffed.protocol {
+        Protocol::Tls(hello) => connection.tls(stream, &hello).await,
+        Protocol::Http1 => connection.http(stream, None, false).await,
+        Protocol::Http2 => connection.http(stream, None, true).await,
+        Protocol::Opaque => connection.pass(stream, "tcp", None).await,
+    }
+}
+
+impl Connection {
+    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: &ClientHello) {
+        // Without SNI the client can only mean the address, and will check the certificate against it.
+        let named = match hello.server_name.as_deref() {
+            Some(name) => Host::parse(name),
+            None => Host::parse(&bracketed(self.dst)),
+        };
+        let host = match named {
+            Ok(host) => host,
+            Err(error) => {
+                let refusal = Refusal::new(Kind::BadRequest, format!("the TLS handshake names no host: {error}"));
+                self.refuse(&Asked::of(self.dst, "tls", hello.server_name.as_deref()), &refusal).await;
+                trust::refuse(&mut stream, Alert::UnrecognizedName).await;
+                return;
+            }
+        };
+        let live = self.services.policy.live();
+        if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
+            self.intercept(stream, hello, host).await;
+        } else {
+            self.pass(stream, "tls", Some(&host)).await;
+        }
+    }
+
+    /// Ends the client's TLS here, with a certificate for the host, and serves what is inside.
+    async fn intercept(self, stream: Prefixed<TcpStream>, hello: &ClientHello, host: Host) {
+        let alpn = Alpn::mirror(&hello.alpn);
+        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn).await {
+            Ok(stream) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                return self.http(stream, Some(host), http2).await;
+            }
+            Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
+        };
+        self.refuse(&Asked::of(self.dst, "https", Some(host.name())), &refusal).await;
+    }
+
+    /// Serves the requests of a connection: over TLS when there is a `host`, plain otherwise.
+    async fn http<S>(self, stream: S, host: Option<Host>, http2: bool)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let scheme = if host.is_some() { Scheme::Https } else { Scheme::Http };
+        let leg = Leg { scheme, host, port: self.dst.port() };
+        let calls = Arc::new(Calls::new(self, leg, http2));
+        let services = Arc::clone(&calls.connection.services);
+        let limits = &services.settings.http;
+        let drain = services.drain.clone();
+        let ended = match http2 {
+            true => serve_http2(stream, limits, drain, Arc::clone(&calls)).await,
+            false => serve_http1(stream, limits, drain, Arc::clone(&calls)).await,
+        };
+        let refusal = match ended {
+            Ended::Done => return,
+            Ended::ClientGone(error) => {
+                tracing::debug!(error = %chain(&error), "the client's connection ended");
+                return;
+            }
+            Ended::HeaderTooLarge => Refusal::new(Kind::HeaderTooLarge, "the header is larger than the limit"),
+            Ended::HeaderTimeout => Refusal::new(Kind::RequestTimeout, "the header did not end in time"),
+            Ended::Malformed(error) => {
+                Refusal::new(Kind::BadRequest, format!("what came is not a request: {}", chain(&error)))
+            }
+        };
+        let asked = Asked::of(calls.connection.dst, scheme.as_str(), calls.leg.host.as_ref().map(Host::name));
+        calls.connection.refuse(&asked, &refusal).await;
+    }
+}
+
+/// An address as the host of an authority.
+fn bracketed(dst: OriginalDst) -> String {
+    match dst.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

@@ -1,0 +1,75 @@
+//! Connections that go through as they are, or are refused as a whole.
+
+use std::sync::Arc;
+
+use proxy_policy::{Host, Scheme};
+use tokio::net::TcpStream;
+
+use super::Connection;
+use crate::authorize::{Asked, Refusal, authorize_passage, entry};
+use crate::base::addr::UpstreamAddr;
+use crate::forward::error::chain;
+use crate::forward::tunnel;
+use crate::http::{Account, Transfer};
+use crate::sniff::Prefixed;
+use crate::trust::{self, Alert};
+
+impl Connection {
+    /// Passes the connection to where the workload wanted it, or refuses it. `scheme` is `tls` or `tcp`.
+    pub(super) async fn pass(self, stream: Prefixed<TcpStream>, scheme: &str, host: Option<&Host>) {
+        let Self { services, caller, dst } = &self;
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        let asked = Asked::of(*dst, scheme, host.map(Host::name));
+        let unidentified = services.settings.unidentified;
+        let passage = authorize_passage(&subject, Scheme::Https, host, dst.port(), unidentified);
+        let receipt = match passage {
+            Err(refusal) => {
+                self.refuse(&asked, &refusal).await;
+                return turn_away(stream, scheme, Alert::AccessDenied).await;
+            }
+            Ok(passage) => services.recorder.begin(entry::passing(&subject, &asked, &passage)),
+        };
+        let receipt = match receipt {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "a connection was refused because it cannot be recorded");
+                services.counters.tally(&subject).count_denied();
+                return turn_away(stream, scheme, Alert::InternalError).await;
+            }
+        };
+        services.counters.tally(&subject).count_allowed();
+        let transfer = Arc::new(Transfer::default());
+        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let upstream = UpstreamAddr(dst.0);
+        account.dialled(upstream.0);
+        match services.forward.dial(upstream).await {
+            Ok(tcp) => {
+                let idle = services.forward.limits().tunnel_idle_time;
+                match tunnel(stream, tcp, &transfer, idle).await.failure() {
+                    None => account.close(),
+                    Some((blame, error)) => account.fail(blame, error),
+                }
+            }
+            Err(error) => {
+                account.fail(error.refusal("the destination").kind.blame(), chain(&error));
+            }
+        }
+    }
+
+    /// Records a refusal of the whole connection.
+    pub(super) async fn refuse(&self, asked: &Asked<'_>, refusal: &Refusal) {
+        let services = &self.services;
+        let subject = self.caller.current(&services.policy, &*services.identifier).await;
+        services.counters.tally(&subject).count_denied();
+        if let Err(error) = services.recorder.refused(entry::refused(&subject, asked, refusal)) {
+            tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
+        }
+    }
+}
+
+/// Ends the client's side: TLS with an alert, anything else by closing it.
+async fn turn_away(mut stream: Prefixed<TcpStream>, scheme: &str, alert: Alert) {
+    if scheme == "tls" {
+        trust::refuse(&mut stream, alert).await;
+    }
+}

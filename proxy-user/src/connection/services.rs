@@ -1,0 +1,150 @@
+//! What every connection shares.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::authorize::{Identifier, PolicyStore, Subject, Unidentified};
+use crate::credentials::Credentials;
+use crate::forward::Forwarder;
+use crate::http::HttpLimits;
+use crate::record::Recorder;
+use crate::trust::BotTls;
+
+/// The parts of the daemon that a connection passes through.
+pub struct Services {
+    /// The live policy.
+    pub policy: Arc<PolicyStore>,
+    /// Finds identities.
+    pub identifier: Arc<dyn Identifier>,
+    /// The journal.
+    pub recorder: Arc<Recorder>,
+    /// Secrets, composed into headers.
+    pub credentials: Arc<Credentials>,
+    /// Our side of a client's TLS.
+    pub bot_tls: BotTls,
+    /// The way to upstreams.
+    pub forward: Forwarder,
+    /// Settings of the host.
+    pub settings: Settings,
+    /// What `status` shows.
+    pub counters: Counters,
+    /// Turns true when the daemon is about to end.
+    pub drain: watch::Receiver<bool>,
+}
+
+/// Settings of the host for connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What happens to workloads that no policy knows, at hosts that no API names.
+    pub unidentified: Unidentified,
+    /// How long a client may take to say what it speaks.
+    pub sniff_time: Duration,
+    /// What a client's HTTP may take.
+    pub http: HttpLimits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            unidentified: Unidentified::Deny,
+            sniff_time: Duration::from_secs(10),
+            http: HttpLimits::default(),
+        }
+    }
+}
+
+/// How much went through since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    unknown: Arc<Tally>,
+    identities: Mutex<HashMap<String, Arc<Tally>>>,
+}
+
+/// Decisions for one identity.
+#[derive(Debug, Default)]
+pub struct Tally {
+    allowed: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Tally {
+    /// Requests and connections that went on.
+    #[must_use]
+    pub fn allowed(&self) -> u64 {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Requests and connections that were refused.
+    #[must_use]
+    pub fn denied(&self) -> u64 {
+        self.denied.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_allowed(&self) {
+        self.allowed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections since the start.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Decisions for workloads without one identity.
+    #[must_use]
+    pub fn unknown(&self) -> &Tally {
+        &self.unknown
+    }
+
+    /// Decisions by name of identity, for those that asked for anything.
+    #[must_use]
+    pub fn identities(&self) -> Vec<(String, Arc<Tally>)> {
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = identities.iter().map(|(name, tally)| (name.clone(), Arc::clone(tally))).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    pub(super) fn tally(&self, subject: &Subject) -> Arc<Tally> {
+        let Some(identity) = subject.identity() else { return Arc::clone(&self.unknown) };
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        match identities.get(&identity.name) {
+            Some(tally) => Arc::clone(tally),
+            None => Arc::clone(identities.entry(identity.name.clone()).or_default()),
+        }
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(super) fn connection(&self) -> OpenConnection<'_> {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(&self.open)
+    }
+}
+
+/// One open connection.
+pub(super) struct OpenConnection<'a>(&'a AtomicU64);
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,71 @@
+//! Opening connections: the only place that connects to anything outside of this host's own sockets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::error::ForwardError;
+use crate::base::addr::UpstreamAddr;
+
+/// Opens TCP connections, but none to this proxy.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    own: Vec<SocketAddr>,
+    limit: Duration,
+}
+
+impl Dialer {
+    /// `own` are the addresses that this proxy listens on: a call to them would come back for ever.
+    #[must_use]
+    pub fn new(own: Vec<SocketAddr>, limit: Duration) -> Self {
+        Self { own, limit }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Refused, unreachable, not in time, or a loop.
+    pub async fn dial(&self, upstream: UpstreamAddr) -> Result<TcpStream, ForwardError> {
+        let addr = SocketAddr::new(upstream.0.ip().to_canonical(), upstream.0.port());
+        if self.is_own(addr) {
+            return Err(ForwardError::Loop { addr });
+        }
+        let stream = match timeout(self.limit, TcpStream::connect(addr)).await {
+            Ok(stream) => stream.map_err(|source| ForwardError::Connect { addr, source })?,
+            Err(_) => return Err(ForwardError::ConnectTimeout { addr, limit: self.limit }),
+        };
+        // Only latency depends on it.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    fn is_own(&self, addr: SocketAddr) -> bool {
+        self.own.iter().any(|own| {
+            let ip = own.ip().to_canonical();
+            own.port() == addr.port() && (ip == addr.ip() || (ip.is_unspecified() && addr.ip().is_loopback()))
+        })
+    }
+}
+
+/// Where a host is; `chosen` when it is among the answers.
+pub(super) async fn resolve(host: &str, chosen: SocketAddr, limit: Duration) -> Result<UpstreamAddr, ForwardError> {
+    let chosen = SocketAddr::new(chosen.ip().to_canonical(), chosen.port());
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(UpstreamAddr(SocketAddr::new(ip, chosen.port())));
+    }
+    let failed = |source| ForwardError::Resolve { host: host.to_owned(), source };
+    let answers = match timeout(limit, tokio::net::lookup_host((host, chosen.port()))).await {
+        Ok(answers) => answers.map_err(failed)?,
+        Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+    };
+    let mut first = None;
+    for answer in answers {
+        if answer.ip().to_canonical() == chosen.ip() {
+            return Ok(UpstreamAddr(chosen));
+        }
+        first.get_or_insert(answer);
+    }
+    first.map(UpstreamAddr).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+}

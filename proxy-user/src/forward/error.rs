@@ -1,0 +1,144 @@
+//! What can go wrong on the way to the upstream.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::authorize::{Kind, Refusal};
+use crate::trust::{ConnectError, UpstreamFault};
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The address is one that this proxy listens on.
+    #[error("{addr} is this proxy itself")]
+    Loop {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The name does not resolve.
+    #[error("the host {host} cannot be resolved")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No TCP connection.
+    #[error("no connection to {addr}")]
+    Connect {
+        /// The address.
+        addr: SocketAddr,
+        /// What the socket said.
+        source: io::Error,
+    },
+    /// No TCP connection in time.
+    #[error("no connection to {addr} within {} s", limit.as_secs_f32())]
+    ConnectTimeout {
+        /// The address.
+        addr: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The server did not prove to be the host, or does not speak TLS as we demand.
+    #[error("nothing was sent to {addr}: {source}")]
+    Tls {
+        /// The address.
+        addr: SocketAddr,
+        /// What the handshake said.
+        source: ConnectError,
+    },
+    /// The connection broke before the head of the response, or what came is not HTTP.
+    #[error("the server at {addr} broke off before its response")]
+    Broken {
+        /// The address.
+        addr: SocketAddr,
+        /// What the connection said.
+        source: hyper::Error,
+    },
+    /// The client broke off in its request.
+    #[error("the client broke off in its request")]
+    Client {
+        /// What the connection said.
+        source: hyper::Error,
+    },
+    /// The head of the response did not come in time.
+    #[error("no response from {addr} within {} s after the request", limit.as_secs_f32())]
+    ResponseTimeout {
+        /// The address.
+        addr: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The request's body went on for so long, and neither side moved.
+    #[error("the request to {addr} made no progress for {} s", limit.as_secs_f32())]
+    RequestStalled {
+        /// The address.
+        addr: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The request cannot be spelled for the upstream.
+    #[error("the request cannot be spelled for the upstream")]
+    Spell {
+        /// Why.
+        source: http::Error,
+    },
+    /// The call is over in the journal already, so nothing may be sent for it.
+    #[error("the call has no receipt")]
+    Unrecorded,
+    /// The server changed the protocol although nobody asked for it.
+    #[error("the server at {addr} switched protocols unasked")]
+    Unasked {
+        /// The address.
+        addr: SocketAddr,
+    },
+}
+
+impl ForwardError {
+    /// What the client gets: the error without addresses and causes, which are for the journal.
+    #[must_use]
+    pub fn refusal(&self, host: &str) -> Refusal {
+        let (kind, detail) = match self {
+            Self::Loop { .. } => (Kind::Internal, format!("{host} leads back to the proxy of this host")),
+            Self::Unrecorded => (Kind::Internal, "the call was over before it was sent".to_owned()),
+            Self::Resolve { .. } => (Kind::UpstreamUnreachable, format!("the name {host} cannot be resolved")),
+            Self::Connect { .. } => (Kind::UpstreamUnreachable, format!("{host} does not accept the connection")),
+            Self::ConnectTimeout { .. } => (Kind::UpstreamTimeout, format!("{host} cannot be reached in time")),
+            Self::Tls { source, .. } => {
+                let kind = match source.fault {
+                    UpstreamFault::Timeout => Kind::UpstreamTimeout,
+                    UpstreamFault::Closed | UpstreamFault::Handshake => Kind::UpstreamFailed,
+                    _ => Kind::UpstreamUntrusted,
+                };
+                (kind, format!("{host}: {}; nothing was sent to it", source.fault.for_bot()))
+            }
+            Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
+            Self::Unasked { .. } => (Kind::UpstreamFailed, format!("{host} switched protocols unasked")),
+            Self::Client { .. } => (Kind::ClientGone, "the request's body broke off".to_owned()),
+            Self::ResponseTimeout { .. } => (Kind::UpstreamTimeout, format!("{host} did not respond in time")),
+            Self::RequestStalled { .. } => {
+                (Kind::RequestTimeout, "the request's body made no progress".to_owned())
+            }
+            Self::Spell { .. } => (Kind::BadRequest, "the request cannot be forwarded as it is".to_owned()),
+        };
+        Refusal::new(kind, detail).with_internal(chain(self))
+    }
+}
+
+/// An error with all its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

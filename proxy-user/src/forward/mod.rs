@@ -1,0 +1,146 @@
+//! To the upstream: dialled, verified, pooled, sent; or the bytes passed through as they are.
+//!
+//! [`dial`] opens connections, [`transport`] makes them what they are for (verified TLS, or plain), [`pool`] keeps
+//! them, [`send`] sends one request over one of them and notices when it must go over another, [`answer`] brings
+//! connections back at the end of the response, [`tunnel`] moves bytes both ways.
+//!
+//! Invariant: nothing leaves without a [`Permit`] or [`Passage`](crate::authorize::Passage) and a [`Receipt`].
+//! Invariant: an [`Attachment`] goes only with [`Forwarder::send_verified`], whose connections proved the host's name.
+
+pub mod answer;
+pub mod dial;
+pub mod error;
+pub mod pool;
+pub mod send;
+pub mod transport;
+pub mod tunnel;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+
+pub use answer::UpstreamBody;
+pub use dial::Dialer;
+pub use error::ForwardError;
+pub use pool::Route;
+pub use send::Outbound;
+pub use transport::Mode;
+pub use tunnel::{TunnelEnd, tunnel};
+
+use crate::authorize::Permit;
+use crate::base::addr::UpstreamAddr;
+use crate::credentials::{Attachment, strip_and_attach};
+use crate::record::Receipt;
+use crate::trust::UpstreamTls;
+use pool::Pool;
+use transport::{Plain, VerifiedTls};
+
+/// What the way to the upstream may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardLimits {
+    /// For a name to be resolved, which is done for plain HTTP only.
+    pub resolve_time: Duration,
+    /// From the last byte of the request to the head of the response.
+    pub response_time: Duration,
+    /// How long an unused connection is kept.
+    pub idle_time: Duration,
+    /// Unused HTTP/1 connections that are kept for one host and address.
+    pub idle_per_route: usize,
+    /// How long a tunnel may be without a byte in either direction.
+    pub tunnel_idle_time: Duration,
+}
+
+impl Default for ForwardLimits {
+    fn default() -> Self {
+        Self {
+            resolve_time: Duration::from_secs(10),
+            response_time: Duration::from_secs(300),
+            idle_time: Duration::from_secs(55),
+            idle_per_route: 64,
+            tunnel_idle_time: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Sends requests to upstreams and keeps the connections to them.
+#[derive(Debug)]
+pub struct Forwarder {
+    dialer: Dialer,
+    limits: ForwardLimits,
+    verified: Arc<Pool<VerifiedTls>>,
+    plain: Arc<Pool<Plain>>,
+}
+
+impl Forwarder {
+    /// Must be made inside of the runtime: a task drops connections that were idle for too long.
+    #[must_use]
+    pub fn new(dialer: Dialer, tls: UpstreamTls, limits: ForwardLimits) -> Self {
+        let verified = Pool::new(VerifiedTls::new(tls), &limits);
+        let plain = Pool::new(Plain, &limits);
+        verified.evict_in_background();
+        plain.evict_in_background();
+        Self { dialer, limits, verified, plain }
+    }
+
+    /// What the way to the upstream may take.
+    #[must_use]
+    pub fn limits(&self) -> &ForwardLimits {
+        &self.limits
+    }
+
+    /// Opens a connection for a tunnel.
+    ///
+    /// # Errors
+    /// The upstream cannot be reached, or is this proxy itself.
+    pub async fn dial(&self, upstream: UpstreamAddr) -> Result<tokio::net::TcpStream, ForwardError> {
+        self.dialer.dial(upstream).await
+    }
+
+    /// Sends a request over TLS to a server that proved to be the route's host, with the credential if there is one.
+    /// What the client brought in its place is taken out first.
+    ///
+    /// # Errors
+    /// The upstream cannot be reached, does not prove its name, breaks off or takes too long.
+    pub async fn send_verified(
+        &self,
+        permit: &Permit,
+        _receipt: &Receipt,
+        route: &Route,
+        mut outbound: Outbound,
+        attachment: Option<&Attachment>,
+    ) -> Result<Response<UpstreamBody>, ForwardError> {
+        if let Some(strip) = permit.strip() {
+            strip_and_attach(&mut outbound.headers, attachment, strip);
+        }
+        send::send(&self.verified, &self.dialer, &self.limits, route, outbound).await
+    }
+
+    /// Sends a request over plain HTTP. No credential can come here, and those of the client are taken out when the
+    /// host is an API's.
+    ///
+    /// # Errors
+    /// The upstream cannot be reached, breaks off or takes too long.
+    pub async fn send_plain(
+        &self,
+        permit: &Permit,
+        _receipt: &Receipt,
+        route: &Route,
+        mut outbound: Outbound,
+    ) -> Result<Response<UpstreamBody>, ForwardError> {
+        if let Some(strip) = permit.strip() {
+            strip_and_attach(&mut outbound.headers, None, strip);
+        }
+        send::send(&self.plain, &self.dialer, &self.limits, route, outbound).await
+    }
+
+    /// The address to which a plain request to `host` goes: the one that the workload chose if the name resolves to
+    /// it, else the first that it resolves to. Without TLS nothing else ties the address to the host.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    pub async fn resolve(&self, host: &str, chosen: SocketAddr) -> Result<UpstreamAddr, ForwardError> {
+        dial::resolve(host, chosen, self.limits.resolve_time).await
+    }
+}

@@ -1,0 +1,247 @@
+//! Connections that wait for their next request.
+//!
+//! Each [`Pool`] has one kind of transport, and a [`Route`] names host and address: a connection that was verified for
+//! one host is never used for another, and a plain one never where a verified one is wanted.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use super::ForwardLimits;
+use super::dial::Dialer;
+use super::error::{ForwardError, chain};
+use super::transport::{Mode, Speaks, Transport};
+use crate::base::addr::UpstreamAddr;
+use crate::http::RequestBody;
+use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
+
+/// Locks are held for some map operations only; this many keep them apart on a busy host.
+const SHARDS: usize = 16;
+/// Pings find an HTTP/2 connection whose server went away without a word, while requests wait on it.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where a request goes: what its connection must have been made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The host that the upstream must prove to be.
+    pub host: Arc<str>,
+    /// The address.
+    pub addr: UpstreamAddr,
+    /// Which versions of HTTP will do.
+    pub mode: Mode,
+}
+
+/// The handle of one connection.
+#[derive(Debug)]
+pub(super) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// Shared by all requests of its route.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Idle HTTP/1 connections and shared HTTP/2 connections, by route.
+#[derive(Debug)]
+pub(super) struct Connections {
+    shards: [Mutex<HashMap<Route, Slot>>; SHARDS],
+    hasher: RandomState,
+    idle_time: Duration,
+    idle_per_route: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// The one that was used last is at the end, and is used first.
+    idle: Vec<(http1::SendRequest<RequestBody>, Instant)>,
+    shared: Option<(http2::SendRequest<RequestBody>, Instant)>,
+    /// What the upstream spoke the last time.
+    speaks: Option<Speaks>,
+    /// Held while an HTTP/2 connection is opened, which all others then share.
+    opening: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Connections {
+    fn new(limits: &ForwardLimits) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            idle_time: limits.idle_time,
+            idle_per_route: limits.idle_per_route,
+        }
+    }
+
+    fn shard(&self, route: &Route) -> MutexGuard<'_, HashMap<Route, Slot>> {
+        let index = usize::try_from(self.hasher.hash_one(route) % 16).unwrap_or(0);
+        let [first, ..] = &self.shards;
+        self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that was there already, as far as is known still open.
+    pub(super) fn take(&self, route: &Route) -> Option<Sender> {
+        let mut shard = self.shard(route);
+        let slot = shard.get_mut(route)?;
+        if let Some((shared, used)) = &mut slot.shared {
+            if !shared.is_closed() {
+                *used = Instant::now();
+                return Some(Sender::Http2(shared.clone()));
+            }
+            slot.shared = None;
+        }
+        while let Some((sender, _)) = slot.idle.pop() {
+            if !sender.is_closed() {
+                return Some(Sender::Http1(sender));
+            }
+        }
+        None
+    }
+
+    /// Brings an HTTP/1 connection back after the end of its response.
+    pub(super) fn give_back(&self, route: &Route, sender: http1::SendRequest<RequestBody>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut shard = self.shard(route);
+        let Some(slot) = shard.get_mut(route) else { return };
+        if slot.idle.len() < self.idle_per_route {
+            slot.idle.push((sender, Instant::now()));
+        }
+    }
+
+    fn opened(&self, route: &Route, sender: &Sender) {
+        let mut shard = self.shard(route);
+        let slot = shard.entry(route.clone()).or_default();
+        match sender {
+            Sender::Http1(_) => slot.speaks = Some(Speaks::Http1),
+            Sender::Http2(sender) => {
+                slot.speaks = Some(Speaks::Http2);
+                slot.shared.get_or_insert_with(|| (sender.clone(), Instant::now()));
+            }
+        }
+    }
+
+    /// What to hold while a connection is opened, where one will do for all.
+    fn opening(&self, route: &Route) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let shard = self.shard(route);
+        let slot = shard.get(route)?;
+        (slot.speaks == Some(Speaks::Http2)).then(|| Arc::clone(&slot.opening))
+    }
+
+    /// Lets go of what was not used for too long. Requests that are under way go on.
+    fn evict(&self, now: Instant) {
+        let fresh = |used: &Instant| now.saturating_duration_since(*used) < self.idle_time;
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
+                slot.idle.retain(|(sender, used)| fresh(used) && !sender.is_closed());
+                slot.shared.take_if(|(sender, used)| !fresh(used) || sender.is_closed());
+                !slot.idle.is_empty() || slot.shared.is_some() || Arc::strong_count(&slot.opening) > 1
+            });
+        }
+    }
+}
+
+/// Connections of one kind of transport.
+#[derive(Debug)]
+pub(super) struct Pool<T> {
+    transport: T,
+    connections: Arc<Connections>,
+}
+
+impl<T: Transport> Pool<T> {
+    pub(super) fn new(transport: T, limits: &ForwardLimits) -> Arc<Self> {
+        Arc::new(Self { transport, connections: Arc::new(Connections::new(limits)) })
+    }
+
+    pub(super) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Drops connections that nobody used for the idle time, as long as the pool exists.
+    pub(super) fn evict_in_background(&self) {
+        let connections = Arc::downgrade(&self.connections);
+        let period = (self.connections.idle_time / 4).max(Duration::from_millis(100));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                let Some(connections) = connections.upgrade() else { return };
+                connections.evict(Instant::now());
+            }
+        });
+    }
+
+    /// A new connection, or one that somebody else opened for all meanwhile.
+    pub(super) async fn open(
+        &self,
+        route: &Route,
+        dialer: &Dialer,
+    ) -> Result<Sender, ForwardError> {
+        let gate = self.connections.opening(route);
+        let _alone = match &gate {
+            Some(gate) => {
+                let alone = gate.lock().await;
+                if let Some(Sender::Http2(sender)) = self.connections.take(route) {
+                    return Ok(Sender::Http2(sender));
+                }
+                Some(alone)
+            }
+            None => None,
+        };
+        let tcp = dialer.dial(route.addr).await?;
+        let (stream, speaks) = self.transport.establish(tcp, &route.host, route.addr, route.mode).await?;
+        let sender = handshake(stream, speaks, route.addr).await?;
+        self.connections.opened(route, &sender);
+        Ok(sender)
+    }
+}
+
+/// Begins HTTP on a stream. The connection is driven by a task of its own and ends with its last handle.
+async fn handshake<S>(stream: S, speaks: Speaks, addr: UpstreamAddr) -> Result<Sender, ForwardError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let broken = |source| ForwardError::Broken { addr: addr.0, source };
+    let io = TokioIo::new(stream);
+    match speaks {
+        Speaks::Http1 => {
+            let (sender, connection) = http1::Builder::new()
+                .preserve_header_case(true)
+                .max_headers(MAX_RESPONSE_HEADERS)
+                .handshake(io)
+                .await
+                .map_err(broken)?;
+            tokio::spawn(async move { note(addr, connection.with_upgrades().await) });
+            Ok(Sender::Http1(sender))
+        }
+        Speaks::Http2 => {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .max_header_list_size(MAX_RESPONSE_HEADER_BYTES)
+                .handshake(io)
+                .await
+                .map_err(broken)?;
+            tokio::spawn(async move { note(addr, connection.await) });
+            Ok(Sender::Http2(sender))
+        }
+    }
+}
+
+/// Header fields of a response.
+const MAX_RESPONSE_HEADERS: usize = 512;
+/// Bytes of the header of a response over HTTP/2.
+const MAX_RESPONSE_HEADER_BYTES: u32 = 256 * 1024;
+
+/// The calls that were on it say it themselves; this is for whoever looks for the connection.
+fn note(addr: UpstreamAddr, ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(upstream = %addr.0, error = %chain(&error), "connection to an upstream ended");
+    }
+}

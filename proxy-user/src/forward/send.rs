@@ -1,0 +1,204 @@
+//! One request over one connection, spelled for its version of HTTP; over another one if the first was stale.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::ForwardLimits;
+use super::answer::{Borrowed, UpstreamBody};
+use super::dial::Dialer;
+use super::error::ForwardError;
+use super::pool::{Pool, Route, Sender};
+use super::transport::Transport;
+use crate::http::{RequestBody, Transfer};
+
+/// A request that is ready but for the credential and the spelling.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The method.
+    pub method: Method,
+    /// The path in normal form, and the query.
+    pub target: PathAndQuery,
+    /// The host that was decided on, with its port unless it is the scheme's.
+    pub authority: Authority,
+    /// The headers without those of the client's hop.
+    pub headers: HeaderMap,
+    /// Of the client's request; hyper keeps the case of header names there.
+    pub extensions: Extensions,
+    /// The body.
+    pub body: RequestBody,
+    /// The counters of the body.
+    pub transfer: Arc<Transfer>,
+    /// Whether the request asks to switch protocols.
+    pub upgrade: bool,
+}
+
+impl Outbound {
+    /// Takes out what a request is made of; [`Outbound`] keeps what is the same for all versions.
+    fn spell(self, sender: &Sender, scheme: &str) -> Result<(Request<RequestBody>, Template), ForwardError> {
+        let Self { method, target, authority, headers, extensions, body, transfer, upgrade } = self;
+        let template = Template { target, authority, transfer, upgrade };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.headers_mut() = headers;
+        *request.extensions_mut() = extensions;
+        template.apply(&mut request, sender, scheme)?;
+        Ok((request, template))
+    }
+}
+
+/// What is needed to spell a request again.
+struct Template {
+    target: PathAndQuery,
+    authority: Authority,
+    transfer: Arc<Transfer>,
+    upgrade: bool,
+}
+
+impl Template {
+    fn apply(
+        &self,
+        request: &mut Request<RequestBody>,
+        sender: &Sender,
+        scheme: &str,
+    ) -> Result<(), ForwardError> {
+        let spell = |source: http::Error| ForwardError::Spell { source };
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = Some(self.target.clone());
+        match sender {
+            Sender::Http1(_) => {
+                *request.version_mut() = Version::HTTP_11;
+                let host = HeaderValue::from_str(self.authority.as_str()).map_err(|e| spell(e.into()))?;
+                request.headers_mut().insert(HOST, host);
+            }
+            Sender::Http2(_) => {
+                *request.version_mut() = Version::HTTP_2;
+                request.headers_mut().remove(HOST);
+                parts.authority = Some(self.authority.clone());
+                parts.scheme = Some(Scheme::try_from(scheme).map_err(|e| spell(e.into()))?);
+            }
+        }
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|e| spell(e.into()))?;
+        Ok(())
+    }
+}
+
+/// Sends a request and waits for the head of the response.
+pub(super) async fn send<T: Transport>(
+    pool: &Pool<T>,
+    dialer: &Dialer,
+    limits: &ForwardLimits,
+    route: &Route,
+    outbound: Outbound,
+) -> Result<Response<UpstreamBody>, ForwardError> {
+    let (sender, reused) = match pool.connections().take(route) {
+        Some(sender) => (sender, true),
+        None => (pool.open(route, dialer).await?, false),
+    };
+    let (request, template) = outbound.spell(&sender, T::SCHEME)?;
+    let mut request = match exchange(pool, limits, route, &template, sender, request).await {
+        Ok(response) => return Ok(response),
+        Err(Failed::Unsent(request, _)) if reused && !template.transfer.is_taken() => request,
+        Err(Failed::Unsent(_, error) | Failed::Sent(error)) => return Err(error),
+    };
+    // The connection had gone stale while it waited, and nothing of the request was sent.
+    let sender = pool.open(route, dialer).await?;
+    template.apply(&mut request, &sender, T::SCHEME)?;
+    exchange(pool, limits, route, &template, sender, *request).await.map_err(|failed| match failed {
+        Failed::Unsent(_, error) | Failed::Sent(error) => error,
+    })
+}
+
+enum Failed {
+    /// The request came back as it was.
+    Unsent(Box<Request<RequestBody>>, ForwardError),
+    /// The upstream may have seen it.
+    Sent(ForwardError),
+}
+
+async fn exchange<T: Transport>(
+    pool: &Pool<T>,
+    limits: &ForwardLimits,
+    route: &Route,
+    template: &Template,
+    sender: Sender,
+    request: Request<RequestBody>,
+) -> Result<Response<UpstreamBody>, Failed> {
+    let transfer = &template.transfer;
+    let failed = |source: hyper::Error| {
+        if transfer.is_broken() {
+            return ForwardError::Client { source };
+        }
+        ForwardError::Broken { addr: route.addr.0, source }
+    };
+    let (response, connection) = match sender {
+        Sender::Http1(mut sender) => {
+            if let Err(error) = sender.ready().await {
+                return Err(Failed::Unsent(Box::new(request), failed(error)));
+            }
+            let response = head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
+            (response, Some(sender))
+        }
+        Sender::Http2(mut sender) => {
+            if let Err(error) = sender.ready().await {
+                return Err(Failed::Unsent(Box::new(request), failed(error)));
+            }
+            let response = head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
+            (response, None)
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match template.upgrade {
+            true => Ok(response.map(|body| UpstreamBody::new(body, None))),
+            false => Err(Failed::Sent(ForwardError::Unasked { addr: route.addr.0 })),
+        };
+    }
+    let borrowed = connection.map(|sender| Borrowed {
+        connections: Arc::clone(pool.connections()),
+        route: route.clone(),
+        sender,
+        transfer: Arc::clone(transfer),
+    });
+    Ok(response.map(|body| UpstreamBody::new(body, borrowed)))
+}
+
+type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>;
+
+/// Waits for the head of the response, as long as the request's body goes on or the time is not over.
+async fn head(
+    sending: impl Future<Output = Sent>,
+    limit: Duration,
+    route: &Route,
+    transfer: &Transfer,
+) -> Result<Response<Incoming>, Failed> {
+    let mut sending = std::pin::pin!(sending);
+    let progress = || (transfer.sent(), transfer.is_whole());
+    let mut before = progress();
+    let sent = loop {
+        match timeout(limit, sending.as_mut()).await {
+            Ok(sent) => break sent,
+            Err(_) if progress() != before => before = progress(),
+            Err(_) if !transfer.is_whole() => {
+                return Err(Failed::Sent(ForwardError::RequestStalled { addr: route.addr.0, limit }));
+            }
+            Err(_) => return Err(Failed::Sent(ForwardError::ResponseTimeout { addr: route.addr.0, limit })),
+        }
+    };
+    sent.map_err(|mut error| {
+        let request = error.take_message();
+        let source = error.into_error();
+        let error = match transfer.is_broken() {
+            true => ForwardError::Client { source },
+            false => ForwardError::Broken { addr: route.addr.0, source },
+        };
+        match request {
+            Some(request) => Failed::Unsent(Box::new(request), error),
+            None => Failed::Sent(error),
+        }
+    })
+}

@@ -1,0 +1,320 @@
+//! Bodies on their way through: counted frame by frame, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use proxy_journal::Blame;
+
+use super::account::Account;
+use crate::authorize::Permit;
+use crate::credentials::strip_and_attach;
+
+/// Counters of one call, shared by the two directions.
+#[derive(Debug, Default)]
+pub struct Transfer {
+    sent: AtomicU64,
+    received: AtomicU64,
+    taken: AtomicBool,
+    whole: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Transfer {
+    /// Bytes that went to the upstream.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came from the upstream.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything of the request's body was taken, so that it cannot be sent a second time.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Whether the request's body was read to its end.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// Whether the client broke off in the request's body.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Adds to the bytes that went to the upstream.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds to the bytes that came from the upstream.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+fn length(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
+}
+
+/// The body of a request on its way to the upstream. Its trailers cannot bring a credential.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Incoming,
+    transfer: Arc<Transfer>,
+    /// Whose credential headers do not pass in trailers.
+    strip: Option<Arc<[http::HeaderName]>>,
+}
+
+impl RequestBody {
+    /// Wraps what the server gave.
+    #[must_use]
+    pub fn new(inner: Incoming, transfer: Arc<Transfer>, permit: &Permit) -> Self {
+        let strip = permit.strip().cloned();
+        transfer.whole.store(inner.is_end_stream(), Ordering::Release);
+        Self { inner, transfer, strip }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        this.transfer.taken.store(true, Ordering::Release);
+        Poll::Ready(match frame {
+            None => {
+                this.transfer.whole.store(true, Ordering::Release);
+                None
+            }
+            Some(Err(error)) => {
+                this.transfer.broken.store(true, Ordering::Release);
+                Some(Err(error))
+            }
+            Some(Ok(mut frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.transfer.add_sent(length(data));
+                }
+                if let (Some(trailers), Some(strip)) = (frame.trailers_mut(), &this.strip) {
+                    strip_and_attach(trailers, None, strip);
+                }
+                if this.inner.is_end_stream() {
+                    this.transfer.whole.store(true, Ordering::Release);
+                }
+                Some(Ok(frame))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of a response on its way to the client: ours, or the upstream's with the account of its call.
+#[derive(Debug)]
+pub enum ReplyBody<B: Body<Data = Bytes> + Unpin>
+where
+    B::Error: std::fmt::Display,
+{
+    /// A text of ours, given out once.
+    Text(Option<Bytes>),
+    /// What the upstream sends.
+    Stream(Metered<B>),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> ReplyBody<B>
+where
+    B::Error: std::fmt::Display,
+{
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Text(None)
+    }
+
+    /// A text of ours.
+    #[must_use]
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
+    }
+
+    /// What the upstream sends; closes the account at its end.
+    #[must_use]
+    pub fn stream(inner: B, account: Account) -> Self {
+        Self::Stream(Metered { inner, account })
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ReplyBody<B>
+where
+    B::Error: std::fmt::Display,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match &mut *self {
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Stream(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Stream(stream) => stream.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, length)),
+            Self::Stream(stream) => stream.inner.size_hint(),
+        }
+    }
+}
+
+/// The upstream's body, counted, with the account of its call.
+#[derive(Debug)]
+pub struct Metered<B: Body<Data = Bytes> + Unpin> {
+    inner: B,
+    account: Account,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Metered<B>
+where
+    B::Error: std::fmt::Display,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            None => self.account.close(),
+            Some(Err(error)) => {
+                self.account.fail(Blame::Upstream, format!("the upstream broke off in the response: {error}"));
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.account.transfer().add_received(length(data));
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Drop for Metered<B> {
+    fn drop(&mut self) {
+        // A body whose length was known is dropped after its last byte, without a look for the end.
+        if self.inner.is_end_stream() {
+            self.account.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::http::book::Book;
+
+    /// A body that gives these frames; one that ends with an error breaks there.
+    struct Script(VecDeque<Result<&'static str, &'static str>>, bool);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            let next = self.0.pop_front();
+            Poll::Ready(next.map(|next| next.map(|text| Frame::data(text.into())).map_err(io::Error::other)))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.1 && self.0.is_empty()
+        }
+    }
+
+    fn reply(book: &Book, frames: &[Result<&'static str, &'static str>], sized: bool) -> ReplyBody<Script> {
+        let mut account = Account::open(book.receipt(), Arc::default());
+        account.answered(http::StatusCode::OK);
+        ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_body_completes_its_call_once() {
+        let book = Book::new();
+        let whole = reply(&book, &[Ok("abc"), Ok("de")], false).collect().await.unwrap();
+        assert_eq!(whole.to_bytes(), "abcde");
+        let outcomes = book.outcomes().await;
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!((outcomes[0].status, outcomes[0].bytes_received), (Some(200), 5));
+        assert_eq!(outcomes[0].error, None);
+    }
+
+    #[tokio::test]
+    async fn a_body_of_known_length_that_is_dropped_after_its_last_byte_was_whole() {
+        let book = Book::new();
+        let mut body = reply(&book, &[Ok("abc")], true);
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let outcomes = book.outcomes().await;
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!(outcomes[0].error, None);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_dropped_early_blames_the_client() {
+        let book = Book::new();
+        let mut body = reply(&book, &[Ok("abc"), Ok("de")], true);
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let outcomes = book.outcomes().await;
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!(outcomes[0].blame, Some(Blame::Client));
+        assert_eq!(outcomes[0].bytes_received, 3);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_blames_the_upstream() {
+        let book = Book::new();
+        let result = reply(&book, &[Ok("abc"), Err("reset")], false).collect().await;
+        assert!(result.is_err(), "the client must see that it is not whole");
+        let outcomes = book.outcomes().await;
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!(outcomes[0].blame, Some(Blame::Upstream));
+        assert!(outcomes[0].error.as_deref().unwrap().contains("reset"));
+    }
+}

@@ -1,0 +1,193 @@
+//! The server's side of HTTP/1 and HTTP/2 towards the workload.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+
+/// What a client may take of us before its requests are decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a request's header, start line included; more is answered with 431.
+    pub header_bytes: u32,
+    /// Number of header fields; more is answered with 431.
+    pub header_fields: usize,
+    /// How long a request's header may take, which over HTTP/1 is also how long a connection may be idle.
+    pub header_time: Duration,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { header_bytes: 64 * 1024, header_fields: 256, header_time: Duration::from_secs(60), streams: 250 }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// As HTTP connections end.
+    Done,
+    /// The client went away, or its connection broke; its calls have said so themselves.
+    ClientGone(hyper::Error),
+    /// The header was larger than the limit. The client got 431.
+    HeaderTooLarge,
+    /// A header began and did not end in time. The client got 408.
+    HeaderTimeout,
+    /// What came is not a request. The client got 400, or an error of HTTP/2.
+    Malformed(hyper::Error),
+}
+
+/// Answers the requests of one connection.
+pub trait Handler: Send + Sync + 'static {
+    /// The bodies of its responses.
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static;
+
+    /// Answers one request. There is always an answer; what cannot be answered to the end breaks off in its body.
+    fn call(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.
+pub async fn serve_http1<S, H>(
+    stream: S,
+    limits: &HttpLimits,
+    drain: watch::Receiver<bool>,
+    handler: Arc<H>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Handler,
+{
+    let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    let service = service_fn(move |request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.call(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_header_size(header_bytes)
+        .max_headers(limits.header_fields)
+        .max_buf_size(header_bytes.saturating_mul(4).max(8192))
+        .preserve_header_case(true)
+        // The response is the upstream's: it brings its own date, or none.
+        .auto_date_header(false)
+        // A client that has sent all and shuts down its side still wants the answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = connection;
+    let mut draining = pin!(drained(drain));
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = draining.as_mut() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    match result {
+        Ok(()) => Ended::Done,
+        Err(error) if error.is_parse_too_large() => Ended::HeaderTooLarge,
+        Err(error) if error.is_parse() => Ended::Malformed(error),
+        Err(error) if error.is_timeout() => match connection.into_parts() {
+            // Something came, but not all of a header.
+            Some(parts) if !parts.read_buf.is_empty() => {
+                answer_timeout(&mut parts.io.into_inner()).await;
+                Ended::HeaderTimeout
+            }
+            // Kept alive for long enough.
+            _ => Ended::Done,
+        },
+        Err(error) => Ended::ClientGone(error),
+    }
+}
+
+/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end.
+pub async fn serve_http2<S, H>(
+    stream: S,
+    limits: &HttpLimits,
+    drain: watch::Receiver<bool>,
+    handler: Arc<H>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Handler,
+{
+    let service = service_fn(move |request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.call(request).await) }
+    });
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(limits.header_bytes)
+            .max_concurrent_streams(limits.streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_SEND_BUFFER)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut draining = pin!(drained(drain));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = draining.as_mut() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    match result {
+        Ok(()) => Ended::Done,
+        Err(error) if is_protocol_error(&error) => Ended::Malformed(error),
+        Err(error) => Ended::ClientGone(error),
+    }
+}
+
+/// Bytes of one request's body that may be under way before the upstream took them.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// The same for all requests of a connection.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes that one stream may have waiting to be written.
+const MAX_SEND_BUFFER: usize = 256 * 1024;
+
+/// Ends when the drain begins; never, when whoever would begin it is gone.
+async fn drained(mut drain: watch::Receiver<bool>) {
+    if drain.wait_for(|draining| *draining).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the peer broke the rules of HTTP/2, as opposed to the connection being gone.
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<std::io::Error>() {
+            return false;
+        }
+        source = cause.source();
+    }
+    // Otherwise it is an error of h2 with a reason of its own.
+    std::error::Error::source(error).is_some()
+}
+
+/// Writes the answer to a header that did not come in time. Best effort: the connection is closed after it.
+async fn answer_timeout<S: AsyncWrite + Unpin>(stream: &mut S) {
+    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let write = async {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await
+    };
+    // Whoever does not send does perhaps not read, either.
+    let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+}

@@ -1,0 +1,180 @@
+//! Offsets into kernel structures, read from the running kernel's own BTF.
+//!
+//! A small reader of the format (Documentation/bpf/btf.rst): of all that BTF holds, only the byte offset of a named
+//! member of a named struct is wanted. aya-obj keeps these to itself, and the crates that do not are LGPL.
+use std::collections::HashMap;
+
+use proxy_common::Offsets;
+use thiserror::Error;
+
+/// Where the kernel shows its BTF.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the offsets could not be taken.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BtfError {
+    /// Shorter than it says, or not BTF at all.
+    #[error("the kernel's BTF is damaged at byte {at}")]
+    Damaged {
+        /// Where.
+        at: usize,
+    },
+    /// The kernel has no such struct member.
+    #[error("the kernel's BTF has no member {member} in struct {structure}")]
+    Missing {
+        /// The struct.
+        structure: &'static str,
+        /// The member, or the alternatives.
+        member: &'static str,
+    },
+}
+
+/// Reads what the programs need.
+///
+/// # Errors
+/// [`BtfError`].
+pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
+    let btf = Btf::parse(btf)?;
+    Ok(Offsets {
+        task_group_leader: btf.offset("task_struct", &["group_leader"])?,
+        // Renamed in 5.5; the meaning is the same: CLOCK_BOOTTIME at fork.
+        task_start_time: btf.offset("task_struct", &["start_boottime", "real_start_time"])?,
+        task_mm: btf.offset("task_struct", &["mm"])?,
+        task_nsproxy: btf.offset("task_struct", &["nsproxy"])?,
+        mm_exe_file: btf.offset("mm_struct", &["exe_file"])?,
+        file_inode: btf.offset("file", &["f_inode"])?,
+        inode_ino: btf.offset("inode", &["i_ino"])?,
+        inode_sb: btf.offset("inode", &["i_sb"])?,
+        sb_dev: btf.offset("super_block", &["s_dev"])?,
+        nsproxy_mnt_ns: btf.offset("nsproxy", &["mnt_ns"])?,
+        mnt_ns_inum: btf
+            .offset("mnt_namespace", &["ns"])?
+            .checked_add(btf.offset("ns_common", &["inum"])?)
+            .ok_or(BtfError::Damaged { at: 0 })?,
+    })
+}
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+
+/// Structs and unions by type id, and named structs by name.
+struct Btf<'a> {
+    strings: &'a [u8],
+    members: HashMap<u32, Vec<Member>>,
+    structs: HashMap<&'a [u8], u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    name: u32,
+    kind: u32,
+    bits: u32,
+}
+
+fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
+    data.get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_ne_bytes)
+        .ok_or(BtfError::Damaged { at })
+}
+
+fn name(strings: &[u8], at: u32) -> &[u8] {
+    let rest = strings.get(at as usize..).unwrap_or_default();
+    rest.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+impl<'a> Btf<'a> {
+    fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+        // struct btf_header: magic u16, version u8, flags u8, hdr_len, type_off, type_len, str_off, str_len.
+        if word(data, 0)? as u16 != MAGIC {
+            return Err(BtfError::Damaged { at: 0 });
+        }
+        let header = word(data, 4)? as usize;
+        let section = |offset: usize, length: usize| {
+            let start = header.checked_add(offset).ok_or(BtfError::Damaged { at: 4 })?;
+            let end = start.checked_add(length).ok_or(BtfError::Damaged { at: 4 })?;
+            data.get(start..end).ok_or(BtfError::Damaged { at: start })
+        };
+        let types = section(word(data, 8)? as usize, word(data, 12)? as usize)?;
+        let strings = section(word(data, 16)? as usize, word(data, 20)? as usize)?;
+
+        let mut members = HashMap::new();
+        let mut structs = HashMap::new();
+        let mut at = 0;
+        let mut id = 0_u32;
+        while at < types.len() {
+            id += 1;
+            let type_name = word(types, at)?;
+            let info = word(types, at + 4)?;
+            let (kind, count, flag) = ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+            at += 12;
+            if kind == KIND_STRUCT || kind == KIND_UNION {
+                let mut list = Vec::with_capacity(count);
+                for index in 0..count {
+                    let member = at + index * 12;
+                    let offset = word(types, member + 8)?;
+                    // With kind_flag the upper eight bits are the size of a bit field.
+                    let bits = if flag { offset & 0x00ff_ffff } else { offset };
+                    list.push(Member { name: word(types, member)?, kind: word(types, member + 4)?, bits });
+                }
+                members.insert(id, list);
+                if kind == KIND_STRUCT {
+                    structs.entry(name(strings, type_name)).or_insert(id);
+                }
+            }
+            at += match kind {
+                1 | 14 | 17 => 4,                      // INT, VAR, DECL_TAG
+                3 => 12,                               // ARRAY
+                KIND_STRUCT | KIND_UNION => count * 12, // members
+                6 => count * 8,                        // ENUM
+                13 => count * 8,                       // FUNC_PROTO
+                15 => count * 12,                      // DATASEC
+                19 => count * 12,                      // ENUM64
+                2 | 7..=12 | 16 | 18 => 0,             // PTR, FWD, TYPEDEF, modifiers, FUNC, FLOAT, TYPE_TAG
+                _ => return Err(BtfError::Damaged { at: at - 12 }),
+            };
+        }
+        Ok(Self { strings, members, structs })
+    }
+
+    /// Byte offset of the first of `names` that the struct has, also inside its anonymous structs and unions.
+    fn offset(&self, structure: &'static str, names: &[&'static str]) -> Result<u32, BtfError> {
+        let missing = BtfError::Missing { structure, member: names.first().copied().unwrap_or("") };
+        let Some(id) = self.structs.get(structure.as_bytes()) else { return Err(missing) };
+        names.iter().find_map(|wanted| self.find(*id, wanted.as_bytes(), 0)).map(|bits| bits / 8).ok_or(missing)
+    }
+
+    fn find(&self, id: u32, wanted: &[u8], depth: u8) -> Option<u32> {
+        if depth > 8 {
+            return None;
+        }
+        self.members.get(&id)?.iter().find_map(|member| match name(self.strings, member.name) {
+            found if found == wanted => Some(member.bits),
+            b"" => self.find(member.kind, wanted, depth + 1)?.checked_add(member.bits),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_has_all_offsets_and_they_differ() {
+        let offsets = offsets(&std::fs::read(KERNEL_BTF).unwrap()).unwrap();
+        let task =
+            [offsets.task_group_leader, offsets.task_start_time, offsets.task_mm, offsets.task_nsproxy];
+        assert!(task.iter().all(|offset| *offset > 0 && *offset < 1 << 16), "{offsets:?}");
+        assert!(task.iter().enumerate().all(|(i, a)| task.iter().skip(i + 1).all(|b| a != b)), "{offsets:?}");
+    }
+
+    #[test]
+    fn damaged_btf_is_an_error_at_every_length_and_never_a_panic() {
+        let whole = std::fs::read(KERNEL_BTF).unwrap();
+        for length in (0..64).chain([1 << 10, 1 << 16, whole.len() / 2, whole.len() - 1]) {
+            assert!(offsets(&whole[..length]).is_err(), "{length}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Attached programs: pinned, so that they outlive the daemon, and replaced in place, so that a restart leaves no gap.
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, CgroupSockAddr, Program, SockOps, links::FdLink},
+};
+
+use super::error::{KernelError, chain, os_error};
+
+/// One program: its name in the object, what it is attached as, and the first kernel that has that.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) feature: &'static str,
+    pub(super) since: &'static str,
+}
+
+/// All programs, in the order in which they are attached: what publishes stands before what turns.
+pub(super) const PROGRAMS: [Spec; 7] = [
+    Spec { name: "on_sock_ops", feature: "sock_ops program with socket storage", since: "5.8" },
+    Spec { name: "on_getpeername4", feature: "cgroup getpeername4 hook", since: "5.8" },
+    Spec { name: "on_getpeername6", feature: "cgroup getpeername6 hook", since: "5.8" },
+    Spec { name: "on_sendmsg4", feature: "cgroup sendmsg4 hook", since: "4.18" },
+    Spec { name: "on_sendmsg6", feature: "cgroup sendmsg6 hook", since: "4.18" },
+    Spec { name: "on_connect4", feature: "cgroup connect4 hook with socket storage", since: "5.10" },
+    Spec { name: "on_connect6", feature: "cgroup connect6 hook with socket storage", since: "5.10" },
+];
+
+/// Loads every program; the verifier's refusal names the feature.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    for spec in &PROGRAMS {
+        let loaded = match program(ebpf, spec)? {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
+        };
+        loaded.map_err(|error| match os_error(&error) {
+            Some(libc::EPERM) => KernelError::Permission { what: format!("load the program {}", spec.name) },
+            _ => KernelError::Missing { feature: spec.feature, since: spec.since, said: chain(&error) },
+        })?;
+    }
+    Ok(())
+}
+
+/// Attaches every program to the cgroup, or replaces it inside the link that an earlier daemon pinned.
+///
+/// Returns what was taken over and what was attached anew.
+pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usize, KernelError> {
+    let folder = File::open(cgroup).map_err(KernelError::io(format!("open the cgroup {}", cgroup.display())))?;
+    let mut taken_over = 0;
+    for spec in &PROGRAMS {
+        let pin = pins.join(spec.name);
+        let program = program(ebpf, spec)?;
+        if pin.exists() {
+            let link =
+                pinned_link(&pin).map_err(KernelError::io(format!("take over the link {}", pin.display())))?;
+            let fd = match program {
+                Program::CgroupSockAddr(program) => program.fd(),
+                Program::SockOps(program) => program.fd(),
+                _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
+            }
+            .map_err(KernelError::other(format!("use the program {}", spec.name)))?;
+            if belongs_to(link.as_fd(), cgroup) {
+                update(link.as_fd(), fd.as_fd())
+                    .map_err(KernelError::io(format!("replace the program in the link {}", pin.display())))?;
+                taken_over += 1;
+                continue;
+            }
+            // The configuration names another cgroup now, or the old one is gone.
+            std::fs::remove_file(&pin).map_err(KernelError::io(format!("remove {}", pin.display())))?;
+        }
+        let what = || format!("attach {} to {}", spec.name, cgroup.display());
+        let link: FdLink = match program {
+            Program::CgroupSockAddr(program) => link_of(program, &folder).map_err(|error| error.named(what()))?,
+            Program::SockOps(program) => sock_ops_link(program, &folder).map_err(|error| error.named(what()))?,
+            _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
+        };
+        link.pin(&pin).map_err(KernelError::other(format!("pin the link {}", pin.display())))?;
+    }
+    Ok(taken_over)
+}
+
+/// An attach that failed, before it has a name.
+struct Unattached(String, Option<i32>);
+
+impl Unattached {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(chain(error), os_error(error))
+    }
+
+    fn named(self, what: String) -> KernelError {
+        match self.1 {
+            Some(libc::EPERM) => KernelError::Permission { what },
+            _ => KernelError::Io { what, said: self.0 },
+        }
+    }
+}
+
+fn link_of(program: &mut CgroupSockAddr, cgroup: &File) -> Result<FdLink, Unattached> {
+    // A bpf_link takes no flags; several links of one cgroup stack anyway.
+    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|e| Unattached::of(&e))?;
+    let link = program.take_link(id).map_err(|e| Unattached::of(&e))?;
+    link.try_into().map_err(|e: aya::programs::links::LinkError| Unattached::of(&e))
+}
+
+fn sock_ops_link(program: &mut SockOps, cgroup: &File) -> Result<FdLink, Unattached> {
+    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|e| Unattached::of(&e))?;
+    let link = program.take_link(id).map_err(|e| Unattached::of(&e))?;
+    link.try_into().map_err(|e: aya::programs::links::LinkError| Unattached::of(&e))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, spec: &Spec) -> Result<&'a mut Program, KernelError> {
+    ebpf.program_mut(spec.name).ok_or_else(|| KernelError::Object(format!("it holds no program {}", spec.name)))
+}
+
+/// The links that an earlier daemon left under this folder, by name.
+pub(super) fn pinned(pins: &Path) -> Vec<&'static str> {
+    PROGRAMS.iter().map(|spec| spec.name).filter(|name| pins.join(name).exists()).collect()
+}
+
+/// Takes every program off and removes the pins. Programs that turn go first, so that nothing is turned half-way.
+pub(super) fn detach(pins: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for spec in PROGRAMS.iter().rev() {
+        match std::fs::remove_file(pins.join(spec.name)) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for map in proxy_common::names::PINNED_MAPS {
+        match std::fs::remove_file(pins.join(map)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let _ = std::fs::remove_dir(pins);
+    let _ = pins.parent().map(std::fs::remove_dir);
+    Ok(removed)
+}
+
+/// `BPF_OBJ_GET` (include/uapi/linux/bpf.h): a descriptor of a pinned link. aya opens pins too, but keeps the descriptor.
+fn pinned_link(pin: &Path) -> io::Result<OwnedFd> {
+    const BPF_OBJ_GET: libc::c_int = 7;
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the attribute is the object member of union bpf_attr, its size is given, and the path lives across the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<Attr>()) };
+    match i32::try_from(fd) {
+        // SAFETY: a descriptor that the kernel just gave us and nobody else has.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a link is attached to this cgroup (its id is in the link's fdinfo, kernel/bpf/cgroup.c).
+fn belongs_to(link: BorrowedFd<'_>, cgroup: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())) else {
+        return false;
+    };
+    let id = info.lines().find_map(|line| line.strip_prefix("cgroup_id:")).and_then(|id| id.trim().parse::<u64>().ok());
+    id.is_some() && id == std::fs::metadata(cgroup).ok().map(|meta| meta.ino())
+}
+
+/// `BPF_LINK_UPDATE` (include/uapi/linux/bpf.h): replaces the program of a link atomically. aya has it for other kinds
+/// of links only.
+fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_UPDATE: libc::c_int = 29;
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let attr = Attr {
+        link_fd: link.as_raw_fd().unsigned_abs(),
+        new_prog_fd: program.as_raw_fd().unsigned_abs(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the attribute is the link_update member of union bpf_attr, its size is given, and it is only read.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw const attr, size_of::<Attr>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

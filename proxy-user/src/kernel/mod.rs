@@ -1,0 +1,169 @@
+//! The kernel side seen from user space: probe, load, attach, pin, maps. The only aya and the only unsafe.
+//!
+//! Links and maps are pinned below `<pin>/v<ABI_VERSION>/`: programs stay attached when the daemon dies, and the next
+//! daemon takes them over in place. With the daemon gone nobody listens, so governed connections fail: closed.
+#![allow(unsafe_code, reason = "raw system calls for what aya and nix do not offer; each has its SAFETY")]
+
+pub mod btf;
+pub mod cgroup;
+mod error;
+mod introduce;
+mod links;
+mod maps;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use aya::{EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use nix::sys::{
+    resource::{RLIM_INFINITY, Resource, setrlimit},
+    statfs::{BPF_FS_MAGIC, statfs},
+};
+use proxy_common::{ABI_VERSION, names};
+use tokio::io::{Interest, unix::AsyncFd};
+
+pub use self::{
+    cgroup::Cgroups,
+    error::KernelError,
+    introduce::{clock_ticks, netns_cookie},
+    maps::OriginTable,
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
+
+/// What is to be attached where.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The governed cgroup.
+    pub cgroups: &'a Cgroups,
+    /// The pin directory as configured.
+    pub pin: &'a Path,
+    /// The proxy's listeners, IPv4 and IPv6; they must be bound already.
+    pub listen: [SocketAddr; 2],
+    /// Mediated ports.
+    pub ports: &'a [u16],
+    /// Whether the programs report what they do (`debug`).
+    pub verbose: bool,
+}
+
+/// The kernel side, in place. Dropping it leaves everything attached.
+pub struct Kernel {
+    pins: PathBuf,
+    controls: Mutex<maps::Controls>,
+    taken_over: usize,
+    logger: Mutex<Option<EbpfLogger<&'static dyn log::Log>>>,
+}
+
+/// The directory of this layout's pins.
+fn pin_directory(pin: &Path) -> PathBuf {
+    pin.join(format!("v{ABI_VERSION}"))
+}
+
+impl Kernel {
+    /// Probes, loads, configures, attaches and introduces the daemon.
+    ///
+    /// The order is what makes it safe to attach: the listeners stand, the maps say where they are, then the hooks
+    /// turn connections to them.
+    ///
+    /// # Errors
+    /// [`KernelError`]; nothing new is attached then, and what an earlier daemon attached stays.
+    pub fn start(plan: &Plan<'_>) -> Result<(Self, OriginTable), KernelError> {
+        let btf = std::fs::read(btf::KERNEL_BTF)
+            .map_err(|source| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), source })?;
+        let offsets = btf::offsets(&btf)?;
+        drop(btf);
+        // Before 5.11 maps are charged to RLIMIT_MEMLOCK; a failure shows at the load.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+
+        let pins = pin_directory(plan.pin);
+        prepare_pins(plan.pin, &pins)?;
+
+        let level: u8 = if plan.verbose { aya_log::Level::Debug as u8 } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::OFFSETS, &offsets, true);
+        loader.override_global(aya_log::LEVEL, &level, false);
+        for map in names::PINNED_MAPS {
+            loader.map_pin_path(map, pins.join(map));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| match error::os_error(&error) {
+            Some(libc::EPERM) => KernelError::Permission { what: "create BPF maps".into() },
+            Some(_) => KernelError::Io { what: "create BPF maps".into(), said: error::chain(&error) },
+            None => KernelError::Object(error::chain(&error)),
+        })?;
+        links::load(&mut ebpf)?;
+        let logger: &'static dyn log::Log = log::logger();
+        let logger = EbpfLogger::init_with_logger(&mut ebpf, logger).ok();
+
+        let mut controls = maps::Controls::open(&mut ebpf)?;
+        let origins = OriginTable::open(&mut ebpf)?;
+        controls.configure(plan.listen, plan.ports)?;
+        let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins)?;
+        if plan.cgroups.contains_me() {
+            introduce::introduce(&mut controls, plan.listen[0]).inspect_err(|_| {
+                // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
+                let _ = links::detach(&pins);
+            })?;
+        } else {
+            controls.announce(0)?;
+        }
+        let kernel =
+            Self { pins, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
+        Ok((kernel, origins))
+    }
+
+    /// Names of the attached programs.
+    #[must_use]
+    pub fn programs(&self) -> Vec<&'static str> {
+        links::pinned(&self.pins)
+    }
+
+    /// How many links were taken over from an earlier daemon.
+    #[must_use]
+    pub fn taken_over(&self) -> usize {
+        self.taken_over
+    }
+
+    /// What the programs counted, over all CPUs.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner).counters()
+    }
+
+    /// Hands the programs' messages to the daemon's log, until the task is dropped.
+    pub async fn forward_messages(&self) {
+        let taken = self.logger.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // SAFETY: the logger owns its descriptor and keeps it open and the same for as long as it lives.
+        let register = |logger| unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let Some(Ok(mut logger)) = taken.map(register) else {
+            return;
+        };
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    }
+}
+
+/// Takes everything off that a daemon with this pin directory attached, deliberately. Returns how many programs.
+///
+/// # Errors
+/// The system's own.
+pub fn detach(pin: &Path) -> io::Result<usize> {
+    links::detach(&pin_directory(pin))
+}
+
+/// Makes the folder for the pins and checks that it is on a bpffs.
+fn prepare_pins(pin: &Path, pins: &Path) -> Result<(), KernelError> {
+    let no_bpffs = || KernelError::NoBpffs { path: pin.to_owned() };
+    let existing = pin.ancestors().find(|path| path.exists()).ok_or_else(no_bpffs)?;
+    let kind = statfs(existing).map_err(|_| no_bpffs())?.filesystem_type();
+    if kind != BPF_FS_MAGIC {
+        return Err(no_bpffs());
+    }
+    std::fs::create_dir_all(pins).map_err(KernelError::io(format!("make the folder {}", pins.display())))
+}

@@ -1,0 +1,50 @@
+//! The two TLS legs and the certificates behind them: all that touches rustls.
+//!
+//! Towards the bot we are the API: [`BotTls`] answers with a leaf that the host's own [`Ca`] signed. Towards the API
+//! we are an ordinary client: [`UpstreamTls`] verifies the server for exactly the name that was called.
+//!
+//! Invariant: no configuration here can turn verification off, log session keys or send early data, and the
+//! process-wide default crypto provider is never used.
+
+mod alert;
+mod alpn;
+mod ca;
+mod cache;
+mod client;
+mod files;
+mod leaf;
+mod names;
+mod pem;
+mod roots;
+mod server;
+mod x509;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+use time::OffsetDateTime;
+
+pub use alert::{Alert, refuse};
+pub use alpn::Alpn;
+pub use ca::{Ca, CaCertificate, CaError};
+pub use client::{ConnectError, UpstreamFault, UpstreamTls};
+pub use files::FileError;
+pub use leaf::{LeafError, Leaves};
+pub use names::BadHost;
+pub use roots::{RootsError, bundle};
+pub use server::{AcceptError, BotTls};
+
+/// The cryptography of every configuration: aws-lc-rs with the suites that rustls takes for safe.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+/// The wall clock, by which certificates are valid.
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! The roots that upstream servers are verified against: the system's, and those the operator names.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::ca::CaCertificate;
+use super::pem;
+
+/// Why there are no roots to verify with.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// A configured file cannot be read.
+    #[error("cannot read the root certificates {}", path.display())]
+    Unreadable {
+        /// The configured file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A configured file holds no certificate.
+    #[error("{} holds no certificate: give it as PEM, with `-----BEGIN CERTIFICATE-----`", path.display())]
+    Empty {
+        /// The configured file.
+        path: PathBuf,
+    },
+    /// A configured file holds something that is no certificate.
+    #[error("certificate {number} of {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The configured file.
+        path: PathBuf,
+        /// Which of its certificates, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system's trust store is missing or empty.
+    #[error(
+        "the system has no root certificates ({reason}): install the package ca-certificates, or name root files in the configuration and turn the system's off"
+    )]
+    NoSystemRoots {
+        /// What went wrong.
+        reason: String,
+    },
+    /// Neither the system's roots nor a file: no server could ever be verified.
+    #[error("no root certificates: turn the system's on, or name at least one root file")]
+    Nothing,
+    /// The verifier could not be built from the roots.
+    #[error("the root certificates cannot be used")]
+    Unusable(#[source] rustls::Error),
+}
+
+/// The system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. What cannot be read of them is left out as
+/// long as something remains.
+fn system() -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let reason = found.errors.first().map_or("none were found".to_owned(), ToString::to_string);
+        return Err(RootsError::NoSystemRoots { reason });
+    }
+    for error in &found.errors {
+        tracing::warn!(%error, "a part of the system's root certificates cannot be read");
+    }
+    Ok(found.certs)
+}
+
+/// The certificates of a PEM file, all of them sound.
+fn file(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let content =
+        fs::read(path).map_err(|source| RootsError::Unreadable { path: path.to_owned(), source })?;
+    let mut certificates = Vec::new();
+    for (at, certificate) in CertificateDer::pem_slice_iter(&content).enumerate() {
+        certificates.push(certificate.map_err(|error| RootsError::Damaged {
+            path: path.to_owned(),
+            number: at + 1,
+            reason: error.to_string(),
+        })?);
+    }
+    if certificates.is_empty() { Err(RootsError::Empty { path: path.to_owned() }) } else { Ok(certificates) }
+}
+
+/// The roots to verify upstream servers with. `own` is left out even when it stands in the system's trust store, as
+/// it does on hosts where bots use that: a server that shows one of our leaves is ourselves, not the API.
+pub(super) fn store(
+    extra: &[PathBuf],
+    with_system: bool,
+    own: Option<&CaCertificate>,
+) -> Result<RootCertStore, RootsError> {
+    let own = own.map(CaCertificate::der);
+    let mut store = RootCertStore::empty();
+    if with_system {
+        let (_, ignored) =
+            store.add_parsable_certificates(system()?.into_iter().filter(|root| Some(root) != own));
+        if ignored > 0 {
+            tracing::debug!(ignored, "some of the system's root certificates cannot be parsed");
+        }
+    }
+    for path in extra {
+        for (at, root) in file(path)?.into_iter().enumerate().filter(|(_, root)| Some(root) != own) {
+            store.add(root).map_err(|error| RootsError::Damaged {
+                path: path.clone(),
+                number: at + 1,
+                reason: error.to_string(),
+            })?;
+        }
+    }
+    if store.is_empty() { Err(RootsError::Nothing) } else { Ok(store) }
+}
+
+/// The system's roots and `own` as one PEM text, for clients that take a single file (SSL_CERT_FILE,
+/// REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE).
+///
+/// # Errors
+/// [`RootsError::NoSystemRoots`].
+pub fn bundle(own: &CaCertificate) -> Result<String, RootsError> {
+    let others = system()?.into_iter().filter(|root| root != own.der());
+    Ok(std::iter::once(own.pem()).chain(others.map(|root| pem::certificate(&root))).collect())
+}

@@ -1,0 +1,163 @@
+//! TLS on the bot's leg: we answer as the host that the bot called.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::ServerName;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::alpn::Alpn;
+use super::ca::Ca;
+use super::cache::Cache;
+use super::leaf::{LeafError, Leaves};
+use super::names::server_name;
+use super::{now, provider};
+
+/// How many configurations are kept, one for each host and ALPN offer.
+const CAPACITY: usize = 4096;
+
+/// Why TLS with a bot did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// There is no certificate to answer with.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    /// The bot refused our certificate: it does not know the CA of this host.
+    #[error(
+        "the client does not trust the CA of this host (alert {alert:?}): give it the certificate that `vouchsafe ca export` prints, or `vouchsafe ca export --bundle` as its SSL_CERT_FILE"
+    )]
+    Untrusted {
+        /// The alert that the client sent.
+        alert: AlertDescription,
+    },
+    /// The bot ended the handshake with another alert.
+    #[error("the client ended the TLS handshake (alert {alert:?})")]
+    Alert {
+        /// The alert that the client sent.
+        alert: AlertDescription,
+    },
+    /// The bot offers no version, suite or protocol that we do, or breaks the rules of TLS.
+    #[error("the client's TLS cannot be answered: {0}")]
+    Incompatible(rustls::Error),
+    /// The bot closed the connection within the handshake. Some clients refuse a certificate this way.
+    #[error("the client closed the connection within the TLS handshake")]
+    Closed,
+    /// The bot did not finish the handshake in time.
+    #[error("the client did not finish the TLS handshake within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The connection broke.
+    #[error("the connection of the client broke within the TLS handshake")]
+    Broken(#[source] io::Error),
+}
+
+/// The TLS server that bots talk to.
+pub struct BotTls {
+    leaves: Leaves,
+    /// One key for the session tickets of all hosts, so that they outlive a leaf. A ticket names its host, and is
+    /// refused for another one.
+    ticketer: Arc<dyn ProducesTickets>,
+    configs: Cache<(ServerName<'static>, Alpn), Config>,
+    deadline: Duration,
+}
+
+#[derive(Clone)]
+struct Config {
+    leaf: Arc<CertifiedKey>,
+    tls: Arc<ServerConfig>,
+}
+
+impl fmt::Debug for BotTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BotTls").finish_non_exhaustive()
+    }
+}
+
+impl BotTls {
+    /// A server that answers with leaves of `ca`, and gives clients `deadline` for each handshake.
+    ///
+    /// # Errors
+    /// When no keys can be made, which means that the system has no randomness.
+    pub fn new(ca: Arc<Ca>, deadline: Duration) -> Result<Self, rustls::Error> {
+        let leaves = Leaves::new(ca).map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(Self { leaves, ticketer: Ticketer::new()?, configs: Cache::new(CAPACITY), deadline })
+    }
+
+    /// Does the handshake with a bot that called `host`, over a stream that begins with its ClientHello.
+    ///
+    /// `host` is a DNS name or an IP address; the certificate is for it, whatever the ClientHello names. `offer` is
+    /// what we agree to in ALPN, usually [`Alpn::mirror`] of what the client offers. A client that connects but
+    /// verifies only afterwards (Node.js) is accepted here and then just closes.
+    ///
+    /// # Errors
+    /// See [`AcceptError`]. The client was sent the fitting alert.
+    pub async fn accept<S>(&self, stream: S, host: &str, offer: Alpn) -> Result<TlsStream<S>, AcceptError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config(host, offer)?;
+        match tokio::time::timeout(self.deadline, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(accepted) => accepted.map_err(classify),
+            Err(_) => Err(AcceptError::Timeout(self.deadline)),
+        }
+    }
+
+    /// The configuration for a host, made again when its leaf was.
+    fn config(&self, host: &str, offer: Alpn) -> Result<Arc<ServerConfig>, LeafError> {
+        let name = server_name(host)?;
+        let leaf = self.leaves.leaf_at(&name, now())?;
+        let fresh = |config: &Config| Arc::ptr_eq(&config.leaf, &leaf);
+        let make = || {
+            let tls = self.build(leaf.clone(), offer).map_err(|error| LeafError::Mint {
+                host: host.to_owned(),
+                source: rcgen::Error::RingKeyRejected(error.to_string()),
+            })?;
+            Ok(Config { leaf: leaf.clone(), tls: Arc::new(tls) })
+        };
+        self.configs.get_or_make(&(name, offer), fresh, make).map(|config| config.tls)
+    }
+
+    fn build(&self, leaf: Arc<CertifiedKey>, offer: Alpn) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Only(leaf)));
+        config.alpn_protocols = offer.protocols();
+        config.ticketer = self.ticketer.clone();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0; // early data can be replayed (RFC 8446 section 8)
+        Ok(config)
+    }
+}
+
+/// Answers with one leaf, whatever the client names.
+#[derive(Debug)]
+struct Only(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Only {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+fn classify(error: io::Error) -> AcceptError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            // OpenSSL says unknown_ca, Go bad_certificate, BoringSSL and Java certificate_unknown.
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown => AcceptError::Untrusted { alert: *alert },
+            _ => AcceptError::Alert { alert: *alert },
+        },
+        Some(other) => AcceptError::Incompatible(other.clone()),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => AcceptError::Closed,
+        None => AcceptError::Broken(error),
+    }
+}

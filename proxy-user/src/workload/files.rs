@@ -1,0 +1,132 @@
+//! Files by device and inode, in the kernel's spelling.
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use proxy_policy::ExePattern;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+/// A file as the kernel names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// `s_dev` of the super block, kernel encoding (`major << 20 | minor`).
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// The kernel's encoding of a device (include/linux/kdev_t.h), unlike user space's.
+#[must_use]
+pub fn kernel_device(major: u32, minor: u32) -> u64 {
+    (u64::from(major) << 20) | u64::from(minor)
+}
+
+/// The device of an open file. btrfs and overlayfs show user space another device than the super block's; the mount
+/// table has the super block's, so that one is taken where the mount is known.
+#[must_use]
+pub fn device(file: impl AsFd) -> Option<u64> {
+    let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    Some(device_of(&stat))
+}
+
+/// The file that a path names now; symbolic links are followed.
+#[must_use]
+pub fn named_by(path: &Path) -> Option<FileId> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    Some(FileId { dev: device_of(&stat), ino: stat.stx_ino })
+}
+
+fn device_of(stat: &rustix::fs::Statx) -> u64 {
+    let shown = kernel_device(stat.stx_dev_major, stat.stx_dev_minor);
+    // Devices with a major number are block devices: what stat shows is what the super block has. Anonymous ones may
+    // differ.
+    if stat.stx_dev_major != 0 || stat.stx_mnt_id == 0 {
+        return shown;
+    }
+    mount_device(stat.stx_mnt_id).unwrap_or(shown)
+}
+
+/// The super block's device of a mount, from `/proc/self/mountinfo` (proc(5)): fields id, parent, major:minor.
+fn mount_device(mount: u64) -> Option<u64> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    find_device(&mountinfo, mount)
+}
+
+fn find_device(mountinfo: &str, mount: u64) -> Option<u64> {
+    mountinfo.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        if fields.next()?.parse::<u64>().ok()? != mount {
+            return None;
+        }
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        Some(kernel_device(major.parse().ok()?, minor.parse().ok()?))
+    })
+}
+
+/// How many files a pattern is held against before it is given up.
+const MOST_FILES: usize = 10_000;
+
+/// Which of the files that a pattern names now is this one. A hard link is the same file; a copy is not.
+#[must_use]
+pub fn find(pattern: &ExePattern, wanted: FileId) -> Option<PathBuf> {
+    if let Some(path) = pattern.literal() {
+        let path = Path::new(path);
+        return (named_by(path)? == wanted).then(|| path.to_owned());
+    }
+    let mut budget = MOST_FILES;
+    search(Path::new(pattern.directory()), pattern, wanted, &mut budget, 0)
+}
+
+fn search(dir: &Path, pattern: &ExePattern, wanted: FileId, budget: &mut usize, depth: u8) -> Option<PathBuf> {
+    if depth > 16 {
+        return None;
+    }
+    // A subdirectory can only matter when the pattern has something behind its first wildcard segment.
+    let deep = pattern.as_str().contains("**")
+        || pattern.as_str().matches('/').count() > dir.to_string_lossy().matches('/').count() + 1;
+    for entry in std::fs::read_dir(dir).ok()?.flatten() {
+        *budget = budget.checked_sub(1)?;
+        let path = entry.path();
+        let text = path.to_str()?;
+        let kind = entry.file_type().ok()?;
+        if kind.is_dir() {
+            if deep && let Some(found) = search(&path, pattern, wanted, budget, depth + 1) {
+                return Some(found);
+            }
+        } else if pattern.matches(text) && named_by(&path) == Some(wanted) {
+            return Some(path);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_one_file_a_hard_link_the_same_a_copy_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, link, symlink, copy) =
+            (dir.path().join("one"), dir.path().join("link"), dir.path().join("symlink"), dir.path().join("copy"));
+        std::fs::write(&one, "x").unwrap();
+        std::fs::hard_link(&one, &link).unwrap();
+        std::os::unix::fs::symlink(&one, &symlink).unwrap();
+        std::fs::copy(&one, &copy).unwrap();
+        let id = named_by(&one);
+        assert!(id.is_some());
+        assert_eq!(named_by(&link), id);
+        assert_eq!(named_by(&symlink), id);
+        assert_ne!(named_by(&copy), id);
+        assert_eq!(named_by(&dir.path().join("none")), None);
+    }
+
+    #[test]
+    fn the_mount_table_has_the_device_of_a_mount() {
+        let table = "22 28 0:21 / /sys rw - sysfs sysfs rw\n28 1 254:1 / / rw - ext4 /dev/vda rw\n";
+        assert_eq!(find_device(table, 28), Some((254 << 20) | 1));
+        assert_eq!(find_device(table, 22), Some(21));
+        assert_eq!(find_device(table, 2), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! Who called: the kernel's capture, told in words that people and policies use, and the identity that it makes.
+//!
+//! Invariant: identity comes from the capture alone. What is read later (`/proc`, paths) is a label, or is believed
+//! only as far as it agrees with the captured start time, device and inode.
+
+pub mod digest;
+pub mod files;
+pub mod identify;
+pub mod process;
+pub mod unit;
+
+use std::sync::Arc;
+
+use proxy_common::Capture;
+use proxy_policy::IdentityId;
+
+use crate::kernel::Cgroups;
+
+/// A process, as the kernel saw it when it connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Start, nanoseconds since boot; 0: could not be read, and matches nothing.
+    pub start_time_ns: u64,
+    /// The path of the executable as `/proc` shows it: a label.
+    pub exe: Option<String>,
+    /// Device of the executable, kernel encoding.
+    pub exe_dev: u64,
+    /// Inode of the executable; 0: could not be read, and matches no `exe`.
+    pub exe_ino: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// cgroup v2 id.
+    pub cgroup_id: u64,
+    /// Path in the cgroup v2 hierarchy; `None` when the cgroup is gone already.
+    pub cgroup: Option<String>,
+    /// The systemd unit that the cgroup belongs to.
+    pub unit: Option<String>,
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    /// The kernel's `comm`: a label.
+    pub comm: String,
+}
+
+impl Workload {
+    /// Tells a capture in words. Looks at `/proc` and the cgroup file system, which are memory: it does not wait.
+    #[must_use]
+    pub fn of(capture: &Capture, cgroups: &Cgroups) -> Arc<Self> {
+        let cgroup = cgroups.path_of(capture.cgroup_id);
+        let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
+        let length = capture.comm.iter().position(|byte| *byte == 0).unwrap_or(capture.comm.len());
+        let comm = capture.comm.get(..length).unwrap_or_default();
+        Arc::new(Self {
+            pid: capture.tgid,
+            start_time_ns: capture.start_time_ns,
+            exe: process::executable_label(capture.tgid, capture.start_time_ns),
+            exe_dev: u64::from(capture.exe_dev),
+            exe_ino: capture.exe_ino,
+            uid: capture.uid,
+            gid: capture.gid,
+            cgroup_id: capture.cgroup_id,
+            cgroup,
+            unit,
+            netns: capture.netns_cookie,
+            comm: String::from_utf8_lossy(comm).into_owned(),
+        })
+    }
+
+    /// How it is called in messages: the executable, else `comm`, with the pid.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}[{}]", self.exe.as_deref().unwrap_or(&self.comm), self.pid)
+    }
+}
+
+/// What the policy knows of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identified {
+    /// Exactly one identity.
+    One(IdentityId),
+    /// None; why, in words.
+    None(String),
+    /// Several, by name; ambiguous is refused.
+    Ambiguous(Vec<String>),
+}

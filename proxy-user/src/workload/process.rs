@@ -1,0 +1,37 @@
+//! `/proc`, believed only where it agrees with the capture.
+use std::{fs::File, os::unix::fs::MetadataExt, path::PathBuf};
+
+use procfs::process::Process;
+
+use super::{Workload, files};
+use crate::kernel::clock_ticks;
+
+/// Whether `/proc/PID` is still the process that started at this time (nanoseconds since boot): `/proc` shows ticks.
+fn is_same(process: &Process, start_time_ns: u64) -> bool {
+    let ticks = start_time_ns / (1_000_000_000 / clock_ticks());
+    process.stat().is_ok_and(|stat| stat.starttime == ticks)
+}
+
+/// The path of a process's executable, as a label. `None` when the process is gone or is another one by now.
+#[must_use]
+pub fn executable_label(pid: u32, start_time_ns: u64) -> Option<String> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let path = process.exe().ok()?;
+    // Checked after the read: a pid that was used again in between shows another start.
+    is_same(&process, start_time_ns).then(|| path.to_string_lossy().into_owned())
+}
+
+/// The captured executable as an open file, also when its path is gone. `None` when the process is gone, is another
+/// one, or has executed something else.
+#[must_use]
+pub fn open_executable(workload: &Workload) -> Option<File> {
+    let file = File::open(PathBuf::from(format!("/proc/{}/exe", workload.pid))).ok()?;
+    is_captured(&file, workload).then_some(file)
+}
+
+/// Whether an open file is the captured executable.
+#[must_use]
+pub fn is_captured(file: &File, workload: &Workload) -> bool {
+    file.metadata().is_ok_and(|meta| meta.ino() == workload.exe_ino)
+        && files::device(file).is_some_and(|dev| dev == workload.exe_dev)
+}
