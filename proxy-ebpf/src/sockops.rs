@@ -46,8 +46,8 @@ fn publish(ctx: &SockOpsContext) {
         return;
     }
     let addr = if state.origin.family == FAMILY_V6 {
-        // SAFETY: four words are sixteen bytes.
-        unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ctx.local_ip6()) }
+        // SAFETY: a field of the context.
+        unsafe { address(&raw const (*ctx.ops).local_ip6) }
     } else {
         mapped(ctx.local_ip4().to_ne_bytes())
     };
@@ -70,11 +70,27 @@ fn goes_to_proxy(ctx: &SockOpsContext, config: &ProxyConfig, family: u8) -> bool
     // `bpf_sock_ops.remote_port` is a 32-bit word in network order (include/uapi/linux/bpf.h).
     let port = u32::from_be(ctx.remote_port()) as u16;
     if family == FAMILY_V6 {
-        // SAFETY: four words are sixteen bytes.
-        let remote = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ctx.remote_ip6()) };
+        // SAFETY: a field of the context.
+        let remote = unsafe { address(&raw const (*ctx.ops).remote_ip6) };
         remote == config.listen_v6 && port == config.port_v6
     } else {
         ctx.remote_ip4().to_ne_bytes() == config.listen_v4 && port == config.port_v4
+    }
+}
+
+/// An address of the context in network order. Each word is read on its own: the verifier allows four bytes at a time,
+/// and LLVM would otherwise merge them.
+///
+/// # Safety
+/// `field` is a field of a valid context.
+#[inline(always)]
+unsafe fn address(field: *const [u32; 4]) -> [u8; 16] {
+    let word = field.cast::<u32>();
+    // SAFETY: four words of the field; sixteen bytes are four words.
+    unsafe {
+        let words =
+            [word.read_volatile(), word.add(1).read_volatile(), word.add(2).read_volatile(), word.add(3).read_volatile()];
+        core::mem::transmute(words)
     }
 }
 

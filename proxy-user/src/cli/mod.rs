@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Debug, Args)]
 struct ConfigArg {
     /// The daemon's configuration
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
