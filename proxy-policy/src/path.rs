@@ -90,6 +90,7 @@ impl<'a> CallPath<'a> {
             return Err(PathError::NotAbsolute);
         }
         let text = decode(raw)?;
+        check_double_encoding(&text)?;
         if needs_folding(&text)? {
             return Ok(Self { text: Cow::Owned(fold(&text)?) });
         }
@@ -151,7 +152,7 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
             continue;
         }
         let value = escape(bytes, at).ok_or(PathError::BadEscape)?;
-        let length = if value < 0x80 { check_escape(value, bytes, at)? } else { utf8_sequence(bytes, at)? };
+        let length = if value < 0x80 { check_escape(value)? } else { utf8_sequence(bytes, at)? };
         let end = at + length * 3;
         let spelled = raw.get(at..end).ok_or(PathError::BadEscape)?;
         if is_unreserved(value) {
@@ -183,15 +184,23 @@ fn check_raw(byte: u8) -> Result<(), PathError> {
 }
 
 /// How many escapes the ASCII character that is escaped at `at` takes: one, if it is allowed.
-fn check_escape(value: u8, bytes: &[u8], at: usize) -> Result<usize, PathError> {
-    let hex = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_hexdigit);
+fn check_escape(value: u8) -> Result<usize, PathError> {
     match value {
         b'/' => Err(PathError::EncodedSlash),
         b'\\' => Err(PathError::Backslash),
-        b'%' if hex(at + 3) && hex(at + 4) => Err(PathError::DoubleEncoded),
         value if value.is_ascii_control() => Err(PathError::Control),
         _ => Ok(1),
     }
+}
+
+/// Refuses what would decode once more. Looks at the decoded text: the digits may have been escaped themselves
+/// (`%25%32F`).
+fn check_double_encoding(text: &str) -> Result<(), PathError> {
+    let twice = text.match_indices("%25").any(|(at, _)| {
+        let after = text.as_bytes().get(at + 3..at + 5);
+        after.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if twice { Err(PathError::DoubleEncoded) } else { Ok(()) }
 }
 
 /// How many escapes the character that begins at `at` takes, if it is well-formed UTF-8 and not a control.
@@ -314,6 +323,8 @@ mod tests {
             ("/a%", PathError::BadEscape),
             ("/a%2%65", PathError::BadEscape),
             ("/a%252e%252e/", PathError::DoubleEncoded),
+            ("/%25%30A", PathError::DoubleEncoded),
+            ("/%25%32%65%25%32e/x", PathError::DoubleEncoded),
             ("/%c0%af", PathError::NotUtf8),
             ("/%e0%80%af", PathError::NotUtf8),
             ("/%ff", PathError::NotUtf8),

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    handler::DaemonHandler,
     descriptors::raise_descriptors,
+    handler::DaemonHandler,
     identifier::HostIdentifier,
     reload::{self, Reloader},
     supervisor,
@@ -71,7 +71,8 @@ fn init_log(config: &Config) -> anyhow::Result<()> {
 async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let (started, running) = (SystemTime::now(), Instant::now());
     for dir in [&config.state, &config.runtime] {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
 
     // What can be wrong in files comes before anything is attached or listens.
@@ -198,7 +199,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     };
 
     supervisor::stopping();
-    tracing::info!(reason, "stopping; what is attached stays, so governed workloads have no network until the next start");
+    tracing::info!(
+        reason,
+        "stopping; what is attached stays, so governed workloads have no network until the next start"
+    );
     tasks.abort_all();
     let _ = drain.send(true);
     let deadline = Instant::now() + supervisor::DRAIN;

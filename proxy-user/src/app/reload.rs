@@ -101,7 +101,14 @@ impl Reloader {
         }
     }
 
-    fn note(&self, generation: u64, digest: &str, identities: u64, result: PolicyResult, errors: Vec<String>) {
+    fn note(
+        &self,
+        generation: u64,
+        digest: &str,
+        identities: u64,
+        result: PolicyResult,
+        errors: Vec<String>,
+    ) {
         let load = PolicyLoad { generation, digest: digest.to_owned(), identities, result, errors };
         if let Err(error) = self.recorder.note(Record::Policy(load)) {
             tracing::error!(%error, "the journal does not take the record of a policy load");

@@ -14,7 +14,10 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
     let live = permit.live();
     Decision {
         api: permit.api().and_then(|id| live.api(id)).map(|api| api.name.clone()),
-        credential: permit.credential().and_then(|id| live.credential(id)).map(|(known, _)| known.name.clone()),
+        credential: permit
+            .credential()
+            .and_then(|id| live.credential(id))
+            .map(|(known, _)| known.name.clone()),
         rule: permit.rule().cloned(),
         ..entry(subject, asked, Verdict::Allow, permit.reason())
     }
@@ -38,7 +41,8 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
     let set = subject.live().set();
     let api = match (asked.scheme, asked.host, asked.port) {
         (Some(scheme), Some(host), Some(port)) => {
-            let scheme = if scheme == "http" { proxy_policy::Scheme::Http } else { proxy_policy::Scheme::Https };
+            let scheme =
+                if scheme == "http" { proxy_policy::Scheme::Http } else { proxy_policy::Scheme::Https };
             set.api_for(scheme, host, port).map(|api| api.name.clone())
         }
         _ => None,

@@ -6,11 +6,11 @@ use http::HeaderName;
 use proxy_journal::Rule;
 use proxy_policy::{ApiId, Call, CredentialId, Host, RuleRef, Scheme, Unmatched};
 
+use super::Unidentified;
 use super::asked::Facts;
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
-use super::Unidentified;
 use crate::workload::Identified;
 
 /// One request may be forwarded. Cannot be made elsewhere, nor copied: one permit, one call.
@@ -79,7 +79,11 @@ impl Passage {
 ///
 /// # Errors
 /// The refusal: the workload is not known, or its identity may not make the call.
-pub fn authorize(subject: &Subject, facts: &Facts<'_>, unidentified: Unidentified) -> Result<Permit, Refusal> {
+pub fn authorize(
+    subject: &Subject,
+    facts: &Facts<'_>,
+    unidentified: Unidentified,
+) -> Result<Permit, Refusal> {
     let live = subject.live();
     let host = facts.host.name();
     let Some(api) = live.set().api_for(facts.scheme, host, facts.port) else {
@@ -99,7 +103,8 @@ pub fn authorize(subject: &Subject, facts: &Facts<'_>, unidentified: Unidentifie
         return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
     }
     // A credential never goes over a transport that proved nothing.
-    let credential = decision.credential.filter(|_| facts.scheme == Scheme::Https).map(|credential| credential.id);
+    let credential =
+        decision.credential.filter(|_| facts.scheme == Scheme::Https).map(|credential| credential.id);
     let reason = decision.reason.to_string();
     Ok(Permit { live: Arc::clone(live), api: Some(api.id), credential, rule, reason })
 }
@@ -118,7 +123,8 @@ pub fn authorize_passage(
     if let Some(host) = host
         && let Some(api) = subject.live().set().api_for(scheme, host.name(), port)
     {
-        let detail = format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
+        let detail =
+            format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
         return Err(Refusal::new(Kind::UnknownProtocol, detail));
     }
     passes(subject, host, port, unidentified).map(|reason| Passage { reason })
@@ -136,11 +142,14 @@ fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
                 workload.exe.as_deref().unwrap_or("executable unknown"),
                 workload.uid
             );
-            Err(Refusal::new(Kind::UnknownWorkload, detail).with_internal(format!("no identity matches: {why}")))
+            Err(Refusal::new(Kind::UnknownWorkload, detail)
+                .with_internal(format!("no identity matches: {why}")))
         }
         Identified::Ambiguous(names) => {
             let names = names.join(", ");
-            let detail = format!("the identities {names} match this program; make their conditions exclude each other");
+            let detail = format!(
+                "the identities {names} match this program; make their conditions exclude each other"
+            );
             Err(Refusal::new(Kind::AmbiguousWorkload, detail))
         }
     }
@@ -174,7 +183,10 @@ fn no_api(subject: &Subject, host: Option<&Host>, port: u16) -> Refusal {
         return refusal;
     }
     let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
-    let place = host.map_or_else(|| format!("a host without a name, port {port}"), |host| format!("{}:{port}", host.name()));
+    let place = host.map_or_else(
+        || format!("a host without a name, port {port}"),
+        |host| format!("{}:{port}", host.name()),
+    );
     Refusal::new(Kind::UnknownHost, format!("{who} may not call {place}: no API of the policy names it"))
 }
 

@@ -29,7 +29,8 @@ impl LivePolicy {
     #[must_use]
     pub fn new(set: PolicySet, generation: u64) -> Self {
         let apis = set.apis().map(Prepared::of).collect();
-        let references = set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
+        let references =
+            set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
         Self { set, generation, apis, references }
     }
 

@@ -145,7 +145,9 @@ impl Kind {
     #[must_use]
     pub fn blame(self) -> Blame {
         match self {
-            Self::NotGranted | Self::UnknownHost | Self::UnknownWorkload | Self::AmbiguousWorkload => Blame::Policy,
+            Self::NotGranted | Self::UnknownHost | Self::UnknownWorkload | Self::AmbiguousWorkload => {
+                Blame::Policy
+            }
             Self::UnknownProtocol
             | Self::BadRequest
             | Self::MethodNotAllowed

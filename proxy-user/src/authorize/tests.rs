@@ -58,7 +58,13 @@ pub(crate) fn subject(name: Option<&str>) -> Subject {
     Subject::new(workload("/opt/x"), live, identified)
 }
 
-fn decide(subject: &Subject, scheme: Scheme, host: &str, method: &Method, path: &str) -> Result<Permit, Refusal> {
+fn decide(
+    subject: &Subject,
+    scheme: Scheme,
+    host: &str,
+    method: &Method,
+    path: &str,
+) -> Result<Permit, Refusal> {
     let facts = Facts {
         scheme,
         host: Cow::Owned(Host::parse(host).unwrap()),
@@ -72,7 +78,8 @@ fn decide(subject: &Subject, scheme: Scheme, host: &str, method: &Method, path: 
 
 #[test]
 fn a_granted_call_gets_a_permit_with_its_credential() {
-    let permit = decide(&subject(Some("bot")), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap();
+    let permit =
+        decide(&subject(Some("bot")), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap();
     assert!(permit.credential().is_some());
     assert_eq!(permit.rule().unwrap().file, "policies/bot.toml");
     assert_eq!(permit.strip().unwrap()[..], ["x-other-key", "x-key"]);
@@ -81,9 +88,10 @@ fn a_granted_call_gets_a_permit_with_its_credential() {
 #[test]
 fn what_is_denied_or_not_granted_is_refused_with_the_reason() {
     let bot = subject(Some("bot"));
-    for (method, path, reason) in
-        [(Method::GET, "/v1/payouts/1", "denied by"), (Method::DELETE, "/v1/x", "no grant for stripe allows it")]
-    {
+    for (method, path, reason) in [
+        (Method::GET, "/v1/payouts/1", "denied by"),
+        (Method::DELETE, "/v1/x", "no grant for stripe allows it"),
+    ] {
         let refusal = decide(&bot, Scheme::Https, "api.stripe.test", &method, path).unwrap_err();
         assert_eq!(refusal.kind, Kind::NotGranted);
         assert!(refusal.detail.contains(reason), "{}", refusal.detail);
@@ -99,7 +107,8 @@ fn a_credential_is_never_permitted_over_plain_http() {
 
 #[test]
 fn a_workload_that_no_policy_knows_never_calls_an_api() {
-    let refusal = decide(&subject(None), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap_err();
+    let refusal =
+        decide(&subject(None), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap_err();
     assert_eq!(refusal.kind, Kind::UnknownWorkload);
     let both = Subject::new(
         workload("/opt/x"),

@@ -26,7 +26,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 }
 
 fn help(text: &str) -> String {
-    format!("{text:?} is not a duration; write a number and a unit, such as \"250ms\", \"10s\", \"5m\" or \"1h\"")
+    format!(
+        "{text:?} is not a duration; write a number and a unit, such as \"250ms\", \"10s\", \"5m\" or \"1h\""
+    )
 }
 
 /// For `#[serde(deserialize_with)]`.
@@ -52,7 +54,18 @@ mod tests {
 
     #[test]
     fn a_number_without_a_unit_zero_and_overflow_are_refused() {
-        for bad in ["10", "", "s", "0s", "25h", "1d", "99999999999999999999s", "-1s", "1.5s", "18446744073709551615h"] {
+        for bad in [
+            "10",
+            "",
+            "s",
+            "0s",
+            "25h",
+            "1d",
+            "99999999999999999999s",
+            "-1s",
+            "1.5s",
+            "18446744073709551615h",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -131,12 +131,14 @@ fn tail(args: &TailArgs, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{line}")?;
     }
     out.flush()?;
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(LOOK_EVERY);
         follower.look(&mut shower, out)?;
         out.flush()?;
     }
-    Ok(())
 }
 
 /// Turns what stands in the journal into lines for the screen.
@@ -150,7 +152,9 @@ impl Shower {
         match item {
             Item::Entry(entry) if self.json => Some(text::escape_json(&entry.text).into_owned()),
             Item::Entry(entry) => self.tail.show(entry),
-            Item::Unreadable { line, fault } if !self.json => Some(format!("!! line {line} from here: {fault}")),
+            Item::Unreadable { line, fault } if !self.json => {
+                Some(format!("!! line {line} from here: {fault}"))
+            }
             Item::Unreadable { .. } | Item::Torn { .. } => None,
         }
     }
@@ -168,8 +172,9 @@ struct Follower {
 impl Follower {
     /// Begins with the last segment.
     fn open(dir: &Path) -> anyhow::Result<Follower> {
-        let segments = segment::list(dir)
-            .with_context(|| format!("the journal in {} cannot be read; its owner and root can", dir.display()))?;
+        let segments = segment::list(dir).with_context(|| {
+            format!("the journal in {} cannot be read; its owner and root can", dir.display())
+        })?;
         let Some((number, path)) = segments.into_iter().next_back() else {
             bail!("{}: there is no journal here (no file like {})", dir.display(), segment::file_name(1));
         };
@@ -249,7 +254,7 @@ impl Follower {
     fn read(&mut self, mut each: impl FnMut(&Item) -> io::Result<()>) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.offset))?;
         let mut reader = Reader::new(BufReader::new(&self.file));
-        while let Some(item) = reader.next() {
+        for item in reader.by_ref() {
             each(&item?)?;
         }
         self.offset += reader.offset();

@@ -32,7 +32,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
         Err(errors) => {
             eprintln!("{errors}");
-            eprintln!("{}: {} errors; this policy would be refused as a whole", args.dir.display(), errors.0.len());
+            eprintln!(
+                "{}: {} errors; this policy would be refused as a whole",
+                args.dir.display(),
+                errors.0.len()
+            );
             Ok(ExitCode::FAILURE)
         }
     }

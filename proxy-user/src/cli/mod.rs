@@ -110,8 +110,9 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 fn detach(path: &Path) -> anyhow::Result<ExitCode> {
     let config = load(path)?;
-    let removed = kernel::detach(&config.kernel.pin)
-        .map_err(|error| anyhow::anyhow!("cannot take the kernel side off {}: {error}", config.kernel.pin.display()))?;
+    let removed = kernel::detach(&config.kernel.pin).map_err(|error| {
+        anyhow::anyhow!("cannot take the kernel side off {}: {error}", config.kernel.pin.display())
+    })?;
     match removed {
         0 => println!("nothing was attached below {}", config.kernel.pin.display()),
         n => println!("took off {n} programs; workloads are governed no more"),

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::control::{ReloadReport, Status};
 use crate::control::client::{self, ClientError};
 use crate::control::status::IdentityStatus;
+use crate::control::{ReloadReport, Status};
 
 /// The exit code when something is not as it should be.
 pub const DEGRADED: u8 = 1;

@@ -139,7 +139,9 @@ impl Default for Config {
     fn default() -> Self {
         let or = |variable: &str, default: &str| {
             // systemd names exactly one directory of each kind for this unit.
-            std::env::var_os(variable).filter(|v| !v.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
+            std::env::var_os(variable)
+                .filter(|v| !v.is_empty())
+                .map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
         Self {
             policies: or("CONFIGURATION_DIRECTORY", "/etc/vouchsafe"),
@@ -159,7 +161,12 @@ impl Default for Config {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { cgroup: None, unit_root: None, ports: vec![80, 443], pin: PathBuf::from("/sys/fs/bpf/vouchsafe") }
+        Self {
+            cgroup: None,
+            unit_root: None,
+            ports: vec![80, 443],
+            pin: PathBuf::from("/sys/fs/bpf/vouchsafe"),
+        }
     }
 }
 
@@ -293,7 +300,9 @@ impl Config {
         })?;
         let value = |message: &str| ConfigError::Value { path: path.to_owned(), message: message.to_owned() };
         if config.kernel.ports.is_empty() || config.kernel.ports.contains(&0) {
-            return Err(value("kernel.ports must name at least one port, and not 0; write ports = [80, 443]"));
+            return Err(value(
+                "kernel.ports must name at least one port, and not 0; write ports = [80, 443]",
+            ));
         }
         for (port, key) in [(config.listen.ipv4.port(), "ipv4"), (config.listen.ipv6.port(), "ipv6")] {
             if port == 0 {

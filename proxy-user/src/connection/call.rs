@@ -56,7 +56,11 @@ impl Handler for Calls {
                     method: Some(method.as_str()),
                     path: Some(uri.path()),
                     has_query: uri.query().is_some(),
-                    ..Asked::of(self.connection.dst, self.leg.scheme.as_str(), self.leg.host.as_ref().map(Host::name))
+                    ..Asked::of(
+                        self.connection.dst,
+                        self.leg.scheme.as_str(),
+                        self.leg.host.as_ref().map(Host::name),
+                    )
                 };
                 return self.refuse(&subject, &asked, &refusal, &method);
             }
@@ -76,12 +80,17 @@ impl Calls {
     }
 
     /// The permit, with the credential that it demands. What has none is refused before anything is recorded as allowed.
-    fn permitted(&self, subject: &Subject, facts: &Facts<'_>) -> Result<(Permit, Option<Attachment>), Refusal> {
+    fn permitted(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+    ) -> Result<(Permit, Option<Attachment>), Refusal> {
         let services = &self.connection.services;
         let permit = authorize(subject, facts, services.settings.unidentified)?;
         let Some(id) = permit.credential() else { return Ok((permit, None)) };
         let live = permit.live();
-        let inject = permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
+        let inject =
+            permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
         let (Some((credential, reference)), Some((inject, header))) = (live.credential(id), inject) else {
             let detail = "the grant names a credential, but its API does not say how to attach one";
             return Err(Refusal::new(Kind::CredentialUnavailable, detail));
@@ -112,7 +121,10 @@ impl Calls {
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
                 services.counters.tally(subject).count_denied();
-                let refusal = Refusal::new(Kind::JournalUnwritable, "calls are refused until the journal can be written");
+                let refusal = Refusal::new(
+                    Kind::JournalUnwritable,
+                    "calls are refused until the journal can be written",
+                );
                 return answer(&refusal, None, subject, facts.method);
             }
         };
@@ -184,7 +196,12 @@ impl Calls {
     }
 
     /// The upstream's response, for the client.
-    fn relay(&self, mut response: Response<UpstreamBody>, mut account: Account, client: Option<OnUpgrade>) -> Reply {
+    fn relay(
+        &self,
+        mut response: Response<UpstreamBody>,
+        mut account: Account,
+        client: Option<OnUpgrade>,
+    ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched {

@@ -53,7 +53,8 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>) {
     let _open = services.counters.connection();
     // Bytes go out as they come in; only latency depends on it.
     let _ = stream.set_nodelay(true);
-    let caller = Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
+    let caller =
+        Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
     let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
     let sniffed = match sniff(&mut stream, services.settings.sniff_time).await {
         Ok(sniffed) => sniffed,
@@ -86,7 +87,8 @@ impl Connection {
         let host = match named {
             Ok(host) => host,
             Err(error) => {
-                let refusal = Refusal::new(Kind::BadRequest, format!("the TLS handshake names no host: {error}"));
+                let refusal =
+                    Refusal::new(Kind::BadRequest, format!("the TLS handshake names no host: {error}"));
                 self.refuse(&Asked::of(self.dst, "tls", hello.server_name.as_deref()), &refusal).await;
                 trust::refuse(&mut stream, Alert::UnrecognizedName).await;
                 return;
@@ -134,7 +136,9 @@ impl Connection {
                 tracing::debug!(error = %chain(&error), "the client's connection ended");
                 return;
             }
-            Ended::HeaderTooLarge => Refusal::new(Kind::HeaderTooLarge, "the header is larger than the limit"),
+            Ended::HeaderTooLarge => {
+                Refusal::new(Kind::HeaderTooLarge, "the header is larger than the limit")
+            }
             Ended::HeaderTimeout => Refusal::new(Kind::RequestTimeout, "the header did not end in time"),
             Ended::Malformed(error) => {
                 Refusal::new(Kind::BadRequest, format!("what came is not a request: {}", chain(&error)))

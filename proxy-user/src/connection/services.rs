@@ -118,7 +118,8 @@ impl Counters {
     #[must_use]
     pub fn identities(&self) -> Vec<(String, Arc<Tally>)> {
         let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = identities.iter().map(|(name, tally)| (name.clone(), Arc::clone(tally))).collect();
+        let mut all: Vec<_> =
+            identities.iter().map(|(name, tally)| (name.clone(), Arc::clone(tally))).collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
     }

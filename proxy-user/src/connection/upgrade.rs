@@ -14,7 +14,9 @@ use crate::http::Account;
 pub(super) async fn carry(client: OnUpgrade, upstream: OnUpgrade, mut account: Account, idle: Duration) {
     let (client, upstream) = match tokio::join!(client, upstream) {
         (Ok(client), Ok(upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
-        (Err(error), _) => return account.fail(Blame::Client, format!("the client did not switch: {}", chain(&error))),
+        (Err(error), _) => {
+            return account.fail(Blame::Client, format!("the client did not switch: {}", chain(&error)));
+        }
         (_, Err(error)) => {
             return account.fail(Blame::Upstream, format!("the upstream did not switch: {}", chain(&error)));
         }

@@ -50,7 +50,11 @@ impl Dialer {
 }
 
 /// Where a host is; `chosen` when it is among the answers.
-pub(super) async fn resolve(host: &str, chosen: SocketAddr, limit: Duration) -> Result<UpstreamAddr, ForwardError> {
+pub(super) async fn resolve(
+    host: &str,
+    chosen: SocketAddr,
+    limit: Duration,
+) -> Result<UpstreamAddr, ForwardError> {
     let chosen = SocketAddr::new(chosen.ip().to_canonical(), chosen.port());
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(UpstreamAddr(SocketAddr::new(ip, chosen.port())));

@@ -103,9 +103,15 @@ impl ForwardError {
         let (kind, detail) = match self {
             Self::Loop { .. } => (Kind::Internal, format!("{host} leads back to the proxy of this host")),
             Self::Unrecorded => (Kind::Internal, "the call was over before it was sent".to_owned()),
-            Self::Resolve { .. } => (Kind::UpstreamUnreachable, format!("the name {host} cannot be resolved")),
-            Self::Connect { .. } => (Kind::UpstreamUnreachable, format!("{host} does not accept the connection")),
-            Self::ConnectTimeout { .. } => (Kind::UpstreamTimeout, format!("{host} cannot be reached in time")),
+            Self::Resolve { .. } => {
+                (Kind::UpstreamUnreachable, format!("the name {host} cannot be resolved"))
+            }
+            Self::Connect { .. } => {
+                (Kind::UpstreamUnreachable, format!("{host} does not accept the connection"))
+            }
+            Self::ConnectTimeout { .. } => {
+                (Kind::UpstreamTimeout, format!("{host} cannot be reached in time"))
+            }
             Self::Tls { source, .. } => {
                 let kind = match source.fault {
                     UpstreamFault::Timeout => Kind::UpstreamTimeout,
@@ -117,7 +123,9 @@ impl ForwardError {
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
             Self::Unasked { .. } => (Kind::UpstreamFailed, format!("{host} switched protocols unasked")),
             Self::Client { .. } => (Kind::ClientGone, "the request's body broke off".to_owned()),
-            Self::ResponseTimeout { .. } => (Kind::UpstreamTimeout, format!("{host} did not respond in time")),
+            Self::ResponseTimeout { .. } => {
+                (Kind::UpstreamTimeout, format!("{host} did not respond in time"))
+            }
             Self::RequestStalled { .. } => {
                 (Kind::RequestTimeout, "the request's body made no progress".to_owned())
             }

@@ -175,11 +175,7 @@ impl<T: Transport> Pool<T> {
     }
 
     /// A new connection, or one that somebody else opened for all meanwhile.
-    pub(super) async fn open(
-        &self,
-        route: &Route,
-        dialer: &Dialer,
-    ) -> Result<Sender, ForwardError> {
+    pub(super) async fn open(&self, route: &Route, dialer: &Dialer) -> Result<Sender, ForwardError> {
         let gate = self.connections.opening(route);
         let _alone = match &gate {
             Some(gate) => {

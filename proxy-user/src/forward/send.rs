@@ -141,14 +141,16 @@ async fn exchange<T: Transport>(
             if let Err(error) = sender.ready().await {
                 return Err(Failed::Unsent(Box::new(request), failed(error)));
             }
-            let response = head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
+            let response =
+                head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
             (response, Some(sender))
         }
         Sender::Http2(mut sender) => {
             if let Err(error) = sender.ready().await {
                 return Err(Failed::Unsent(Box::new(request), failed(error)));
             }
-            let response = head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
+            let response =
+                head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
             (response, None)
         }
     };

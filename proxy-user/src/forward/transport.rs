@@ -2,11 +2,10 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use super::error::ForwardError;
 use crate::base::addr::UpstreamAddr;
-use crate::trust::{Alpn, UpstreamTls};
+use crate::trust::{Alpn, UpstreamStream, UpstreamTls};
 
 /// Which versions of HTTP will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +66,7 @@ impl VerifiedTls {
 }
 
 impl Transport for VerifiedTls {
-    type Stream = TlsStream<TcpStream>;
+    type Stream = UpstreamStream;
 
     const SCHEME: &'static str = "https";
 
@@ -85,7 +84,8 @@ impl Transport for VerifiedTls {
         };
         let connecting = self.tls.connect(tcp, host, alpn).await;
         let stream = connecting.map_err(|source| ForwardError::Tls { addr: addr.0, source })?;
-        let speaks = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
+        let speaks =
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
         Ok((stream, speaks))
     }
 }

@@ -33,7 +33,9 @@ impl TunnelEnd {
             Self::Done => None,
             Self::Idle(time) => Some((Blame::Client, format!("nothing was sent for {} s", time.as_secs()))),
             Self::Client(error) => Some((Blame::Client, format!("the client's connection broke: {error}"))),
-            Self::Upstream(error) => Some((Blame::Upstream, format!("the upstream's connection broke: {error}"))),
+            Self::Upstream(error) => {
+                Some((Blame::Upstream, format!("the upstream's connection broke: {error}")))
+            }
         }
     }
 }

@@ -216,7 +216,8 @@ where
         match &frame {
             None => self.account.close(),
             Some(Err(error)) => {
-                self.account.fail(Blame::Upstream, format!("the upstream broke off in the response: {error}"));
+                self.account
+                    .fail(Blame::Upstream, format!("the upstream broke off in the response: {error}"));
             }
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

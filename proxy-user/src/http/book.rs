@@ -78,7 +78,10 @@ impl Book {
     pub(crate) async fn outcomes(&self) -> Vec<Outcome> {
         loop {
             let records = self.records();
-            let opened = records.iter().filter(|r| matches!(r, Record::Decision(d) if d.verdict == Verdict::Allow)).count();
+            let opened = records
+                .iter()
+                .filter(|r| matches!(r, Record::Decision(d) if d.verdict == Verdict::Allow))
+                .count();
             let outcome = |record| match record {
                 Record::Outcome(outcome) => Some(outcome),
                 _ => None,
@@ -94,7 +97,9 @@ impl Book {
     /// The decisions, once there is one that is refused.
     pub(crate) async fn refusal(&self) -> Arc<Decision> {
         loop {
-            if let Some(refused) = self.decisions().into_iter().find(|decision| decision.verdict == Verdict::Deny) {
+            if let Some(refused) =
+                self.decisions().into_iter().find(|decision| decision.verdict == Verdict::Deny)
+            {
                 return refused;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -44,7 +44,8 @@ pub fn read<'a>(
     }
     check_framing(version, headers)?;
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
-        let detail = format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
+        let detail =
+            format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
         return Err(Refusal::new(Kind::BadRequest, detail));
     }
     let host = host(leg, uri, headers)?;
@@ -54,7 +55,8 @@ pub fn read<'a>(
         "" => "/",
         path => path,
     };
-    let path = CallPath::normalize(path).map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))?;
+    let path =
+        CallPath::normalize(path).map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))?;
     if path.is_asterisk() && method != Method::OPTIONS {
         return Err(Refusal::new(Kind::BadRequest, "the target * is for OPTIONS only"));
     }
@@ -76,7 +78,9 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
         return bad("the request has more than one content-length");
     }
     if headers.contains_key("content_length") || headers.contains_key("transfer_encoding") {
-        return bad("the request has content_length or transfer_encoding, which some servers take for the real ones");
+        return bad(
+            "the request has content_length or transfer_encoding, which some servers take for the real ones",
+        );
     }
     Ok(())
 }
@@ -85,12 +89,16 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
 fn host<'a>(leg: &'a Leg, uri: &Uri, headers: &HeaderMap) -> Result<Cow<'a, Host>, Refusal> {
     let mut named = headers.get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
-        (_, Some(_)) => return Err(Refusal::new(Kind::BadRequest, "the request has more than one host header")),
+        (_, Some(_)) => {
+            return Err(Refusal::new(Kind::BadRequest, "the request has more than one host header"));
+        }
         (header, None) => header,
     };
     let header = header
         .map(|value| {
-            value.to_str().map_err(|_| Refusal::new(Kind::BadRequest, "the host header is not a host and port"))
+            value
+                .to_str()
+                .map_err(|_| Refusal::new(Kind::BadRequest, "the host header is not a host and port"))
         })
         .transpose()?;
     let authority = uri.authority().map(http::uri::Authority::as_str);
@@ -115,14 +123,16 @@ fn agree<'a>(leg: &'a Leg, text: &str) -> Result<Cow<'a, Host>, Refusal> {
     }
     let host = parse(text)?;
     if host.port().is_some_and(|port| port != leg.port) {
-        let detail = format!("the request is for port {}, the connection to port {}", port_of(leg, &host), leg.port);
+        let detail =
+            format!("the request is for port {}, the connection to port {}", port_of(leg, &host), leg.port);
         return Err(Refusal::new(Kind::Misdirected, detail));
     }
     match &leg.host {
         None => Ok(Cow::Owned(host)),
         Some(known) if known.name() == host.name() => Ok(Cow::Borrowed(known)),
         Some(known) => {
-            let detail = format!("the request is for {}, the TLS handshake was for {}", host.name(), known.name());
+            let detail =
+                format!("the request is for {}, the TLS handshake was for {}", host.name(), known.name());
             Err(Refusal::new(Kind::Misdirected, detail))
         }
     }
@@ -213,7 +223,10 @@ mod tests {
         let tls = leg(Scheme::Https, Some("api.test"));
         let uri = Uri::from_static("/");
         for (version, pairs) in [
-            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("content-length", "3")] as &[(&str, &str)]),
+            (
+                Version::HTTP_11,
+                &[("transfer-encoding", "chunked"), ("content-length", "3")] as &[(&str, &str)],
+            ),
             (Version::HTTP_10, &[("transfer-encoding", "chunked")]),
             (Version::HTTP_11, &[("content-length", "3"), ("content-length", "4")]),
             (Version::HTTP_11, &[("content_length", "3")]),
@@ -221,7 +234,8 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(HOST, "api.test".parse().unwrap());
             for (name, value) in pairs {
-                headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+                headers
+                    .append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
             }
             let refusal = read(&tls, version, &Method::POST, &uri, &headers).unwrap_err();
             assert_eq!(refusal.kind, Kind::BadRequest, "{pairs:?}");

@@ -3,8 +3,8 @@
 //! What stays keeps its order. Only `websocket` is carried through: `Upgrade: h2c` would hide requests from the policy.
 
 use http::header::{
-    CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Version};
 
@@ -28,9 +28,11 @@ pub fn wants_websocket(version: Version, method: &Method, headers: &HeaderMap) -
 /// The headers of a request without those of its hop. With `websocket`, the upgrade is asked for again.
 #[must_use]
 pub fn strip_request(mut headers: HeaderMap, version: Version, websocket: bool) -> HeaderMap {
-    let trailers = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-    });
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
     headers = strip(headers);
     if trailers {
         headers.insert(TE, TRAILERS);
@@ -133,7 +135,8 @@ mod tests {
     }
 
     fn text(headers: &HeaderMap) -> String {
-        let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+        let lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
         lines.join(" ")
     }
 
@@ -172,7 +175,11 @@ mod tests {
         assert!(!ask("h2c", "Upgrade, HTTP2-Settings"));
         assert!(!ask("websocket, h2c", "Upgrade"));
         assert!(!ask("websocket", "keep-alive"));
-        let headers = strip_request(map(&[("upgrade", "WebSocket"), ("connection", "upgrade")]), Version::HTTP_11, true);
+        let headers = strip_request(
+            map(&[("upgrade", "WebSocket"), ("connection", "upgrade")]),
+            Version::HTTP_11,
+            true,
+        );
         assert_eq!(text(&headers), "connection=Upgrade upgrade=websocket");
     }
 

@@ -44,7 +44,8 @@ pub fn response<B>(
         headers.insert(ALLOW, ALLOWED);
     }
     if let Some(entry) = entry
-        && let Ok(value) = HeaderValue::from_str(entry.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+        && let Ok(value) =
+            HeaderValue::from_str(entry.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     {
         headers.insert(JOURNAL_ID, value);
     }

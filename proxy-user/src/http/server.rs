@@ -30,7 +30,12 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { header_bytes: 64 * 1024, header_fields: 256, header_time: Duration::from_secs(60), streams: 250 }
+        Self {
+            header_bytes: 64 * 1024,
+            header_fields: 256,
+            header_time: Duration::from_secs(60),
+            streams: 250,
+        }
     }
 }
 
@@ -55,7 +60,8 @@ pub trait Handler: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static;
 
     /// Answers one request. There is always an answer; what cannot be answered to the end breaks off in its body.
-    fn call(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+    fn call(self: Arc<Self>, request: Request<Incoming>)
+    -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.

@@ -124,14 +124,14 @@ impl<'a> Btf<'a> {
                 }
             }
             at += match kind {
-                1 | 14 | 17 => 4,                      // INT, VAR, DECL_TAG
-                3 => 12,                               // ARRAY
+                1 | 14 | 17 => 4,                       // INT, VAR, DECL_TAG
+                3 => 12,                                // ARRAY
                 KIND_STRUCT | KIND_UNION => count * 12, // members
-                6 => count * 8,                        // ENUM
-                13 => count * 8,                       // FUNC_PROTO
-                15 => count * 12,                      // DATASEC
-                19 => count * 12,                      // ENUM64
-                2 | 7..=12 | 16 | 18 => 0,             // PTR, FWD, TYPEDEF, modifiers, FUNC, FLOAT, TYPE_TAG
+                6 => count * 8,                         // ENUM
+                13 => count * 8,                        // FUNC_PROTO
+                15 => count * 12,                       // DATASEC
+                19 => count * 12,                       // ENUM64
+                2 | 7..=12 | 16 | 18 => 0,              // PTR, FWD, TYPEDEF, modifiers, FUNC, FLOAT, TYPE_TAG
                 _ => return Err(BtfError::Damaged { at: at - 12 }),
             };
         }
@@ -142,7 +142,11 @@ impl<'a> Btf<'a> {
     fn offset(&self, structure: &'static str, names: &[&'static str]) -> Result<u32, BtfError> {
         let missing = BtfError::Missing { structure, member: names.first().copied().unwrap_or("") };
         let Some(id) = self.structs.get(structure.as_bytes()) else { return Err(missing) };
-        names.iter().find_map(|wanted| self.find(*id, wanted.as_bytes(), 0)).map(|bits| bits / 8).ok_or(missing)
+        names
+            .iter()
+            .find_map(|wanted| self.find(*id, wanted.as_bytes(), 0))
+            .map(|bits| bits / 8)
+            .ok_or(missing)
     }
 
     fn find(&self, id: u32, wanted: &[u8], depth: u8) -> Option<u32> {

@@ -137,7 +137,8 @@ impl Cgroups {
 fn systemd_root() -> Option<String> {
     let text = std::fs::read_to_string("/proc/1/cgroup").ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let path = path.strip_suffix("/init.scope").or_else(|| path.strip_suffix("/system.slice")).unwrap_or(path);
+    let path =
+        path.strip_suffix("/init.scope").or_else(|| path.strip_suffix("/system.slice")).unwrap_or(path);
     Some(path.to_owned())
 }
 

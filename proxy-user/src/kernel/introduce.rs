@@ -25,7 +25,8 @@ pub(super) fn introduce(controls: &mut Controls, listener: SocketAddr) -> Result
     let errno = |what: &'static str| move |e: nix::Error| KernelError::io(what)(io::Error::from(e));
     let hello = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(errno("open a socket to introduce the daemon"))?;
-    controls.announce(socket_cookie(hello.as_fd()).map_err(KernelError::io("read the cookie of a socket"))?)?;
+    controls
+        .announce(socket_cookie(hello.as_fd()).map_err(KernelError::io("read the cookie of a socket"))?)?;
     let connected = connect(hello.as_raw_fd(), &SockaddrIn::from(listener));
     let slot = controls.daemon()?;
     if slot.hello_cookie != 0 {

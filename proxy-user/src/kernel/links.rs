@@ -55,14 +55,15 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 ///
 /// Returns what was taken over and what was attached anew.
 pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usize, KernelError> {
-    let folder = File::open(cgroup).map_err(KernelError::io(format!("open the cgroup {}", cgroup.display())))?;
+    let folder =
+        File::open(cgroup).map_err(KernelError::io(format!("open the cgroup {}", cgroup.display())))?;
     let mut taken_over = 0;
     for spec in &PROGRAMS {
         let pin = pins.join(spec.name);
         let program = program(ebpf, spec)?;
         if pin.exists() {
-            let link =
-                pinned_link(&pin).map_err(KernelError::io(format!("take over the link {}", pin.display())))?;
+            let link = pinned_link(&pin)
+                .map_err(KernelError::io(format!("take over the link {}", pin.display())))?;
             let fd = match program {
                 Program::CgroupSockAddr(program) => program.fd(),
                 Program::SockOps(program) => program.fd(),
@@ -80,8 +81,12 @@ pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usiz
         }
         let what = || format!("attach {} to {}", spec.name, cgroup.display());
         let link: FdLink = match program {
-            Program::CgroupSockAddr(program) => link_of(program, &folder).map_err(|error| error.named(what()))?,
-            Program::SockOps(program) => sock_ops_link(program, &folder).map_err(|error| error.named(what()))?,
+            Program::CgroupSockAddr(program) => {
+                link_of(program, &folder).map_err(|error| error.named(what()))?
+            }
+            Program::SockOps(program) => {
+                sock_ops_link(program, &folder).map_err(|error| error.named(what()))?
+            }
             _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
         };
         link.pin(&pin).map_err(KernelError::other(format!("pin the link {}", pin.display())))?;
@@ -119,7 +124,8 @@ fn sock_ops_link(program: &mut SockOps, cgroup: &File) -> Result<FdLink, Unattac
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, spec: &Spec) -> Result<&'a mut Program, KernelError> {
-    ebpf.program_mut(spec.name).ok_or_else(|| KernelError::Object(format!("it holds no program {}", spec.name)))
+    ebpf.program_mut(spec.name)
+        .ok_or_else(|| KernelError::Object(format!("it holds no program {}", spec.name)))
 }
 
 /// The links that an earlier daemon left under this folder, by name.
@@ -175,7 +181,10 @@ fn belongs_to(link: BorrowedFd<'_>, cgroup: &Path) -> bool {
     let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())) else {
         return false;
     };
-    let id = info.lines().find_map(|line| line.strip_prefix("cgroup_id:")).and_then(|id| id.trim().parse::<u64>().ok());
+    let id = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cgroup_id:"))
+        .and_then(|id| id.trim().parse::<u64>().ok());
     id.is_some() && id == std::fs::metadata(cgroup).ok().map(|meta| meta.ino())
 }
 

@@ -111,8 +111,7 @@ impl Kernel {
         } else {
             controls.announce(0)?;
         }
-        let kernel =
-            Self { pins, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
+        let kernel = Self { pins, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
         Ok((kernel, origins))
     }
 
@@ -137,11 +136,10 @@ impl Kernel {
     /// Hands the programs' messages to the daemon's log, until the task is dropped.
     pub async fn forward_messages(&self) {
         let taken = self.logger.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(logger) = taken else { return };
         // SAFETY: the logger owns its descriptor and keeps it open and the same for as long as it lives.
-        let register = |logger| unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
-        let Some(Ok(mut logger)) = taken.map(register) else {
-            return;
-        };
+        let registered = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let Ok(mut logger) = registered else { return };
         while let Ok(mut guard) = logger.readable_mut().await {
             guard.get_inner_mut().flush();
             guard.clear_ready();

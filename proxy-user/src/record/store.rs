@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
-use proxy_journal::{Outcome, Prepared, Record, Recovered, Recovery, Start, Timestamp, Writer, recover, segment};
+use proxy_journal::{
+    Outcome, Prepared, Record, Recovered, Recovery, Start, Timestamp, Writer, recover, segment,
+};
 
 use super::RecordError;
 

@@ -34,6 +34,9 @@ pub use names::BadHost;
 pub use roots::{RootsError, bundle};
 pub use server::{AcceptError, BotTls};
 
+/// A verified connection to an API.
+pub type UpstreamStream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
 /// The cryptography of every configuration: aws-lc-rs with the suites that rustls takes for safe.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =

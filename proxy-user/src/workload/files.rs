@@ -78,7 +78,13 @@ pub fn find(pattern: &ExePattern, wanted: FileId) -> Option<PathBuf> {
     search(Path::new(pattern.directory()), pattern, wanted, &mut budget, 0)
 }
 
-fn search(dir: &Path, pattern: &ExePattern, wanted: FileId, budget: &mut usize, depth: u8) -> Option<PathBuf> {
+fn search(
+    dir: &Path,
+    pattern: &ExePattern,
+    wanted: FileId,
+    budget: &mut usize,
+    depth: u8,
+) -> Option<PathBuf> {
     if depth > 16 {
         return None;
     }
@@ -108,8 +114,12 @@ mod tests {
     #[test]
     fn a_path_names_one_file_a_hard_link_the_same_a_copy_another() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, link, symlink, copy) =
-            (dir.path().join("one"), dir.path().join("link"), dir.path().join("symlink"), dir.path().join("copy"));
+        let (one, link, symlink, copy) = (
+            dir.path().join("one"),
+            dir.path().join("link"),
+            dir.path().join("symlink"),
+            dir.path().join("copy"),
+        );
         std::fs::write(&one, "x").unwrap();
         std::fs::hard_link(&one, &link).unwrap();
         std::os::unix::fs::symlink(&one, &symlink).unwrap();

@@ -119,7 +119,10 @@ impl Matcher {
         if let Some(user) = &conditions.user {
             let wanted = number(user).or_else(|| self.user(user));
             if wanted != Some(workload.uid) {
-                return miss(near, format!("it must run as user {}, and runs as uid {}", user.value, workload.uid));
+                return miss(
+                    near,
+                    format!("it must run as user {}, and runs as uid {}", user.value, workload.uid),
+                );
             }
         }
         if let Some(group) = &conditions.group {
@@ -146,8 +149,15 @@ impl Matcher {
         if let Some(sha256) = &conditions.sha256 {
             match self.digests.of(workload, path.as_deref()) {
                 Some(digest) if digest == sha256.value => {}
-                Some(_) => return miss(near, "its executable has another SHA-256 than the policy names".into()),
-                None => return miss(near, "its executable cannot be read any more, so its SHA-256 is unknown".into()),
+                Some(_) => {
+                    return miss(near, "its executable has another SHA-256 than the policy names".into());
+                }
+                None => {
+                    return miss(
+                        near,
+                        "its executable cannot be read any more, so its SHA-256 is unknown".into(),
+                    );
+                }
             }
         }
         Ok(())
@@ -158,7 +168,9 @@ impl Matcher {
     }
 
     fn group(&self, name: &str) -> Option<u32> {
-        lookup(&self.groups, name, |name| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()))
+        lookup(&self.groups, name, |name| {
+            Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+        })
     }
 }
 

@@ -12,9 +12,9 @@ pub fn of_cgroup(path: &str, root: &str) -> Option<String> {
     let first = inside.split('/').filter(|part| !part.is_empty()).find(|part| !part.ends_with(".slice"))?;
     // systemd prefixes a name that would clash with a controller's file by an underscore.
     let name = first.strip_prefix('_').unwrap_or(first);
-    let known = [".service", ".scope", ".socket", ".mount", ".swap"].iter().any(|suffix| {
-        name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty())
-    });
+    let known = [".service", ".scope", ".socket", ".mount", ".swap"]
+        .iter()
+        .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()));
     known.then(|| name.to_owned())
 }
 

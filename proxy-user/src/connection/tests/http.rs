@@ -48,7 +48,10 @@ async fn a_granted_call_arrives_with_our_credential_in_place_of_the_clients() {
         assert_eq!(seen[0].headers["x-b"], "2");
         let outcomes = world.book.outcomes().await;
         assert_eq!(outcomes.len(), 1);
-        assert_eq!((outcomes[0].status, outcomes[0].bytes_received, outcomes[0].error.as_deref()), (Some(200), 4, None));
+        assert_eq!(
+            (outcomes[0].status, outcomes[0].bytes_received, outcomes[0].error.as_deref()),
+            (Some(200), 4, None)
+        );
         let decision = &world.book.decisions()[0];
         assert_eq!(decision.path.as_deref(), Some("/v1/b"));
         assert_eq!(decision.credential.as_deref(), Some("key"));
@@ -58,7 +61,8 @@ async fn a_granted_call_arrives_with_our_credential_in_place_of_the_clients() {
 
 #[tokio::test]
 async fn http2_is_served_and_forwarded_in_either_version() {
-    for (upstream_speaks, version) in [(Alpn::Http1, Version::HTTP_11), (Alpn::Http2OrHttp1, Version::HTTP_2)] {
+    for (upstream_speaks, version) in [(Alpn::Http1, Version::HTTP_11), (Alpn::Http2OrHttp1, Version::HTTP_2)]
+    {
         let (world, upstream) = world_with(upstream_speaks, echo).await;
         let mut client = Client::http2(world.connect_tls("bot", "api.test", Alpn::Http2OrHttp1).await).await;
         let uri = format!("https://{}/v1/x", host(&world));
@@ -162,7 +166,8 @@ async fn plain_http_to_an_api_goes_where_its_name_leads_and_without_a_credential
     let response = client.get("GET", "/a", &[("host", &named), ("authorization", "Bearer stolen")]).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(!upstream.seen()[0].headers.contains_key("authorization"));
-    let response = client.get("GET", "/a", &[("host", &format!("other.test:{}", upstream.addr.port()))]).await;
+    let response =
+        client.get("GET", "/a", &[("host", &format!("other.test:{}", upstream.addr.port()))]).await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
 }
 
@@ -199,7 +204,12 @@ fn switch(_: Seen) -> Response<super::world::Body> {
 async fn a_websocket_is_carried_both_ways_and_its_bytes_are_counted() {
     let (world, upstream) = world_with(Alpn::Http2OrHttp1, switch).await;
     let mut client = world.http1("bot").await;
-    let ask = [("host", &*host(&world)), ("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")];
+    let ask = [
+        ("host", &*host(&world)),
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-key", "x"),
+    ];
     let mut response = client.send(request("GET", "/v1/ws", &ask)).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let mut socket = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
@@ -239,7 +249,10 @@ async fn counters_tell_who_was_allowed_and_who_was_not() {
     let counters = &world.services.counters;
     let identities = counters.identities();
     assert_eq!(identities.len(), 1);
-    assert_eq!((identities[0].0.as_str(), identities[0].1.allowed(), identities[0].1.denied()), ("bot", 1, 1));
+    assert_eq!(
+        (identities[0].0.as_str(), identities[0].1.allowed(), identities[0].1.denied()),
+        ("bot", 1, 1)
+    );
     assert_eq!(counters.unknown().denied(), 1);
     assert_eq!(counters.accepted(), 2);
     let allowed = world.book.decisions().iter().filter(|decision| decision.verdict == Verdict::Allow).count();

@@ -71,7 +71,8 @@ async fn hello(trust: &Trust) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let trust = trust.clone();
-    let client = tokio::spawn(async move { trust.client(tcp, "api.test", Alpn::Http2OrHttp1).await.map(drop) });
+    let client =
+        tokio::spawn(async move { trust.client(tcp, "api.test", Alpn::Http2OrHttp1).await.map(drop) });
     let (mut server, _) = listener.accept().await.unwrap();
     let mut bytes = vec![0; 4096];
     let count = server.read(&mut bytes).await.unwrap();

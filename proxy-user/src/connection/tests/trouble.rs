@@ -47,7 +47,10 @@ async fn an_upstream_that_is_down_is_502() {
     drop(listener);
     let world = World::new(addr, Trust::new(), Wishes::default()).await;
     let (status, problem, outcome) = trouble(&world).await;
-    assert_eq!((status, problem.as_str()), (StatusCode::BAD_GATEWAY, "urn:vouchsafe:problem:upstream-unreachable"));
+    assert_eq!(
+        (status, problem.as_str()),
+        (StatusCode::BAD_GATEWAY, "urn:vouchsafe:problem:upstream-unreachable")
+    );
     assert_eq!(outcome.blame, Some(Blame::Upstream));
     assert!(outcome.error.unwrap().contains("refused"));
 }
@@ -59,7 +62,10 @@ async fn an_upstream_with_the_wrong_certificate_gets_nothing() {
         let upstream = Upstream::tls(&theirs, host, Alpn::Http1, |_| Response::new(body("got it"))).await;
         let world = World::new(upstream.addr, trust.clone(), Wishes::default()).await;
         let (status, problem, outcome) = trouble(&world).await;
-        assert_eq!((status, problem.as_str()), (StatusCode::BAD_GATEWAY, "urn:vouchsafe:problem:upstream-untrusted"));
+        assert_eq!(
+            (status, problem.as_str()),
+            (StatusCode::BAD_GATEWAY, "urn:vouchsafe:problem:upstream-untrusted")
+        );
         assert_eq!(outcome.blame, Some(Blame::Upstream));
         assert!(upstream.seen().is_empty());
     }
@@ -71,7 +77,10 @@ async fn an_upstream_that_accepts_and_stays_silent_is_504() {
     let trust = Trust::patient_for(SOON);
     let world = World::new(listener.local_addr().unwrap(), trust, Wishes::default()).await;
     let (status, problem, _) = trouble(&world).await;
-    assert_eq!((status, problem.as_str()), (StatusCode::GATEWAY_TIMEOUT, "urn:vouchsafe:problem:upstream-timeout"));
+    assert_eq!(
+        (status, problem.as_str()),
+        (StatusCode::GATEWAY_TIMEOUT, "urn:vouchsafe:problem:upstream-timeout")
+    );
 }
 
 fn slow(_: Seen) -> Response<super::world::Body> {
@@ -84,7 +93,10 @@ async fn an_upstream_that_answers_too_slowly_is_504() {
     let forward = ForwardLimits { response_time: SOON, ..ForwardLimits::default() };
     let (world, _upstream) = world_with(Alpn::Http1, slow, Wishes { forward, ..Wishes::default() }).await;
     let (status, problem, outcome) = trouble(&world).await;
-    assert_eq!((status, problem.as_str()), (StatusCode::GATEWAY_TIMEOUT, "urn:vouchsafe:problem:upstream-timeout"));
+    assert_eq!(
+        (status, problem.as_str()),
+        (StatusCode::GATEWAY_TIMEOUT, "urn:vouchsafe:problem:upstream-timeout")
+    );
     assert_eq!(outcome.blame, Some(Blame::Upstream));
 }
 
@@ -114,7 +126,10 @@ async fn an_upstream_that_breaks_off_in_the_body_breaks_off_the_clients() {
             let uri = if http2 { format!("https://{}/v1/x", host(&world)) } else { "/v1/x".to_owned() };
             let hosts = [("host", &*host(&world))];
             let headers: &[(&str, &str)] = if http2 { &[] } else { &hosts };
-            let response = client.send(request("GET", &uri, headers)).await.unwrap_or_else(|e| panic!("{alpn:?} {http2} {e:?} {:#?}", world.book.records()));
+            let response = client
+                .send(request("GET", &uri, headers))
+                .await
+                .unwrap_or_else(|e| panic!("{alpn:?} {http2} {e:?} {:#?}", world.book.records()));
             assert_eq!(response.status(), StatusCode::OK);
             let body = response.into_body().collect().await;
             assert!(body.is_err(), "whole to the client (upstream {alpn:?}, HTTP/2 client: {http2})");
@@ -154,7 +169,11 @@ async fn a_header_of_a_megabyte_is_431_and_recorded() {
     let _ = stream.write_all(huge.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 431 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     assert!(world.book.refusal().await.reason.contains("larger"));
 }
 

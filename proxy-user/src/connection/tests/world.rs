@@ -109,7 +109,16 @@ impl World {
             drain: draining,
         };
         let generation = AtomicUsize::new(1);
-        Self { services: Arc::new(services), book, trust, upstream, drain, generation, places: Arc::new(Semaphore::new(100)), _state: state }
+        Self {
+            services: Arc::new(services),
+            book,
+            trust,
+            upstream,
+            drain,
+            generation,
+            places: Arc::new(Semaphore::new(100)),
+            _state: state,
+        }
     }
 
     /// Another policy goes live, with more rules for `bot`.
@@ -134,7 +143,12 @@ impl World {
     }
 
     /// The same, inside of TLS with the proxy.
-    pub(super) async fn connect_tls(&self, exe: &str, host: &str, alpn: Alpn) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    pub(super) async fn connect_tls(
+        &self,
+        exe: &str,
+        host: &str,
+        alpn: Alpn,
+    ) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
         self.trust.client(self.connect(exe).await, host, alpn).await.unwrap()
     }
 
@@ -280,7 +294,8 @@ where
             let upgrade = request.headers().contains_key("upgrade").then(|| hyper::upgrade::on(&mut request));
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let what = Seen { target: parts.uri.to_string(), headers: parts.headers, body, version: parts.version };
+            let what =
+                Seen { target: parts.uri.to_string(), headers: parts.headers, body, version: parts.version };
             seen.lock().unwrap().push(what.clone());
             let response = answer(what);
             if let Some(upgrade) = upgrade.filter(|_| response.status() == 101) {
