@@ -126,10 +126,8 @@ async fn an_upstream_that_breaks_off_in_the_body_breaks_off_the_clients() {
             let uri = if http2 { format!("https://{}/v1/x", host(&world)) } else { "/v1/x".to_owned() };
             let hosts = [("host", &*host(&world))];
             let headers: &[(&str, &str)] = if http2 { &[] } else { &hosts };
-            let response = client
-                .send(request("GET", &uri, headers))
-                .await
-                .unwrap_or_else(|e| panic!("{alpn:?} {http2} {e:?} {:#?}", world.book.records()));
+            // The break may overtake the head on its way out: then the connection itself breaks off.
+            let Ok(response) = client.send(request("GET", &uri, headers)).await else { continue };
             assert_eq!(response.status(), StatusCode::OK);
             let body = response.into_body().collect().await;
             assert!(body.is_err(), "whole to the client (upstream {alpn:?}, HTTP/2 client: {http2})");
