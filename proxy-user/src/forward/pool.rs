@@ -113,6 +113,13 @@ impl Connections {
         }
     }
 
+    /// Lets go of the shared connection of a route, which did not take a request. Requests that are on it go on.
+    pub(super) fn forget(&self, route: &Route) {
+        if let Some(slot) = self.shard(route).get_mut(route) {
+            slot.shared = None;
+        }
+    }
+
     fn opened(&self, route: &Route, sender: &Sender) {
         let mut shard = self.shard(route);
         let slot = shard.entry(route.clone()).or_default();
@@ -120,6 +127,7 @@ impl Connections {
             Sender::Http1(_) => slot.speaks = Some(Speaks::Http1),
             Sender::Http2(sender) => {
                 slot.speaks = Some(Speaks::Http2);
+                slot.shared.take_if(|(shared, _)| shared.is_closed());
                 slot.shared.get_or_insert_with(|| (sender.clone(), Instant::now()));
             }
         }

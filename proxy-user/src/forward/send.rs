@@ -107,6 +107,7 @@ pub(super) async fn send<T: Transport>(
         Err(Failed::Unsent(_, error) | Failed::Sent(error)) => return Err(error),
     };
     // The connection had gone stale while it waited, and nothing of the request was sent.
+    pool.connections().forget(route);
     let sender = pool.open(route, dialer).await?;
     template.apply(&mut request, &sender, T::SCHEME)?;
     exchange(pool, limits, route, &template, sender, *request).await.map_err(|failed| match failed {

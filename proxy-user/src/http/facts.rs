@@ -7,6 +7,7 @@
 //! | authority that disagrees with SNI or the destination's port | 421 (RFC 9110 §15.5.20) |
 //! | `CONNECT` | 405 |
 //! | a path without one normal form, a fragment | 400 |
+//! | a header that asks for another method or path than the request line (`X-HTTP-Method-Override` …) | 400 |
 //! | a header name with `_` whose twin with `-` frames the message | 400 |
 
 use std::borrow::Cow;
@@ -43,6 +44,7 @@ pub fn read<'a>(
         return Err(Refusal::new(Kind::MethodNotAllowed, "CONNECT would open a tunnel past the policy"));
     }
     check_framing(version, headers)?;
+    check_overrides(headers)?;
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
         let detail =
             format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
@@ -83,6 +85,32 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
         );
     }
     Ok(())
+}
+
+/// Headers by which frameworks let a client ask for another method or path than the request line: the upstream would act
+/// on something that was not decided.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+
+fn check_overrides(headers: &HeaderMap) -> Result<(), Refusal> {
+    // Servers of the CGI kind take `_` for `-`.
+    let same = |name: &str, wanted: &str| {
+        name.len() == wanted.len()
+            && name.bytes().zip(wanted.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+    };
+    let asked = headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .filter(|name| name.starts_with('x'))
+        .find(|name| OVERRIDES.iter().any(|wanted| same(name, wanted)));
+    match asked {
+        None => Ok(()),
+        Some(name) => {
+            let detail =
+                format!("{name} asks the API for another method or path than the one that is decided");
+            Err(Refusal::new(Kind::BadRequest, detail))
+        }
+    }
 }
 
 /// The one host that the request names.
@@ -166,6 +194,23 @@ mod tests {
         let uri: Uri = uri.parse().unwrap();
         let facts = read(leg, version, method, &uri, &headers).map_err(|refusal| refusal.kind)?;
         Ok(format!("{}{}", facts.host.name(), facts.path))
+    }
+
+    #[test]
+    fn a_header_that_asks_for_another_method_or_path_is_refused_in_every_spelling() {
+        let leg = leg(Scheme::Https, Some("api.test"));
+        let with = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "api.test".parse().unwrap());
+            headers.insert(name, "DELETE".parse().unwrap());
+            read(&leg, Version::HTTP_11, &Method::GET, &Uri::from_static("/x"), &headers).map_err(|r| r.kind)
+        };
+        for name in ["x-http-method-override", "x_http_method_override", "x-original-url", "x-rewrite_url"] {
+            assert_eq!(with(name).err(), Some(Kind::BadRequest), "{name}");
+        }
+        for name in ["x-http-method-overrides", "x-request-id", "method-override"] {
+            assert!(with(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Upstreams and clients that do not behave, and a host that cannot do its part.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use ::http::{Response, StatusCode};
@@ -100,16 +101,16 @@ async fn an_upstream_that_answers_too_slowly_is_504() {
     assert_eq!(outcome.blame, Some(Blame::Upstream));
 }
 
+/// Set off by the client that has read the first frame.
+static BREAK: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
 fn break_off(_: Seen) -> Response<super::world::Body> {
-    let frames = stream::unfold(0, |count| async move {
-        match count {
-            0 => Some((Ok(Frame::data(Bytes::from_static(b"some"))), 1)),
-            // Without a pause the head would not leave before the break.
-            _ => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Some((Err(std::io::Error::other("broken")), 2))
-            }
+    let frames = stream::unfold(true, |first| async move {
+        if first {
+            return Some((Ok(Frame::data(Bytes::from_static(b"some"))), false));
         }
+        BREAK.notified().await;
+        Some((Err(std::io::Error::other("broken")), false))
     });
     Response::new(StreamBody::new(Box::pin(frames)).boxed())
 }
@@ -126,11 +127,12 @@ async fn an_upstream_that_breaks_off_in_the_body_breaks_off_the_clients() {
             let uri = if http2 { format!("https://{}/v1/x", host(&world)) } else { "/v1/x".to_owned() };
             let hosts = [("host", &*host(&world))];
             let headers: &[(&str, &str)] = if http2 { &[] } else { &hosts };
-            // The break may overtake the head on its way out: then the connection itself breaks off.
-            let Ok(response) = client.send(request("GET", &uri, headers)).await else { continue };
+            let mut response = client.send(request("GET", &uri, headers)).await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
-            let body = response.into_body().collect().await;
-            assert!(body.is_err(), "whole to the client (upstream {alpn:?}, HTTP/2 client: {http2})");
+            assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "some");
+            BREAK.notify_one();
+            let rest = response.into_body().collect().await;
+            assert!(rest.is_err(), "whole to the client (upstream {alpn:?}, HTTP/2 client: {http2})");
         }
         let outcomes = world.book.outcomes().await;
         assert!(outcomes.iter().all(|outcome| outcome.blame == Some(Blame::Upstream)), "{outcomes:#?}");
@@ -261,4 +263,20 @@ async fn a_connection_that_went_stale_in_the_pool_is_replaced() {
     }
     assert!(world.book.decisions().iter().all(|decision| decision.verdict == Verdict::Allow));
     assert_eq!(world.book.outcomes().await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_header_of_http2_that_is_too_large_is_431_and_the_connection_goes_on() {
+    let (world, upstream) = world_with(Alpn::Http1, |_| Response::new(body("fine")), Wishes::default()).await;
+    let mut client = Client::http2(world.connect_tls("bot", "api.test", Alpn::Http2).await).await;
+    let uri = format!("https://{}/v1/x", host(&world));
+    let huge = "a".repeat(15 * 1024);
+    let headers: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| (*name, &*huge)).collect();
+    // A client that knows our limit does not even send it.
+    match client.send(request("GET", &uri, &headers)).await {
+        Ok(response) => assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        Err(error) => assert!(error.is_user() || error.source().is_some(), "{error:?}"),
+    }
+    assert!(upstream.seen().is_empty());
+    assert_eq!(client.get("GET", &uri, &[]).await.status(), StatusCode::OK);
 }
