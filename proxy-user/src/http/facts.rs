@@ -203,7 +203,9 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, "api.test".parse().unwrap());
             headers.insert(name, "DELETE".parse().unwrap());
-            read(&leg, Version::HTTP_11, &Method::GET, &Uri::from_static("/x"), &headers).map_err(|r| r.kind)
+            read(&leg, Version::HTTP_11, &Method::GET, &Uri::from_static("/x"), &headers)
+                .map(drop)
+                .map_err(|r| r.kind)
         };
         for name in ["x-http-method-override", "x_http_method_override", "x-original-url", "x-rewrite_url"] {
             assert_eq!(with(name).err(), Some(Kind::BadRequest), "{name}");
