@@ -1,0 +1,113 @@
+//! An actor: a bot that plays what an unmodified program would not. It speaks plain HTTP; `http.test` in usage stands for
+//! any `ADDRESS:PORT`.
+//!
+//! ```text
+//! actor get ADDRESS PATH              one request, prints the answer
+//! actor hold ADDRESS PATH             connects, prints "connected", waits for a line, then as get
+//! actor exec ADDRESS PROGRAM ARG…     connects, then executes PROGRAM with the connection as its stdin
+//! actor leave ADDRESS PROGRAM ARG…    connects, starts PROGRAM with the connection as its stdin, and ends
+//! actor speak PATH                    the other half of both: a request over stdin, after a line on fd 0 is not needed
+//! actor peer ADDRESS                  connects, prints what getpeername says
+//! actor knock ADDRESS                 connects, prints what comes until the end: "connected, N bytes", or the error
+//! actor named COMM ADDRESS PATH       takes another name (comm), then as get
+//! actor udp-connect ADDRESS           connects a datagram socket and sends, prints "sent" or the error
+//! actor udp-send ADDRESS              sends a datagram without connecting, prints "sent" or the error
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "an actor that cannot play says so"
+)]
+
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Longer than any answer takes; an actor must not hang.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["get", address, path] => get(&mut connect(address), path),
+        ["hold", address, path] => {
+            let mut stream = connect(address);
+            println!("connected");
+            io::stdin().lock().read_line(&mut String::new()).unwrap();
+            get(&mut stream, path);
+        }
+        ["exec", address, program, rest @ ..] => {
+            let stream = connect(address);
+            let error = Command::new(program).args(rest).stdin(Stdio::from(OwnedFd::from(stream))).exec();
+            panic!("cannot execute {program}: {error}");
+        }
+        ["leave", address, program, rest @ ..] => {
+            let stream = connect(address);
+            Command::new(program).args(rest).stdin(Stdio::from(OwnedFd::from(stream))).spawn().unwrap();
+        }
+        ["speak", path] => {
+            let stdin = io::stdin().as_fd().try_clone_to_owned().unwrap();
+            get(&mut TcpStream::from(stdin), path);
+        }
+        ["peer", address] => println!("{}", connect(address).peer_addr().unwrap()),
+        ["knock", address] => knock(address),
+        ["named", comm, address, path] => {
+            std::fs::write("/proc/thread-self/comm", comm).unwrap();
+            get(&mut connect(address), path);
+        }
+        ["udp-connect", address] => {
+            let socket = datagram(address);
+            told(socket.connect(address).and_then(|()| socket.send(b"hello")));
+        }
+        ["udp-send", address] => told(datagram(address).send_to(b"hello", address)),
+        _ => panic!("not understood: {words:?}"),
+    }
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = match TcpStream::connect(address) {
+        Ok(stream) => stream,
+        Err(error) => {
+            println!("cannot connect: {error}");
+            std::process::exit(2);
+        }
+    };
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// Asks `plain.test` for a path and prints the whole answer.
+fn get(stream: &mut TcpStream, path: &str) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let outcome = stream.read_to_end(&mut answer);
+    println!("{}", String::from_utf8_lossy(&answer));
+    if let Err(error) = outcome {
+        println!("broke off: {error}");
+    }
+}
+
+fn knock(address: &str) {
+    let mut stream = connect(address);
+    let _ = write!(stream, "GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    println!("connected, {} bytes", answer.len());
+}
+
+fn datagram(address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap()
+}
+
+fn told(outcome: io::Result<usize>) {
+    match outcome {
+        Ok(_) => println!("sent"),
+        Err(error) => println!("{error}"),
+    }
+}

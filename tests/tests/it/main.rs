@@ -1,0 +1,10 @@
+//! All tests of the whole thing; one binary, a module per subject. The harness is described at the crate `tests`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod main_path;
