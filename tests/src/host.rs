@@ -40,7 +40,7 @@ pub(crate) fn prepare() {
 }
 
 /// The daemon's binary: `VOUCHSAFE_BIN`, else beside the test's own.
-pub(crate) fn daemon() -> PathBuf {
+pub fn daemon() -> PathBuf {
     let path = std::env::var_os("VOUCHSAFE_BIN").map_or_else(|| built("vouchsafe"), PathBuf::from);
     assert!(path.is_file(), "{} is missing; run `cargo xtask build` first", path.display());
     path

@@ -57,5 +57,6 @@ mod world;
 
 pub use api::{CANARY, STOLEN};
 pub use bot::{Answer, Bot, Finished, Running};
+pub use host::daemon as daemon_binary;
 pub use wait::wait_until;
 pub use world::{ADDRESS, ADDRESS6, RAW_ADDRESS, World};

@@ -25,6 +25,11 @@ pub(crate) const NEEDS: &[Need] = &[
     Need { dnf: "iproute", ..Need::same("ip", "iproute2", "network namespaces of their own for the tests") },
     Need::same("nsenter", "util-linux", "entering these namespaces"),
     Need::same("openssl", "openssl", "certificates of test servers, and a second opinion on ours"),
+    Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
+    Need {
+        dnf: "systemd-container",
+        ..Need::same("systemd-nspawn", "systemd-container", "systemd as PID 1")
+    },
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 

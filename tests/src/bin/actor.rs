@@ -1,12 +1,12 @@
-//! An actor: a bot that plays what an unmodified program would not. It speaks plain HTTP; `http.test` in usage stands for
-//! any `ADDRESS:PORT`.
+//! An actor: a bot that plays what an unmodified program would not. It speaks plain HTTP to `ADDRESS:PORT`.
 //!
 //! ```text
 //! actor get ADDRESS PATH              one request, prints the answer
 //! actor hold ADDRESS PATH             connects, prints "connected", waits for a line, then as get
 //! actor exec ADDRESS PROGRAM ARG…     connects, then executes PROGRAM with the connection as its stdin
 //! actor leave ADDRESS PROGRAM ARG…    connects, starts PROGRAM with the connection as its stdin, and ends
-//! actor speak PATH                    the other half of both: a request over stdin, after a line on fd 0 is not needed
+//! actor speak PATH                    the other half of both: a request over the connection that is its stdin
+//! actor wait ADDRESS PATH             prints "waiting", waits for a line, then as get
 //! actor peer ADDRESS                  connects, prints what getpeername says
 //! actor knock ADDRESS                 connects, prints what comes until the end: "connected, N bytes", or the error
 //! actor named COMM ADDRESS PATH       takes another name (comm), then as get
@@ -40,6 +40,11 @@ fn main() {
             println!("connected");
             io::stdin().lock().read_line(&mut String::new()).unwrap();
             get(&mut stream, path);
+        }
+        ["wait", address, path] => {
+            println!("waiting");
+            io::stdin().lock().read_line(&mut String::new()).unwrap();
+            get(&mut connect(address), path);
         }
         ["exec", address, program, rest @ ..] => {
             let stream = connect(address);

@@ -1,0 +1,168 @@
+//! The packaged unit under a real systemd as PID 1: sandbox, notify, reload, watchdog, restart, journald.
+//!
+//! A Debian root made by mmdebstrap (kept below the target folder), booted by systemd-nspawn in namespaces of its own.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,nginx-light,openssl";
+
+const FILES: [(&str, &str); 7] = [
+    (
+        "etc/vouchsafe/policies/invoice-bot.toml",
+        "[identity]\nunit = \"invoice.service\"\n[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo\"\n",
+    ),
+    (
+        "etc/vouchsafe/apis/demo.toml",
+        "[api.demo]\nhosts = [\"api.demo.test\"]\ninject = { header = \"authorization\", value = \"Bearer {secret}\" }\n",
+    ),
+    (
+        "etc/vouchsafe/credentials/demo.toml",
+        "[credential.demo]\nkind = \"static\"\nsecret = \"vault:demo\"\n",
+    ),
+    (
+        "etc/api.conf",
+        "events {}\nhttp { access_log off; server { listen 127.0.0.9:443 ssl; ssl_certificate /etc/api.pem;\n\
+         ssl_certificate_key /etc/api.key; location / { if ($http_authorization != \"Bearer systemd-canary\")\n\
+         { return 401; } return 200 \"welcome\"; } } }\n",
+    ),
+    (
+        "etc/systemd/system/invoice.service",
+        "[Service]\nType=oneshot\nExecStart=-/usr/bin/curl -sS -m 10 --cacert /etc/vs-ca.pem https://api.demo.test/v1/x \
+         -o /out/body -w \"%%{http_code}\"\nStandardOutput=file:/out/code\nStandardError=null\n",
+    ),
+    (
+        "etc/systemd/system/probe.service",
+        "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/probe.sh\nStandardOutput=file:/out/probe\n\
+         StandardError=file:/out/probe.err\n",
+    ),
+    ("etc/systemd/system/probe.timer", "[Timer]\nOnActiveSec=100ms\nAccuracySec=10ms\n"),
+];
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The root as the distribution makes it, made once.
+fn pristine() -> PathBuf {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd-root");
+    if !base.join("usr/bin/systemctl").exists() || !base.join("usr/sbin/nginx").exists() {
+        let making = base.with_extension("making");
+        let _ = fs::remove_dir_all(&making);
+        let _ = fs::remove_dir_all(&base);
+        run(Command::new("mmdebstrap")
+            .args(["--variant=minbase", "--include", PACKAGES])
+            .arg(codename())
+            .arg(&making));
+        fs::rename(&making, &base).unwrap();
+    }
+    base
+}
+
+/// The release of this host: the daemon was built against its C library.
+fn codename() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap();
+    let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(str::to_owned);
+    codename.expect("this host's /etc/os-release names no release of Debian or Ubuntu")
+}
+
+fn write(root: &Path, name: &str, text: &str) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// Boots, and returns the facts that the probe found, by their first word.
+fn boot() -> HashMap<String, String> {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    run(Command::new("cp").arg("-a").arg(pristine()).arg(&root));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (name, text) in FILES {
+        write(&root, name, text);
+    }
+    let unit = fs::read_to_string(repository.join("packaging/vouchsafe.service")).unwrap();
+    // The watchdog's time only: a test does not wait for half a minute.
+    write(&root, "etc/systemd/system/vouchsafe.service", &unit.replace("WatchdogSec=30s", "WatchdogSec=2s"));
+    write(
+        &root,
+        "etc/vouchsafe/vouchsafe.toml",
+        &fs::read_to_string(repository.join("packaging/vouchsafe.toml"))
+            .unwrap()
+            .replace("#roots = []", "roots = [\"/etc/ca.pem\"]"),
+    );
+    for folder in ["roles", "policies", "apis", "credentials"] {
+        fs::create_dir_all(root.join("etc/vouchsafe").join(folder)).unwrap();
+    }
+    fs::create_dir(root.join("out")).unwrap();
+    write(&root, "probe.sh", include_str!("systemd/probe.sh"));
+    fs::set_permissions(root.join("probe.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let hosts = fs::read_to_string(root.join("etc/hosts")).unwrap_or_default();
+    write(&root, "etc/hosts", &format!("{hosts}\n127.0.0.1 localhost\n127.0.0.9 api.demo.test\n"));
+    let wants = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    std::os::unix::fs::symlink("/etc/systemd/system/probe.timer", wants.join("probe.timer")).unwrap();
+    let _ = fs::remove_file(wants.join("nginx.service"));
+    run(Command::new("install").arg("-m755").arg(tests::daemon_binary()).arg(root.join("usr/bin/vouchsafe")));
+
+    let script = temp.path().join("boot.sh");
+    fs::write(&script, include_str!("systemd/boot.sh")).unwrap();
+    let name = format!("vouchsafe-test-{}", std::process::id());
+    let output = Command::new("unshare")
+        .args(["--mount", "--", "bash"])
+        .arg(&script)
+        .arg(&root)
+        .arg(&name)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = fs::read_to_string(root.join("out/probe")).unwrap_or_default();
+    let errors = fs::read_to_string(root.join("out/probe.err")).unwrap_or_default();
+    println!("{said}\n{errors}");
+    assert!(
+        said.contains("fact done"),
+        "the probe did not come to its end: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    );
+    said.lines()
+        .filter_map(|line| line.strip_prefix("fact "))
+        .filter_map(|fact| fact.split_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_systemd() {
+    let facts = boot();
+    let fact = |name: &str| facts.get(name).map_or("(nothing)", String::as_str);
+    assert_eq!(fact("started"), "0 active");
+    assert_eq!(fact("status"), "0");
+    assert_eq!(fact("call"), "200 welcome", "the unit of the bot is its identity");
+    assert_ne!(fact("journald"), "0", "journalctl finds the call by IDENTITY, with the bot's UNIT");
+    assert_eq!(fact("reload"), "0 active");
+    assert_eq!(
+        fact("reload-broken"),
+        "1 active",
+        "systemd learns that the policy was refused; the old one goes on"
+    );
+    assert_eq!(fact("call-after-broken"), "200 welcome");
+    assert_eq!(fact("restarted"), "active 1", "systemd restarts it, and it takes the links over");
+    assert_eq!(fact("call-after-kill"), "200 welcome");
+    assert_eq!(fact("verify"), "0");
+    assert_ne!(fact("watchdog"), "0", "a daemon that hangs is ended by the watchdog");
+    assert_eq!(fact("stopped"), "inactive");
+    assert!(fact("call-while-stopped").starts_with("000"), "{}", fact("call-while-stopped"));
+    assert_eq!(fact("canary"), "0 0", "the secret is in no file and in no log");
+}

@@ -1,0 +1,40 @@
+#!/bin/bash
+# Runs inside, once the system is up. Each line of its output is a fact that the test looks for.
+say() { echo "fact $*"; }
+call() { rm -f /out/code /out/body; systemctl start invoice; say "$1 $(cat /out/code) $(head -c 300 /out/body 2>/dev/null | tr -d '\n')"; }
+ip link set lo up
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=Test CA" -keyout /etc/ca.key -out /etc/ca.pem 2>/dev/null
+openssl req -newkey rsa:2048 -nodes -subj /CN=api.demo.test -keyout /etc/api.key -out /etc/api.csr 2>/dev/null
+openssl x509 -req -in /etc/api.csr -CA /etc/ca.pem -CAkey /etc/ca.key -CAcreateserial -days 2 -out /etc/api.pem \
+    -extfile <(echo subjectAltName=DNS:api.demo.test) 2>/dev/null
+nginx -c /etc/api.conf
+systemctl start vouchsafe; say "started $? $(systemctl is-active vouchsafe)"
+printf systemd-canary | vouchsafe secret set demo
+vouchsafe ca export --out /etc/vs-ca.pem
+vouchsafe status >/dev/null; say "status $?"
+call call
+say "journald $(journalctl -u vouchsafe IDENTITY=invoice-bot VERDICT=allow -o json --no-pager | grep -c invoice.service)"
+systemctl reload vouchsafe; say "reload $? $(systemctl is-active vouchsafe)"
+echo "nonsense = 1" > /etc/vouchsafe/policies/broken.toml
+systemctl reload vouchsafe; say "reload-broken $? $(systemctl is-active vouchsafe)"
+call call-after-broken
+rm /etc/vouchsafe/policies/broken.toml; systemctl reload vouchsafe
+old=$(systemctl show -p MainPID --value vouchsafe)
+kill -9 "$old"
+for _ in $(seq 200); do
+    new=$(systemctl show -p MainPID --value vouchsafe)
+    [ "$new" != 0 ] && [ "$new" != "$old" ] && systemctl is-active -q vouchsafe && break
+    sleep 0.05
+done
+say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -c 'taken_over=7')"
+call call-after-kill
+vouchsafe audit verify >/dev/null; say "verify $?"
+kill -STOP "$(systemctl show -p MainPID --value vouchsafe)"
+for _ in $(seq 400); do journalctl -u vouchsafe --no-pager | grep -q "Watchdog timeout" && break; sleep 0.05; done
+say "watchdog $(journalctl -u vouchsafe --no-pager | grep -c 'Watchdog timeout')"
+systemctl stop vouchsafe; say "stopped $(systemctl is-active vouchsafe)"
+call call-while-stopped
+say "canary $(grep -rl systemd-canary /var/lib/vouchsafe /run/vouchsafe /var/log 2>/dev/null | wc -l) $(journalctl --no-pager | grep -c systemd-canary)"
+vouchsafe detach
+say done
+systemctl poweroff --no-block
