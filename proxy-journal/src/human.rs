@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::reader::{Content, Entry};
-use crate::record::{Blame, Decision, Outcome, PolicyResult, Record, Verdict};
+use crate::record::{Blame, Decision, Outcome, PolicyResult, Record, Rule, Verdict};
 use crate::text::{escape, escape_word};
 use crate::timestamp::Timestamp;
 
@@ -123,7 +123,8 @@ pub fn decided(decision: &Decision, colour: bool) -> String {
     };
     let mut line = format!("{} {} {}", identity(decision), paint(verdict, shade, colour), request(decision));
     let _ = write!(line, " {}", escape(&decision.reason));
-    if let Some(rule) = &decision.rule {
+    let told = |rule: &Rule| decision.reason.contains(&format!("{}:{}", rule.file, rule.line));
+    if let Some(rule) = decision.rule.as_ref().filter(|rule| !told(rule)) {
         let _ = write!(line, " ({}:{})", escape_word(&rule.file), rule.line);
     }
     let _ = write!(line, " {}", process(decision));

@@ -1,39 +1,43 @@
 //! The daemon makes itself known to the programs, and in doing so finds out whether they capture rightly.
 //!
-//! It announces the cookie of a socket and connects that socket; the connect hook recognises the cookie and stores who
-//! called. What it stored must agree with what the daemon knows of itself: if an offset were wrong, every attribution
+//! It announces the cookie of a socket and connects that socket to a port where nobody listens; the connect hook
+//! recognises the cookie and stores who called. What it stored must agree with what the daemon knows of itself: if an offset were wrong, every attribution
 //! would be, and nothing may go live.
 use std::{
     io,
-    net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::MetadataExt,
     },
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
+use nix::sys::{
+    socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket},
+    statfs::{OVERLAYFS_SUPER_MAGIC, statfs},
+};
 use proxy_common::Capture;
 
 use super::{error::KernelError, maps::Controls};
 
-/// Introduces this process. The listener must stand already: the hook lets the connect through to it.
-pub(super) fn introduce(controls: &mut Controls, listener: SocketAddr) -> Result<(), KernelError> {
-    let SocketAddr::V4(listener) = listener else {
-        return Err(KernelError::Object("the IPv4 listener is not IPv4".into()));
-    };
+/// Introduces this process.
+pub(super) fn introduce(controls: &mut Controls) -> Result<(), KernelError> {
     let errno = |what: &'static str| move |e: nix::Error| KernelError::io(what)(io::Error::from(e));
+    let nobody = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(errno("open a socket to introduce the daemon"))?;
+    // Bound and never listening: the port is ours, and the connect ends at once.
+    bind(nobody.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).map_err(errno("bind a port of loopback"))?;
+    let target: SockaddrIn = getsockname(nobody.as_raw_fd()).map_err(errno("read the port of a socket"))?;
     let hello = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(errno("open a socket to introduce the daemon"))?;
     controls
         .announce(socket_cookie(hello.as_fd()).map_err(KernelError::io("read the cookie of a socket"))?)?;
-    let connected = connect(hello.as_raw_fd(), &SockaddrIn::from(listener));
+    // It is refused; what counts is that the hook was called.
+    let _ = connect(hello.as_raw_fd(), &target);
     let slot = controls.daemon()?;
     if slot.hello_cookie != 0 {
         controls.announce(0)?;
         return Err(KernelError::SelfTest { what: "the connect hook was not called for it".into() });
     }
-    connected.map_err(errno("connect to the daemon's own listener"))?;
     agrees(&slot.capture)
 }
 
@@ -48,7 +52,10 @@ fn agrees(capture: &Capture) -> Result<(), KernelError> {
     mine("uid", capture.uid.to_string(), nix::unistd::getuid().to_string())?;
     mine("gid", capture.gid.to_string(), nix::unistd::getgid().to_string())?;
     let exe = std::fs::metadata("/proc/self/exe").map_err(KernelError::io("look at /proc/self/exe"))?;
-    mine("inode of the executable", capture.exe_ino.to_string(), exe.ino().to_string())?;
+    // overlayfs may show user space the inode of a layer.
+    if statfs("/proc/self/exe").is_ok_and(|fs| fs.filesystem_type() != OVERLAYFS_SUPER_MAGIC) {
+        mine("inode of the executable", capture.exe_ino.to_string(), exe.ino().to_string())?;
+    }
     let start = process_start_ticks().map_err(KernelError::io("read /proc/self/stat"))?;
     let captured = capture.start_time_ns / (1_000_000_000 / clock_ticks());
     // In a time namespace /proc shows another boot time; on the host they agree to the tick.

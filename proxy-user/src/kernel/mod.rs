@@ -104,7 +104,7 @@ impl Kernel {
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins)?;
         if plan.cgroups.contains_me() {
-            introduce::introduce(&mut controls, plan.listen[0]).inspect_err(|_| {
+            introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
                 let _ = links::detach(&pins);
             })?;
