@@ -52,7 +52,9 @@ mod api;
 mod bot;
 mod daemon;
 mod host;
+pub mod upstream;
 mod wait;
+pub mod wire;
 mod world;
 
 pub use api::{CANARY, STOLEN};

@@ -7,5 +7,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod attacks;
 mod main_path;
 mod systemd;
