@@ -17,6 +17,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::zombie_processes,
     reason = "an actor that cannot play says so"
 )]
 
