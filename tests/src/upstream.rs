@@ -6,7 +6,7 @@
 //! | `never` | ✓ | ✓ | takes the request and does not answer |
 //! | `slow-head` | ✓ | ✓ | waits at the gate, then answers |
 //! | `slow-body` | ✓ | ✓ | sends `first`, waits at the gate, sends `last` |
-//! | `reset` | ✓ | ✓ | sends 10 of 1000 bytes, waits at the gate, resets the connection (the stream) |
+//! | `reset` | ✓ | ✓ | sends a line of 10 of 1000 bytes, waits at the gate, resets the connection (the stream) |
 //! | `reset-chunked` | ✓ | | the same with a chunked body |
 //! | `truncated` | ✓ | | the same, but closes the connection in order |
 //! | `truncated-chunked` | ✓ | | the same with a chunked body |
@@ -15,7 +15,7 @@
 //! | `hints` | ✓ | | sends 103 before 200 |
 //! | `huge-header` | ✓ | ✓ | sends a header field of 1 MB |
 //! | `big` | ✓ | ✓ | sends 100 MB |
-//! | `endless` | ✓ | ✓ | sends without end |
+//! | `endless` | ✓ | ✓ | sends lines of 64 KiB without end |
 //! | `garbage` | ✓ | | answers with something else than HTTP |
 //! | `two-lengths` | ✓ | | sends two values of `content-length` |
 //! | `switch` | ✓ | | switches protocols unasked |
@@ -269,7 +269,7 @@ async fn http1(mut stream: Stream, shared: &Shared) -> io::Result<()> {
 }
 
 async fn answer(stream: &mut Stream, shared: &Shared, seen: &Seen) -> io::Result<Next> {
-    const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n0123456789";
+    const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n012345678\n";
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let act = act(&seen.target);
     match act {
@@ -291,7 +291,7 @@ async fn answer(stream: &mut Stream, shared: &Shared, seen: &Seen) -> io::Result
         "reset" | "truncated" | "reset-chunked" | "truncated-chunked" => {
             if act.ends_with("chunked") {
                 stream.write_all(CHUNKED).await?;
-                stream.write_all(b"a\r\n0123456789\r\n").await?;
+                stream.write_all(b"a\r\n012345678\n\r\n").await?;
             } else {
                 stream.write_all(SIZED).await?;
             }
@@ -353,7 +353,12 @@ async fn answer(stream: &mut Stream, shared: &Shared, seen: &Seen) -> io::Result
     Ok(Next::Keep)
 }
 
-static BLOCK: [u8; 64 << 10] = [b'b'; 64 << 10];
+/// One line.
+static BLOCK: [u8; 64 << 10] = {
+    let mut block = [b'b'; 64 << 10];
+    block[block.len() - 1] = b'\n';
+    block
+};
 
 fn act(target: &str) -> &str {
     let path = target.split('?').next().unwrap_or_default();
@@ -471,7 +476,7 @@ async fn send(mut sender: Sender<Bytes, io::Error>, act: &str, seen: &Seen, shar
             sender.send_data(Bytes::from_static(b"last\n")).await.ok()
         }
         "reset" => {
-            sender.send_data(Bytes::from_static(b"0123456789")).await.ok()?;
+            sender.send_data(Bytes::from_static(b"012345678\n")).await.ok()?;
             shared.wait_at_gate().await;
             sender.abort(io::Error::other("reset by the script"));
             Some(())

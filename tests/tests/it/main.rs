@@ -8,5 +8,8 @@
 )]
 
 mod attacks;
+mod calls;
+mod startup;
 mod main_path;
 mod systemd;
+mod trouble;

@@ -1,0 +1,171 @@
+//! Clients that do not behave before they ask for anything: silent, cut off, in masses.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use tests::upstream::Upstream;
+use tests::wire::{Dialer, Reply};
+use tests::{World, wait_until};
+
+use super::{RAW, Scene};
+
+/// Reads until the daemon closes, and returns what came.
+fn rest(mut stream: &TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut rest);
+    rest
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_closed_and_journalled() {
+    let world = World::new();
+    world.set("limits.sniff_timeout", "\"200ms\"");
+    let scene = Scene::with(world);
+    let silent = scene.dialer.dial(RAW);
+    assert!(rest(&silent).is_empty());
+    let denial = scene.world.decision(None);
+    assert!(denial["reason"].as_str().unwrap().contains("0 bytes in 200 ms"), "{denial}");
+    assert_eq!(denial["identity"], "python");
+    assert_eq!(scene.upstream.connections(), 0);
+}
+
+#[test]
+fn a_client_hello_cut_at_every_length_is_journalled_and_the_daemon_lives() {
+    let scene = Scene::set();
+    let hello = scene.dialer.hello("raw.test");
+    for length in 0..hello.len() {
+        let mut stream = scene.dialer.dial(RAW);
+        stream.write_all(&hello[..length]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let got = rest(&stream);
+        assert!(got.is_empty() || got[0] == 21, "cut at {length}: {got:?} is neither nothing nor an alert");
+    }
+    wait_until("a record for each length", || (scene.denials().len() >= hello.len()).then_some(()));
+    let denials = scene.denials();
+    assert_eq!(denials.len(), hello.len(), "one record for each, not more");
+    for (length, denial) in denials.iter().enumerate() {
+        let expected = format!("after {length} bytes");
+        assert!(denial["reason"].as_str().unwrap().contains(&expected), "{length}: {denial}");
+    }
+    assert_eq!(scene.upstream.connections(), 0);
+    assert!(!scene.world.log().contains("panicked"), "{}", scene.world.log());
+    scene.still_serves();
+}
+
+#[test]
+fn a_client_hello_cut_at_every_length_and_held_open_is_closed_and_journalled() {
+    let world = World::new();
+    world.set("limits.sniff_timeout", "\"500ms\"");
+    let scene = Scene::with(world);
+    let hello = scene.dialer.hello("raw.test");
+    let held: Vec<TcpStream> = (0..hello.len())
+        .map(|length| {
+            let mut stream = scene.dialer.dial(RAW);
+            stream.write_all(&hello[..length]).unwrap();
+            stream
+        })
+        .collect();
+    for (length, stream) in held.iter().enumerate() {
+        assert!(rest(stream).is_empty(), "cut at {length}");
+    }
+    wait_until("a record for each length", || (scene.denials().len() >= hello.len()).then_some(()));
+    assert!(scene.denials().iter().all(|denial| denial["reason"].as_str().unwrap().contains("in 500 ms")));
+    scene.still_serves();
+}
+
+#[test]
+fn a_client_hello_with_any_byte_changed_does_no_harm() {
+    let scene = Scene::set();
+    let hello = scene.dialer.hello("raw.test");
+    for place in 0..hello.len() {
+        let mut bytes = hello.clone();
+        bytes[place] = !bytes[place];
+        let mut stream = scene.dialer.dial(RAW);
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        rest(&stream);
+    }
+    wait_until("a record for each", || (scene.denials().len() >= hello.len()).then_some(()));
+    assert_eq!(scene.upstream.count(), 0);
+    assert!(!scene.world.log().contains("panicked"), "{}", scene.world.log());
+    scene.still_serves();
+}
+
+#[test]
+fn a_request_cut_at_every_length_never_reaches_the_upstream() {
+    let scene = Scene::set();
+    let request = b"PUT /v1/cut HTTP/1.1\r\nhost: raw.test\r\ncontent-length: 3\r\n\r\n";
+    for length in 0..request.len() {
+        let mut stream = scene.dialer.tls(RAW, "raw.test");
+        stream.write_all(&request[..length]).unwrap();
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+        let _ = stream.sock.shutdown(Shutdown::Write);
+        let reply = Reply::read(&mut stream);
+        assert!([0, 400].contains(&reply.status), "cut at {length}: {reply:?}");
+    }
+    assert_eq!(scene.upstream.count(), 0);
+    scene.still_serves();
+}
+
+#[test]
+fn a_header_that_does_not_end_in_time_is_408_and_journalled() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"300ms\"");
+    let scene = Scene::with(world);
+    let reply = scene.dialer.say(b"GET /v1/x HTTP/1.1\r\nhost: raw.test\r\nx-slow: ");
+    assert_eq!(reply.status, 408, "{reply:?}");
+    let denial = scene.world.record("decision", |record| record["verdict"] == "deny");
+    assert!(denial["reason"].as_str().unwrap().contains("in time"), "{denial}");
+    assert_eq!(scene.upstream.connections(), 0);
+}
+
+#[test]
+fn no_more_connections_are_served_at_once_than_the_limit_says_and_the_others_wait() {
+    const LIMIT: usize = 4;
+    const MORE: usize = 3;
+    let world = World::new();
+    world.set("limits.connections", &LIMIT.to_string());
+    world.daemon();
+    let upstream = Upstream::http1(&world);
+    let dialer = Dialer::new(&world);
+    let mut streams: Vec<_> = (0..LIMIT + MORE).map(|_| dialer.tls(RAW, "raw.test")).collect();
+    let ask = b"GET /v1/slow-head HTTP/1.1\r\nhost: raw.test\r\nconnection: close\r\n\r\n";
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = streams
+            .iter_mut()
+            .map(|stream| {
+                scope.spawn(move || {
+                    stream.write_all(ask).unwrap();
+                    Reply::read(stream)
+                })
+            })
+            .collect();
+        upstream.wait_for(LIMIT);
+        wait_until("a connection that waits to be accepted", || {
+            let queue = world.enter(None).args(["ss", "-Hltn", "sport = :15001"]).output().unwrap();
+            let queue = String::from_utf8_lossy(&queue.stdout).into_owned();
+            let waiting =
+                queue.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok());
+            (waiting.sum::<u32>() >= 1).then_some(())
+        });
+        assert_eq!(world.status()["connections_open"], LIMIT);
+        assert_eq!(upstream.count(), LIMIT, "more were served than the limit says");
+        upstream.open_gate(LIMIT + MORE);
+        for client in clients {
+            assert_eq!(client.join().unwrap().text(), "late");
+        }
+    });
+}
+
+#[test]
+fn a_limit_of_one_connection_serves_one_after_the_other() {
+    let world = World::new();
+    world.set("limits.connections", "1");
+    world.daemon();
+    for _ in 0..3 {
+        assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200);
+        assert_eq!(world.curl(&["-6", "https://api.test/v1/x"]).status, 200);
+    }
+}

@@ -1,0 +1,216 @@
+//! Requests that can be read in more than one way, or not at all: refused, journalled, and never at the upstream.
+
+use tests::wait_until;
+use tests::wire::Reply;
+
+use super::Scene;
+
+/// Says something that must be refused with one of `statuses` (0: closed without an answer), leave one record, and not
+/// come to the upstream.
+#[track_caller]
+fn refused(scene: &Scene, what: &str, request: &str, statuses: &[u16]) -> Reply {
+    let before = scene.denials().len();
+    let reply = scene.dialer.say(request.as_bytes());
+    assert!(statuses.contains(&reply.status), "{what}: {reply:?}");
+    wait_until(&format!("a record of: {what}"), || (scene.denials().len() > before).then_some(()));
+    let seen = scene.upstream.seen();
+    assert!(seen.is_empty(), "{what}: the upstream saw {seen:?}");
+    reply
+}
+
+#[test]
+fn framing_that_can_be_read_in_two_ways_is_400() {
+    let scene = Scene::set();
+    for (what, rest) in [
+        ("two lengths", "content-length: 3\r\ncontent-length: 4\r\n\r\nabcd"),
+        ("the same length twice", "content-length: 3\r\ncontent-length: 3\r\n\r\nabc"),
+        ("a list of lengths", "content-length: 3, 3\r\n\r\nabc"),
+        ("a length and chunks", "content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("chunks and a length", "transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n"),
+        ("a length with a sign", "content-length: +3\r\n\r\nabc"),
+        ("a negative length", "content-length: -3\r\n\r\nabc"),
+        ("a length that overflows", "content-length: 99999999999999999999999\r\n\r\nabc"),
+        ("a length in hexadecimal", "content-length: 0x3\r\n\r\nabc"),
+        ("chunked that is not last", "transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+        ("a coding that is unknown", "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        ("chunked twice", "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a twin of the length", "content_length: 3\r\n\r\nabc"),
+        ("a twin of the coding", "transfer_encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a space before the colon", "content-length : 3\r\n\r\nabc"),
+        ("a tab before the colon", "transfer-encoding\t: chunked\r\n\r\n0\r\n\r\n"),
+        ("a folded line", "x-folded: a\r\n b\r\n\r\n"),
+        ("a folded coding", "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
+        ("a zero byte in a value", "x-zero: a\0b\r\n\r\n"),
+        ("a zero byte in a name", "x-ze\0ro: a\r\n\r\n"),
+        ("a carriage return in a value", "x-return: a\rb\r\n\r\n"),
+        ("a line without a colon", "x-nothing\r\n\r\n"),
+        ("a line without a name", ": nothing\r\n\r\n"),
+    ] {
+        refused(&scene, what, &format!("PUT /v1/x HTTP/1.1\r\nhost: raw.test\r\n{rest}"), &[400]);
+    }
+    for (what, request) in [
+        (
+            "chunks over HTTP/1.0",
+            "PUT /v1/x HTTP/1.0\r\nhost: raw.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "a line that ends without a carriage return",
+            "GET /v1/x HTTP/1.1\r\nhost: raw.test\nx-y: z\r\n\r\n",
+        ),
+        ("lines that end without a carriage return", "GET /v1/x HTTP/1.1\nhost: raw.test\n\n"),
+        ("a version that is unknown", "GET /v1/x HTTP/1.9\r\nhost: raw.test\r\n\r\n"),
+        ("a start line with a space too many", "GET  /v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n"),
+        ("a method that is none", "GE T /v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n"),
+        ("HTTP/0.9", "GET /v1/x\r\n\r\n"),
+    ] {
+        refused(&scene, what, request, &[400, 0]);
+    }
+    scene.still_serves();
+}
+
+#[test]
+fn a_body_whose_chunks_are_malformed_breaks_off_and_smuggles_nothing() {
+    let scene = Scene::set();
+    let smuggled = "GET /v1/smuggled HTTP/1.1\r\nhost: raw.test\r\n\r\n";
+    for (what, body) in [
+        ("a size that is none", format!("zz\r\nabc\r\n0\r\n\r\n{smuggled}")),
+        ("a size that overflows", format!("fffffffffffffffff\r\nabc\r\n0\r\n\r\n{smuggled}")),
+        ("a chunk longer than its size", format!("1\r\nabc\r\n0\r\n\r\n{smuggled}")),
+        ("an extension with a line feed", format!("0;a\n{smuggled}\r\n\r\n")),
+        ("a size behind a space", format!(" 3\r\nabc\r\n0\r\n\r\n{smuggled}")),
+        ("a size with a sign", format!("+3\r\nabc\r\n0\r\n\r\n{smuggled}")),
+    ] {
+        let request =
+            format!("PUT /v1/chunks HTTP/1.1\r\nhost: raw.test\r\ntransfer-encoding: chunked\r\n\r\n{body}");
+        let reply = scene.dialer.say(request.as_bytes());
+        assert!([0, 400, 502].contains(&reply.status), "{what}: {reply:?}");
+        // Its head may have been there already; a whole request may not.
+        let seen = scene.upstream.seen();
+        assert!(seen.is_empty(), "{what}: the upstream saw {seen:?}");
+    }
+    scene.still_serves();
+}
+
+#[test]
+fn a_request_names_exactly_one_host_and_it_is_the_one_of_the_handshake() {
+    let scene = Scene::set();
+    for (what, request, status) in [
+        ("no host", "GET /v1/x HTTP/1.1\r\n\r\n", 400),
+        ("an empty host", "GET /v1/x HTTP/1.1\r\nhost:\r\n\r\n", 400),
+        ("two hosts", "GET /v1/x HTTP/1.1\r\nhost: raw.test\r\nhost: raw.test\r\n\r\n", 400),
+        ("two different hosts", "GET /v1/x HTTP/1.1\r\nhost: raw.test\r\nhost: api.test\r\n\r\n", 400),
+        ("hosts in one field", "GET /v1/x HTTP/1.1\r\nhost: raw.test, api.test\r\n\r\n", 400),
+        ("a host with a user", "GET /v1/x HTTP/1.1\r\nhost: me@raw.test\r\n\r\n", 400),
+        ("a host with a path", "GET /v1/x HTTP/1.1\r\nhost: raw.test/v1\r\n\r\n", 400),
+        ("another host", "GET /v1/x HTTP/1.1\r\nhost: api.test\r\n\r\n", 421),
+        ("another port", "GET /v1/x HTTP/1.1\r\nhost: raw.test:8443\r\n\r\n", 421),
+        ("another host in the target", "GET https://api.test/v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n", 421),
+        ("another host than the target", "GET https://raw.test/v1/x HTTP/1.1\r\nhost: api.test\r\n\r\n", 400),
+        ("another scheme", "GET http://raw.test/v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n", 400),
+        ("CONNECT", "CONNECT raw.test:443 HTTP/1.1\r\nhost: raw.test\r\n\r\n", 405),
+        ("the asterisk", "GET * HTTP/1.1\r\nhost: raw.test\r\n\r\n", 400),
+    ] {
+        let reply = refused(&scene, what, request, &[status]);
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{what}: {reply:?}");
+    }
+    scene.still_serves();
+}
+
+#[test]
+fn headers_that_ask_for_another_method_or_path_are_400() {
+    let scene = Scene::set();
+    for name in [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "x_http_method_override",
+        "x-original_url",
+    ] {
+        let request = format!("GET /v1/x HTTP/1.1\r\nhost: raw.test\r\n{name}: DELETE\r\n\r\n");
+        let reply = refused(&scene, name, &request, &[400]);
+        let text = reply.text();
+        assert!(text.contains(&name.to_ascii_lowercase()), "the refusal does not name {name}: {text}");
+    }
+    let answer =
+        scene.world.curl(&["--http2", "-H", "x-http-method-override: DELETE", "https://api.test/v1/x"]);
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(scene.world.seen().is_empty());
+}
+
+#[test]
+fn a_path_that_upstreams_read_differently_is_refused() {
+    let scene = Scene::set();
+    for (path, status) in [
+        ("/v1/invoices%2f..%2fadmin", 400),
+        ("/v1/invoices/..%2fadmin", 400),
+        ("/v1/invoices\\..\\admin", 400),
+        ("/v1/invoices%5c..%5cadmin", 400),
+        ("/v1/..;/admin", 400),
+        ("/v1/%2e%2e%3b/admin", 400),
+        ("/v1/%252e%252e/admin", 400),
+        ("/v1/a%00b", 400),
+        ("/v1/a%0d%0ax-injected:%20y", 400),
+        ("/v1/a%zz", 400),
+        ("/v1/%c0%ae%c0%ae/admin", 400),
+        ("/../v1/x", 400),
+        ("/v1/\u{e9}", 400),
+        ("/v1/x#/../admin", 400),
+        // These have one meaning, and it is not granted.
+        ("/v1/../admin", 403),
+        ("/v1/x/%2e%2e/%2E./admin", 403),
+        ("/v1//../admin", 403),
+        ("/v1/forbidden/x", 403),
+        ("/v1//forbidden//x", 403),
+        ("/v1/%66orbidden/x", 403),
+        ("/v1/y/../forbidden/x", 403),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: raw.test\r\n\r\n");
+        refused(&scene, path, &request, &[status]);
+    }
+}
+
+#[test]
+fn the_upstream_gets_the_path_that_was_decided() {
+    let scene = Scene::set();
+    for (asked, got) in [
+        ("/v1/invoices/%2e%2e/admin", "/v1/admin"),
+        ("//v1//invoices", "/v1/invoices"),
+        ("/v1/./a/../b/", "/v1/b/"),
+        ("/v1/%41%7e", "/v1/A~"),
+        ("/v1/a;x=1/b", "/v1/a;x=1/b"),
+        ("/v1/a%3ab", "/v1/a%3Ab"),
+        ("/v1/a?next=/../admin&%2f=//", "/v1/a?next=/../admin&%2f=//"),
+        ("https://raw.test/v1/./absolute", "/v1/absolute"),
+    ] {
+        let request = format!("GET {asked} HTTP/1.1\r\nhost: raw.test\r\n\r\n");
+        assert_eq!(scene.dialer.say(request.as_bytes()).status, 200, "{asked}");
+        assert_eq!(scene.upstream.seen().last().unwrap().target, got, "{asked}");
+        let decided = got.split('?').next();
+        assert_eq!(scene.world.decision(decided)["has_query"], got.contains('?'));
+    }
+}
+
+#[test]
+fn a_header_of_a_megabyte_is_431_over_either_version() {
+    let scene = Scene::set();
+    let huge = "a".repeat(1 << 20);
+    let many = "x-many: y\r\n".repeat(1000);
+    for (what, request) in [
+        ("a value", format!("GET /v1/x HTTP/1.1\r\nhost: raw.test\r\nx-huge: {huge}\r\n\r\n")),
+        ("a name", format!("GET /v1/x HTTP/1.1\r\nhost: raw.test\r\n{huge}: x\r\n\r\n")),
+        ("a target", format!("GET /v1/{huge} HTTP/1.1\r\nhost: raw.test\r\n\r\n")),
+        ("a method", format!("{huge} /v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n")),
+        ("a thousand fields", format!("GET /v1/x HTTP/1.1\r\nhost: raw.test\r\n{many}\r\n")),
+        ("a line without end", format!("GET /v1/x HTTP/1.1\r\nhost: raw.test\r\nx-huge: {huge}")),
+    ] {
+        refused(&scene, what, &request, &[431]);
+    }
+    let field = scene.world.write("huge", &format!("x-huge: {huge}"));
+    let field = format!("@{}", field.display());
+    let answer = scene.world.curl(&["--http2", "-H", &field, "https://api.test/v1/x"]);
+    assert_eq!(answer.status, 431, "{answer:?}");
+    assert!(scene.world.seen().is_empty());
+    scene.still_serves();
+}
