@@ -1,7 +1,7 @@
 //! The tamper-evident journal: records, chain, reader, verifier. Pure over `Read`, `Write` and `Seek`.
 //!
 //! In the order in which a record passes through it: it is spelled ([`record`]), prepared and appended ([`writer`]),
-//! found again after a kill ([`recover`]), read ([`reader`]), proved ([`verify`], [`check`]) and shown ([`human`]).
+//! found again after a kill ([`recover()`]), read ([`reader`]), proved ([`verify`], [`check`]) and shown ([`human`]).
 //! The format on disk is described at [`writer`].
 
 pub mod chain;

@@ -39,6 +39,13 @@ fn escape_if(text: &str, hostile: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The beginning of `text`, at most `max` bytes of it, ending between two characters.
+pub fn shorten(text: &str, max: usize) -> &str {
+    // A character has at most four bytes.
+    let cut = (0..4).find_map(|back| text.get(..max.checked_sub(back)?));
+    if text.len() <= max { text } else { cut.unwrap_or_default() }
+}
+
 /// A line of JSON with hostile characters as `\u001b`, which inside its strings means the same.
 pub fn escape_json(line: &str) -> Cow<'_, str> {
     if !line.contains(is_hostile) {
@@ -91,6 +98,14 @@ mod tests {
         assert_eq!(escape("x\u{9b}31m\u{202e}y"), "x\\u{9b}31m\\u{202e}y");
         assert_eq!(escape("Zürich · /v1"), "Zürich · /v1");
         assert_eq!(escape_word("/a  200"), "/a\\u{20}\\u{20}200");
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(shorten("abc", 3), "abc");
+        assert_eq!(shorten("aé", 2), "a");
+        assert_eq!(shorten("\u{1f980}b", 3), "");
+        assert_eq!(shorten("é", 0), "");
     }
 
     proptest! {

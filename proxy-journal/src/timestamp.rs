@@ -35,7 +35,7 @@ impl Timestamp {
         let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
     }
 
-    /// Reads exactly the spelling that [`Timestamp::spell`] writes; any other is `None`.
+    /// Reads exactly the spelling that is written, `2026-11-24T20:00:00.123456Z`; any other is `None`.
     pub fn parse(text: &str) -> Option<Timestamp> {
         let bytes = text.as_bytes();
         let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];

@@ -25,7 +25,7 @@
 //! All lines of one append go out with one write. The head in memory moves only after that write succeeded as a whole.
 //! After a failed or short write the writer cuts the segment back to its length before; when that fails too, it is *torn*
 //! and cuts again before anything else is written, refusing every append until it worked. So what follows a good
-//! line is a good line, or the end. When the process dies between write and cut, [`crate::recover`] does the cutting.
+//! line is a good line, or the end. When the process dies between write and cut, [`crate::recover()`] does the cutting.
 
 use std::io::{self, Write as _};
 
@@ -114,7 +114,7 @@ impl<S: Segment> Writer<S> {
         Writer { segment, head: Head::GENESIS, len: 0, torn: false, buffer: Vec::new() }
     }
 
-    /// Goes on where [`crate::recover`] found the end of this segment.
+    /// Goes on where [`crate::recover()`] found the end of this segment.
     pub fn resume(segment: S, recovery: &Recovery) -> Writer<S> {
         Writer { segment, head: recovery.head, len: recovery.len, torn: false, buffer: Vec::new() }
     }

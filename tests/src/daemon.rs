@@ -31,7 +31,7 @@ impl World {
             ("upstream.system_roots", "false".into()),
             ("journal.journald", "\"\"".into()),
             ("control.group", "\"root\"".into()),
-            ("log.level", "\"debug\"".into()),
+            ("log.level", "\"debug,aya=info,aya_obj=info,h2=info\"".into()),
         ] {
             self.set(key, &value);
         }

@@ -452,6 +452,10 @@ async fn play(
     match act.as_str() {
         "never" => std::future::pending().await,
         "slow-head" => shared.wait_at_gate().await,
+        "trailers" => {
+            // What HTTP/1.1 can pass on must be announced.
+            response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-checksum"));
+        }
         "huge-header" => {
             let field = http::HeaderValue::from_bytes(&[b'h'; HUGE]).map_err(io::Error::other)?;
             response.headers_mut().insert("x-huge", field);

@@ -30,6 +30,7 @@ pub(crate) const NEEDS: &[Need] = &[
         dnf: "systemd-container",
         ..Need::same("systemd-nspawn", "systemd-container", "systemd as PID 1")
     },
+    Need::same("/lib/systemd/systemd-journald", "systemd", "the journal that the records are copied to"),
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 

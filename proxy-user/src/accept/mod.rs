@@ -80,11 +80,6 @@ impl Listener {
     /// outside the governed cgroup called the listener itself.
     pub async fn next(&self) -> Accepted {
         loop {
-            let place = match Arc::clone(&self.places).acquire_owned().await {
-                Ok(place) => place,
-                // Never closed; waiting for ever is the closed answer.
-                Err(_) => std::future::pending().await,
-            };
             let (stream, client) = match self.socket.accept().await {
                 Ok((stream, client)) => (stream, ClientAddr(client)),
                 Err(error) => {
@@ -93,6 +88,12 @@ impl Listener {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }
+            };
+            // Not before: a listener that nobody calls must not hold a place.
+            let place = match Arc::clone(&self.places).acquire_owned().await {
+                Ok(place) => place,
+                // Never closed; waiting for ever is the closed answer.
+                Err(_) => std::future::pending().await,
             };
             let Some(origin) = self.origins.take(self.netns, client) else {
                 self.unknown.fetch_add(1, Ordering::Relaxed);

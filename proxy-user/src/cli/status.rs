@@ -31,7 +31,13 @@ pub struct StatusArgs {
 /// # Errors
 /// The daemon does not answer, or refuses what it read: every reason is in the error.
 pub fn reload(socket: &Path) -> anyhow::Result<ExitCode> {
-    let report: ReloadReport = client::call(socket, "reload")?;
+    let report: ReloadReport = match client::call(socket, "reload") {
+        Err(ClientError::Refused(failure)) => {
+            failure.problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return Err(failure.into());
+        }
+        report => report?,
+    };
     for warning in &report.warnings {
         eprintln!("{warning}");
     }

@@ -6,7 +6,7 @@
 //! | absolute form or `:authority` that disagrees with `Host` | 400 (RFC 9112 §3.2.2, RFC 9113 §8.3.1) |
 //! | authority that disagrees with SNI or the destination's port | 421 (RFC 9110 §15.5.20) |
 //! | `CONNECT` | 405 |
-//! | a path without one normal form, a fragment | 400 |
+//! | a path without one normal form | 400 |
 //! | a header that asks for another method or path than the request line (`X-HTTP-Method-Override` …) | 400 |
 //! | a header name with `_` whose twin with `-` frames the message | 400 |
 

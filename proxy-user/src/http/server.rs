@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 /// What a client may take of us before its requests are decided.
@@ -95,28 +95,40 @@ where
         .with_upgrades();
     let mut connection = connection;
     let mut draining = pin!(drained(drain));
+    let mut draining_now = false;
     let result = tokio::select! {
         result = &mut connection => result,
         () = draining.as_mut() => {
+            draining_now = true;
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };
-    match result {
+    let (stream, unread) = match connection.into_parts() {
+        Some(parts) => (Some(parts.io.into_inner()), parts.read_buf),
+        // It is a WebSocket now.
+        None => (None, Bytes::new()),
+    };
+    let ended = match result {
         Ok(()) => Ended::Done,
+        // hyper has answered.
         Err(error) if error.is_parse_too_large() => Ended::HeaderTooLarge,
         Err(error) if error.is_parse() => Ended::Malformed(error),
-        Err(error) if error.is_timeout() => match connection.into_parts() {
+        Err(error) if error.is_timeout() => {
             // Something came, but not all of a header.
-            Some(parts) if !parts.read_buf.is_empty() => {
-                answer_timeout(&mut parts.io.into_inner()).await;
-                Ended::HeaderTimeout
+            if let Some(mut stream) = stream.filter(|_| !unread.is_empty()) {
+                answer_timeout(&mut stream).await;
+                return Ended::HeaderTimeout;
             }
             // Kept alive for long enough.
-            _ => Ended::Done,
-        },
-        Err(error) => Ended::ClientGone(error),
+            return Ended::Done;
+        }
+        Err(error) => return Ended::ClientGone(error),
+    };
+    if let Some(mut stream) = stream.filter(|_| !draining_now) {
+        linger(&mut stream).await;
     }
+    ended
 }
 
 /// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end.
@@ -167,6 +179,10 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes that one stream may have waiting to be written.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
 
+/// What is still read, and for how long, of a client whose request was answered before its end.
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
 /// Ends when the drain begins; never, when whoever would begin it is gone.
 async fn drained(mut drain: watch::Receiver<bool>) {
     if drain.wait_for(|draining| *draining).await.is_err() {
@@ -196,4 +212,14 @@ async fn answer_timeout<S: AsyncWrite + Unpin>(stream: &mut S) {
     };
     // Whoever does not send does perhaps not read, either.
     let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+}
+
+/// Ends our half and reads on for a while: to close a socket with bytes unread resets it, and the reset can overtake our
+/// answer (RFC 9112 §9.6).
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let drain = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
 }

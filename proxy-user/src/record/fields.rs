@@ -4,7 +4,7 @@
 //! newline itself goes as `NAME`, newline, its length (64 bits, little-endian), the value, newline. Names are constants
 //! of this file, and a value of the first form has no newline: no value can add a field.
 
-use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Verdict, human};
+use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Verdict, human, text};
 
 /// Longest value in bytes; the whole of it is in the journal file. All fields together stay below the 200 KiB that a
 /// datagram holds by default.
@@ -21,7 +21,7 @@ struct Fields(Vec<u8>);
 
 impl Fields {
     fn put(&mut self, name: &'static str, value: &str) {
-        let value = value.get(..value.floor_char_boundary(MAX_VALUE)).unwrap_or_default();
+        let value = text::shorten(value, MAX_VALUE);
         self.0.extend_from_slice(name.as_bytes());
         if value.contains('\n') {
             self.0.push(b'\n');
@@ -118,4 +118,24 @@ pub(super) fn ended(decision: &Decision, outcome: &Outcome) -> Vec<u8> {
     fields.decision(decision);
     fields.outcome(outcome);
     fields.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_so_that_the_datagram_is_never_too_long() {
+        let mut fields = Fields(Vec::new());
+        fields.put("PATH", &"/é".repeat(MAX_VALUE));
+        assert!(fields.0.len() <= MAX_VALUE + "PATH=\n".len());
+        assert!(std::str::from_utf8(&fields.0).is_ok());
+    }
+
+    #[test]
+    fn a_value_with_a_newline_goes_with_its_length() {
+        let mut fields = Fields(Vec::new());
+        fields.put("EXE", "/x\nIDENTITY=other");
+        assert_eq!(fields.0, b"EXE\n\x11\0\0\0\0\0\0\0/x\nIDENTITY=other\n");
+    }
 }

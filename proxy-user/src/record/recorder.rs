@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use proxy_journal::{
-    AppendError, Decision, Head, Outcome, Prepared, Record, Stop, Timestamp, Verdict, Writer,
+    AppendError, Decision, Head, Outcome, Prepared, Record, Stop, Timestamp, Verdict, Writer, text,
 };
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ use super::journald::{JournaldHealth, Message, Sink};
 use super::store::{self, Options, Store};
 use super::{Receipt, RecordError};
 
-/// Longest error text of an outcome in bytes: an upstream must not fill the journal with its words.
+/// Longest text of an outcome's error, or of the reason to stop, in bytes: an upstream must not fill the journal.
 const MAX_ERROR: usize = 4096;
 
 /// The one writer of a journal. Dropped without [`Recorder::stop`], it still writes what it holds.
@@ -188,12 +188,15 @@ impl Recorder {
     fn close(&self, reason: Option<&str>) -> Result<(), RecordError> {
         let flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(flusher) = flusher else { return Ok(()) };
-        let stop = reason.map(|reason| Record::Stop(Stop { reason: reason.to_owned() }));
-        let written = match &stop {
-            Some(stop) => self.inner.write(stop, |state| state.stopped = true),
-            None => self.inner.lock().append(&self.inner.dir, None),
+        let stop =
+            reason.map(|reason| Record::Stop(Stop { reason: text::shorten(reason, MAX_ERROR).to_owned() }));
+        let last = stop.as_ref().map(|stop| Prepared::new(stop, now())).transpose();
+        let last = last.map_err(RecordError::TooLong)?;
+        let written = {
+            let mut state = self.inner.lock();
+            state.stopped = true;
+            state.append(&self.inner.dir, last.as_ref())
         };
-        self.inner.lock().stopped = true;
         self.inner.wake.notify_all();
         if flusher.join().is_err() {
             tracing::error!("the thread that syncs the journal ended in a panic");
@@ -267,7 +270,7 @@ impl Inner {
     /// Takes the outcome of an allowed call.
     pub(super) fn end(&self, decision: &Arc<Decision>, mut outcome: Outcome) {
         if let Some(error) = &mut outcome.error {
-            error.truncate(error.floor_char_boundary(MAX_ERROR));
+            error.truncate(text::shorten(error, MAX_ERROR).len());
         }
         let record = Record::Outcome(outcome);
         let prepared = Prepared::new(&record, now());

@@ -53,10 +53,11 @@ impl Workload {
         let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
         let length = capture.comm.iter().position(|byte| *byte == 0).unwrap_or(capture.comm.len());
         let comm = capture.comm.get(..length).unwrap_or_default();
+        let file = files::FileId { dev: u64::from(capture.exe_dev), ino: capture.exe_ino };
         Arc::new(Self {
             pid: capture.tgid,
             start_time_ns: capture.start_time_ns,
-            exe: process::executable_label(capture.tgid, capture.start_time_ns),
+            exe: process::executable_label(capture.tgid, capture.start_time_ns, file),
             exe_dev: u64::from(capture.exe_dev),
             exe_ino: capture.exe_ino,
             uid: capture.uid,

@@ -1,9 +1,16 @@
 //! `/proc`, believed only where it agrees with the capture.
-use std::{fs::File, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs::File,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use procfs::process::Process;
 
-use super::{Workload, files};
+use super::{
+    Workload,
+    files::{self, FileId},
+};
 use crate::kernel::clock_ticks;
 
 /// Whether `/proc/PID` is still the process that started at this time (nanoseconds since boot): `/proc` shows ticks.
@@ -12,13 +19,15 @@ fn is_same(process: &Process, start_time_ns: u64) -> bool {
     process.stat().is_ok_and(|stat| stat.starttime == ticks)
 }
 
-/// The path of a process's executable, as a label. `None` when the process is gone or is another one by now.
+/// The path of a process's executable, as a label. `None` when the process is gone, is another one by now, or has
+/// executed another file than this one.
 #[must_use]
-pub fn executable_label(pid: u32, start_time_ns: u64) -> Option<String> {
+pub fn executable_label(pid: u32, start_time_ns: u64, captured: FileId) -> Option<String> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let path = process.exe().ok()?;
-    // Checked after the read: a pid that was used again in between shows another start.
-    is_same(&process, start_time_ns).then(|| path.to_string_lossy().into_owned())
+    // Checked after the read: what was executed, or got the pid, in between shows here.
+    let runs = files::named_by(Path::new(&format!("/proc/{pid}/exe")));
+    (runs == Some(captured) && is_same(&process, start_time_ns)).then(|| path.to_string_lossy().into_owned())
 }
 
 /// The captured executable as an open file, also when its path is gone. `None` when the process is gone, is another

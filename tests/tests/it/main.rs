@@ -10,6 +10,8 @@
 mod attacks;
 mod calls;
 mod startup;
+mod journal;
+mod identity;
 mod main_path;
 mod systemd;
 mod trouble;

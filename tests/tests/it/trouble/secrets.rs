@@ -29,16 +29,17 @@ fn served(world: &World) {
 }
 
 #[test]
-fn a_missing_secret_is_502_that_names_the_credential_until_it_is_set() {
+fn a_missing_secret_is_502_and_the_journal_says_what_to_set_until_it_is_set() {
     let world = World::new();
     assert_eq!(world.vouchsafe(&["secret", "rm", "demo-key"]).code, Some(0));
     world.daemon();
     let detail = refused(&world);
-    assert!(detail.contains("demo-key"), "{detail}");
+    assert!(detail.contains("not set up on this host"), "{detail}");
     let decision = world.decision(Some("/v1/x"));
     assert_eq!(decision["verdict"], "deny");
     let reason = decision["reason"].as_str().unwrap();
-    assert!(reason.contains("demo-key") && reason.contains("vouchsafe secret set demo-key"), "{reason}");
+    assert!(reason.starts_with("credential demo-key:"), "{reason}");
+    assert!(reason.contains("run `vouchsafe secret set demo-key`"), "{reason}");
     world.secret("demo-key", CANARY);
     // The command tells the daemon.
     served(&world);

@@ -87,8 +87,8 @@ fn an_upstream_that_does_not_answer_in_time_is_504() {
             }
         }
         assert_eq!(upstream.count(), 4, "nothing is sent twice");
-        // One that stays below the limit is waited for.
-        upstream.open_gate(1);
+        // One that stays below the limit is waited for; those that were given up may still stand at the gate.
+        upstream.open_gate(3);
         assert_eq!(world.curl(&["https://raw.test/v1/slow-head"]).body, "late");
     }
 }

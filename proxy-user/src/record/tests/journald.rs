@@ -1,0 +1,181 @@
+//! What systemd's journal is shown: by a socket of our own, and by a real journald when the host has one.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+
+use proxy_journal::{PolicyLoad, PolicyResult};
+
+use super::*;
+
+/// Takes a datagram apart as journald does; fails on what journald would not take.
+fn fields(mut datagram: &[u8]) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    while !datagram.is_empty() {
+        let end = datagram.iter().position(|byte| *byte == b'\n').unwrap();
+        let (line, rest) = (&datagram[..end], &datagram[end + 1..]);
+        let (name, value) = match line.iter().position(|byte| *byte == b'=') {
+            Some(at) => {
+                datagram = rest;
+                (&line[..at], &line[at + 1..])
+            }
+            None => {
+                let length = usize::try_from(u64::from_le_bytes(rest[..8].try_into().unwrap())).unwrap();
+                assert_eq!(rest[8 + length], b'\n');
+                datagram = &rest[8 + length + 1..];
+                (line, &rest[8..8 + length])
+            }
+        };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(name.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'), "{}", text(name));
+        assert_eq!(found.insert(text(name), text(value)), None, "one value for each field");
+    }
+    found
+}
+
+fn showing(socket: &Path) -> Options {
+    Options { journald: Some(socket.to_owned()), ..quiet() }
+}
+
+#[test]
+fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
+    let (keep, dir) = dir();
+    let socket = keep.path().join("socket");
+    let journald = UnixDatagram::bind(&socket).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    let mut next = || {
+        let length = journald.recv(&mut buffer).unwrap();
+        fields(&buffer[..length])
+    };
+
+    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    assert_eq!(next()["VOUCHSAFE_KIND"], "start");
+    let mut hostile = deny("/a\nIDENTITY=admin\nVERDICT=allow\n");
+    hostile.workload.exe = "/tmp/\u{1b}[2J\nPRIORITY=0\nx=y".into();
+    let id = recorder.refused(hostile.clone()).unwrap();
+    let shown = next();
+    assert_eq!((&*shown["IDENTITY"], &*shown["VERDICT"], &*shown["PRIORITY"]), ("invoice-bot", "deny", "4"));
+    assert_eq!((&shown["PATH"], &shown["EXE"]), (hostile.path.as_ref().unwrap(), &hostile.workload.exe));
+    assert_eq!((&shown["CALL_ID"], &*shown["BOT_PID"]), (&id.to_string(), "4242"));
+    assert!(!shown["MESSAGE"].contains(['\n', '\u{1b}']), "{}", shown["MESSAGE"]);
+
+    let receipt = recorder.begin(allow("/v1/invoices")).unwrap();
+    assert_eq!(next()["VERDICT"], "allow");
+    receipt.complete(Outcome { status: Some(201), duration_us: 12_345, ..Outcome::default() });
+    let shown = next();
+    assert_eq!(
+        (&*shown["VOUCHSAFE_KIND"], &*shown["STATUS"], &*shown["DURATION_US"]),
+        ("outcome", "201", "12345")
+    );
+    assert_eq!((&*shown["IDENTITY"], &*shown["API"], &*shown["METHOD"]), ("invoice-bot", "stripe", "GET"));
+    assert_eq!((&*shown["UNIT"], &*shown["HOST"]), ("invoice-bot.service", "api.stripe.com"));
+
+    let (digest, errors) = (String::new(), vec!["policies/a.toml:3:1: unknown key".to_owned()]);
+    let load = PolicyLoad { generation: 2, digest, identities: 0, result: PolicyResult::Refused, errors };
+    recorder.note(Record::Policy(load)).unwrap();
+    let shown = next();
+    assert_eq!((&*shown["PRIORITY"], shown["MESSAGE"].contains("a.toml:3:1")), ("3", true));
+    recorder.stop("test").unwrap();
+    assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
+    assert_eq!((recorder.health().journald.sent, recorder.health().journald.dropped), (6, 0));
+}
+
+#[test]
+fn a_journald_that_hangs_holds_up_no_call_and_what_it_misses_is_counted() {
+    let (keep, dir) = dir();
+    let socket = keep.path().join("socket");
+    // Bound, and never read.
+    let _journald = UnixDatagram::bind(&socket).unwrap();
+    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    let begun = Instant::now();
+    for call in 0..10_000 {
+        recorder.refused(deny(&format!("/{call}"))).unwrap();
+    }
+    let health = recorder.health();
+    assert!(health.journald.dropped > 0, "{health:?}");
+    assert_eq!((health.denied, health.error), (10_000, None));
+    recorder.stop("test").unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(records(&dir).len(), 10_002, "the file has them all");
+}
+
+#[test]
+fn a_host_without_journald_is_told_by_health_alone_and_one_that_comes_later_is_found() {
+    let (keep, dir) = dir();
+    let socket = keep.path().join("socket");
+    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    eventually("journald is absent", || recorder.health().journald.state == JournaldState::Absent);
+    let journald = UnixDatagram::bind(&socket).unwrap();
+    recorder.refused(deny("/a")).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    let length = journald.recv(&mut buffer).unwrap();
+    assert_eq!(fields(&buffer[..length])["PATH"], "/a");
+    eventually("journald is there", || recorder.health().journald.state == JournaldState::Ok);
+}
+
+/// A journald of its own, in a mount namespace of its own.
+struct Journald(Child);
+
+impl Journald {
+    fn start() -> Option<Journald> {
+        let program = ["/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald"];
+        let program = program.into_iter().find(|path| Path::new(path).exists())?;
+        if !nix::unistd::geteuid().is_root() || !Path::new("/etc/machine-id").exists() {
+            return None;
+        }
+        let script = format!(
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/log/journal && exec {program}"
+        );
+        let child = Command::new("unshare").args(["--mount", "sh", "-c", &script]).spawn().ok()?;
+        Some(Journald(child))
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.0.id()))
+    }
+
+    /// What `journalctl` finds for these matches, one JSON object for each.
+    fn find(&self, matches: &[&str]) -> Vec<serde_json::Value> {
+        let output = Command::new("journalctl")
+            .arg("--directory")
+            .arg(self.path("/run/log/journal"))
+            .args(["--output=json", "--all"])
+            .args(matches)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Journald {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn journalctl_finds_the_calls_of_an_identity() {
+    let journald = Journald::start().expect("this test needs root, systemd-journald and a machine id");
+    let socket = journald.path("/run/systemd/journal/socket");
+    eventually("journald listens", || socket.exists());
+    let (_keep, dir) = dir();
+    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    recorder.begin(allow("/v1/invoices")).unwrap().complete(ok());
+    let mut hostile = deny("/a\nIDENTITY=invoice-bot\n");
+    hostile.identity = None;
+    recorder.refused(hostile.clone()).unwrap();
+    recorder.stop("test").unwrap();
+    assert_eq!(recorder.health().journald.sent, 5);
+
+    eventually("journalctl finds the call", || {
+        journald.find(&["IDENTITY=invoice-bot", "STATUS=200"]).len() == 1
+    });
+    let calls = journald.find(&["SYSLOG_IDENTIFIER=vouchsafe", "IDENTITY=invoice-bot"]);
+    assert_eq!(calls.len(), 2, "the decision and the outcome, and nothing forged: {calls:?}");
+    let message = calls[1]["MESSAGE"].as_str().unwrap();
+    assert!(message.starts_with("invoice-bot allow GET api.stripe.com/v1/invoices 200 "), "{message}");
+    let denied = journald.find(&["VERDICT=deny", "IDENTITY=unknown"]);
+    assert_eq!(denied[0]["PATH"].as_str(), hostile.path.as_deref());
+}
