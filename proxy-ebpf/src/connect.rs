@@ -112,11 +112,22 @@ pub fn is_mapped(addr: &[u8; 16]) -> bool {
     words[0] == 0 && words[1] == 0 && words[2] == 0x0000_ffff_u32.to_be()
 }
 
-/// Whether `addr:port` is where the proxy itself listens.
+/// Whether `addr:port` leads to the proxy's own listeners: their port at any loopback or unspecified address, which the
+/// kernel takes for loopback.
 #[inline(always)]
 fn is_proxy(config: &ProxyConfig, addr: &[u8; 16], port: u16) -> bool {
-    (port == config.port_v4 && *addr == mapped(config.listen_v4))
-        || (port == config.port_v6 && *addr == config.listen_v6)
+    if port == 0 || (port != config.port_v4 && port != config.port_v6) {
+        return false;
+    }
+    // SAFETY: sixteen bytes are four words.
+    let words: [u32; 4] = unsafe { core::mem::transmute(*addr) };
+    if words[0] != 0 || words[1] != 0 {
+        return false;
+    }
+    if is_mapped(addr) {
+        return addr[12] == 127 || words[3] == 0;
+    }
+    words[2] == 0 && (words[3] == 0 || words[3] == 1_u32.to_be())
 }
 
 /// Decides one connect and, when it is to be turned, remembers the origin on the socket.

@@ -1,7 +1,11 @@
-//! `sock_ops`: publish the origin under the connection's own address before the SYN leaves, and withdraw it when the
-//! socket closes before the proxy took it.
+//! `sock_ops`: publish the origin under the connection's own address, and withdraw it when the socket closes before the
+//! proxy took it.
+//!
+//! Published when the connection is established on the bot's side: that is before its last ACK leaves, so before the
+//! proxy can accept it, and only a socket that really has the 4-tuple gets there. One whose SYN runs into a connection
+//! that somebody else queued under the same 4-tuple (bound to a device, a socket need not give way) never does.
 use aya_ebpf::{
-    bindings::{BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB},
+    bindings::{BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG},
     helpers::generated::bpf_sk_storage_get,
     macros::sock_ops,
     programs::SockOpsContext,
@@ -16,7 +20,7 @@ const TCP_CLOSE: u32 = 7;
 #[sock_ops]
 pub fn on_sock_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => publish(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE => withdraw(&ctx),
         _ => {}
     }

@@ -18,7 +18,8 @@
 //! | anything else | itself, in the letters that it is written in |
 //!
 //! Paths are compared decoded: `/a%2Bb` and `/a+b` are the same to a pattern. A deny is wider than an allow with the same
-//! text: it also matches the method in other letters, and the path with or without a slash at its end.
+//! text: it also matches the method in other letters, and the path with or without a slash at its end, without the parameters of
+//! its segments (`;a=1`), and in other letters: there are servers that read them so.
 //!
 //! Hosts: an exact name wins over a wildcard; `*.example.com` stands for exactly one label before `example.com`.
 

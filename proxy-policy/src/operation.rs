@@ -35,6 +35,8 @@ enum PathPattern {
     Glob {
         text: Box<str>,
         glob: Glob,
+        /// In lower case, for denies.
+        folded: Glob,
     },
 }
 
@@ -90,8 +92,12 @@ impl Operation {
         self.methods.deny(method)
             && match &self.path {
                 PathPattern::Asterisk => path.is_asterisk(),
-                PathPattern::Glob { glob, .. } => {
-                    !path.is_asterisk() && glob.matches_with_or_without_slash::<Percent>(path.as_str())
+                PathPattern::Glob { glob, folded, text } => {
+                    let path_text = path.as_str();
+                    !path.is_asterisk()
+                        && (glob.matches_with_or_without_slash::<Percent>(path_text)
+                            || (is_folded_otherwise(path_text) || is_folded_otherwise(text))
+                                && folded.matches_with_or_without_slash::<Percent>(&fold(path_text)))
                 }
             }
     }
@@ -120,6 +126,26 @@ impl Operation {
             _ => true,
         }
     }
+}
+
+/// Whether servers exist that read this path as another one: they drop parameters (`/a;x=1` is `/a`), or do not tell
+/// letters in upper and lower case apart.
+fn is_folded_otherwise(path: &str) -> bool {
+    path.bytes().any(|byte| byte == b';' || byte.is_ascii_uppercase())
+}
+
+/// The path as the most forgiving of these servers reads it.
+fn fold(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for (index, segment) in path.split('/').enumerate() {
+        if index > 0 {
+            out.push('/');
+        }
+        let end =
+            [segment.find(';'), segment.find("%3B")].into_iter().flatten().min().unwrap_or(segment.len());
+        out.extend(segment.get(..end).unwrap_or_default().chars().map(|c| c.to_ascii_lowercase()));
+    }
+    out
 }
 
 impl Methods {
@@ -202,9 +228,9 @@ impl PathPattern {
                 format!("write {}", quote(normal.as_str())),
             ));
         }
-        match Glob::parse::<Percent>(text) {
-            Ok(glob) => Ok(Self::Glob { text: text.into(), glob }),
-            Err(_) => bad(
+        match (Glob::parse::<Percent>(text), Glob::parse::<Percent>(&text.to_ascii_lowercase())) {
+            (Ok(glob), Ok(folded)) => Ok(Self::Glob { text: text.into(), glob, folded }),
+            _ => bad(
                 format!("the pattern {quoted} has a ** that is not a whole segment"),
                 "write ** alone between slashes for any number of segments, or * for a part of one",
             ),
@@ -253,6 +279,24 @@ mod tests {
         assert!(!read.allows("get", &path("/v1/x")));
         assert!(!read.allows("GET", &path("/v1/x/")));
         assert!(op("* /v1/*").allows("BREW", &path("/v1/x")));
+    }
+
+    #[test]
+    fn a_deny_holds_for_every_reading_of_the_path_that_some_server_has() {
+        let deny = Operation::parse("* /v1/Forbidden/**").unwrap_or_else(|_| panic!());
+        for path in [
+            "/v1/forbidden/x",
+            "/v1/FORBIDDEN/x",
+            "/v1/Forbidden;a=1/x",
+            "/v1/forbidden%3Ba/x",
+            "/V1;b/forbidden",
+        ] {
+            let path = CallPath::normalize(path).unwrap();
+            assert!(deny.denies("GET", &path), "{path}");
+            assert!(!deny.allows("GET", &path), "{path}: an allow is exact");
+        }
+        let other = CallPath::normalize("/v1/forbiddenly/x;forbidden").unwrap();
+        assert!(!deny.denies("GET", &other));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     base::addr::{ClientAddr, ListenAddr, OriginalDst},
-    kernel::{Cgroups, OriginTable, netns_cookie},
+    kernel::{Cgroups, OriginTable, is_closed, netns_cookie},
     workload::Workload,
 };
 
@@ -95,7 +95,16 @@ impl Listener {
                 // Never closed; waiting for ever is the closed answer.
                 Err(_) => std::future::pending().await,
             };
-            let Some(origin) = self.origins.take(self.netns, client) else {
+            // A connection that broke off while it waited gave its address free: the origin that stands under it may be
+            // another's, which must neither be taken away nor believed.
+            if is_closed(&stream) {
+                continue;
+            }
+            let origin = self.origins.take(self.netns, client);
+            if is_closed(&stream) {
+                continue;
+            }
+            let Some(origin) = origin else {
                 self.unknown.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%client, "closed a connection to the listener that has no origin");
                 continue;

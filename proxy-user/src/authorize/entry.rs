@@ -70,12 +70,21 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         host: owned(asked.host),
         port: asked.port,
         method: owned(asked.method),
-        path: owned(asked.path),
+        path: owned(asked.path.map(|path| shortened(path, verdict))),
         has_query: asked.has_query,
         verdict,
         rule: None,
-        reason: reason.to_owned(),
+        reason: shortened(reason, verdict).to_owned(),
         credential: None,
         generation: subject.live().generation(),
+    }
+}
+/// What was refused cost its sender nothing, so it may not fill the journal: long texts are cut. What was allowed is
+/// recorded whole.
+fn shortened(text: &str, verdict: Verdict) -> &str {
+    const MAX_REFUSED: usize = 2048;
+    match verdict {
+        Verdict::Allow => text,
+        Verdict::Deny => text.get(..text.floor_char_boundary(MAX_REFUSED)).unwrap_or(text),
     }
 }

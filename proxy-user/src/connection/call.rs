@@ -49,7 +49,10 @@ impl Handler for Calls {
         let (Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
-        let facts = match facts::read(&self.leg, version, &method, &uri, &headers) {
+        let limit = services.settings.http.header_bytes;
+        let facts = match facts::small_enough(limit, version, &uri, &headers)
+            .and_then(|()| facts::read(&self.leg, version, &method, &uri, &headers))
+        {
             Ok(facts) => facts,
             Err(refusal) => {
                 let asked = Asked {

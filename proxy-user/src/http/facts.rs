@@ -5,7 +5,7 @@
 //! | no authority, several `Host`, an authority that is none, user information | 400 |
 //! | absolute form or `:authority` that disagrees with `Host` | 400 (RFC 9112 §3.2.2, RFC 9113 §8.3.1) |
 //! | authority that disagrees with SNI or the destination's port | 421 (RFC 9110 §15.5.20) |
-//! | `CONNECT` | 405 |
+//! | `CONNECT`, `TRACE`, `TRACK` | 405 |
 //! | a path without one normal form | 400 |
 //! | a header that asks for another method or path than the request line (`X-HTTP-Method-Override` …) | 400 |
 //! | a header name with `_` whose twin with `-` frames the message | 400 |
@@ -43,6 +43,10 @@ pub fn read<'a>(
     if method == Method::CONNECT {
         return Err(Refusal::new(Kind::MethodNotAllowed, "CONNECT would open a tunnel past the policy"));
     }
+    if matches!(method.as_str(), "TRACE" | "TRACK") {
+        let detail = format!("{method} would have the API send the credential back");
+        return Err(Refusal::new(Kind::MethodNotAllowed, detail));
+    }
     check_framing(version, headers)?;
     check_overrides(headers)?;
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
@@ -63,6 +67,23 @@ pub fn read<'a>(
         return Err(Refusal::new(Kind::BadRequest, "the target * is for OPTIONS only"));
     }
     Ok(Facts { scheme: leg.scheme, host, port: leg.port, method, path, query: uri.query() })
+}
+
+/// Holds the header list of HTTP/2 against the limit (in bytes as RFC 9113 §6.5.2 counts); over HTTP/1 hyper does it.
+///
+/// # Errors
+/// 431.
+pub fn small_enough(limit: u32, version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    const EACH: usize = 32;
+    if version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH).sum::<usize>();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if fields.saturating_add(target) > usize::try_from(limit).unwrap_or(usize::MAX) {
+        return Err(Refusal::new(Kind::HeaderTooLarge, "the header is larger than the limit"));
+    }
+    Ok(())
 }
 
 /// hyper refuses most of what is ambiguous in framing; this is what it lets through.
@@ -89,8 +110,15 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Headers by which frameworks let a client ask for another method or path than the request line: the upstream would act
 /// on something that was not decided.
-const OVERRIDES: [&str; 5] =
-    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+const OVERRIDES: [&str; 7] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+];
 
 fn check_overrides(headers: &HeaderMap) -> Result<(), Refusal> {
     // Servers of the CGI kind take `_` for `-`.

@@ -149,7 +149,8 @@ where
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_header_list_size(limits.header_bytes)
+            // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
+            .max_header_list_size(limits.header_bytes.saturating_mul(4))
             .max_concurrent_streams(limits.streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

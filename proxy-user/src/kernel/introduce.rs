@@ -86,6 +86,25 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     u64_option(socket, SO_NETNS_COOKIE)
 }
 
+/// Whether a TCP connection is over: `TCP_CLOSE` in `tcpi_state` of `TCP_INFO` (include/uapi/linux/tcp.h). Data may
+/// still be readable then.
+pub fn is_closed(socket: impl AsFd) -> bool {
+    const TCP_CLOSE: u8 = 7;
+    let mut state = 0_u8;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: state and length are valid for the call; the kernel writes at most one byte, the first of tcp_info.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    result != 0 || length == 0 || state == TCP_CLOSE
+}
+
 fn u64_option(socket: impl AsFd, option: libc::c_int) -> io::Result<u64> {
     let mut value = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;

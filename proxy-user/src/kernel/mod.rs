@@ -30,7 +30,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub use self::{
     cgroup::Cgroups,
     error::KernelError,
-    introduce::{clock_ticks, netns_cookie},
+    introduce::{clock_ticks, is_closed, netns_cookie},
     maps::OriginTable,
 };
 

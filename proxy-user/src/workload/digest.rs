@@ -21,6 +21,9 @@ struct Key {
     ctime: (i64, i64),
 }
 
+/// A larger executable has no digest: to read it would cost more than anybody's identity is worth.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// How many digests are kept; beyond, all are forgotten and computed again.
 const MOST: usize = 4096;
 
@@ -28,6 +31,7 @@ const MOST: usize = 4096;
 #[derive(Default)]
 pub struct Digests {
     known: Mutex<HashMap<Key, [u8; 32]>>,
+    reading: Mutex<()>,
 }
 
 impl Digests {
@@ -44,6 +48,12 @@ impl Digests {
 
     fn of_file(&self, mut file: File) -> io::Result<[u8; 32]> {
         let key = key(&file)?;
+        // Holes cost nothing to make and as much as data to read.
+        if key.size > MAX_BYTES || file.metadata()?.blocks() * 512 < key.size / 2 {
+            return Err(io::Error::other("the executable is too large, or mostly holes"));
+        }
+        // One at a time: whoever starts many programs must not keep every thread reading.
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(*known);
         }

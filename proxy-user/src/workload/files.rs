@@ -22,29 +22,30 @@ pub fn kernel_device(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 20) | u64::from(minor)
 }
 
-/// The device of an open file. btrfs and overlayfs show user space another device than the super block's; the mount
-/// table has the super block's, so that one is taken where the mount is known.
+/// The device of an open file; `None` where the file system shows user space another device than its super block's
+/// (btrfs with subvolumes, some overlayfs): there one pair of super block and inode can name several files, which anybody
+/// could arrange, so it names none.
 #[must_use]
 pub fn device(file: impl AsFd) -> Option<u64> {
     let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
-    Some(device_of(&stat))
+    device_of(&stat)
 }
 
 /// The file that a path names now; symbolic links are followed.
 #[must_use]
 pub fn named_by(path: &Path) -> Option<FileId> {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
-    Some(FileId { dev: device_of(&stat), ino: stat.stx_ino })
+    Some(FileId { dev: device_of(&stat)?, ino: stat.stx_ino })
 }
 
-fn device_of(stat: &rustix::fs::Statx) -> u64 {
+fn device_of(stat: &rustix::fs::Statx) -> Option<u64> {
     let shown = kernel_device(stat.stx_dev_major, stat.stx_dev_minor);
     // Devices with a major number are block devices: what stat shows is what the super block has. Anonymous ones may
     // differ.
-    if stat.stx_dev_major != 0 || stat.stx_mnt_id == 0 {
-        return shown;
+    if stat.stx_dev_major != 0 {
+        return Some(shown);
     }
-    mount_device(stat.stx_mnt_id).unwrap_or(shown)
+    mount_device(stat.stx_mnt_id).filter(|device| *device == shown)
 }
 
 /// The super block's device of a mount, from `/proc/self/mountinfo` (proc(5)): fields id, parent, major:minor.

@@ -157,6 +157,11 @@ fn the_proxys_own_port_serves_nobody_who_calls_it_directly() {
     let port = world.status()["listeners"][0].as_str().unwrap().to_owned();
     let inside = world.bot(world.path("bots/actor")).arg("knock").arg(&port).run();
     assert!(inside.stdout.contains("not permitted"), "{inside:?}");
+    for other in ["0.0.0.0", "127.9.9.9", "[::]", "[::ffff:127.0.0.1]"] {
+        let port = port.rsplit_once(':').unwrap().1;
+        let told = world.bot(world.path("bots/actor")).arg("knock").arg(format!("{other}:{port}")).run();
+        assert!(told.stdout.contains("not permitted"), "{other}: {told:?}");
+    }
     let outside = world.bot(world.path("bots/actor")).outside().arg("knock").arg(&port).run();
     assert_eq!(outside.stdout.trim(), "connected, 0 bytes");
     assert!(world.counter("accepted_without_origin") >= 1);

@@ -210,14 +210,14 @@ fn two_hundred_requests_at_once_on_one_connection_are_each_answered_and_journall
     assert_eq!(world.status()["connections_open"], 0);
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-type Empties = hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>>;
+pub(super) type Empties = hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>>;
 
 /// A connection of the dialer's bot that speaks HTTP/2.
-async fn http2(dialer: &Dialer) -> Empties {
+pub(super) async fn http2(dialer: &Dialer) -> Empties {
     let tcp = dialer.dial(RAW);
     tcp.set_nonblocking(true).unwrap();
     let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
@@ -229,6 +229,6 @@ async fn http2(dialer: &Dialer) -> Empties {
     client
 }
 
-fn get(path: &str) -> http::Request<Empty<bytes::Bytes>> {
+pub(super) fn get(path: &str) -> http::Request<Empty<bytes::Bytes>> {
     http::Request::get(format!("https://raw.test{path}")).body(Empty::new()).unwrap()
 }
