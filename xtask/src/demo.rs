@@ -1,29 +1,36 @@
 //! `cargo xtask demo`: the whole product at work, with a real API server and unmodified bots.
 //!
-//! Everything lives in one directory, one cgroup and one network namespace of its own ([`stage`]); nothing outside them
+//! Everything lives in one directory, one cgroup and one network namespace of its own ([`crate::stage`]); nothing outside them
 //! is governed, no packet leaves the machine, and nothing stays behind.
 
 mod bots;
-mod process;
 mod proxy;
 mod server;
-mod stage;
 
-use std::env;
-use std::path::Path;
-use std::process::Command;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::paths::Paths;
+use crate::stage::process::Stop;
+use crate::stage::{self, Plan, Stage};
 use crate::system::{self, Need};
-use crate::{build, sh, test};
+use crate::{build, test};
 
-use process::Stop;
 use proxy::Proxy;
 use server::Server;
-use stage::Stage;
+
+/// The directory of the stage; the policies in `policies/demo` name it.
+const ROOT: &str = "/run/vouchsafe-demo";
+/// The programs of the bots: copies, so that policies can name programs that nothing else runs.
+const PLAN: Plan = Plan {
+    kind: "demo",
+    hosts: &[(server::ADDRESS, server::HOST)],
+    programs: &[
+        ("/usr/bin/curl", "bots/curl"),
+        ("/usr/bin/python3", "bots/python3"),
+        ("curl", "elsewhere/curl"),
+    ],
+};
 
 /// What the demo runs beside the daemon.
 const NEEDS: &[Need] = test::NEEDS;
@@ -46,13 +53,14 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         build::all(paths, false)?;
     }
     if !system::is_root() {
-        return again_as_root(paths, options);
+        let flags: &[&str] = if options.keep { &["--keep"] } else { &[] };
+        return stage::again_as_root(paths, PLAN.kind, flags);
     }
     test::require_host()?;
     test::mount_bpffs()?;
 
     let stop = Stop::on_signals()?;
-    let stage = Stage::set(&stop)?;
+    let stage = Stage::set(&PLAN, &stop)?;
     let outcome = play(paths, options, &stage);
     if outcome.is_err() {
         stage.show_log();
@@ -65,12 +73,13 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
 
 /// Everything between setting the stage and taking it down.
 fn play(paths: &Paths, options: &Options, stage: &Stage) -> Result<()> {
-    println!("\nsetting the stage in {} (cgroup {})", stage::ROOT, stage.governed.display());
+    println!("\nsetting the stage in {ROOT} (cgroup {})", stage.governed.display());
+    stage.write("invoices.py", include_str!("demo/invoices.py"), 0o755)?;
     let server = Server::start(stage)?;
     println!("  API server    nginx, https://{} at {}:443", server::HOST, server::ADDRESS);
     let daemon = paths.daemon(false);
     let proxy = Proxy::start(stage, &daemon, &paths.root.join("policies/demo"), &server)?;
-    println!("  proxy         {} run --config {}", paths.shown(&daemon), proxy.config.display());
+    println!("  proxy         {} run --config {}", paths.shown(&daemon), proxy.daemon.config.display());
     println!("  policies      policies/demo, the key is in the proxy's store only ({})", server.key_shown());
 
     let (calls, wrong) = bots::play(stage, &server)?;
@@ -91,7 +100,7 @@ fn play(paths: &Paths, options: &Options, stage: &Stage) -> Result<()> {
 
 /// Waits for Ctrl-C.
 fn keep(stage: &Stage, proxy: &Proxy) -> Result<()> {
-    let (bot, root) = (stage.path("as-bot"), stage::ROOT);
+    let (bot, root) = (stage.path("as-bot"), ROOT);
     println!("\nthe demo stays up until Ctrl-C. To try, from another terminal, as root:");
     println!("  {} curl https://{}/v1/invoices/7", bot.display(), server::HOST);
     println!("  {} curl -X DELETE https://{}/v1/invoices/7", bot.display(), server::HOST);
@@ -104,20 +113,4 @@ fn keep(stage: &Stage, proxy: &Proxy) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     Ok(())
-}
-
-/// Runs this program again through sudo: the build belongs to the user, the kernel to root.
-fn again_as_root(paths: &Paths, options: &Options) -> Result<()> {
-    if sh::find_program("sudo").is_none() {
-        bail!("the demo loads BPF programs and needs root, and sudo is not installed; run it as root");
-    }
-    let ourselves = env::current_exe().context("cannot find this program's own path")?;
-    let mut target = std::ffi::OsString::from("CARGO_TARGET_DIR=");
-    target.push(&paths.target);
-    let mut command = Command::new("sudo");
-    command.arg("env").arg(target).arg(Path::new(&ourselves)).args(["demo", "--built"]);
-    if options.keep {
-        command.arg("--keep");
-    }
-    sh::run(&mut command)
 }

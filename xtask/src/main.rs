@@ -2,12 +2,14 @@
 //!
 //! Each task is one module; this file only names them and turns a failure into an exit code.
 
+mod bench;
 mod build;
 mod demo;
 mod install;
 mod lint;
 mod paths;
 mod sh;
+mod stage;
 mod system;
 mod test;
 mod tidy;
@@ -36,6 +38,11 @@ enum Task {
     Tidy,
     /// Show the whole product at work, in a cgroup and a network namespace of its own; needs root.
     Demo(demo::Options),
+    /// Measure direct, passed through and intercepted side by side; needs root.
+    Bench(bench::Options),
+    /// Time connect(2) where we are; the bench runs it in several places.
+    #[command(hide = true)]
+    BenchConnect(bench::connect::Options),
     /// Put binary, unit, configuration and directories in place.
     Install(install::Options),
     /// Remove what `install` put in place.
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(&paths),
         Task::Tidy => tidy::run(&paths),
         Task::Demo(options) => demo::run(&paths, &options),
+        Task::Bench(options) => bench::run(&paths, &options),
+        Task::BenchConnect(options) => bench::connect::run(&options),
         Task::Install(options) => install::run(&paths, &options),
         Task::Uninstall(options) => install::remove(&paths, &options),
     });

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::process::{self, Finished};
+use super::ROOT;
 use super::server::{HOST, Server};
-use super::stage::{ROOT, Stage};
 use crate::sh;
+use crate::stage::Stage;
+use crate::stage::process::{self, Finished};
 
 /// A bot that takes longer than this hangs; the clients give up after 20 s.
 const LIMIT: Duration = Duration::from_secs(30);

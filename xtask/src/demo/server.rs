@@ -4,15 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use sha2::{Digest as _, Sha256};
 
-use super::process;
-use super::stage::{Stage, quietly};
-use crate::sh;
+use crate::stage::{Stage, nginx};
 
 /// The name of the API; the policies in `policies/demo` name it.
 pub(super) const HOST: &str = "api.demo.test";
@@ -35,38 +31,14 @@ impl Server {
     pub(super) fn start(stage: &Stage) -> Result<Self> {
         let directory = stage.path("api");
         fs::create_dir_all(&directory)?;
-        make_certificates(&directory)?;
         let server = Self {
-            key: new_key("live")?,
-            stolen: new_key("lost")?,
-            ca: fs::read_to_string(directory.join("ca.pem")).context("openssl left no CA certificate")?,
+            ca: nginx::make_certificates(&directory, &[HOST])?,
+            key: nginx::new_key("demo_live")?,
+            stolen: nginx::new_key("demo_lost")?,
             access_log: directory.join("access.log"),
         };
         stage.write_roots("outside.pem", &server.ca)?;
-        let configuration = stage.write("api/nginx.conf", &server.configuration(&directory), 0o600)?;
-        let nginx = sh::find_program("nginx").context("nginx is not installed")?;
-        let errors = fs::File::create(stage.path("nginx-error.log"))?;
-        let mut child = stage
-            .enter(None)
-            .arg(nginx)
-            .args(["-e".as_ref(), stage.path("nginx-error.log").as_os_str()])
-            .args(["-p".as_ref(), directory.as_os_str()])
-            .args(["-c".as_ref(), configuration.as_os_str()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors)
-            .spawn()
-            .context("cannot start nginx")?;
-        let pid = directory.join("nginx.pid");
-        let started = process::wait_for("the start of nginx", Duration::from_secs(10), &stage.stop, || {
-            if let Some(status) = child.try_wait()? {
-                bail!("nginx ended while it started ({status})");
-            }
-            // nginx writes the file after it listens.
-            Ok(fs::read_to_string(&pid).is_ok_and(|text| !text.trim().is_empty()).then_some(()))
-        });
-        stage.adopt(child);
-        started?;
+        nginx::start(stage, &directory, &server.configuration(&directory))?;
         Ok(server)
     }
 
@@ -123,50 +95,6 @@ http {{
 fn fingerprint(key: &str) -> String {
     let digest = Sha256::digest(key.as_bytes());
     digest.iter().take(6).fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-fn new_key(kind: &str) -> Result<String> {
-    let random = sh::capture(Command::new("openssl").args(["rand", "-hex", "24"]))?;
-    Ok(format!("demo_{kind}_{}", random.trim()))
-}
-
-/// A CA and a certificate for [`HOST`], valid for two days.
-fn make_certificates(directory: &Path) -> Result<()> {
-    let openssl = |arguments: &[&str]| {
-        let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-        quietly(command.args(["-days", "2", "-sha256"]).args(arguments).current_dir(directory))
-    };
-    openssl(&[
-        "-subj",
-        "/CN=CA of the demo API",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-addext",
-        "basicConstraints=critical,CA:TRUE",
-        "-addext",
-        "keyUsage=critical,keyCertSign",
-    ])?;
-    openssl(&[
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-keyout",
-        "server.key",
-        "-out",
-        "server.pem",
-        "-subj",
-        &format!("/CN={HOST}"),
-        "-addext",
-        &format!("subjectAltName=DNS:{HOST}"),
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-        "-addext",
-        "extendedKeyUsage=serverAuth",
-    ])
 }
 
 #[cfg(test)]

@@ -17,23 +17,23 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Whether a person has asked us to end (Ctrl-C, SIGTERM, SIGHUP).
 #[derive(Clone)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Takes over these signals for the rest of the program.
-    pub(super) fn on_signals() -> Result<Self> {
+    pub(crate) fn on_signals() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&flag);
         ctrlc::set_handler(move || set.store(true, Ordering::SeqCst)).context("cannot handle Ctrl-C")?;
         Ok(Self(flag))
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 
     /// Fails when we are to end.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_wanted() {
             bail!("interrupted");
         }
@@ -42,14 +42,14 @@ impl Stop {
 }
 
 /// What a finished program left.
-pub(super) struct Finished {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs `command` to its end, at most for `limit`.
-pub(super) fn finish(command: &mut Command, limit: Duration, stop: &Stop) -> Result<Finished> {
+pub(crate) fn finish(command: &mut Command, limit: Duration, stop: &Stop) -> Result<Finished> {
     // Files, not pipes: a full pipe would need a reader thread each.
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
@@ -70,7 +70,7 @@ pub(super) fn finish(command: &mut Command, limit: Duration, stop: &Stop) -> Res
 }
 
 /// Waits until `done` gives a value, at most for `limit`; `what` completes the sentence "… did not happen".
-pub(super) fn wait_for<T>(
+pub(crate) fn wait_for<T>(
     what: &str,
     limit: Duration,
     stop: &Stop,
@@ -90,7 +90,7 @@ pub(super) fn wait_for<T>(
 }
 
 /// Ends `child`: asks it first, and kills it after `grace`. Our child is not reaped before, so the id is still its own.
-pub(super) fn end(child: &mut Child, grace: Duration) {
+pub(crate) fn end(child: &mut Child, grace: Duration) {
     signal(child.id(), Signal::SIGTERM);
     let deadline = Instant::now() + grace;
     while Instant::now() < deadline {
@@ -104,7 +104,7 @@ pub(super) fn end(child: &mut Child, grace: Duration) {
 }
 
 /// Sends `signal` to the process `pid`; one that is gone already is no error.
-pub(super) fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _ = kill(Pid::from_raw(pid), signal);
     }

@@ -1,0 +1,250 @@
+//! The table: medians over rounds, ratios to direct, as Markdown that a terminal shows well, too.
+
+use std::fs;
+
+use super::Extent;
+use super::connect::{Difference, PROBES, Probe};
+use super::load::{Load, Sample, WAYS, Way};
+
+/// Everything that was measured.
+pub(super) struct Report {
+    about: String,
+    idle: u64,
+    peak: u64,
+    samples: Vec<(Load, Way, Sample)>,
+    connects: Vec<(Probe, Difference)>,
+}
+
+/// A row of the table, one cell for each column.
+type Row = [String; 7];
+
+impl Report {
+    /// `idle` is the daemon's memory before any load, in KiB.
+    pub(super) fn new(extent: &Extent, idle: u64) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let about = format!(
+            "Client, server (nginx, one worker) and proxy share {processors} processors; Linux {}; load average before: \
+             {}. Medians of up to {} rounds with {} s for each load.",
+            kernel.trim(),
+            busy.split(' ').next().unwrap_or("unknown"),
+            extent.rounds,
+            extent.seconds
+        );
+        Self { about, idle, peak: 0, samples: Vec::new(), connects: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, load: Load, way: Way, sample: Sample) {
+        self.samples.push((load, way, sample));
+    }
+
+    pub(super) fn add_connect(&mut self, probe: Probe, difference: Difference) {
+        self.connects.push((probe, difference));
+    }
+
+    pub(super) fn peak(&mut self, kib: u64) {
+        self.peak = self.peak.max(kib);
+    }
+
+    /// As Markdown, aligned so that it can be read as it is.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!("{}\n\n{}", self.about, table(&self.rows()));
+        text.push_str(&format!(
+            "\nMemory of the daemon (PSS): {} idle, {} at most.\n\n",
+            mib(self.idle),
+            mib(self.peak)
+        ));
+        text.push_str(&connect_table(&self.connects));
+        let errors: f64 = self.samples.iter().map(|(_, _, sample)| sample.errors).sum();
+        let requests: f64 =
+            self.samples.iter().filter(|(load, ..)| !load.is_large()).map(|(_, _, s)| s.requests).sum();
+        text.push_str(&format!("\n{requests:.0} requests were answered well, {errors:.0} were not.\n"));
+        text
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![
+            [
+                "load",
+                "",
+                "direct",
+                "passed through",
+                "intercepted",
+                "passed ÷ direct",
+                "intercepted ÷ direct",
+            ]
+            .map(str::to_owned),
+        ];
+        for load in Load::all() {
+            let unit = if load.is_large() { "MB/s" } else { "requests/s" };
+            let name = load.name();
+            rows.push(self.row(load, &name, unit, whole, |sample| Some(sample.rate)));
+            if load.has_latency() {
+                rows.push(self.row(load, "", "p50", time, |sample| Some(sample.p50)));
+                rows.push(self.row(load, "", "p99", time, |sample| Some(sample.p99)));
+            }
+            let per = if load.is_large() { "proxy CPU per MB" } else { "proxy CPU per request" };
+            rows.push(self.row(load, "", per, time, |sample| sample.cpu));
+        }
+        rows
+    }
+
+    fn row(
+        &self,
+        load: Load,
+        name: &str,
+        what: &str,
+        shown: fn(f64) -> String,
+        figure: fn(&Sample) -> Option<f64>,
+    ) -> Row {
+        let [direct, passed, intercepted] = WAYS.map(|way| {
+            let of_way = self.samples.iter().filter(|(l, w, _)| *l == load && *w == way);
+            let all: Vec<f64> = of_way.filter_map(|(_, _, sample)| figure(sample)).collect();
+            (!all.is_empty()).then(|| median(&all))
+        });
+        let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), shown);
+        let ratio = |value: Option<f64>| match (value, direct) {
+            (Some(value), Some(direct)) if direct > 0.0 => format!("{:.2}", value / direct),
+            _ => "–".to_owned(),
+        };
+        [
+            name.to_owned(),
+            what.to_owned(),
+            cell(direct),
+            cell(passed),
+            cell(intercepted),
+            ratio(passed),
+            ratio(intercepted),
+        ]
+    }
+}
+
+fn connect_table(all: &[(Probe, Difference)]) -> String {
+    let head = [
+        "what the hook costs",
+        "without programs",
+        "with programs",
+        "difference",
+        "on_connect4",
+        "all programs",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    for probe in PROBES {
+        let figures = |figure: fn(&Difference) -> Option<f64>| {
+            let values: Vec<f64> = all
+                .iter()
+                .filter(|(p, _)| *p == probe)
+                .filter_map(|(_, difference)| figure(difference))
+                .collect();
+            if values.is_empty() { "–".to_owned() } else { format!("{:.0} ns", median(&values)) }
+        };
+        rows.push([
+            probe.name().to_owned(),
+            figures(|it| Some(it.without)),
+            figures(|it| Some(it.with)),
+            figures(|it| Some(it.with - it.without)),
+            figures(|it| it.counted.map(|(connect, _)| connect)),
+            figures(|it| it.counted.map(|(_, all)| all)),
+        ]);
+    }
+    let counted = match all.iter().any(|(_, difference)| difference.counted.is_some()) {
+        true => {
+            "The last two columns are the kernel's own count: one run of on_connect4, and all programs for one call."
+        }
+        false => "The last two columns need bpftool, which is not installed, or a kernel that counts.",
+    };
+    format!("{}\n{counted}\n", table(&rows))
+}
+
+/// The middle one, or the middle between the middle two; 0 of nothing.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |place: usize| sorted.get(place).copied().unwrap_or(0.0);
+    match sorted.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => at(length / 2),
+        length => f64::midpoint(at(length / 2 - 1), at(length / 2)),
+    }
+}
+
+/// A Markdown table; its first row is the head, and the columns after the first are figures.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let fill = " ".repeat(width - cell.chars().count());
+            let (left, right) = if column == 0 { ("", fill.as_str()) } else { (fill.as_str(), "") };
+            text.push_str(&format!("| {left}{cell}{right} "));
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let line = "-".repeat(width.saturating_sub(1).max(2));
+                text.push_str(&if column == 0 { format!("| {line}- ") } else { format!("| {line}: ") });
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => format!("{:.0} µs", s * 1e6),
+        s if s < 0.1 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.0} ms", s * 1e3),
+    }
+}
+
+fn mib(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn figures_are_shown_in_units_that_people_read() {
+        assert_eq!(
+            (time(0.000_042), time(0.0125), time(1.5)),
+            ("42 µs".into(), "12.50 ms".into(), "1500 ms".into())
+        );
+        assert_eq!(mib(1536), "1.5 MiB");
+    }
+
+    #[test]
+    fn a_table_is_aligned_also_with_letters_of_more_than_one_byte() {
+        let text = table(&[["load", "p50"], ["a", "7 µs"]].map(|row| row.map(str::to_owned)));
+        assert_eq!(text, "| load |  p50 |\n| ---- | ---: |\n| a    | 7 µs |\n");
+    }
+
+    #[test]
+    fn ratios_are_to_direct() {
+        let extent = Extent { rounds: 1, seconds: 1, limit: std::time::Duration::ZERO };
+        let mut report = Report::new(&extent, 0);
+        for (way, rate) in WAYS.into_iter().zip([200.0, 100.0, 50.0]) {
+            report.add(Load::New, way, Sample { rate, ..Sample::default() });
+        }
+        let row = report.row(Load::New, "x", "requests/s", whole, |sample| Some(sample.rate));
+        assert_eq!(row.as_slice(), ["x", "requests/s", "200", "100", "50", "0.50", "0.25"]);
+    }
+}
