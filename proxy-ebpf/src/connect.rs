@@ -9,7 +9,9 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
-use proxy_common::{Counter, DaemonSlot, FAMILY_MAPPED, FAMILY_V4, FAMILY_V6, Origin, ProxyConfig, SocketState, mapped};
+use proxy_common::{
+    Counter, DaemonSlot, FAMILY_MAPPED, FAMILY_V4, FAMILY_V6, Origin, ProxyConfig, SocketState, mapped,
+};
 
 use crate::{
     capture,
@@ -202,7 +204,9 @@ fn is_daemon(cookie: u64, netns_cookie: u64) -> bool {
         return true;
     }
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    slot.capture.tgid == tgid && slot.capture.start_time_ns != 0 && slot.capture.start_time_ns == capture::start_time()
+    slot.capture.tgid == tgid
+        && slot.capture.start_time_ns != 0
+        && slot.capture.start_time_ns == capture::start_time()
 }
 
 /// Drops what was remembered of this socket.

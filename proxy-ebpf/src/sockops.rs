@@ -92,8 +92,12 @@ unsafe fn address(field: *const [u32; 4]) -> [u8; 16] {
     let word = field.cast::<u32>();
     // SAFETY: four words of the field; sixteen bytes are four words.
     unsafe {
-        let words =
-            [word.read_volatile(), word.add(1).read_volatile(), word.add(2).read_volatile(), word.add(3).read_volatile()];
+        let words = [
+            word.read_volatile(),
+            word.add(1).read_volatile(),
+            word.add(2).read_volatile(),
+            word.add(3).read_volatile(),
+        ];
         core::mem::transmute(words)
     }
 }
