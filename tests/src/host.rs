@@ -46,6 +46,13 @@ pub fn daemon() -> PathBuf {
     path
 }
 
+/// The program behind `cargo xtask`.
+pub fn xtask() -> PathBuf {
+    let path = built("xtask");
+    assert!(path.is_file(), "xtask is not built; run `cargo xtask test`, or `cargo build -p xtask` first");
+    path
+}
+
 /// A program of this workspace in the folder where the tests are built.
 pub(crate) fn built(name: &str) -> PathBuf {
     let me = std::env::current_exe().unwrap();

@@ -59,6 +59,6 @@ mod world;
 
 pub use api::{CANARY, STOLEN};
 pub use bot::{Answer, Bot, Finished, Running};
-pub use host::daemon as daemon_binary;
+pub use host::{daemon as daemon_binary, xtask as xtask_binary};
 pub use wait::wait_until;
 pub use world::{ADDRESS, ADDRESS6, RAW_ADDRESS, World};

@@ -88,8 +88,12 @@ impl Layout {
         self.below_prefix("lib/systemd/system").join(UNIT)
     }
 
+    fn docs(&self) -> PathBuf {
+        self.below_prefix("share/doc/vouchsafe")
+    }
+
     fn examples(&self) -> PathBuf {
-        self.below_prefix("share/doc/vouchsafe/examples")
+        self.docs().join("examples")
     }
 
     fn config_dir(&self) -> PathBuf {
@@ -141,6 +145,8 @@ pub(crate) fn remove(paths: &Paths, options: &RemoveOptions) -> Result<()> {
     remove_file(&layout.unit())?;
     remove_file(&layout.binary())?;
     remove_tree(&layout.examples())?;
+    // Unless somebody put something beside them.
+    let _ = fs::remove_dir(layout.docs());
     if options.purge {
         remove_tree(&layout.config_dir())?;
         remove_tree(&layout.state_dir())?;

@@ -232,7 +232,7 @@ impl Default for Log {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file is not there or may not be read.
-    #[error("{path}: cannot read the configuration: {source}", path = path.display())]
+    #[error("{path}: cannot read the configuration", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -16,6 +17,8 @@ use super::error::ForwardError;
 use super::pool::{Pool, Route, Sender};
 use super::transport::Transport;
 use crate::http::{RequestBody, Transfer};
+
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// A request that is ready but for the credential and the spelling.
 #[derive(Debug)]
@@ -75,10 +78,14 @@ impl Template {
                 *request.version_mut() = Version::HTTP_11;
                 let host = HeaderValue::from_str(self.authority.as_str()).map_err(|e| spell(e.into()))?;
                 request.headers_mut().insert(HOST, host);
+                if needs_chunks(request.method(), request.body()) {
+                    request.headers_mut().insert(TRANSFER_ENCODING, CHUNKED);
+                }
             }
             Sender::Http2(_) => {
                 *request.version_mut() = Version::HTTP_2;
                 request.headers_mut().remove(HOST);
+                request.headers_mut().remove(TRANSFER_ENCODING);
                 parts.authority = Some(self.authority.clone());
                 parts.scheme = Some(Scheme::try_from(scheme).map_err(|e| spell(e.into()))?);
             }
@@ -86,6 +93,12 @@ impl Template {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|e| spell(e.into()))?;
         Ok(())
     }
+}
+
+/// Whether a body must be announced, because hyper sends none of unknown length with these methods by itself.
+fn needs_chunks(method: &Method, body: &RequestBody) -> bool {
+    let rarely_has_one = matches!(*method, Method::GET | Method::HEAD);
+    rarely_has_one && !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 /// Sends a request and waits for the head of the response.

@@ -150,7 +150,7 @@ where
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
-            .max_header_list_size(limits.header_bytes.saturating_mul(4))
+            .max_header_list_size(limits.header_bytes.saturating_mul(4).max(SEEN_HEADER_LIST))
             .max_concurrent_streams(limits.streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -177,6 +177,9 @@ where
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// The same for all requests of a connection.
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of an HTTP/2 header list (RFC 9113 §10.5.1: names, values and 32 for each field) that are read at least,
+/// to refuse and record them.
+const SEEN_HEADER_LIST: u32 = 2 * 1024 * 1024;
 /// Bytes that one stream may have waiting to be written.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
 

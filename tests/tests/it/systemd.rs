@@ -1,4 +1,4 @@
-//! The packaged unit under a real systemd as PID 1: sandbox, notify, reload, watchdog, restart, journald.
+//! The packaged unit under a real systemd as PID 1: install, sandbox, notify, reload, watchdog, restart, journald, uninstall.
 //!
 //! A Debian root made by mmdebstrap (kept below the target folder), booted by systemd-nspawn in namespaces of its own.
 
@@ -83,28 +83,32 @@ fn write(root: &Path, name: &str, text: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
+/// What `cargo xtask install` takes from a clone whose release build is done.
+fn put_clone(clone: &Path) {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let programs = clone.join("target/release");
+    fs::create_dir_all(&programs).unwrap();
+    fs::create_dir(clone.join("xtask")).unwrap();
+    run(Command::new("cp")
+        .arg("-r")
+        .args(["Cargo.toml", "packaging", "policies"])
+        .arg(clone)
+        .current_dir(repository));
+    run(Command::new("cp").arg(tests::daemon_binary()).arg(programs.join("vouchsafe")));
+    run(Command::new("cp").arg(tests::xtask_binary()).arg(programs.join("xtask")));
+}
+
 /// Boots, and returns the facts that the probe found, by their first word.
 fn boot() -> HashMap<String, String> {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("root");
     run(Command::new("cp").arg("-a").arg(pristine()).arg(&root));
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for (name, text) in FILES {
         write(&root, name, text);
     }
-    let unit = fs::read_to_string(repository.join("packaging/vouchsafe.service")).unwrap();
+    put_clone(&root.join("src"));
     // The watchdog's time only: a test does not wait for half a minute.
-    write(&root, "etc/systemd/system/vouchsafe.service", &unit.replace("WatchdogSec=30s", "WatchdogSec=2s"));
-    write(
-        &root,
-        "etc/vouchsafe/vouchsafe.toml",
-        &fs::read_to_string(repository.join("packaging/vouchsafe.toml"))
-            .unwrap()
-            .replace("#roots = []", "roots = [\"/etc/ca.pem\"]"),
-    );
-    for folder in ["roles", "policies", "apis", "credentials"] {
-        fs::create_dir_all(root.join("etc/vouchsafe").join(folder)).unwrap();
-    }
+    write(&root, "etc/systemd/system/vouchsafe.service.d/test.conf", "[Service]\nWatchdogSec=2s\n");
     fs::create_dir(root.join("out")).unwrap();
     write(&root, "probe.sh", include_str!("systemd/probe.sh"));
     fs::set_permissions(root.join("probe.sh"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -114,8 +118,6 @@ fn boot() -> HashMap<String, String> {
     fs::create_dir_all(&wants).unwrap();
     std::os::unix::fs::symlink("/etc/systemd/system/probe.timer", wants.join("probe.timer")).unwrap();
     let _ = fs::remove_file(wants.join("nginx.service"));
-    run(Command::new("install").arg("-m755").arg(tests::daemon_binary()).arg(root.join("usr/bin/vouchsafe")));
-
     let script = temp.path().join("boot.sh");
     fs::write(&script, include_str!("systemd/boot.sh")).unwrap();
     let name = format!("vouchsafe-test-{}", std::process::id());
@@ -138,7 +140,7 @@ fn boot() -> HashMap<String, String> {
     );
     said.lines()
         .filter_map(|line| line.strip_prefix("fact "))
-        .filter_map(|fact| fact.split_once(' '))
+        .map(|fact| fact.split_once(' ').unwrap_or((fact, "")))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect()
 }
@@ -147,6 +149,13 @@ fn boot() -> HashMap<String, String> {
 fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_systemd() {
     let facts = boot();
     let fact = |name: &str| facts.get(name).map_or("(nothing)", String::as_str);
+    assert_eq!(fact("install"), "0");
+    assert_eq!(
+        fact("installed"),
+        "755 root:root 644 root:root 700 root:root vouchsafe",
+        "binary, unit, state, group"
+    );
+    assert_eq!(fact("install-again"), "0 1", "a configuration that was changed is kept, and it is said");
     assert_eq!(fact("started"), "0 active");
     assert_eq!(fact("status"), "0");
     assert_eq!(fact("call"), "200 welcome", "the unit of the bot is its identity");
@@ -165,4 +174,13 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
     assert_eq!(fact("stopped"), "inactive");
     assert!(fact("call-while-stopped").starts_with("000"), "{}", fact("call-while-stopped"));
     assert_eq!(fact("canary"), "0 0", "the secret is in no file and in no log");
+    assert_eq!(fact("uninstall"), "0", "also while it runs");
+    assert_eq!(fact("left"), "config state", "and nothing of binary, unit, examples, pins");
+    assert_eq!(
+        fact("call-after-uninstall").split(' ').next(),
+        Some("401"),
+        "nothing of it is in the way of a call"
+    );
+    assert_eq!(fact("purge"), "0");
+    assert_eq!(fact("left-after-purge"), "");
 }

@@ -8,6 +8,19 @@ openssl req -newkey rsa:2048 -nodes -subj /CN=api.demo.test -keyout /etc/api.key
 openssl x509 -req -in /etc/api.csr -CA /etc/ca.pem -CAkey /etc/ca.key -CAcreateserial -days 2 -out /etc/api.pem \
     -extfile <(echo subjectAltName=DNS:api.demo.test) 2>/dev/null
 nginx -c /etc/api.conf
+xtask() { CARGO_MANIFEST_DIR=/src/xtask CARGO_TARGET_DIR=/src/target /src/target/release/xtask "$@"; }
+left() { # What of an installation is there, by a word for each.
+    [ -e /usr/bin/vouchsafe ] && echo binary; [ -e /usr/lib/systemd/system/vouchsafe.service ] && echo unit
+    [ -e /usr/share/doc/vouchsafe ] && echo examples
+    [ -e /etc/vouchsafe ] && echo config; [ -e /var/lib/vouchsafe ] && echo state
+    [ -e /sys/fs/bpf/vouchsafe ] && echo pins; getent group vouchsafe >/dev/null && [ "$1" = purged ] && echo group
+    grep -qsx vouchsafe /proc/[0-9]*/comm && echo process
+}
+xtask install --built >&2; say "install $?"
+say "installed $(stat -c '%a %U:%G' /usr/bin/vouchsafe) $(stat -c '%a %U:%G' /usr/lib/systemd/system/vouchsafe.service)" \
+    "$(stat -c '%a %U:%G' /var/lib/vouchsafe) $(getent group vouchsafe | cut -d: -f1)"
+sed -i 's|^#roots = \[\]|roots = ["/etc/ca.pem"]|' /etc/vouchsafe/vouchsafe.toml
+xtask install --built >/out/again 2>&1; say "install-again $? $(grep -c 'kept .*it differs from the default' /out/again)"
 systemctl start vouchsafe; say "started $? $(systemctl is-active vouchsafe)"
 printf systemd-canary | vouchsafe secret set demo
 vouchsafe ca export --out /etc/vs-ca.pem
@@ -35,6 +48,11 @@ say "watchdog $(journalctl -u vouchsafe --no-pager | grep -c 'Watchdog timeout')
 systemctl stop vouchsafe; say "stopped $(systemctl is-active vouchsafe)"
 call call-while-stopped
 say "canary $(grep -rl systemd-canary /var/lib/vouchsafe /run/vouchsafe /var/log 2>/dev/null | wc -l) $(journalctl --no-pager | grep -c systemd-canary)"
-vouchsafe detach
+systemctl start vouchsafe
+xtask uninstall >&2; say "uninstall $?"
+say left $(left)
+cat /etc/ca.pem >>/etc/vs-ca.pem; call call-after-uninstall
+xtask uninstall --purge >&2; say "purge $?"
+say left-after-purge $(left purged)
 say done
 systemctl poweroff --no-block

@@ -272,7 +272,7 @@ fn a_header_of_a_megabyte_is_431_over_either_version() {
         refused(&scene, what, &request, &[431]);
     }
     // Over HTTP/2 what exceeds the limit is answered, and what exceeds it by far ends the connection (RFC 9113 §10.5.1).
-    for (bytes, status) in [(80 << 10, Some(431)), (1 << 20, None)] {
+    for (bytes, status) in [(80 << 10, Some(431)), (400 << 10, Some(431)), (1 << 20, Some(431))] {
         let before = scene.denials().len();
         let mut request = get("/v1/x");
         let line = http::HeaderValue::from_str(&"a".repeat(16 << 10)).unwrap();

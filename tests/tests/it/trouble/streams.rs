@@ -144,6 +144,46 @@ fn an_upload_arrives_whole_with_its_trailers() {
 }
 
 #[test]
+fn the_body_of_a_get_passes_also_when_its_length_is_not_known_before() {
+    every_pair(|world, upstream, speaks, client| {
+        for (header, length) in [("x-length: known", true), ("transfer-encoding: chunked", false)] {
+            if client == "--http2" && !length {
+                // Over HTTP/2 a length is not known when curl reads from a pipe.
+                let url = "https://raw.test/v1/query";
+                let mut curl = world.bot("curl").args(["-sS", client, "-X", "GET", "-T", "-", url]).spawn();
+                curl.say("asks");
+                assert_eq!(curl.wait(), Some(0));
+            } else {
+                let answer = world.curl(&[
+                    client,
+                    "-X",
+                    "GET",
+                    "-H",
+                    header,
+                    "-d",
+                    "asks",
+                    "https://raw.test/v1/query",
+                ]);
+                assert_eq!(answer.status, 200, "{speaks} {client} {header}: {answer:?}");
+            }
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!(
+                (seen.method.as_str(), seen.body.trim_ascii_end()),
+                ("GET", &b"asks"[..]),
+                "{speaks} {client} {header}"
+            );
+            let answer = world.curl(&[client, "https://raw.test/v1/query"]);
+            assert_eq!(answer.status, 200);
+            let seen = upstream.seen().pop().unwrap();
+            assert!(
+                !seen.headers.iter().any(|(name, _)| name == "transfer-encoding"),
+                "no body, no framing: {seen:?}"
+            );
+        }
+    });
+}
+
+#[test]
 fn trailers_of_the_upstream_pass() {
     let world = World::start();
     let dialer = Dialer::new(&world);
