@@ -1,7 +1,7 @@
 //! Running other programs, and showing what is run.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -45,11 +45,19 @@ pub(crate) fn cargo() -> Command {
 
 /// The program `name` in PATH, or in the directories for administrators that PATH of a user lacks.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    search_path().map(|directory| directory.join(name)).find(|candidate| is_executable(candidate))
+}
+
+/// PATH for programs that look for others themselves: with the directories for administrators, which a user's own lacks,
+/// also when sudo keeps it.
+pub(crate) fn full_path() -> Result<OsString> {
+    env::join_paths(search_path()).context("PATH cannot be extended")
+}
+
+fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|candidate| is_executable(candidate))
+    let own: Vec<PathBuf> = env::split_paths(&path).collect();
+    own.into_iter().chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
 }
 
 /// Whether `path` is a file that somebody may execute.

@@ -73,6 +73,7 @@ fn count(paths: &Paths, options: &Options) -> Result<Tally> {
     let mut command = sh::cargo();
     command.args(["test", "--workspace", "--no-fail-fast", "--"]).args(&options.filter);
     command.current_dir(&paths.root);
+    command.env("PATH", sh::full_path()?);
     command.env("VOUCHSAFE_BIN", &daemon).env("VOUCHSAFE_BPF_OBJECT", paths.bpf_object());
     let (mut tally, status_ok) = stream(&mut command, &mut io::stdout())?;
     if !status_ok && tally.failed == 0 {

@@ -8,6 +8,13 @@ openssl req -newkey rsa:2048 -nodes -subj /CN=api.demo.test -keyout /etc/api.key
 openssl x509 -req -in /etc/api.csr -CA /etc/ca.pem -CAkey /etc/ca.key -CAcreateserial -days 2 -out /etc/api.pem \
     -extfile <(echo subjectAltName=DNS:api.demo.test) 2>/dev/null
 nginx -c /etc/api.conf
+restarted() { # Waits until another process than $1 serves.
+    for _ in $(seq 400); do
+        new=$(systemctl show -p MainPID --value vouchsafe)
+        [ "$new" != 0 ] && [ "$new" != "$1" ] && systemctl is-active -q vouchsafe && break
+        sleep 0.05
+    done
+}
 xtask() { CARGO_MANIFEST_DIR=/src/xtask CARGO_TARGET_DIR=/src/target /src/target/release/xtask "$@"; }
 left() { # What of an installation is there, by a word for each.
     [ -e /usr/bin/vouchsafe ] && echo binary; [ -e /usr/lib/systemd/system/vouchsafe.service ] && echo unit
@@ -34,17 +41,15 @@ call call-after-broken
 rm /etc/vouchsafe/policies/broken.toml; systemctl reload vouchsafe
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -9 "$old"
-for _ in $(seq 200); do
-    new=$(systemctl show -p MainPID --value vouchsafe)
-    [ "$new" != 0 ] && [ "$new" != "$old" ] && systemctl is-active -q vouchsafe && break
-    sleep 0.05
-done
+restarted "$old"
 say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -c 'taken_over=7')"
 call call-after-kill
 vouchsafe audit verify >/dev/null; say "verify $?"
-kill -STOP "$(systemctl show -p MainPID --value vouchsafe)"
+old=$(systemctl show -p MainPID --value vouchsafe)
+kill -STOP "$old"
 for _ in $(seq 400); do journalctl -u vouchsafe --no-pager | grep -q "Watchdog timeout" && break; sleep 0.05; done
 say "watchdog $(journalctl -u vouchsafe --no-pager | grep -c 'Watchdog timeout')"
+restarted "$old"
 systemctl stop vouchsafe; say "stopped $(systemctl is-active vouchsafe)"
 call call-while-stopped
 say "canary $(grep -rl systemd-canary /var/lib/vouchsafe /run/vouchsafe /var/log 2>/dev/null | wc -l) $(journalctl --no-pager | grep -c systemd-canary)"
