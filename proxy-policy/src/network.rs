@@ -54,7 +54,8 @@ pub enum Peers {
 /// One rule: a transport, addresses, and a port. Kept as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkRule {
-    transport: Transport,
+    /// `None`: everything, also what is no transport (raw and packet sockets).
+    transport: Option<Transport>,
     peers: Peers,
     port: Option<u16>,
     text: String,
@@ -62,7 +63,8 @@ pub struct NetworkRule {
 
 impl NetworkRule {
     /// Reads `TRANSPORT ADDRESS:PORT`. The address is `*`, `resolver`, an IPv4 or bracketed IPv6 address, or a network in
-    /// CIDR notation (`10.0.0.0/8`, `[2001:db8::]/32`); the port is a number or `*`.
+    /// CIDR notation (`10.0.0.0/8`, `[2001:db8::]/32`); the port is a number or `*`. `any` alone is everything that is not
+    /// mediated, raw and packet sockets included: for the programs that make the host's network work.
     ///
     /// # Errors
     /// What is wrong, and what was perhaps meant.
@@ -70,9 +72,9 @@ impl NetworkRule {
         parse(text).map_err(RuleError)
     }
 
-    /// The transport.
+    /// The transport; `None`: this is `any`.
     #[must_use]
-    pub fn transport(&self) -> Transport {
+    pub fn transport(&self) -> Option<Transport> {
         self.transport
     }
 
@@ -94,9 +96,19 @@ impl NetworkRule {
         &self.text
     }
 
-    /// Whether the rule covers a destination. A v4-mapped IPv6 address is the IPv4 address.
+    /// Whether the rule covers a destination. A v4-mapped IPv6 address is the IPv4 address. Without a transport the
+    /// question is about something that is neither TCP nor UDP.
     #[must_use]
-    pub fn covers(&self, transport: Transport, address: IpAddr, port: u16, resolvers: &[IpAddr]) -> bool {
+    pub fn covers(
+        &self,
+        transport: Option<Transport>,
+        address: IpAddr,
+        port: u16,
+        resolvers: &[IpAddr],
+    ) -> bool {
+        if self.transport.is_none() {
+            return true;
+        }
         let address = address.to_canonical();
         self.transport == transport
             && self.port.is_none_or(|only| only == port)
@@ -123,6 +135,9 @@ impl std::error::Error for RuleError {}
 const SHAPE: &str = "write TRANSPORT ADDRESS:PORT, such as \"tcp 10.0.0.0/8:5432\", \"udp resolver:53\" or \"tcp [2001:db8::1]:*\"";
 
 fn parse(text: &str) -> Result<NetworkRule, Problem> {
+    if text == "any" {
+        return Ok(NetworkRule { transport: None, peers: Peers::Any, port: None, text: text.to_owned() });
+    }
     let (transport, rest) = text
         .split_once(' ')
         .ok_or_else(|| Problem::new(format!("{} is not a network rule", quote(text)), SHAPE))?;
@@ -149,7 +164,7 @@ fn parse(text: &str) -> Result<NetworkRule, Problem> {
         "resolver" => Peers::Resolvers,
         network => parse_network(network)?,
     };
-    Ok(NetworkRule { transport, peers, port, text: text.to_owned() })
+    Ok(NetworkRule { transport: Some(transport), peers, port, text: text.to_owned() })
 }
 
 fn parse_port(text: &str) -> Result<u16, Problem> {
@@ -230,7 +245,7 @@ mod tests {
     fn covers(rule: &str, transport: Transport, to: &str) -> bool {
         let to: std::net::SocketAddr = to.parse().unwrap();
         let resolvers = ["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        NetworkRule::parse(rule).unwrap().covers(transport, to.ip(), to.port(), &resolvers)
+        NetworkRule::parse(rule).unwrap().covers(Some(transport), to.ip(), to.port(), &resolvers)
     }
 
     #[test]
@@ -253,8 +268,18 @@ mod tests {
             ("tcp 0.0.0.0/0:22", Tcp, "[2001:db8::1]:22", false),
             ("tcp *:22", Tcp, "[2001:db8::1]:22", true),
             ("udp *:*", Udp, "198.51.100.1:4", true),
+            ("any", Udp, "198.51.100.1:4", true),
         ] {
             assert_eq!(covers(rule, transport, to), expected, "{rule} {to}");
+        }
+        for (rule, expected) in [("any", true), ("tcp *:*", false), ("udp *:*", false)] {
+            let rule = NetworkRule::parse(rule).unwrap();
+            assert_eq!(
+                rule.covers(None, "192.0.2.1".parse().unwrap(), 0, &[]),
+                expected,
+                "{}",
+                rule.as_str()
+            );
         }
     }
 
@@ -289,7 +314,7 @@ mod tests {
             let network = masked(IpAddr::V4(a.into()), bits).unwrap();
             let rule = NetworkRule::parse(&format!("tcp {network}/{bits}:1")).unwrap();
             let shared = (a ^ b).leading_zeros() >= u32::from(bits);
-            proptest::prop_assert_eq!(rule.covers(Transport::Tcp, IpAddr::V4(b.into()), 1, &[]), shared);
+            proptest::prop_assert_eq!(rule.covers(Some(Transport::Tcp), IpAddr::V4(b.into()), 1, &[]), shared);
         }
     }
 }

@@ -104,12 +104,19 @@ impl PolicySet {
         self.files.get(file.0 as usize).map(String::as_str)
     }
 
+    /// Whether a rule of an identity opens everything that is not mediated.
+    #[must_use]
+    pub fn network_is_open(&self, identity: IdentityId) -> bool {
+        let rules = self.identity(identity).map(|identity| identity.network.as_slice()).unwrap_or_default();
+        rules.iter().any(|rule| rule.transport().is_none())
+    }
+
     /// The first network rule of an identity that covers a destination.
     #[must_use]
     pub fn network_rule(
         &self,
         identity: IdentityId,
-        transport: Transport,
+        transport: Option<Transport>,
         address: IpAddr,
         port: u16,
         resolvers: &[IpAddr],

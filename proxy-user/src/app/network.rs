@@ -1,17 +1,18 @@
 //! The network rules of a policy and of the host, spelled for the kernel.
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use proxy_common::mapped;
 use proxy_policy::{NetworkRule, Peers, PolicySet};
 
 use crate::kernel::KernelRule;
 
-/// Where the host names its DNS resolvers (resolv.conf(5)).
-pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the host names its DNS resolvers (resolv.conf(5)), and where those stand that systemd-resolved asks itself.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// The addresses behind `nameserver`; none when the file cannot be read.
-pub(super) fn resolvers(path: &Path) -> Vec<IpAddr> {
-    parse_resolvers(&std::fs::read_to_string(path).unwrap_or_default())
+/// The addresses behind `nameserver`; none when the files cannot be read.
+pub(super) fn resolvers() -> Vec<IpAddr> {
+    let text: String = RESOLV_CONF.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    parse_resolvers(&text)
 }
 
 fn parse_resolvers(text: &str) -> Vec<IpAddr> {
@@ -42,9 +43,11 @@ pub(super) fn kernel_rules(set: &PolicySet, host: &[NetworkRule], resolvers: &[I
 }
 
 fn spelled(identity: Option<u32>, rule: &NetworkRule, resolvers: &[IpAddr]) -> Vec<KernelRule> {
+    // `any` is no rule of the kernel's: it is a standing.
+    let Some(transport) = rule.transport() else { return Vec::new() };
     let one = |addr: [u8; 16], bits: u8| KernelRule {
         identity,
-        protocol: rule.transport().number(),
+        protocol: transport.number(),
         addr,
         bits,
         port: rule.port(),
@@ -92,5 +95,6 @@ mod tests {
         assert_eq!(kernel.addr, mapped([10, 0, 0, 0]));
         let rule = NetworkRule::parse("udp resolver:53").unwrap();
         assert!(spelled(None, &rule, &[]).is_empty(), "without resolvers the rule opens nothing");
+        assert!(spelled(Some(1), &NetworkRule::parse("any").unwrap(), &[]).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use proxy_policy::{NetworkRule, Severity};
 use tokio::sync::mpsc;
 
 use super::{
-    network::{self, RESOLV_CONF},
+    network,
     policies::{Errors, Loaded},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct Reloader {
 
 /// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
 pub(super) fn first(root: &Path) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
-    let resolvers = network::resolvers(Path::new(RESOLV_CONF));
+    let resolvers = network::resolvers();
     let loaded = Loaded::read(root);
     let digest = loaded.digest().to_owned();
     let warnings = loaded.lines(Severity::Warning);
@@ -82,7 +82,7 @@ impl Reloader {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = Loaded::read(&self.root);
         let digest = loaded.digest().to_owned();
-        let resolvers = network::resolvers(Path::new(RESOLV_CONF));
+        let resolvers = network::resolvers();
         let warnings = loaded.lines(Severity::Warning);
         let live = self.store.live();
         let identities = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
@@ -170,7 +170,7 @@ impl Reloader {
                 change = changes.recv() => if change.is_none() { return },
                 _ = look.tick() => {
                     // A small file that is in memory.
-                    if network::resolvers(Path::new(RESOLV_CONF)) == self.last().resolvers {
+                    if network::resolvers() == self.last().resolvers {
                         continue;
                     }
                 }

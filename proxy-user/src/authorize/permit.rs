@@ -152,9 +152,7 @@ pub fn authorize_network(
     match known(subject) {
         Ok(identity) => {
             let live = subject.live();
-            let rule = transport.and_then(|transport| {
-                live.set().network_rule(identity, transport, dst.ip(), dst.port(), live.resolvers())
-            });
+            let rule = live.set().network_rule(identity, transport, dst.ip(), dst.port(), live.resolvers());
             if let Some(rule) = rule {
                 return Ok(Passage { reason: format!("allowed by {rule}"), rule: Some(spelled(rule)) });
             }

@@ -80,7 +80,13 @@ pub struct Network {
 
 fn network_rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<NetworkRule>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| NetworkRule::parse(text).map_err(serde::de::Error::custom)).collect()
+    let parse = |text: &String| match NetworkRule::parse(text) {
+        Ok(rule) if rule.transport().is_none() => Err(serde::de::Error::custom(
+            "\"any\" cannot be open to everybody: write unidentified = \"pass\", or grant it to an identity",
+        )),
+        parsed => parsed.map_err(serde::de::Error::custom),
+    };
+    texts.iter().map(parse).collect()
 }
 
 /// `[listen]`

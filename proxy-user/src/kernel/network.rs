@@ -39,6 +39,8 @@ pub struct KernelRule {
 pub enum Stand {
     /// It has this identity (its position in the policy).
     Identity(u32),
+    /// It has this identity, to which everything that is not mediated is open.
+    Open(u32),
     /// It has none, and nothing is open to it.
     Nobody,
     /// It has none, and everything that is not mediated is open to it.
@@ -113,6 +115,7 @@ impl Network {
         drop(inner);
         let standing = match stand {
             Stand::Identity(id) => Standing { identity: slot(Some(id)), pass: 0 },
+            Stand::Open(id) => Standing { identity: slot(Some(id)), pass: 1 },
             Stand::Nobody => Standing::default(),
             Stand::Passes => Standing { identity: 0, pass: 1 },
         };

@@ -250,6 +250,29 @@ if sys.argv[1] == 'True':
 }
 
 #[test]
+fn an_identity_that_makes_the_hosts_network_work_gets_every_kind_of_socket() {
+    let world = World::new();
+    grant(&world, "[\"any\"]");
+    let world = with_echo(world);
+    world.daemon();
+    // The kernel knows the program from here on.
+    assert_eq!(world.python(GREETED, &[V4, PORT]).stdout.trim(), "greeted hello");
+    let script = r"
+import socket
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+raw.sendto(bytes.fromhex('14e914e9000b0000') + b'raw', ('203.0.113.10', 0))
+socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300)
+print('given')
+";
+    assert_eq!(world.python(script, &[]).stdout.trim(), "given");
+    wait_until("the raw datagram", || heard(&world).contains("udp raw").then_some(()));
+    assert!(world.python(ECHOED, &[V4, PORT]).stdout.starts_with("asked 0"));
+    // What is mediated stays mediated.
+    let told = world.bot("python3").args(["-c", ECHOED, V4, "443"]).run();
+    assert!(told.stdout.starts_with("refused"), "{told:?}");
+}
+
+#[test]
 fn a_socket_from_before_the_start_sends_nothing_any_more_but_accepted_connections_go_on() {
     let world = with_echo(World::new());
     let script = r"
