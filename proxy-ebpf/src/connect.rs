@@ -171,7 +171,7 @@ fn decide(ctx: &SockAddrContext, family: u8, dst: [u8; 16], port: u16) -> Verdic
         return Verdict::Refuse;
     }
     if !mediated {
-        match network::decide(&origin.capture, &target) {
+        match network::decide(&origin.capture, &target, false) {
             Answer::Pass => {
                 origin.family = 0;
                 allow(state);

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use proxy_common::{Counter, EVENT_PROTOCOL, VETTED_DAEMON, mapped};
+use proxy_common::{Counter, EVENT_PROTOCOL, VETTED_ALLOWED, VETTED_DAEMON, mapped};
 
 use crate::{
     capture,
@@ -53,8 +53,15 @@ fn verdict(ctx: &SockAddrContext, dst: [u8; 16]) -> i32 {
         network::tell(who, &target, EVENT_PROTOCOL);
         return 0;
     }
-    match network::decide(who, &target) {
+    // A stream of datagrams to one place is one thing to tell.
+    let told = state.vetted == VETTED_ALLOWED
+        && state.generation == network::generation()
+        && state.origin.dst_addr == dst
+        && state.origin.dst_port == target.port;
+    match network::decide(who, &target, told) {
         Answer::Pass => {
+            state.origin.dst_addr = dst;
+            state.origin.dst_port = target.port;
             allow(state);
             1
         }

@@ -66,9 +66,10 @@ pub fn is_open(target: &Target<'_>) -> bool {
     open
 }
 
-/// What the rules say of this process and target. A refusal, and what an identity was allowed, is told to the daemon.
+/// What the rules say of this process and target. A refusal, and what an identity was allowed, is told to the daemon; the
+/// latter not again when it was `told`.
 #[inline(always)]
-pub fn decide(capture: &Capture, target: &Target<'_>) -> Answer {
+pub fn decide(capture: &Capture, target: &Target<'_>, told: bool) -> Answer {
     // Who cannot be told apart has no standing.
     if capture.start_time_ns == 0 || capture.exe_ino == 0 {
         return Answer::Unknown;
@@ -82,7 +83,9 @@ pub fn decide(capture: &Capture, target: &Target<'_>) -> Answer {
     }
     if standing.identity != 0 && covers(standing.identity, target) {
         count(Counter::NetworkAllowed);
-        tell(capture, target, EVENT_ALLOWED);
+        if !told {
+            tell(capture, target, EVENT_ALLOWED);
+        }
         return Answer::Pass;
     }
     count(Counter::RefusedNetwork);
