@@ -20,6 +20,9 @@ pub const MAX_NETWORK_RULES: u32 = 65_536;
 /// How many standings are remembered; beyond, the least recently used is forgotten, and its workload is asked for again.
 pub const MAX_STANDINGS: u32 = 65_536;
 
+/// How many processes there may be whose program is known. At the bound a new process matches no `exe` and no `sha256`.
+pub const MAX_PROGRAMS: u32 = 65_536;
+
 /// Bytes of the ring buffer for [`Event`]s.
 pub const EVENT_BYTES: usize = 1 << 20;
 
@@ -52,6 +55,20 @@ pub struct Capture {
     pub mntns_ino: u32,
     /// The task's `comm`: a label for people, never identity.
     pub comm: [u8; COMM_LEN],
+}
+
+/// What a process was seen to execute; the key is its tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// As in [`Capture`]: a tgid that is used again is another process.
+    pub start_time_ns: u64,
+    /// As in [`Capture`].
+    pub exe_ino: u64,
+    /// As in [`Capture`].
+    pub exe_dev: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// IPv4 socket asked for an IPv4 address.
@@ -281,6 +298,14 @@ pub struct Offsets {
     pub sock_socket: u32,
     /// `socket.file`
     pub socket_file: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -321,10 +346,16 @@ pub enum Counter {
     DroppedUnvetted,
     /// Events that found the ring buffer full.
     EventsLost,
+    /// A process whose program was not seen: it matches no `exe` and no `sha256`.
+    ProgramUnseen,
+    /// A process that names another executable than the one it was seen to execute; it matches neither.
+    ProgramDisguised,
+    /// Processes that found the table of programs full.
+    ProgramsLost,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 17] = [
+pub const COUNTER_NAMES: [&str; 20] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -342,6 +373,9 @@ pub const COUNTER_NAMES: [&str; 17] = [
     "refused_socket",
     "dropped_unvetted",
     "events_lost",
+    "program_unseen",
+    "program_disguised",
+    "programs_lost",
 ];
 
 /// Number of 64-bit words in the bitmap of mediated ports.
@@ -369,11 +403,13 @@ pub mod names {
     pub const STANDINGS: &str = "STANDINGS";
     /// Ring buffer of [`Event`](super::Event)s.
     pub const EVENTS: &str = "EVENTS";
+    /// Hash: tgid → [`Program`](super::Program).
+    pub const PROGRAMS: &str = "PROGRAMS";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// All maps that are pinned.
-    pub const PINNED_MAPS: [&str; 10] =
-        [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS];
+    pub const PINNED_MAPS: [&str; 11] =
+        [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS, PROGRAMS];
 }
 
 /// IPv4 in network order as v4-mapped IPv6 (RFC 4291, section 2.5.5.2).
@@ -393,8 +429,9 @@ const _: () = assert!(size_of::<Standing>() == 8);
 const _: () = assert!(size_of::<Event>() == 104);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
 const _: () = assert!(size_of::<DaemonSlot>() == 88);
-const _: () = assert!(size_of::<Offsets>() == 60);
-const _: () = assert!(COUNTER_NAMES.len() == Counter::EventsLost as usize + 1);
+const _: () = assert!(size_of::<Offsets>() == 76);
+const _: () = assert!(size_of::<Program>() == 24);
+const _: () = assert!(COUNTER_NAMES.len() == Counter::ProgramsLost as usize + 1);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -138,6 +138,7 @@ impl Kernel {
         let events = Events::open(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
+        links::record_processes(&mut ebpf)?;
         if plan.cgroups.contains_me() {
             introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
