@@ -20,6 +20,9 @@ pub const MAX_NETWORK_RULES: u32 = 65_536;
 /// How many standings are remembered; beyond, the least recently used is forgotten, and its workload is asked for again.
 pub const MAX_STANDINGS: u32 = 65_536;
 
+/// How many network namespaces may be served at once. In others, connections end in a timeout.
+pub const MAX_NAMESPACES: u32 = 16_384;
+
 /// How many processes there may be whose program is known. At the bound a new process matches no `exe` and no `sha256`.
 pub const MAX_PROGRAMS: u32 = 65_536;
 
@@ -237,6 +240,8 @@ pub const EVENT_SOCKET: u16 = 5;
 pub const EVENT_UNVETTED: u16 = 6;
 /// Refused: the proxy's own address.
 pub const EVENT_PROXY: u16 = 7;
+/// Held back: nobody listens in the socket's network namespace yet.
+pub const EVENT_NETNS: u16 = 9;
 /// Refused: a socket of a family that does not go through IP; `protocol` is the family.
 pub const EVENT_FAMILY: u16 = 8;
 
@@ -352,10 +357,12 @@ pub enum Counter {
     ProgramDisguised,
     /// Processes that found the table of programs full.
     ProgramsLost,
+    /// Packets held back until the proxy listens in their network namespace.
+    HeldBack,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 20] = [
+pub const COUNTER_NAMES: [&str; 21] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -376,6 +383,7 @@ pub const COUNTER_NAMES: [&str; 20] = [
     "program_unseen",
     "program_disguised",
     "programs_lost",
+    "held_back",
 ];
 
 /// Number of 64-bit words in the bitmap of mediated ports.
@@ -405,11 +413,15 @@ pub mod names {
     pub const EVENTS: &str = "EVENTS";
     /// Hash: tgid → [`Program`](super::Program).
     pub const PROGRAMS: &str = "PROGRAMS";
+    /// Hash: cookies of the network namespaces in which the proxy listens → 1.
+    pub const SERVED: &str = "SERVED";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// All maps that are pinned.
-    pub const PINNED_MAPS: [&str; 11] =
-        [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS, PROGRAMS];
+    pub const PINNED_MAPS: [&str; 12] = [
+        ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS, PROGRAMS,
+        SERVED,
+    ];
 }
 
 /// IPv4 in network order as v4-mapped IPv6 (RFC 4291, section 2.5.5.2).
@@ -431,7 +443,7 @@ const _: () = assert!(size_of::<ProxyConfig>() == 24);
 const _: () = assert!(size_of::<DaemonSlot>() == 88);
 const _: () = assert!(size_of::<Offsets>() == 76);
 const _: () = assert!(size_of::<Program>() == 24);
-const _: () = assert!(COUNTER_NAMES.len() == Counter::ProgramsLost as usize + 1);
+const _: () = assert!(COUNTER_NAMES.len() == Counter::HeldBack as usize + 1);
 
 #[cfg(feature = "user")]
 mod pod {

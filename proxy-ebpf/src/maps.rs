@@ -4,9 +4,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::{
-    COUNTER_NAMES, Counter, DaemonSlot, EVENT_BYTES, Event, Facts, MAX_NETWORK_RULES, MAX_ORIGINS,
-    MAX_PROGRAMS, MAX_STANDINGS, NetworkKey, Offsets, Origin, OriginKey, PORT_WORDS, Program, ProxyConfig,
-    SocketState, Standing,
+    COUNTER_NAMES, Counter, DaemonSlot, EVENT_BYTES, Event, Facts, MAX_NAMESPACES, MAX_NETWORK_RULES,
+    MAX_ORIGINS, MAX_PROGRAMS, MAX_STANDINGS, NetworkKey, Offsets, Origin, OriginKey, PORT_WORDS, Program,
+    ProxyConfig, SocketState, Standing,
 };
 
 #[btf_map]
@@ -31,6 +31,8 @@ pub static STANDINGS: LruHashMap<Facts, Standing, { MAX_STANDINGS as usize }> = 
 pub static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 #[btf_map]
 pub static PROGRAMS: HashMap<u32, Program, { MAX_PROGRAMS as usize }> = HashMap::new();
+#[btf_map]
+pub static SERVED: HashMap<u64, u32, { MAX_NAMESPACES as usize }> = HashMap::new();
 /// A pointer on its way to being a number (see `egress`).
 #[btf_map]
 pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();

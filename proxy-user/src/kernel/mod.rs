@@ -11,6 +11,7 @@ mod events;
 mod introduce;
 mod links;
 mod maps;
+mod netns;
 mod network;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::{
     events::Events,
     introduce::{clock_ticks, is_closed, netns_cookie},
     maps::OriginTable,
+    netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
 };
 
@@ -49,6 +51,8 @@ pub struct Plan<'a> {
     pub pin: &'a Path,
     /// The proxy's listeners, IPv4 and IPv6; they must be bound already.
     pub listen: [SocketAddr; 2],
+    /// Cookie of the network namespace that they are in.
+    pub home: u64,
     /// Mediated ports.
     pub ports: &'a [u16],
     /// Generation of the first policy.
@@ -67,6 +71,8 @@ pub struct Handles {
     pub network: Network,
     /// What the programs tell.
     pub events: Events,
+    /// The network namespaces in which the proxy listens.
+    pub served: Served,
 }
 
 /// The kernel side, in place. Dropping it leaves everything attached.
@@ -136,6 +142,7 @@ impl Kernel {
         let network = Network::open(&mut ebpf)?;
         network.apply(plan.generation, plan.rules)?;
         let events = Events::open(&mut ebpf)?;
+        let served = Served::open(&mut ebpf, plan.home)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
         links::record_processes(&mut ebpf)?;
@@ -149,7 +156,7 @@ impl Kernel {
         }
         let kernel =
             Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
-        Ok((kernel, Handles { origins, network, events }))
+        Ok((kernel, Handles { origins, network, events, served }))
     }
 
     /// Names of the attached programs.
