@@ -34,6 +34,7 @@ use crate::{
     kernel::{Cgroups, Kernel, Plan},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
+    workload::identify::Matcher,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -115,9 +116,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
+    let matcher = Arc::new(Matcher::default());
     let services = Arc::new(Services {
         policy: Arc::clone(&policy),
-        identifier: Arc::new(HostIdentifier::default()),
+        identifier: Arc::new(HostIdentifier { matcher: Arc::clone(&matcher) }),
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,
@@ -153,6 +155,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         origins,
         without_origin,
         governed: cgroups.governed().to_owned(),
+        matcher,
+        cgroups: Arc::clone(&cgroups),
         listeners: listeners.iter().filter_map(|l| l.address().ok()).map(|a| a.to_string()).collect(),
         started,
         running,

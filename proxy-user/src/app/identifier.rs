@@ -7,9 +7,8 @@ use crate::{
 };
 
 /// Asks the [`Matcher`] without holding up the runtime.
-#[derive(Default)]
 pub(super) struct HostIdentifier {
-    matcher: Arc<Matcher>,
+    pub(super) matcher: Arc<Matcher>,
 }
 
 impl Identifier for HostIdentifier {

@@ -7,3 +7,4 @@ mod identifier;
 pub mod policies;
 mod reload;
 mod supervisor;
+mod who;

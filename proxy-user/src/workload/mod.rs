@@ -3,9 +3,11 @@
 //! Invariant: identity comes from the capture alone. What is read later (`/proc`, paths) is a label, or is believed
 //! only as far as it agrees with the captured start time, device and inode.
 
+pub mod conditions;
 pub mod digest;
 pub mod files;
 pub mod identify;
+pub mod inspect;
 pub mod process;
 pub mod unit;
 

@@ -15,3 +15,4 @@ mod identity;
 mod main_path;
 mod systemd;
 mod trouble;
+mod who;
