@@ -116,10 +116,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
-    let matcher = Arc::new(Matcher::default());
     let services = Arc::new(Services {
         policy: Arc::clone(&policy),
-        identifier: Arc::new(HostIdentifier { matcher: Arc::clone(&matcher) }),
+        identifier: Arc::new(HostIdentifier::default()),
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,
@@ -155,7 +154,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         origins,
         without_origin,
         governed: cgroups.governed().to_owned(),
-        matcher,
+        matcher: Matcher::default(),
         cgroups: Arc::clone(&cgroups),
         listeners: listeners.iter().filter_map(|l| l.address().ok()).map(|a| a.to_string()).collect(),
         started,

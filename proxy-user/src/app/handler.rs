@@ -34,7 +34,8 @@ pub(super) struct DaemonHandler {
     pub(super) origins: Arc<OriginTable>,
     pub(super) without_origin: Arc<AtomicU64>,
     pub(super) governed: PathBuf,
-    pub(super) matcher: Arc<Matcher>,
+    /// Of its own: what is asked here does not wait for what calls ask.
+    pub(super) matcher: Matcher,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,

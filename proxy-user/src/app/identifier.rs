@@ -7,8 +7,9 @@ use crate::{
 };
 
 /// Asks the [`Matcher`] without holding up the runtime.
+#[derive(Default)]
 pub(super) struct HostIdentifier {
-    pub(super) matcher: Arc<Matcher>,
+    matcher: Arc<Matcher>,
 }
 
 impl Identifier for HostIdentifier {
@@ -25,7 +26,7 @@ impl Identifier for HostIdentifier {
             let find = move || matcher.find(&workload, live.set(), live.generation());
             match tokio::task::spawn_blocking(find).await {
                 Ok(answer) => answer,
-                Err(error) => Identified::None(format!("the identification broke off: {error}")),
+                Err(error) => Identified::None(format!("the identification broke off: {error}").into()),
             }
         })
     }

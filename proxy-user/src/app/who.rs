@@ -93,7 +93,7 @@ impl Who<'_> {
         let (mut identity, mut ambiguous, mut reason) = (None, Vec::new(), None);
         match identified {
             Identified::One(id) => identity = live.set().identity(id).map(|found| found.name.clone()),
-            Identified::None(why) => reason = Some(why),
+            Identified::None(why) => reason = Some(why.to_string()),
             Identified::Ambiguous(names) => ambiguous = names,
         }
         let not_governed = self.not_governed(seen);

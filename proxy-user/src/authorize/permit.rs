@@ -136,12 +136,10 @@ fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
         Identified::One(id) => Ok(*id),
         Identified::None(why) => {
             let workload = subject.workload();
-            let detail = format!(
-                "no identity matches process {} ({}, uid {}); its policy needs a file under policies/",
-                workload.pid,
-                workload.exe.as_deref().unwrap_or("executable unknown"),
-                workload.uid
-            );
+            let exe = workload.exe.as_deref().unwrap_or("executable unknown");
+            let told = why.for_the_workload().unwrap_or("its policy needs a file under policies/");
+            let detail =
+                format!("no identity matches process {} ({exe}, uid {}); {told}", workload.pid, workload.uid);
             Err(Refusal::new(Kind::UnknownWorkload, detail)
                 .with_internal(format!("no identity matches: {why}")))
         }

@@ -3,7 +3,7 @@
 //! Invariant: deciding and explaining ask the same question. Deciding stops at the first condition that does not hold.
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use super::{
     Workload,
     digest::Digests,
     files::{self, FileId},
+    writers,
 };
 
 /// How long a name of a user or group is believed.
@@ -74,6 +75,8 @@ pub struct Check {
 pub struct Miss {
     /// Whether this identity is the one that a person would have expected.
     pub near: bool,
+    /// Whether the workload itself may hear why: it is about nothing but its own executable.
+    pub told: bool,
     /// In words, as the end of "X is not bot: …".
     pub why: String,
 }
@@ -115,7 +118,7 @@ impl<'a> Examination<'a> {
 
     /// A miss of a condition other than the executable: near when the executable is the one that is wanted.
     fn miss(&self, why: String) -> Option<Miss> {
-        Some(Miss { near: self.conditions.exe.is_some(), why })
+        Some(Miss { near: self.conditions.exe.is_some(), told: false, why })
     }
 
     fn exe(&mut self) -> Option<(String, String, Option<Miss>)> {
@@ -123,7 +126,7 @@ impl<'a> Examination<'a> {
         let wanted = exe.as_str().to_owned();
         if self.workload.exe_ino == 0 {
             let why = "its executable could not be read".to_owned();
-            return Some((wanted, "unknown".into(), Some(Miss { near: false, why })));
+            return Some((wanted, "unknown".into(), Some(Miss { near: false, told: false, why })));
         }
         let file = FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino };
         let label = self.workload.exe.clone().unwrap_or_else(|| "a file whose path is not known".into());
@@ -132,15 +135,18 @@ impl<'a> Examination<'a> {
             let miss = match replaced {
                 true => Miss {
                     near: true,
+                    told: false,
                     why: "the file at its path was replaced since it started; restart the process".into(),
                 },
-                false => Miss { near: false, why: format!("it is not {wanted}") },
+                false => Miss { near: false, told: false, why: format!("it is not {wanted}") },
             };
             return Some((wanted, label, Some(miss)));
         };
         let found = path.display().to_string();
+        let miss =
+            writers::of_path(&path, file, self.workload.uid, self.conditions.are_pinned()).map(writable);
         self.path = Some(path);
-        Some((wanted, found, None))
+        Some((wanted, found, miss))
     }
 
     fn user(&self) -> Option<(String, String, Option<Miss>)> {
@@ -183,12 +189,28 @@ impl<'a> Examination<'a> {
     fn sha256(&self) -> Option<(String, String, Option<Miss>)> {
         let wanted = self.conditions.sha256.as_ref()?.value;
         let digest = self.lookups.digests.of(self.workload, self.path.as_deref());
-        let miss = match digest {
-            Some(digest) if digest == wanted => None,
+        let miss = match &digest {
+            // The content is pinned, so its path does not matter; but what can be written may have run as something else
+            // than what was read.
+            Some((digest, file)) if *digest == wanted => {
+                let label =
+                    self.workload.exe.as_deref().map_or_else(|| Path::new("its executable"), Path::new);
+                writers::of_file(file, label, self.workload.uid).map(writable)
+            }
             Some(_) => self.miss("its executable has another SHA-256 than the policy names".into()),
             None => self.miss("its executable cannot be read any more, so its SHA-256 is unknown".into()),
         };
-        Some((hex(&wanted), digest.as_ref().map_or_else(|| "unknown".into(), hex), miss))
+        let found = digest.map_or_else(|| "unknown".into(), |(digest, _)| hex(&digest));
+        Some((hex(&wanted), found, miss))
+    }
+}
+
+/// An executable that others can change is not what a policy means. It is the one that is named all the same: near.
+fn writable(why: String) -> Miss {
+    Miss {
+        near: true,
+        told: true,
+        why: format!("{why}; only root and the user that it runs as may be able to"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use proxy_policy::{Identity, PolicySet};
 
 use super::{
-    Identified, Workload,
+    Identified, Reason, Workload,
     conditions::{Check, Condition, Examination, Lookups, Miss},
 };
 
@@ -132,14 +132,17 @@ fn decide(workload: &Workload, judged: &[Judged<'_>]) -> Identified {
     let matching: Vec<&Judged<'_>> = judged.iter().filter(|judged| judged.holds()).collect();
     let near = || {
         judged.iter().find_map(|judged| {
-            judged.miss().filter(|miss| miss.near).map(|miss| (&judged.identity.name, &miss.why))
+            judged.miss().filter(|miss| miss.near).map(|miss| (&judged.identity.name, miss))
         })
     };
     match matching.as_slice() {
         [one] => Identified::One(one.identity.id),
         [] => Identified::None(match near() {
-            Some((name, why)) => format!("{} is not {name}: {why}", workload.label()),
-            None => format!("no policy knows {} (uid {})", workload.label(), workload.uid),
+            Some((name, miss)) => {
+                let why = format!("{} is not {name}: {}", workload.label(), miss.why);
+                if miss.told { Reason::told(why, miss.why.clone()) } else { why.into() }
+            }
+            None => format!("no policy knows {} (uid {})", workload.label(), workload.uid).into(),
         }),
         several => Identified::Ambiguous(several.iter().map(|judged| judged.identity.name.clone()).collect()),
     }

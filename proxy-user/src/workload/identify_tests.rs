@@ -85,7 +85,7 @@ fn a_condition_tells_what_was_wanted_and_what_it_is() {
         judged[0].checks.iter().map(|check| (check.wanted.as_str(), check.found.as_str())).collect();
     assert_eq!(told, [("root", "uid 4242"), ("other.service", "bot.service")]);
     // No executable is wanted, so there is nothing that it would nearly be.
-    assert!(matches!(identified, Identified::None(why) if why.starts_with("no policy knows")));
+    assert!(matches!(identified, Identified::None(why) if why.to_string().starts_with("no policy knows")));
 }
 
 #[test]
@@ -95,7 +95,8 @@ fn the_reason_is_the_first_miss_of_an_identity_whose_executable_it_is_also_when_
     let (explained, _) = scene.matcher.explain(&scene.workload, &set);
     assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
     let Identified::None(why) = explained else { panic!("{explained:?}") };
-    assert!(why.ends_with("is not bot: it must run as user 1, and runs as uid 4242"), "{why}");
+    assert!(why.to_string().ends_with("is not bot: it must run as user 1, and runs as uid 4242"), "{why}");
+    assert_eq!(why.for_the_workload(), None, "what the policy wants is nothing for a workload to hear");
 }
 
 #[test]
@@ -115,6 +116,28 @@ fn a_process_without_a_start_time_is_nobody_whatever_holds() {
     let set = scene.set(&[("bot", "user = \"4242\"")]);
     let (explained, judged) = scene.matcher.explain(&scene.workload, &set);
     assert!(judged[0].holds());
-    assert!(matches!(&explained, Identified::None(why) if why.contains("when the process started")));
+    assert!(
+        matches!(&explained, Identified::None(why) if why.to_string().contains("when the process started"))
+    );
     assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+}
+
+#[test]
+fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_the_workload() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scene = Scene::new();
+    let set = scene.set(&[("bot", "exe = \"{root}/bot\"")]);
+    let exe = scene.dir.path().join("bot");
+    fs::set_permissions(&exe, fs::Permissions::from_mode(0o777)).unwrap();
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1) else { panic!("it has one") };
+    let told = format!(
+        "{} can be written by everybody (mode 777); only root and the user that it runs as may be able to",
+        exe.display()
+    );
+    assert_eq!(why.to_string(), format!("{} is not bot: {told}", scene.workload.label()));
+    assert_eq!(why.for_the_workload(), Some(told.as_str()));
+
+    // Who is known by what no file says is not asked for his file.
+    let set = scene.set(&[("unit", "unit = \"bot.service\"")]);
+    assert!(matches!(scene.matcher.find(&scene.workload, &set, 2), Identified::One(_)));
 }

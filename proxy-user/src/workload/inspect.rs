@@ -93,8 +93,8 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
         cgroup_id: cgroup.as_deref().map_or(0, |path| inode(&cgroups.folder_of(path))),
         cgroup,
         unit,
-        netns: 0,
         comm: stat.comm,
+        ..Workload::default()
     };
     Ok(Inspected { workload, netns_ino: namespace("net"), mntns_ino: namespace("mnt") })
 }

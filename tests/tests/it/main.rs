@@ -16,3 +16,4 @@ mod main_path;
 mod systemd;
 mod trouble;
 mod who;
+mod writers;
