@@ -44,10 +44,7 @@ pub fn of_file(file: &File, path: &Path, user: u32) -> Option<String> {
 /// root's: its owner, who runs it, would be anybody.
 #[must_use]
 pub fn of_path(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Option<String> {
-    match walk(path, wanted, user, pinned) {
-        Ok(()) => None,
-        Err(why) => Some(why),
-    }
+    walk(path, wanted, user, pinned).err()
 }
 
 /// A folder on the way.

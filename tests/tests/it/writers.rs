@@ -126,6 +126,23 @@ fn who_puts_a_program_of_his_own_at_the_bots_path_is_not_the_bot() {
 }
 
 #[test]
+fn an_identity_that_is_only_a_file_is_warned_of_and_goes_live() {
+    let world = World::start();
+    world.identity("actor", "exe = \"{root}/bots/actor\"\nuser = \"root\"");
+    let checked = world.vouchsafe(&["check", world.path("etc").to_str().unwrap()]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let warning = |name: &str| {
+        let place = world.path("etc/policies").join(format!("{name}.toml:2:7"));
+        format!("{}: warning: \"exe\" alone lets every user", place.display())
+    };
+    assert!(checked.stderr.contains(&warning("curl")), "{checked:?}");
+    assert!(!checked.stderr.contains(&warning("actor")), "{checked:?}");
+    assert!(checked.stderr.contains("help: add user, unit or cgroup"), "{checked:?}");
+    assert!(world.log().contains(&warning("curl")), "{}", world.log());
+    assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200);
+}
+
+#[test]
 fn who_shows_the_file_and_what_is_wrong_with_it() {
     let world = World::start();
     let bot = world.path("bots/actor");
