@@ -106,8 +106,13 @@ fn write_process(page: &mut String, process: &ProcessReport, report: &WhoReport)
     writeln!(page, "user        {user}, group {}", named(&process.group, "gid", process.gid))?;
     writeln!(page, "cgroup      {}", process.cgroup.as_deref().map_or_else(none, safe))?;
     writeln!(page, "unit        {}", process.unit.as_deref().map_or_else(|| "none".to_owned(), safe))?;
-    let whose = if process.netns_is_the_daemons { "the daemon's" } else { "not the daemon's" };
-    writeln!(page, "namespaces  network {} ({whose}), mount {}", process.netns, process.mntns)?;
+    let inode = |inode: u64| if inode == 0 { none() } else { inode.to_string() };
+    let whose = match (process.netns, process.netns_is_the_daemons) {
+        (0, _) => "",
+        (_, true) => " (the daemon's)",
+        (_, false) => " (not the daemon's)",
+    };
+    writeln!(page, "namespaces  network {}{whose}, mount {}", inode(process.netns), inode(process.mntns))?;
     if let Some(why) = &process.not_governed {
         writeln!(page, "governed    no: {}", safe(why))?;
     }

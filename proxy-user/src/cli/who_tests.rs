@@ -89,9 +89,14 @@ fn none_several_and_not_governed_are_told_apart() {
     process.identity = None;
     process.reason = Some("no policy knows it".into());
     process.not_governed = Some("elsewhere".into());
+    process.netns = 0;
     let text = page(&report);
-    for part in ["governed    no: elsewhere\n", "generation 3): no policy knows it\n", "no identity: deny\n"]
-    {
+    for part in [
+        "network unknown, mount 12\n",
+        "governed    no: elsewhere\n",
+        "generation 3): no policy knows it\n",
+        "no identity: deny\n",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     let process = &mut report.processes[0];
