@@ -2,11 +2,21 @@
 //!
 //! `/proc` is read in several steps. What is told is only what two readings in a row agree on, start time and executable
 //! included, so that no process is described by the facts of two.
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
 use procfs::process::Process;
+use rustix::fs::{Mode, OFlags};
 
-use super::{Workload, files, unit};
+use super::{
+    Workload,
+    files::{self, FileId},
+    unit,
+};
 use crate::kernel::{Cgroups, clock_ticks};
 
 /// A process, and what a capture does not hold.
@@ -76,7 +86,7 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
     if matches!(stat.state, 'Z' | 'X' | 'x') {
         return Err(NoWorkload::Ended(pid));
     }
-    let exe = files::executed_by(pid);
+    let exe = Executable::of(pid);
     let cgroup = cgroup_of(pid);
     let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
     let inode = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.ino());
@@ -85,9 +95,9 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
         pid,
         // Known to the tick, as everything that is compared with /proc; 0 would mean that it is not known.
         start_time_ns: (stat.starttime * (1_000_000_000 / clock_ticks())).max(1),
-        exe: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
-        exe_dev: exe.map_or(0, |file| file.dev),
-        exe_ino: exe.map_or(0, |file| file.ino),
+        exe_dev: exe.as_ref().map_or(0, |exe| exe.file.dev),
+        exe_ino: exe.as_ref().map_or(0, |exe| exe.file.ino),
+        exe: exe.and_then(|exe| exe.path),
         uid: status.ruid,
         gid: status.rgid,
         cgroup_id: cgroup.as_deref().map_or(0, |path| inode(&cgroups.folder_of(path))),
@@ -97,6 +107,23 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
         ..Workload::default()
     };
     Ok(Inspected { workload, netns_ino: namespace("net"), mntns_ino: namespace("mnt") })
+}
+
+/// What a process executes: file and path of one descriptor, so that the path is that of the file.
+struct Executable {
+    file: FileId,
+    path: Option<String>,
+}
+
+impl Executable {
+    fn of(pid: u32) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let open = rustix::fs::open(format!("/proc/{pid}/exe"), flags, Mode::empty()).ok()?;
+        let file = File::from(open);
+        let id = FileId { dev: files::device(&file, pid)?, ino: file.metadata().ok()?.ino() };
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+        Some(Self { file: id, path: path.map(|path| path.to_string_lossy().into_owned()) })
+    }
 }
 
 /// The path in the v2 hierarchy (cgroups(7)); `None` when the cgroup was removed.
@@ -160,6 +187,34 @@ mod tests {
         assert!(seen.workload.start_time_ns > 0 && seen.netns_ino > 0 && seen.mntns_ino > 0);
         let folder = cgroups().folder_of(seen.workload.cgroup.as_deref().unwrap());
         assert_eq!(seen.workload.cgroup_id, fs::metadata(folder).unwrap().ino());
+    }
+
+    #[test]
+    fn the_path_is_that_of_the_file_also_while_the_process_executes_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        for (shell, next, script) in [(&one, &two, "1"), (&two, &one, "2")] {
+            // Not written by ourselves: a child of another test could hold it open for writing (ETXTBSY).
+            assert!(Command::new("cp").arg("/bin/sh").arg(shell).status().unwrap().success());
+            let other = if script == "1" { "2" } else { "1" };
+            let text = format!("exec {} {}\n", next.display(), dir.path().join(other).display());
+            fs::write(dir.path().join(script), text).unwrap();
+        }
+        let mut child = Command::new(&one).arg(dir.path().join("1")).spawn().unwrap();
+        let mut seen = BTreeSet::new();
+        for _ in 0..700 {
+            let Ok(Inspected { workload, .. }) = process(child.id(), &cgroups()) else { continue };
+            let path = workload.exe.unwrap();
+            if !path.starts_with(dir.path().to_str().unwrap()) {
+                continue;
+            }
+            let file = files::named_by(Path::new(&path)).unwrap();
+            assert_eq!((workload.exe_dev, workload.exe_ino), (file.dev, file.ino), "{path}");
+            seen.insert(path);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(seen.len(), 2, "{seen:?}");
     }
 
     #[test]
