@@ -36,6 +36,7 @@ use crate::{
     kernel::{Cgroups, Kernel, Plan, netns_cookie},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
+    workload::identify::Matcher,
 };
 
 const NO_COOKIE: &str =
@@ -166,6 +167,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         governed: cgroups.governed().to_owned(),
         namespaces: Arc::clone(&namespaces),
         listeners: config.listen.all().map(|address| address.to_string()).to_vec(),
+        matcher: Matcher::default(),
+        cgroups: Arc::clone(&cgroups),
         started,
         running,
     });
