@@ -189,7 +189,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::clone(&namespaces),
     ));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
-    tasks.spawn(Arc::clone(&reloader).follow_folder());
+    let watching = Arc::clone(&reloader);
+    if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
+        tasks.spawn(Arc::clone(&reloader).follow(watch));
+    }
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 

@@ -37,6 +37,12 @@ pub fn device(file: impl AsFd, pid: u32) -> Option<u64> {
     device_of(&stat, Some(pid))
 }
 
+/// The file that a process executes now.
+#[must_use]
+pub fn executed_by(pid: u32) -> Option<FileId> {
+    named(Path::new(&format!("/proc/{pid}/exe")), Some(pid))
+}
+
 /// The file that a path names now; symbolic links are followed.
 #[must_use]
 pub fn named_by(path: &Path) -> Option<FileId> {
