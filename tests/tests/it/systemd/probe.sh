@@ -34,6 +34,13 @@ vouchsafe ca export --out /etc/vs-ca.pem
 vouchsafe status >/dev/null; say "status $?"
 call call
 say "journald $(journalctl -u vouchsafe IDENTITY=invoice-bot VERDICT=allow -o json --no-pager | grep -c invoice.service)"
+cd /etc/systemd/system/invoice.service.d
+mv network.conf.off network.conf; systemctl daemon-reload
+call call-private
+systemctl start holder
+printf '[Unit]\nJoinsNamespaceOf=holder.service\n' >>network.conf; systemctl daemon-reload
+call call-joined
+rm network.conf; systemctl daemon-reload; systemctl stop holder; cd /
 systemctl reload vouchsafe; say "reload $? $(systemctl is-active vouchsafe)"
 echo "nonsense = 1" > /etc/vouchsafe/policies/broken.toml
 systemctl reload vouchsafe; say "reload-broken $? $(systemctl is-active vouchsafe)"
