@@ -51,6 +51,12 @@ kill -9 "$old"
 restarted "$old"
 say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=1[0-9] ')"
 call call-after-kill
+systemctl start storm
+for _ in 1 2 3; do sleep 0.5; systemctl restart vouchsafe; done
+kill -9 "$(systemctl show -p MainPID --value vouchsafe)"
+sleep 2; touch /out/calm
+for _ in $(seq 200); do systemctl is-active -q storm || break; sleep 0.05; done
+say "storm $(grep -c . /out/codes) $(grep -vc '^200$' /out/codes) $(head -c 200 /out/codes.err | tr '\n' ' ')"
 vouchsafe audit verify >/dev/null; say "verify $?"
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -STOP "$old"
