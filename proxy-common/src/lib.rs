@@ -58,6 +58,10 @@ pub struct Capture {
     pub mntns_ino: u32,
     /// The task's `comm`: a label for people, never identity.
     pub comm: [u8; COMM_LEN],
+    /// A bit for each of [`LOADER_VARIABLES`] that the process was started with, and `ENVIRONMENT_*`.
+    pub environment: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What a process was seen to execute; the key is its tgid.
@@ -70,9 +74,48 @@ pub struct Program {
     pub exe_ino: u64,
     /// As in [`Capture`].
     pub exe_dev: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// As in [`Capture`].
+    pub environment: u32,
 }
+
+/// Variables by which whoever starts a program puts code of his own into it: the first eight bytes of `NAME=value`, and
+/// the name for people. More variables than meant may match; they are as suspicious. Bit n of an environment is the n-th.
+pub const LOADER_VARIABLES: [(&[u8; 8], &str); 29] = [
+    (b"LD_PRELO", "LD_PRELOAD"),
+    (b"LD_LIBRA", "LD_LIBRARY_PATH"),
+    (b"LD_AUDIT", "LD_AUDIT"),
+    (b"GLIBC_TU", "GLIBC_TUNABLES"),
+    (b"GCONV_PA", "GCONV_PATH"),
+    (b"OPENSSL_", "OPENSSL_CONF"),
+    (b"PYTHONPA", "PYTHONPATH"),
+    (b"PYTHONST", "PYTHONSTARTUP"),
+    (b"PYTHONHO", "PYTHONHOME"),
+    (b"PYTHONUS", "PYTHONUSERBASE"),
+    (b"PYTHONBR", "PYTHONBREAKPOINT"),
+    (b"PYTHONWA", "PYTHONWARNINGS"),
+    (b"NODE_OPT", "NODE_OPTIONS"),
+    (b"NODE_PAT", "NODE_PATH"),
+    (b"BUN_OPTI", "BUN_OPTIONS"),
+    (b"PERL5OPT", "PERL5OPT"),
+    (b"PERL5LIB", "PERL5LIB"),
+    (b"PERL5DB=", "PERL5DB"),
+    (b"PERLLIB=", "PERLLIB"),
+    (b"RUBYOPT=", "RUBYOPT"),
+    (b"RUBYLIB=", "RUBYLIB"),
+    (b"JAVA_TOO", "JAVA_TOOL_OPTIONS"),
+    (b"_JAVA_OP", "_JAVA_OPTIONS"),
+    (b"JDK_JAVA", "JDK_JAVA_OPTIONS"),
+    (b"CLASSPAT", "CLASSPATH"),
+    (b"BASH_ENV", "BASH_ENV"),
+    (b"PHP_INI_", "PHP_INI_SCAN_DIR"),
+    (b"LUA_INIT", "LUA_INIT"),
+    (b"DOTNET_S", "DOTNET_STARTUP_HOOKS"),
+];
+
+/// There are more variables than are looked at, or they could not be read.
+pub const ENVIRONMENT_LONG: u32 = 1 << 30;
+/// The process was there before its start could be seen.
+pub const ENVIRONMENT_UNSEEN: u32 = 1 << 31;
 
 /// IPv4 socket asked for an IPv4 address.
 pub const FAMILY_V4: u8 = 4;
@@ -182,6 +225,10 @@ pub struct Facts {
     pub gid: u32,
     /// Generation of the policy that the standing is of.
     pub generation: u32,
+    /// As in [`Capture`].
+    pub environment: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Facts {
@@ -196,6 +243,8 @@ impl Facts {
             uid: capture.uid,
             gid: capture.gid,
             generation,
+            environment: capture.environment,
+            reserved: 0,
         }
     }
 }
@@ -311,6 +360,10 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
+    /// `mm_struct.env_start`
+    pub mm_env_start: u32,
+    /// `mm_struct.env_end`
+    pub mm_env_end: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -415,6 +468,8 @@ pub mod names {
     pub const PROGRAMS: &str = "PROGRAMS";
     /// Hash: cookies of the network namespaces in which the proxy listens → 1.
     pub const SERVED: &str = "SERVED";
+    /// Hash: the starts of [`LOADER_VARIABLES`](super::LOADER_VARIABLES) as words of this machine → their bits. Not pinned.
+    pub const VARIABLES: &str = "VARIABLES";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// All maps that are pinned.
@@ -431,17 +486,18 @@ pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-const _: () = assert!(size_of::<Capture>() == 80);
-const _: () = assert!(size_of::<Origin>() == 112);
+const _: () = assert!(size_of::<Capture>() == 88);
+const _: () = assert!(size_of::<Origin>() == 120);
 const _: () = assert!(size_of::<OriginKey>() == 32);
-const _: () = assert!(size_of::<SocketState>() == 152);
+const _: () = assert!(size_of::<SocketState>() == 160);
 const _: () = assert!(size_of::<NetworkKey>() == 32);
-const _: () = assert!(size_of::<Facts>() == 40);
+const _: () = assert!(size_of::<Facts>() == 48);
 const _: () = assert!(size_of::<Standing>() == 8);
-const _: () = assert!(size_of::<Event>() == 104);
+const _: () = assert!(size_of::<Event>() == 112);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
-const _: () = assert!(size_of::<DaemonSlot>() == 88);
-const _: () = assert!(size_of::<Offsets>() == 76);
+const _: () = assert!(size_of::<DaemonSlot>() == 96);
+const _: () = assert!(size_of::<Offsets>() == 84);
+const _: () = assert!(LOADER_VARIABLES.len() < 30);
 const _: () = assert!(size_of::<Program>() == 24);
 const _: () = assert!(COUNTER_NAMES.len() == Counter::HeldBack as usize + 1);
 

@@ -7,6 +7,7 @@ mod connect;
 mod create;
 mod datagram;
 mod egress;
+mod environment;
 mod family;
 mod maps;
 mod network;

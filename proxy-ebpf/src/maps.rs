@@ -1,4 +1,5 @@
 //! The maps and the globals, and small ways to use them.
+use crate::environment::Strings;
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
@@ -33,6 +34,10 @@ pub static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 pub static PROGRAMS: HashMap<u32, Program, { MAX_PROGRAMS as usize }> = HashMap::new();
 #[btf_map]
 pub static SERVED: HashMap<u64, u32, { MAX_NAMESPACES as usize }> = HashMap::new();
+#[btf_map]
+pub static VARIABLES: HashMap<u64, u32, 64> = HashMap::new();
+#[btf_map]
+pub static STRINGS: PerCpuArray<Strings, 1> = PerCpuArray::new();
 /// A pointer on its way to being a number (see `egress`).
 #[btf_map]
 pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -59,6 +64,8 @@ static OFFSETS: Offsets = Offsets {
     task_tgid: 0,
     task_signal: 0,
     signal_live: 0,
+    mm_env_start: 0,
+    mm_env_end: 0,
 };
 
 /// The offsets as the loader set them (volatile: the compiler must not fold the zeros above).

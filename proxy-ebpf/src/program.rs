@@ -7,10 +7,11 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use proxy_common::{Counter, Program};
+use proxy_common::{Counter, ENVIRONMENT_UNSEEN, Program};
 
 use crate::{
     capture::{executable_of, read, start_time, start_time_of},
+    environment,
     maps::{PROGRAMS, SCRATCH, count, offsets},
 };
 
@@ -23,7 +24,9 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     if let Some((dev, ino, _)) = executable_of(task) {
-        record((bpf_get_current_pid_tgid() >> 32) as u32, start_time(), (dev, ino), 0);
+        let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
+        let environment = environment::of_executed(mm);
+        record((bpf_get_current_pid_tgid() >> 32) as u32, start_time(), (dev, ino, environment), 0);
     }
     0
 }
@@ -43,7 +46,8 @@ pub fn on_fork(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the value is copied at once.
     let Some(program) = (unsafe { PROGRAMS.get(&parent_tgid) }).copied() else { return 0 };
     if program.start_time_ns == start_time_of(parent) {
-        record(tgid, start_time_of(child), (program.exe_dev, program.exe_ino), 0);
+        let ran = (program.exe_dev, program.exe_ino, program.environment);
+        record(tgid, start_time_of(child), ran, 0);
     }
     0
 }
@@ -90,14 +94,14 @@ pub extern "C" fn on_each_task(ctx: *mut IterTask) -> i32 {
         && pid == tgid
         && let Some((dev, ino, _)) = executable_of(task)
     {
-        record(tgid, start_time_of(task), (dev, ino), NOEXIST);
+        record(tgid, start_time_of(task), (dev, ino, ENVIRONMENT_UNSEEN), NOEXIST);
     }
     0
 }
 
 #[inline(always)]
-fn record(tgid: u32, start_time_ns: u64, (exe_dev, exe_ino): (u32, u64), flags: u64) {
-    let program = Program { start_time_ns, exe_ino, exe_dev, reserved: 0 };
+fn record(tgid: u32, start_time_ns: u64, (exe_dev, exe_ino, environment): (u32, u64, u32), flags: u64) {
+    let program = Program { start_time_ns, exe_ino, exe_dev, environment };
     if PROGRAMS.insert(&tgid, &program, flags).is_err() && flags != NOEXIST {
         count(Counter::ProgramsLost);
     }

@@ -148,6 +148,8 @@ pub struct Conditions {
     pub cgroup: Option<Spanned<Pattern>>,
     /// The systemd unit.
     pub unit: Option<Spanned<Pattern>>,
+    /// Whether it must have been started without variables that carry code; not given: as [`Self::want_clean_environment`].
+    pub clean_environment: Option<Spanned<bool>>,
     /// Where `[identity]` stands.
     pub place: Spanned<()>,
 }
@@ -155,17 +157,34 @@ pub struct Conditions {
 impl Conditions {
     pub(crate) fn none(place: Place) -> Self {
         let place = Spanned::new((), place);
-        Self { exe: None, sha256: None, user: None, group: None, cgroup: None, unit: None, place }
+        Self {
+            exe: None,
+            sha256: None,
+            user: None,
+            group: None,
+            cgroup: None,
+            unit: None,
+            clean_environment: None,
+            place,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { exe, sha256, user, group, cgroup, unit, place: _ } = self;
+        // How it was started says nothing about who it is.
+        let Self { exe, sha256, user, group, cgroup, unit, clean_environment: _, place: _ } = self;
         exe.is_none()
             && sha256.is_none()
             && user.is_none()
             && group.is_none()
             && cgroup.is_none()
             && unit.is_none()
+    }
+
+    /// Whether the process must have been started without variables such as `LD_PRELOAD`: as it is said, else if the content
+    /// of the executable is pinned, because foreign code in it would make that meaningless.
+    #[must_use]
+    pub fn want_clean_environment(&self) -> bool {
+        self.clean_environment.as_ref().map_or(self.sha256.is_some(), |wanted| wanted.value)
     }
 
     /// Whether they say more than which file is executed: a user, a unit or a cgroup, none of which a process can take

@@ -17,12 +17,13 @@ pub(crate) struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+    /// How many keys it has.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 }
 
@@ -81,6 +82,19 @@ impl<'a> Reader<'a> {
             other => {
                 let help = format!("write {key} = \"…\"");
                 self.wrong_type(section, key, place, "a string", other, help);
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&mut self, section: &Section<'_>, key: &str) -> Option<Spanned<bool>> {
+        let value = section.table.get(key)?;
+        let place = self.place(value);
+        match value.get_ref() {
+            DeValue::Boolean(value) => Some(Spanned::new(*value, place)),
+            other => {
+                self.wrong_type(section, key, place, "true or false", other, format!("write {key} = true"));
                 None
             }
         }

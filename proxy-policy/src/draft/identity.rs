@@ -38,7 +38,8 @@ pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> O
 }
 
 fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions {
-    reader.check_keys(section, &CONDITIONS, hint);
+    let keys: Vec<&str> = CONDITIONS.into_iter().chain(["clean_environment"]).collect();
+    reader.check_keys(section, &keys, hint);
     let conditions = Conditions {
         exe: reader.parsed(section, "exe", ExePattern::parse),
         sha256: reader.parsed(section, "sha256", parse_sha256),
@@ -46,9 +47,11 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
         group: reader.parsed(section, "group", |text| parse_account("group", text)),
         cgroup: reader.parsed(section, "cgroup", Pattern::cgroup),
         unit: reader.parsed(section, "unit", Pattern::unit),
+        clean_environment: reader.boolean(section, "clean_environment"),
         ..Conditions::none(section.place)
     };
-    if section.is_empty() {
+    // How it was started says nothing about who it is.
+    if section.len() == usize::from(section.has("clean_environment")) {
         let help = format!("give at least one of {}", CONDITIONS.join(", "));
         reader.findings.error(
             section.place,
@@ -71,8 +74,8 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
     conditions
 }
 
-/// Every user who may execute a file can make the kernel name it as the executable of a program of his own
-/// (`PR_SET_MM_MAP`, docs/threats.md). A group is as good as a user here: nobody takes one that he is not in.
+/// Every user who may execute a file can start it with code of his own inside (by a debugger, or by variables such as
+/// `LD_PRELOAD`; docs/threats.md). A group is as good as a user here: nobody takes one that he is not in.
 fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
     if conditions.are_pinned() || conditions.group.is_some() {
         return;

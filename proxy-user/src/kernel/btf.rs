@@ -66,6 +66,8 @@ pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
         task_tgid: btf.offset("task_struct", &["tgid"])?,
         task_signal: btf.offset("task_struct", &["signal"])?,
         signal_live: btf.offset("signal_struct", &["live"])?,
+        mm_env_start: btf.offset("mm_struct", &["env_start"])?,
+        mm_env_end: btf.offset("mm_struct", &["env_end"])?,
     })
 }
 

@@ -9,7 +9,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
 use proxy_common::{
-    COUNTER_NAMES, Capture, DaemonSlot, Origin, OriginKey, PORT_WORDS, ProxyConfig, mapped, names,
+    COUNTER_NAMES, Capture, DaemonSlot, LOADER_VARIABLES, Origin, OriginKey, PORT_WORDS, ProxyConfig, mapped,
+    names,
 };
 
 use super::error::{KernelError, chain};
@@ -71,6 +72,17 @@ fn key(netns_cookie: u64, client: ClientAddr) -> OriginKey {
         IpAddr::V6(v6) => v6.octets(),
     };
     OriginKey { netns_cookie, addr, port: client.port(), reserved: [0; 6] }
+}
+
+/// Tells the programs which variables they look for in an environment.
+pub(super) fn name_variables(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let mut map: HashMap<MapData, u64, u32> =
+        HashMap::try_from(take(ebpf, names::VARIABLES)?).map_err(failed("use the map VARIABLES"))?;
+    for (bit, (start, _)) in LOADER_VARIABLES.iter().enumerate() {
+        map.insert(u64::from_ne_bytes(**start), 1_u32 << bit, 0)
+            .map_err(failed("write the map VARIABLES"))?;
+    }
+    Ok(())
 }
 
 /// What the daemon writes for the programs, and the counters that it reads.

@@ -145,6 +145,7 @@ impl Kernel {
         network.apply(plan.generation, plan.rules)?;
         let events = Events::open(&mut ebpf)?;
         let served = Served::open(&mut ebpf, plan.home)?;
+        maps::name_variables(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
         links::record_processes(&mut ebpf)?;

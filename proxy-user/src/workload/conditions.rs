@@ -14,6 +14,7 @@ use proxy_policy::Conditions;
 use super::{
     Workload,
     digest::Digests,
+    environment,
     files::{self, FileId},
     writers,
 };
@@ -37,11 +38,14 @@ pub enum Condition {
     Cgroup,
     /// The content of the executable.
     Sha256,
+    /// Nobody put code of his own into it as it was started.
+    CleanEnvironment,
 }
 
 impl Condition {
     /// All, in the order in which they are asked.
-    pub const ALL: [Self; 6] = [Self::Exe, Self::User, Self::Group, Self::Unit, Self::Cgroup, Self::Sha256];
+    pub const ALL: [Self; 7] =
+        [Self::Exe, Self::User, Self::Group, Self::Unit, Self::Cgroup, Self::Sha256, Self::CleanEnvironment];
 
     /// As in policy files.
     #[must_use]
@@ -53,6 +57,7 @@ impl Condition {
             Self::Unit => "unit",
             Self::Cgroup => "cgroup",
             Self::Sha256 => "sha256",
+            Self::CleanEnvironment => "clean_environment",
         }
     }
 }
@@ -112,6 +117,7 @@ impl<'a> Examination<'a> {
             Condition::Unit => self.unit()?,
             Condition::Cgroup => self.cgroup()?,
             Condition::Sha256 => self.sha256()?,
+            Condition::CleanEnvironment => self.clean_environment()?,
         };
         Some(Check { condition, wanted, found, miss })
     }
@@ -202,6 +208,36 @@ impl<'a> Examination<'a> {
         };
         let found = digest.map_or_else(|| "unknown".into(), |(digest, _)| hex(&digest));
         Some((hex(&wanted), found, miss))
+    }
+}
+
+/// What a condition wants, what is, and why it does not hold.
+type Answer = (String, String, Option<Miss>);
+
+impl Examination<'_> {
+    fn clean_environment(&self) -> Option<Answer> {
+        if !self.conditions.want_clean_environment() {
+            return None;
+        }
+        let found = environment::of(self.workload);
+        let miss = match &found {
+            Ok(names) if names.is_empty() => None,
+            Ok(names) => Some(Miss {
+                near: true,
+                told: true,
+                why: format!(
+                    "it was started with {} in its environment, by which others put code into programs",
+                    names.join(", ")
+                ),
+            }),
+            Err(why) => Some(Miss { near: true, told: true, why: (*why).to_owned() }),
+        };
+        let found = match found {
+            Ok(names) if names.is_empty() => "clean".to_owned(),
+            Ok(names) => names.join(", "),
+            Err(_) => "unknown".to_owned(),
+        };
+        Some(("true".into(), found, miss))
     }
 }
 

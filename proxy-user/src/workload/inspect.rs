@@ -103,6 +103,7 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
         cgroup_id: cgroup.as_deref().map_or(0, |path| inode(&cgroups.folder_of(path))),
         cgroup,
         unit,
+        environment: proxy_common::ENVIRONMENT_UNSEEN,
         comm: stat.comm,
         ..Workload::default()
     };

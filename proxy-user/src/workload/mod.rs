@@ -5,6 +5,7 @@
 
 pub mod conditions;
 pub mod digest;
+mod environment;
 pub mod files;
 pub mod identify;
 pub mod inspect;
@@ -34,6 +35,8 @@ pub struct Workload {
     pub exe_ino: u64,
     /// Last change of the executable's inode, nanoseconds since the epoch; 0: could not be read.
     pub exe_ctime_ns: u64,
+    /// Which of [`proxy_common::LOADER_VARIABLES`] it was started with, a bit for each, and `ENVIRONMENT_*`.
+    pub environment: u32,
     /// Real user id.
     pub uid: u32,
     /// Real group id.
@@ -68,6 +71,7 @@ impl Workload {
             exe_dev: u64::from(capture.exe_dev),
             exe_ino: capture.exe_ino,
             exe_ctime_ns: capture.exe_ctime_ns,
+            environment: capture.environment,
             uid: capture.uid,
             gid: capture.gid,
             cgroup_id: capture.cgroup_id,
@@ -90,6 +94,8 @@ impl Workload {
             uid: self.uid,
             gid: self.gid,
             generation: 0,
+            environment: self.environment,
+            reserved: 0,
         }
     }
 

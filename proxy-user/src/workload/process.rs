@@ -34,6 +34,14 @@ pub fn open_executable(workload: &Workload) -> Option<File> {
     is_captured(&file, workload).then_some(file)
 }
 
+/// The environment that a process shows now; `None` when it is gone or another one.
+#[must_use]
+pub fn environment(workload: &Workload) -> Option<Vec<u8>> {
+    let process = Process::new(i32::try_from(workload.pid).ok()?).ok()?;
+    let shown = std::fs::read(format!("/proc/{}/environ", workload.pid)).ok()?;
+    is_same(&process, workload.start_time_ns).then_some(shown)
+}
+
 /// Whether an open file is the captured executable.
 #[must_use]
 pub fn is_captured(file: &File, workload: &Workload) -> bool {

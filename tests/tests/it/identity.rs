@@ -213,3 +213,79 @@ fn an_origin_is_not_inherited_by_whoever_calls_from_the_same_address() {
     assert_eq!(world.seen_at_least(1).len(), 1, "somebody's call went under the name of another");
     assert_eq!(world.status()["kernel"]["origins_in_map"], 0);
 }
+
+#[test]
+fn code_that_others_put_into_a_bot_as_it_starts_makes_it_nobody_where_a_clean_environment_is_wanted() {
+    let world = World::new();
+    let bot = world.path("bots/actor");
+    let digest = sha256(&bot);
+    let conditions = [
+        ("pinned", format!("sha256 = \"{digest}\""), true),
+        ("unpinned", format!("sha256 = \"{digest}\"\nclean_environment = false"), false),
+        ("wanted", "exe = \"{root}/bots/actor\"\nclean_environment = true".to_owned(), true),
+        ("by-path", "exe = \"{root}/bots/actor\"".to_owned(), false),
+    ];
+    world.without_identities();
+    world.identity("pinned", &conditions[0].1);
+    world.daemon();
+    let mut generation = 1;
+    for (name, condition, wants) in conditions {
+        if name != "pinned" {
+            world.identity("pinned", &condition);
+            generation += 1;
+            wait_until("the policy", || (world.status()["policy"]["generation"] == generation).then_some(()));
+        }
+        let get = |variable: Option<(&str, &str)>, path: &str| {
+            let mut bot = world.bot(&bot).args(["get", PLAIN, path]);
+            if let Some((name, value)) = variable {
+                bot = bot.env(name, value);
+            }
+            bot.run().stdout
+        };
+        let clean = get(None, &format!("/v1/{name}/clean"));
+        assert!(clean.contains("HTTP/1.1 200"), "{name}: {clean}");
+        let long = "x".repeat(10_000);
+        for variable in ["LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "NODE_OPTIONS"] {
+            let path = format!("/v1/{name}/{variable}");
+            let told = get(Some((variable, "/nonexistent")), &path);
+            assert_eq!(told.contains("HTTP/1.1 403"), wants, "{name} {variable}: {told}");
+            if wants {
+                let reason = world.decision(Some(&path))["reason"].as_str().unwrap().to_owned();
+                assert!(reason.contains(variable), "{reason}");
+            }
+        }
+        // Long values hide nothing, and names that only look alike are no reason.
+        let told = get(Some(("XLD_PRELOAD", &long)), &format!("/v1/{name}/alike"));
+        assert!(told.contains("HTTP/1.1 200"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn what_a_bot_changes_in_its_environment_after_its_start_changes_nothing() {
+    let world = World::new();
+    world.without_identities();
+    world.identity("python", "exe = \"{root}/bots/python3\"\nclean_environment = true");
+    world.daemon();
+    let script = "import os, socket\n\
+                  os.environ['LD_PRELOAD'] = '/nonexistent'\n\
+                  if os.fork() == 0:\n    \
+                      s = socket.create_connection(('203.0.113.10', 80))\n    \
+                      s.sendall(b'GET /v1/forked HTTP/1.1\\r\\nHost: plain.test\\r\\nConnection: close\\r\\n\\r\\n')\n    \
+                      print(s.recv(15).decode(), flush=True)\n    \
+                      os._exit(0)\n\
+                  os.wait()";
+    let told = world.python(script, &[]);
+    assert!(told.stdout.contains("HTTP/1.1 200"), "{told:?}");
+    // A daemon that comes later sees what the process shows.
+    let mut dirty = world.bot("python3").env("PYTHONPATH", "/x").args(["-c", "input(); print(1)"]).spawn();
+    let who = world.vouchsafe(&["who", &dirty.pid().to_string()]);
+    assert!(who.stdout.contains("PYTHONPATH"), "{who:?}");
+    dirty.say("end");
+    dirty.wait();
+}
+
+fn sha256(file: &Path) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(fs::read(file).unwrap());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

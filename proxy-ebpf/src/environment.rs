@@ -1,0 +1,65 @@
+//! The environment that a program is started with: whether it has variables by which whoever starts a program puts code of
+//! his own into it. Read when it is executed, from memory that no code of it has touched yet.
+use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
+use proxy_common::ENVIRONMENT_LONG;
+
+use crate::{
+    capture::read,
+    maps::{STRINGS, VARIABLES, offsets},
+};
+
+/// How many strings are looked at, those longer than a [`CHUNK`] several times.
+const MOST_STRINGS: u32 = 1024;
+
+/// Bytes that are read at a time.
+const CHUNK: u32 = 4096;
+
+/// Where a string is read to. What the loop finds is kept here, not in registers: the verifier would follow every
+/// combination.
+#[repr(C)]
+pub struct Strings {
+    text: [u8; CHUNK as usize],
+    found: u32,
+    /// 1: the next bytes go on with the string before.
+    within: u32,
+}
+
+/// A bit for each of `LOADER_VARIABLES` that the current process was started with.
+#[inline(never)]
+pub fn of_executed(mm: u64) -> u32 {
+    let offsets = offsets();
+    let (Some(mut at), Some(end)) =
+        (read::<u64>(mm, offsets.mm_env_start), read::<u64>(mm, offsets.mm_env_end))
+    else {
+        return ENVIRONMENT_LONG;
+    };
+    let Some(strings) = STRINGS.get_ptr_mut(0) else { return ENVIRONMENT_LONG };
+    // SAFETY: the slot is this CPU's, and a tracepoint does not interrupt itself.
+    unsafe {
+        (&raw mut (*strings).found).write_volatile(0);
+        (&raw mut (*strings).within).write_volatile(0);
+        for _ in 0..MOST_STRINGS {
+            if at >= end {
+                return (&raw const (*strings).found).read_volatile();
+            }
+            let text = &raw mut (*strings).text;
+            let length = bpf_probe_read_user_str(text.cast(), CHUNK, at as *const _);
+            if length <= 0 {
+                return ENVIRONMENT_LONG;
+            }
+            if (&raw const (*strings).within).read_volatile() == 0 {
+                // One look into a table: the verifier would follow a comparison with each of them.
+                let start = text.cast::<u64>();
+                if let Some(bits) = VARIABLES.get(&*start) {
+                    let found = &raw mut (*strings).found;
+                    found.write_volatile(found.read_volatile() | *bits);
+                }
+            }
+            let whole = length < i64::from(CHUNK);
+            (&raw mut (*strings).within).write_volatile(u32::from(!whole));
+            // A string that was cut ends with the NUL of the buffer, not with its own.
+            at += length as u64 - u64::from(!whole);
+        }
+    }
+    ENVIRONMENT_LONG
+}
