@@ -194,6 +194,11 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
         calls > 20 && storm.get(1) == Some(&"0"),
         "calls, and those that were lost, over restarts: {storm:?}"
     );
+    assert_eq!(
+        fact("call-while-crashed"),
+        "200 welcome",
+        "it waits in the queue until the next daemon is there"
+    );
     assert_eq!(fact("verify"), "0");
     assert_ne!(fact("watchdog"), "0", "a daemon that hangs is ended by the watchdog");
     assert_eq!(fact("stopped"), "inactive");

@@ -53,10 +53,11 @@ say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journa
 call call-after-kill
 systemctl start storm
 for _ in 1 2 3; do sleep 0.5; systemctl restart vouchsafe; done
-kill -9 "$(systemctl show -p MainPID --value vouchsafe)"
-sleep 2; touch /out/calm
+touch /out/calm
 for _ in $(seq 200); do systemctl is-active -q storm || break; sleep 0.05; done
 say "storm $(grep -c . /out/codes) $(grep -vc '^200$' /out/codes) $(head -c 200 /out/codes.err | tr '\n' ' ')"
+kill -9 "$(systemctl show -p MainPID --value vouchsafe)"
+call call-while-crashed
 vouchsafe audit verify >/dev/null; say "verify $?"
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -STOP "$old"
