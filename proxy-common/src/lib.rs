@@ -6,13 +6,22 @@
 
 /// Version of the layouts in this crate. It is part of the directory that maps and links are pinned in, so that a
 /// daemon never reads a map written by programs of another layout.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Length of the kernel's `comm` (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
 /// How many origins may wait for their accept at once. At the bound a new connection finds no origin and is refused.
 pub const MAX_ORIGINS: u32 = 65_536;
+
+/// How many network rules of all identities there may be; a policy with more is refused.
+pub const MAX_NETWORK_RULES: u32 = 65_536;
+
+/// How many standings are remembered; beyond, the least recently used is forgotten, and its workload is asked for again.
+pub const MAX_STANDINGS: u32 = 65_536;
+
+/// Bytes of the ring buffer for [`Event`]s.
+pub const EVENT_BYTES: usize = 1 << 20;
 
 /// The process that called `connect`, as the kernel saw it inside the hook.
 #[repr(C)]
@@ -22,6 +31,9 @@ pub struct Capture {
     pub start_time_ns: u64,
     /// Inode number of the executable (`mm->exe_file->f_inode->i_ino`); 0 if it could not be read.
     pub exe_ino: u64,
+    /// Last change of the executable's inode, content included (`i_ctime`), nanoseconds since the epoch; 0 if it could
+    /// not be read.
+    pub exe_ctime_ns: u64,
     /// cgroup v2 id of the task (`bpf_get_current_cgroup_id`): the inode number of its cgroup directory.
     pub cgroup_id: u64,
     /// Cookie of the socket's network namespace (`SO_NETNS_COOKIE`).
@@ -91,7 +103,125 @@ pub struct SocketState {
     pub origin: Origin,
     /// The key under which the origin was published; all zero before the SYN.
     pub key: OriginKey,
+    /// One of the `VETTED_*`: whether packets of this socket may leave.
+    pub vetted: u32,
+    /// With [`VETTED_ALLOWED`]: the generation of the policy that allowed it. Under another one it is asked again.
+    pub generation: u32,
 }
+
+/// Nobody looked at this socket yet: its packets do not leave.
+pub const VETTED_NOT: u32 = 0;
+/// Its connection was turned to the proxy.
+pub const VETTED_TURNED: u32 = 1;
+/// A network rule, or the standing of the workload, lets it go where it goes.
+pub const VETTED_ALLOWED: u32 = 2;
+/// It answers: somebody else opened the connection to a listener.
+pub const VETTED_PASSIVE: u32 = 3;
+/// It is the daemon's own.
+pub const VETTED_DAEMON: u32 = 4;
+
+/// A network rule: traffic that is neither mediated nor refused. The key of a longest-prefix trie; all but the address is
+/// always compared as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkKey {
+    /// Generation of the policy that the rule is of.
+    pub generation: u32,
+    /// [`EVERYBODY`], or the identity plus one.
+    pub identity: u32,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u32,
+    /// The port, host order; 0: every port.
+    pub port: u32,
+    /// The address, network order; IPv4 as v4-mapped IPv6.
+    pub addr: [u8; 16],
+}
+
+/// Rules under this identity hold for every governed workload.
+pub const EVERYBODY: u32 = 0;
+
+/// Bits of a [`NetworkKey`] before the address.
+pub const NETWORK_KEY_BITS: u32 = 128;
+
+/// The facts that an identity depends on, as far as the kernel can see them. Two processes with the same facts have the
+/// same identity: a file that changes, also by being renamed or replaced, has another `exe_ctime_ns`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Facts {
+    /// As in [`Capture`].
+    pub exe_ino: u64,
+    /// As in [`Capture`].
+    pub exe_ctime_ns: u64,
+    /// As in [`Capture`].
+    pub cgroup_id: u64,
+    /// As in [`Capture`].
+    pub exe_dev: u32,
+    /// As in [`Capture`].
+    pub uid: u32,
+    /// As in [`Capture`].
+    pub gid: u32,
+    /// Generation of the policy that the standing is of.
+    pub generation: u32,
+}
+
+impl Facts {
+    /// The facts of a capture, under one generation of the policy.
+    #[must_use]
+    pub const fn of(capture: &Capture, generation: u32) -> Self {
+        Self {
+            exe_ino: capture.exe_ino,
+            exe_ctime_ns: capture.exe_ctime_ns,
+            cgroup_id: capture.cgroup_id,
+            exe_dev: capture.exe_dev,
+            uid: capture.uid,
+            gid: capture.gid,
+            generation,
+        }
+    }
+}
+
+/// What the daemon found out about workloads with the same [`Facts`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The identity plus one; 0: none.
+    pub identity: u32,
+    /// 1: everything that is not mediated may pass (the host's setting for workloads that no policy knows).
+    pub pass: u32,
+}
+
+/// Something that the programs decided, or ask: in the ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Who; of packets without a vetted socket only the cgroup and the user are known.
+    pub capture: Capture,
+    /// Where to, network order; IPv4 as v4-mapped IPv6.
+    pub dst_addr: [u8; 16],
+    /// Where to, host order.
+    pub dst_port: u16,
+    /// One of the `EVENT_*`.
+    pub kind: u16,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+}
+
+/// Refused: no rule allows it.
+pub const EVENT_REFUSED: u16 = 1;
+/// Refused for now: the daemon has to say who it is. What comes after may pass.
+pub const EVENT_ASK: u16 = 2;
+/// Allowed by a rule of its identity.
+pub const EVENT_ALLOWED: u16 = 3;
+/// Refused: something else than TCP to a mediated port.
+pub const EVENT_PROTOCOL: u16 = 4;
+/// Refused: a socket of a kind that cannot be mediated (raw, SCTP, …).
+pub const EVENT_SOCKET: u16 = 5;
+/// A packet was dropped: nobody vetted its socket.
+pub const EVENT_UNVETTED: u16 = 6;
+/// Refused: the proxy's own address.
+pub const EVENT_PROXY: u16 = 7;
+/// Refused: a socket of a family that does not go through IP; `protocol` is the family.
+pub const EVENT_FAMILY: u16 = 8;
 
 /// Where connections are turned to. One per pin directory; written by the daemon before the programs are attached.
 #[repr(C)]
@@ -143,6 +273,14 @@ pub struct Offsets {
     pub nsproxy_mnt_ns: u32,
     /// `mnt_namespace.ns.inum`
     pub mnt_ns_inum: u32,
+    /// Seconds of the inode's last change: `inode.i_ctime_sec`, `__i_ctime` or `i_ctime`
+    pub inode_ctime_sec: u32,
+    /// Nanoseconds of it: `inode.i_ctime_nsec`, or what follows the seconds
+    pub inode_ctime_nsec: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
+    /// `socket.file`
+    pub socket_file: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -171,10 +309,22 @@ pub enum Counter {
     CaptureExeFailed,
     /// The start time of a workload could not be read; it will be unknown.
     CaptureStartFailed,
+    /// Let through by a network rule or by the standing of the workload.
+    NetworkAllowed,
+    /// Refused: no network rule allows it.
+    RefusedNetwork,
+    /// Refused until the daemon has said who it is.
+    RefusedUnknown,
+    /// Refused: a socket of a kind that cannot be mediated.
+    RefusedSocket,
+    /// Packets dropped because nobody vetted their socket.
+    DroppedUnvetted,
+    /// Events that found the ring buffer full.
+    EventsLost,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 11] = [
+pub const COUNTER_NAMES: [&str; 17] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -186,6 +336,12 @@ pub const COUNTER_NAMES: [&str; 11] = [
     "origin_lost",
     "capture_exe_failed",
     "capture_start_failed",
+    "network_allowed",
+    "refused_network",
+    "refused_unknown",
+    "refused_socket",
+    "dropped_unvetted",
+    "events_lost",
 ];
 
 /// Number of 64-bit words in the bitmap of mediated ports.
@@ -205,10 +361,19 @@ pub mod names {
     pub const DAEMON: &str = "DAEMON";
     /// Per-CPU array of counters.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array of one number: the generation of the policy whose rules and standings hold.
+    pub const GENERATION: &str = "GENERATION";
+    /// Longest-prefix trie: [`NetworkKey`](super::NetworkKey) → 1.
+    pub const NETWORK: &str = "NETWORK";
+    /// LRU hash: [`Facts`](super::Facts) → [`Standing`](super::Standing).
+    pub const STANDINGS: &str = "STANDINGS";
+    /// Ring buffer of [`Event`](super::Event)s.
+    pub const EVENTS: &str = "EVENTS";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// All maps that are pinned.
-    pub const PINNED_MAPS: [&str; 6] = [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS];
+    pub const PINNED_MAPS: [&str; 10] =
+        [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS];
 }
 
 /// IPv4 in network order as v4-mapped IPv6 (RFC 4291, section 2.5.5.2).
@@ -218,20 +383,27 @@ pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-const _: () = assert!(size_of::<Capture>() == 72);
-const _: () = assert!(size_of::<Origin>() == 104);
+const _: () = assert!(size_of::<Capture>() == 80);
+const _: () = assert!(size_of::<Origin>() == 112);
 const _: () = assert!(size_of::<OriginKey>() == 32);
-const _: () = assert!(size_of::<SocketState>() == 136);
+const _: () = assert!(size_of::<SocketState>() == 152);
+const _: () = assert!(size_of::<NetworkKey>() == 32);
+const _: () = assert!(size_of::<Facts>() == 40);
+const _: () = assert!(size_of::<Standing>() == 8);
+const _: () = assert!(size_of::<Event>() == 104);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
-const _: () = assert!(size_of::<DaemonSlot>() == 80);
-const _: () = assert!(size_of::<Offsets>() == 44);
-const _: () = assert!(COUNTER_NAMES.len() == Counter::CaptureStartFailed as usize + 1);
+const _: () = assert!(size_of::<DaemonSlot>() == 88);
+const _: () = assert!(size_of::<Offsets>() == 60);
+const _: () = assert!(COUNTER_NAMES.len() == Counter::EventsLost as usize + 1);
 
 #[cfg(feature = "user")]
 mod pod {
     //! aya's mark that any bytes of the record's size are a record.
     #![allow(unsafe_code, reason = "aya's marker trait for plain records is unsafe to implement")]
-    use super::{Capture, DaemonSlot, Offsets, Origin, OriginKey, ProxyConfig, SocketState};
+    use super::{
+        Capture, DaemonSlot, Facts, NetworkKey, Offsets, Origin, OriginKey, ProxyConfig, SocketState,
+        Standing,
+    };
 
     // SAFETY: repr(C), made of integers and arrays of integers only, no padding (sizes asserted above).
     unsafe impl aya::Pod for Capture {}
@@ -247,4 +419,10 @@ mod pod {
     unsafe impl aya::Pod for DaemonSlot {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NetworkKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Facts {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Standing {}
 }

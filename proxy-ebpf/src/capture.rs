@@ -9,7 +9,7 @@ use crate::maps::{count, offsets};
 
 /// Reads a `T` at `base + offset` in kernel memory.
 #[inline(always)]
-fn read<T>(base: u64, offset: u32) -> Option<T> {
+pub fn read<T>(base: u64, offset: u32) -> Option<T> {
     if base == 0 {
         return None;
     }
@@ -28,9 +28,9 @@ pub fn start_time() -> u64 {
         .unwrap_or(0)
 }
 
-/// Device (kernel encoding) and inode of the current process's executable.
+/// Device (kernel encoding), inode and time of the last change of the current process's executable.
 #[inline(always)]
-fn executable(task: u64) -> Option<(u32, u64)> {
+fn executable(task: u64) -> Option<(u32, u64, u64)> {
     let offsets = offsets();
     let mm = read::<u64>(task, offsets.task_mm)?;
     let file = read::<u64>(mm, offsets.mm_exe_file)?;
@@ -38,7 +38,10 @@ fn executable(task: u64) -> Option<(u32, u64)> {
     let ino = read::<u64>(inode, offsets.inode_ino)?;
     let sb = read::<u64>(inode, offsets.inode_sb)?;
     let dev = read::<u32>(sb, offsets.sb_dev)?;
-    Some((dev, ino))
+    let seconds = read::<u64>(inode, offsets.inode_ctime_sec)?;
+    // The top bit is a mark of the kernel's own since 6.13: somebody has looked at the time (`I_CTIME_QUERIED`).
+    let nanos = read::<u32>(inode, offsets.inode_ctime_nsec)? & 0x7fff_ffff;
+    Some((dev, ino, seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nanos))))
 }
 
 /// Fills `into` with the current process. What cannot be read stays zero and is counted; zero never matches a policy.
@@ -62,9 +65,10 @@ pub fn current(into: &mut Capture, netns_cookie: u64) {
         count(Counter::CaptureStartFailed);
     }
     match executable(task) {
-        Some((dev, ino)) => {
+        Some((dev, ino, ctime)) => {
             into.exe_dev = dev;
             into.exe_ino = ino;
+            into.exe_ctime_ns = ctime;
         }
         None => count(Counter::CaptureExeFailed),
     }

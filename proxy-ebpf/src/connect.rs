@@ -10,12 +10,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use proxy_common::{
-    Counter, DaemonSlot, FAMILY_MAPPED, FAMILY_V4, FAMILY_V6, Origin, ProxyConfig, SocketState, mapped,
+    Counter, DaemonSlot, EVENT_PROTOCOL, EVENT_PROXY, FAMILY_MAPPED, FAMILY_V4, FAMILY_V6, ProxyConfig,
+    SocketState, VETTED_ALLOWED, VETTED_DAEMON, VETTED_TURNED, mapped,
 };
 
 use crate::{
     capture,
     maps::{CONFIG, DAEMON, SOCKETS, count, is_mediated},
+    network::{self, Answer, Target},
 };
 
 /// Verdicts of a `cgroup/connect*` program; refused is EPERM to the caller.
@@ -23,7 +25,7 @@ const PASS: i32 = 1;
 const REFUSE: i32 = 0;
 
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 
 /// What becomes of one connect.
@@ -138,32 +140,54 @@ fn decide(ctx: &SockAddrContext, family: u8, dst: [u8; 16], port: u16) -> Verdic
     // SAFETY: loads that the verifier rewrites.
     let (kind, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
     let tcp = kind == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+    let target = Target { protocol: if tcp { IPPROTO_TCP } else { protocol }, addr: &dst, port };
 
     // SAFETY: helpers of this program type; the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: as above.
     let netns_cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let Some(state) = state(ctx) else { return Verdict::Refuse };
     if is_daemon(cookie, netns_cookie) {
         count(Counter::OwnConnection);
+        state.vetted = VETTED_DAEMON;
         return Verdict::Pass;
     }
-
     let Some(config) = CONFIG.get(0) else {
         count(Counter::RefusedNotConfigured);
         return Verdict::Refuse;
     };
-    if tcp && is_proxy(config, &dst, port) {
-        count(Counter::RefusedProxyAddress);
-        return Verdict::Refuse;
-    }
-    if !is_mediated(port) {
-        count(Counter::NotMediated);
+    let mediated = is_mediated(port);
+    if !mediated && !(tcp && is_proxy(config, &dst, port)) && network::is_open(&target) {
         // A socket that was turned before and now goes elsewhere must not carry its old origin along.
-        forget(ctx);
+        state.origin.family = 0;
+        allow(state);
         return Verdict::Pass;
     }
-    if !tcp {
+    let origin = &mut state.origin;
+    capture::current(&mut origin.capture, netns_cookie);
+    if tcp && is_proxy(config, &dst, port) {
+        count(Counter::RefusedProxyAddress);
+        network::tell(&origin.capture, &target, EVENT_PROXY);
+        return Verdict::Refuse;
+    }
+    if !mediated {
+        match network::decide(&origin.capture, &target, false) {
+            Answer::Pass => {
+                origin.family = 0;
+                allow(state);
+                return Verdict::Pass;
+            }
+            Answer::Refuse => return Verdict::Refuse,
+            // The proxy finds out who it is, and decides in the kernel's stead.
+            Answer::Unknown if tcp => {}
+            Answer::Unknown => {
+                network::ask(&origin.capture, &target);
+                return Verdict::Refuse;
+            }
+        }
+    } else if !tcp {
         count(Counter::RefusedProtocol);
+        network::tell(&origin.capture, &target, EVENT_PROTOCOL);
         debug!(ctx, "refused protocol {} to port {}", protocol, port);
         return Verdict::Refuse;
     }
@@ -171,30 +195,40 @@ fn decide(ctx: &SockAddrContext, family: u8, dst: [u8; 16], port: u16) -> Verdic
         count(Counter::RefusedNotConfigured);
         return Verdict::Refuse;
     }
-
-    // SAFETY: the map's value type is SocketState; the verifier checks the pointer.
-    let state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None) };
-    if state.is_null() {
-        count(Counter::RefusedNoStorage);
-        return Verdict::Refuse;
-    }
-    // SAFETY: not null, and storage lives as long as the socket, which this hook holds.
-    let state: &mut SocketState = unsafe { &mut *state };
-    let origin: &mut Origin = &mut state.origin;
-    capture::current(&mut origin.capture, netns_cookie);
     origin.socket_cookie = cookie;
     origin.dst_addr = dst;
     origin.dst_port = port;
     origin.family = family;
+    state.vetted = VETTED_TURNED;
     count(Counter::Redirected);
-    debug!(ctx, "turned pid {} port {}", origin.capture.tgid, port);
+    debug!(ctx, "turned pid {} port {}", state.origin.capture.tgid, port);
     Verdict::Turn(*config)
+}
+
+/// Lets packets of this socket leave, for as long as this policy holds.
+#[inline(always)]
+pub fn allow(state: &mut SocketState) {
+    state.generation = network::generation();
+    state.vetted = VETTED_ALLOWED;
+}
+
+/// What is remembered of this socket; made when there is nothing yet.
+#[inline(always)]
+pub fn state<'a>(ctx: &'a SockAddrContext) -> Option<&'a mut SocketState> {
+    // SAFETY: the map's value type is SocketState; the verifier checks the pointer.
+    let state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None) };
+    if state.is_null() {
+        count(Counter::RefusedNoStorage);
+        return None;
+    }
+    // SAFETY: not null, and storage lives as long as the socket, which this hook holds.
+    Some(unsafe { &mut *state })
 }
 
 /// The daemon's own connections are never turned. It is known by process id and start time, so that a process that
 /// gets its pid after its death is not taken for it; and it makes itself known by a socket that only it can name.
 #[inline(always)]
-fn is_daemon(cookie: u64, netns_cookie: u64) -> bool {
+pub fn is_daemon(cookie: u64, netns_cookie: u64) -> bool {
     let Some(slot) = DAEMON.get_ptr_mut(0) else { return false };
     // SAFETY: an array slot is always valid; a torn read can only fail to recognise.
     let slot: &mut DaemonSlot = unsafe { &mut *slot };
@@ -207,17 +241,4 @@ fn is_daemon(cookie: u64, netns_cookie: u64) -> bool {
     slot.capture.tgid == tgid
         && slot.capture.start_time_ns != 0
         && slot.capture.start_time_ns == capture::start_time()
-}
-
-/// Drops what was remembered of this socket.
-#[inline(always)]
-fn forget(ctx: &SockAddrContext) {
-    // SAFETY: the verifier checks the pointer.
-    let state = unsafe { SOCKETS.get_ptr_mut(ctx) };
-    if !state.is_null() {
-        // SAFETY: not null; the origin no longer names a mediated connection.
-        unsafe {
-            (*state).origin.family = 0;
-        }
-    }
 }

@@ -4,8 +4,12 @@
 
 mod capture;
 mod connect;
+mod create;
 mod datagram;
+mod egress;
+mod family;
 mod maps;
+mod network;
 mod peername;
 mod sockops;
 

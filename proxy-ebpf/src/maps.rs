@@ -1,11 +1,11 @@
 //! The maps and the globals, and small ways to use them.
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use proxy_common::{
-    COUNTER_NAMES, Counter, DaemonSlot, MAX_ORIGINS, Offsets, Origin, OriginKey, PORT_WORDS, ProxyConfig,
-    SocketState,
+    COUNTER_NAMES, Counter, DaemonSlot, EVENT_BYTES, Event, Facts, MAX_NETWORK_RULES, MAX_ORIGINS,
+    MAX_STANDINGS, NetworkKey, Offsets, Origin, OriginKey, PORT_WORDS, ProxyConfig, SocketState, Standing,
 };
 
 #[btf_map]
@@ -20,6 +20,17 @@ pub static PORTS: Array<u64, PORT_WORDS> = Array::new();
 pub static DAEMON: Array<DaemonSlot, 1> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { COUNTER_NAMES.len() }> = PerCpuArray::new();
+#[btf_map]
+pub static GENERATION: Array<u32, 1> = Array::new();
+#[btf_map]
+pub static NETWORK: LpmTrie<NetworkKey, u32, { MAX_NETWORK_RULES as usize }> = LpmTrie::new();
+#[btf_map]
+pub static STANDINGS: LruHashMap<Facts, Standing, { MAX_STANDINGS as usize }> = LruHashMap::new();
+#[btf_map]
+pub static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+/// A pointer on its way to being a number (see `egress`).
+#[btf_map]
+pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Set by the loader from the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -35,6 +46,10 @@ static OFFSETS: Offsets = Offsets {
     sb_dev: 0,
     nsproxy_mnt_ns: 0,
     mnt_ns_inum: 0,
+    inode_ctime_sec: 0,
+    inode_ctime_nsec: 0,
+    sock_socket: 0,
+    socket_file: 0,
 };
 
 /// The offsets as the loader set them (volatile: the compiler must not fold the zeros above).

@@ -5,12 +5,17 @@
 //! proxy can accept it, and only a socket that really has the 4-tuple gets there. One whose SYN runs into a connection
 //! that somebody else queued under the same 4-tuple (bound to a device, a socket need not give way) never does.
 use aya_ebpf::{
-    bindings::{BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG},
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    },
     helpers::generated::bpf_sk_storage_get,
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use proxy_common::{Counter, FAMILY_V6, OriginKey, ProxyConfig, SocketState, mapped};
+use proxy_common::{
+    Counter, FAMILY_V6, OriginKey, ProxyConfig, SocketState, VETTED_NOT, VETTED_PASSIVE, mapped,
+};
 
 use crate::maps::{CONFIG, ORIGINS, SOCKETS, count};
 
@@ -21,15 +26,26 @@ const TCP_CLOSE: u32 = 7;
 pub fn on_sock_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => publish(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => vet(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE => withdraw(&ctx),
         _ => {}
     }
     1
 }
 
+/// A connection to a listener of a governed workload: it may answer.
+#[inline(always)]
+fn vet(ctx: &SockOpsContext) {
+    if let Some(state) = state(ctx, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+        && state.vetted == VETTED_NOT
+    {
+        state.vetted = VETTED_PASSIVE;
+    }
+}
+
 /// The state that the connect hook left on this socket.
 #[inline(always)]
-fn state<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut SocketState> {
+fn state<'a>(ctx: &'a SockOpsContext, flags: u64) -> Option<&'a mut SocketState> {
     // SAFETY: the context is valid; the verifier wants the null check before the use.
     unsafe {
         let sk = (*ctx.ops).__bindgen_anon_2.sk;
@@ -37,14 +53,14 @@ fn state<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut SocketState> {
             return None;
         }
         let map = (&raw const SOCKETS).cast_mut().cast();
-        let state = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<SocketState>();
+        let state = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags).cast::<SocketState>();
         if state.is_null() { None } else { Some(&mut *state) }
     }
 }
 
 #[inline(always)]
 fn publish(ctx: &SockOpsContext) {
-    let Some(state) = state(ctx) else { return };
+    let Some(state) = state(ctx, 0) else { return };
     let Some(config) = CONFIG.get(0) else { return };
     if state.origin.family == 0 || !goes_to_proxy(ctx, config, state.origin.family) {
         return;
@@ -104,7 +120,7 @@ unsafe fn address(field: *const [u32; 4]) -> [u8; 16] {
 
 #[inline(always)]
 fn withdraw(ctx: &SockOpsContext) {
-    let Some(state) = state(ctx) else { return };
+    let Some(state) = state(ctx, 0) else { return };
     if state.key.port == 0 {
         return;
     }

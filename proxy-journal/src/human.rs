@@ -106,7 +106,7 @@ pub fn sentence(record: &Record, colour: bool) -> String {
                 format!("policy {} {}: {errors}", load.generation, paint("refused", Paint::Red, colour))
             }
         },
-        Record::Decision(decision) => decided(decision, colour),
+        Record::Decision(decision) | Record::Connection(decision) => decided(decision, colour),
         Record::Outcome(outcome) => ended(None, outcome, colour),
         Record::Recovered(repair) => format!(
             "recovered: {} bytes of a half line dropped, {} open calls closed as interrupted",

@@ -25,6 +25,8 @@ pub enum Record {
     /// A call or a connection was decided; written before the decision takes effect. Shared, because sinks and the
     /// outcome look at it after it was written.
     Decision(Arc<Decision>),
+    /// The kernel let a connection, or the datagrams of a socket, past the proxy, by a network rule; nothing follows.
+    Connection(Arc<Decision>),
     /// An allowed call ended.
     Outcome(Outcome),
     /// The end of the journal was repaired after a kill.

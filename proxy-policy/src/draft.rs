@@ -10,6 +10,7 @@ use toml::de::DeTable;
 use crate::conditions::Conditions;
 use crate::diagnostic::{Findings, Problem, quote};
 use crate::model::{ApiHost, CredentialKind, Inject, Scheme, SecretRef, Unmatched};
+use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
@@ -55,6 +56,8 @@ pub(crate) struct RoleDraft {
 pub(crate) struct GrantDraft {
     pub(crate) role: Option<Spanned<String>>,
     pub(crate) body: GrantBody,
+    /// What may be reached past the proxy; a grant has either this, or operations.
+    pub(crate) network: Vec<Spanned<NetworkRule>>,
 }
 
 /// A file with an `[identity]`.
@@ -166,7 +169,7 @@ impl Draft {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "limit" | "when" => "[[grant]]",
+        "allow" | "deny" | "limit" | "when" | "network" => "[[grant]]",
         "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",
         _ => return None,

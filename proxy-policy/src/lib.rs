@@ -37,6 +37,7 @@ mod path;
 // What a policy is made of.
 mod conditions;
 mod model;
+mod network;
 mod operation;
 
 // From files to parts: each file on its own.
@@ -63,6 +64,7 @@ pub use model::{
     Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
     Scheme, SecretRef, Store, Summary, Unmatched,
 };
+pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
 pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};

@@ -207,7 +207,9 @@ impl Linker<'_, '_> {
         roles: &[Option<Role>],
         bindings: &[Vec<ApiId>],
     ) -> Identity {
-        let grants = draft.grants.iter().filter_map(|grant| self.grant(grant, roles, bindings)).collect();
+        let calls = draft.grants.iter().filter(|grant| grant.network.is_empty());
+        let grants = calls.filter_map(|grant| self.grant(grant, roles, bindings)).collect();
+        let network = draft.grants.iter().flat_map(|grant| grant.network.clone()).collect();
         let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
         let identity = Identity {
             id,
@@ -217,6 +219,7 @@ impl Linker<'_, '_> {
             conditions: draft.conditions.clone(),
             unmatched: draft.unmatched,
             grants,
+            network,
         };
         self.warn_of_two_credentials(&identity);
         identity

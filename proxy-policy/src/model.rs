@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
+use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
 
@@ -94,6 +95,8 @@ pub struct Identity {
     pub unmatched: Unmatched,
     /// What it may do, in the order of the file.
     pub grants: Vec<Grant>,
+    /// What it may reach past the proxy.
+    pub network: Vec<Spanned<NetworkRule>>,
 }
 
 /// Some operations of one API, allowed or denied to one identity; roles are resolved.

@@ -1,11 +1,14 @@
 //! The compiled policy set: immutable, shared between threads, swapped as a whole.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::decide::RuleRef;
 use crate::hosts::HostIndex;
 use crate::link::Linked;
 use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
+use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};
 
@@ -101,6 +104,29 @@ impl PolicySet {
         self.files.get(file.0 as usize).map(String::as_str)
     }
 
+    /// Whether a rule of an identity opens everything that is not mediated.
+    #[must_use]
+    pub fn network_is_open(&self, identity: IdentityId) -> bool {
+        let rules = self.identity(identity).map(|identity| identity.network.as_slice()).unwrap_or_default();
+        rules.iter().any(|rule| rule.transport().is_none())
+    }
+
+    /// The first network rule of an identity that covers a destination.
+    #[must_use]
+    pub fn network_rule(
+        &self,
+        identity: IdentityId,
+        transport: Option<Transport>,
+        address: IpAddr,
+        port: u16,
+        resolvers: &[IpAddr],
+    ) -> Option<RuleRef<'_>> {
+        let rules = &self.identity(identity)?.network;
+        let rule = rules.iter().find(|rule| rule.covers(transport, address, port, resolvers))?;
+        let file = self.file_name(rule.place.file).unwrap_or_default();
+        Some(RuleRef { file, line: rule.place.line, column: rule.place.column, text: rule.as_str() })
+    }
+
     /// How much there is in the set.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -109,7 +135,8 @@ impl PolicySet {
             apis: self.apis.len(),
             roles: self.roles,
             credentials: self.credentials.len(),
-            rules: self.rules.len(),
+            rules: self.rules.len()
+                + self.identities.iter().map(|identity| identity.network.len()).sum::<usize>(),
         }
     }
 

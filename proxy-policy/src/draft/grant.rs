@@ -2,13 +2,17 @@
 
 use super::{GrantBody, GrantDraft, not_supported_yet};
 use crate::diagnostic::{Problem, quote};
+use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
 
 /// Reads a `[[grant]]`.
 pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
-    reader.check_keys(section, &["role", "api", "allow", "deny", "credential"], grant_hint);
+    reader.check_keys(section, &["role", "api", "allow", "deny", "credential", "network"], grant_hint);
+    if section.has("network") {
+        return read_network(section, reader);
+    }
     let role = reader.string(section, "role");
     if section.has("role") {
         for key in ["api", "allow", "deny"].into_iter().filter(|key| section.has(key)) {
@@ -23,7 +27,43 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
     if !section.has("role") {
         check_complete(section, "name a role, or an api with allow or deny", reader);
     }
-    GrantDraft { role, body }
+    GrantDraft { role, body, network: Vec::new() }
+}
+
+/// Reads a `[[grant]]` of traffic that does not go through the proxy.
+fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
+    for key in ["role", "api", "allow", "deny", "credential"].into_iter().filter(|key| section.has(key)) {
+        reader.findings.error(
+            reader.key_place(section, key),
+            format!("a grant has either \"network\" or \"{key}\", not both"),
+            "what goes past the proxy has no operations and no credential: write a second [[grant]] for it",
+        );
+    }
+    let before = reader.findings.len();
+    let texts = reader.strings(section, "network");
+    if texts.is_empty() && reader.findings.len() == before {
+        allows_nothing(section, reader);
+    }
+    let mut network: Vec<Spanned<NetworkRule>> = Vec::new();
+    for text in &texts {
+        let parsed = reader.parse(text, |text| NetworkRule::parse(text).map_err(|error| error.0));
+        let Some(rule) = parsed else { continue };
+        if network.contains(&rule) {
+            let message = format!("{} is in the list twice", quote(rule.as_str()));
+            reader.findings.warning(rule.place, message, "remove one");
+            continue;
+        }
+        network.push(rule);
+    }
+    let body = GrantBody {
+        place: section.place,
+        api: None,
+        allow: Vec::new(),
+        deny: Vec::new(),
+        allows: false,
+        credential: None,
+    };
+    GrantDraft { role: None, body, network }
 }
 
 /// Reads a `[role.NAME]`.

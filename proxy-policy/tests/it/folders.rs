@@ -34,7 +34,7 @@ fn text(compiled: &Compiled) -> String {
 
 #[test]
 fn the_demo_and_the_example_compile_without_a_warning() {
-    for name in ["demo", "example"] {
+    for name in ["demo", "example", "host"] {
         let compiled = compile(&read(&policies().join(name)));
         assert_eq!(text(&compiled), "", "{name}");
         assert!(compiled.set.is_some(), "{name}");

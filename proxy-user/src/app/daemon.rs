@@ -19,6 +19,7 @@ use super::{
     descriptors::raise_descriptors,
     handler::DaemonHandler,
     identifier::HostIdentifier,
+    network, observer,
     reload::{self, Reloader},
     supervisor,
 };
@@ -103,21 +104,24 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let cgroups =
         Arc::new(Cgroups::open(config.kernel.cgroup.as_deref(), config.kernel.unit_root.as_deref())?);
-    let (kernel, origins) = Kernel::start(&Plan {
+    let rules = network::kernel_rules(first.set(), &config.network.allow, first.resolvers());
+    let (kernel, handles) = Kernel::start(&Plan {
         cgroups: &cgroups,
         pin: &config.kernel.pin,
         listen: config.listen.all(),
         ports: &config.kernel.ports,
+        generation: first.generation(),
+        rules: &rules,
         verbose: tracing::enabled!(tracing::Level::DEBUG),
     })?;
-    let (kernel, origins) = (Arc::new(kernel), Arc::new(origins));
+    let (kernel, origins, network) = (Arc::new(kernel), Arc::new(handles.origins), Arc::new(handles.network));
 
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
         policy: Arc::clone(&policy),
-        identifier: Arc::new(HostIdentifier::default()),
+        identifier: Arc::new(HostIdentifier::new(Arc::clone(&network), unidentified(&config))),
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,
@@ -126,7 +130,14 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         counters: Counters::default(),
         drain: drained,
     });
-    let reloader = Arc::new(Reloader::new(&config.policies, policy, Arc::clone(&recorder), last));
+    let reloader = Arc::new(Reloader::new(
+        &config.policies,
+        policy,
+        Arc::clone(&recorder),
+        network,
+        config.network.allow.clone(),
+        last,
+    ));
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));
@@ -172,6 +183,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         let kernel = Arc::clone(&kernel);
         tasks.spawn(async move { kernel.forward_messages().await });
     }
+    tasks.spawn(observer::observe(handles.events, Arc::clone(&services), Arc::clone(&cgroups)));
     tasks.spawn(Arc::clone(&reloader).follow_folder());
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
@@ -237,12 +249,17 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
+fn unidentified(config: &Config) -> Unidentified {
+    match config.unidentified {
+        config::Unidentified::Deny => Unidentified::Deny,
+        config::Unidentified::Pass => Unidentified::Pass,
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     Settings {
-        unidentified: match config.unidentified {
-            config::Unidentified::Deny => Unidentified::Deny,
-            config::Unidentified::Pass => Unidentified::Pass,
-        },
+        unidentified: unidentified(config),
+        ports: config.kernel.ports.clone(),
         sniff_time: config.limits.sniff_timeout,
         http: HttpLimits {
             header_bytes: u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX),

@@ -36,9 +36,6 @@ pub(super) struct DaemonHandler {
     pub(super) running: Instant,
 }
 
-/// How many programs there are when all are attached.
-const ALL_PROGRAMS: usize = 7;
-
 fn rfc3339(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
@@ -71,13 +68,14 @@ impl DaemonHandler {
 
     fn kernel(&self) -> KernelStatus {
         let programs: Vec<String> = self.kernel.programs().into_iter().map(str::to_owned).collect();
-        let missing = (programs.len() < ALL_PROGRAMS).then(|| {
-            format!("only {} of {ALL_PROGRAMS} programs are attached; restart vouchsafe", programs.len())
-        });
+        let all = self.kernel.expected_programs();
+        let missing = (programs.len() < all)
+            .then(|| format!("only {} of {all} programs are attached; restart vouchsafe", programs.len()));
         let mut counters: Vec<(String, u64)> =
             self.kernel.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let without_origin = self.without_origin.load(std::sync::atomic::Ordering::Relaxed);
         counters.push(("accepted_without_origin".to_owned(), without_origin));
+        counters.push(("events_merged".to_owned(), self.services.counters.merged()));
         KernelStatus {
             attached_cgroup: self.governed.display().to_string(),
             pin_dir: self.config.kernel.pin.display().to_string(),
@@ -85,6 +83,7 @@ impl DaemonHandler {
             ports: self.config.kernel.ports.clone(),
             origins_in_map: number(self.origins.len()),
             counters,
+            lacks: self.kernel.lacks(),
             health: Health::failed_if(missing),
         }
     }

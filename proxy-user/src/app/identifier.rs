@@ -2,14 +2,23 @@
 use std::{pin::Pin, sync::Arc};
 
 use crate::{
-    authorize::{Identifier, LivePolicy},
+    authorize::{Identifier, LivePolicy, Unidentified},
+    kernel::{Network, Stand},
     workload::{Identified, Workload, identify::Matcher},
 };
 
 /// Asks the [`Matcher`] without holding up the runtime.
-#[derive(Default)]
 pub(super) struct HostIdentifier {
     matcher: Arc<Matcher>,
+    network: Arc<Network>,
+    unidentified: Unidentified,
+}
+
+impl HostIdentifier {
+    /// Tells every answer to the kernel, too.
+    pub(super) fn new(network: Arc<Network>, unidentified: Unidentified) -> Self {
+        Self { matcher: Arc::default(), network, unidentified }
+    }
 }
 
 impl Identifier for HostIdentifier {
@@ -22,8 +31,22 @@ impl Identifier for HostIdentifier {
             return Box::pin(std::future::ready(answer));
         }
         let (matcher, workload, live) = (Arc::clone(&self.matcher), Arc::clone(workload), Arc::clone(live));
+        let (network, unidentified) = (Arc::clone(&self.network), self.unidentified);
         Box::pin(async move {
-            let find = move || matcher.find(&workload, live.set(), live.generation());
+            let find = move || {
+                let answer = matcher.find(&workload, live.set(), live.generation());
+                let stand = match (&answer, unidentified) {
+                    (Identified::One(id), _) if live.set().network_is_open(*id) => Stand::Open(id.0),
+                    (Identified::One(id), _) => Stand::Identity(id.0),
+                    (Identified::None(_), Unidentified::Pass) => Stand::Passes,
+                    // Several identities are a fault of the policy, which must not open a way.
+                    (Identified::None(_), Unidentified::Deny) | (Identified::Ambiguous(_), _) => {
+                        Stand::Nobody
+                    }
+                };
+                network.stand(workload.facts(), live.generation(), stand);
+                answer
+            };
             match tokio::task::spawn_blocking(find).await {
                 Ok(answer) => answer,
                 Err(error) => Identified::None(format!("the identification broke off: {error}")),

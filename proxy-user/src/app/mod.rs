@@ -4,6 +4,8 @@ pub mod daemon;
 mod descriptors;
 mod handler;
 mod identifier;
+mod network;
+mod observer;
 pub mod policies;
 mod reload;
 mod supervisor;

@@ -1,5 +1,6 @@
 //! One valid policy at a time: a new set goes live as a whole, or not at all and with every reason.
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -7,23 +8,31 @@ use std::{
 
 use notify::{RecursiveMode, Watcher};
 use proxy_journal::{PolicyLoad, PolicyResult, Record};
-use proxy_policy::Severity;
+use proxy_policy::{NetworkRule, Severity};
 use tokio::sync::mpsc;
 
-use super::policies::{Errors, Loaded};
+use super::{
+    network,
+    policies::{Errors, Loaded},
+};
 use crate::{
     authorize::{LivePolicy, PolicyStore},
     control::{Failure, ReloadReport},
+    kernel::Network,
     record::Recorder,
 };
 
 /// How long the folder must be quiet before it is read: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// How often the host's resolvers are looked up; the network may change under us.
+const RESOLVERS_EVERY: Duration = Duration::from_secs(10);
+
 /// What the last load said.
 #[derive(Debug, Clone)]
 pub(super) struct LastLoad {
     pub(super) digest: String,
+    pub(super) resolvers: Vec<IpAddr>,
     pub(super) at: SystemTime,
     pub(super) errors: Option<Vec<String>>,
 }
@@ -33,23 +42,34 @@ pub(super) struct Reloader {
     root: PathBuf,
     store: Arc<PolicyStore>,
     recorder: Arc<Recorder>,
+    network: Arc<Network>,
+    /// What every governed workload may reach.
+    open: Vec<NetworkRule>,
     last: Mutex<LastLoad>,
 }
 
 /// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
 pub(super) fn first(root: &Path) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
+    let resolvers = network::resolvers();
     let loaded = Loaded::read(root);
     let digest = loaded.digest().to_owned();
     let warnings = loaded.lines(Severity::Warning);
     let set = loaded.into_set()?;
     let identities = set.summary().identities;
-    let last = LastLoad { digest, at: SystemTime::now(), errors: None };
-    Ok((LivePolicy::new(set, 1), last, identities, warnings))
+    let last = LastLoad { digest, resolvers: resolvers.clone(), at: SystemTime::now(), errors: None };
+    Ok((LivePolicy::new(set, 1).with_resolvers(resolvers), last, identities, warnings))
 }
 
 impl Reloader {
-    pub(super) fn new(root: &Path, store: Arc<PolicyStore>, recorder: Arc<Recorder>, last: LastLoad) -> Self {
-        Self { root: root.to_owned(), store, recorder, last: Mutex::new(last) }
+    pub(super) fn new(
+        root: &Path,
+        store: Arc<PolicyStore>,
+        recorder: Arc<Recorder>,
+        network: Arc<Network>,
+        open: Vec<NetworkRule>,
+        last: LastLoad,
+    ) -> Self {
+        Self { root: root.to_owned(), store, recorder, network, open, last: Mutex::new(last) }
     }
 
     pub(super) fn last(&self) -> LastLoad {
@@ -62,6 +82,7 @@ impl Reloader {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = Loaded::read(&self.root);
         let digest = loaded.digest().to_owned();
+        let resolvers = network::resolvers();
         let warnings = loaded.lines(Severity::Warning);
         let live = self.store.live();
         let identities = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
@@ -69,18 +90,24 @@ impl Reloader {
             Ok(set) => {
                 let count = identities(set.summary().identities);
                 let changed = last.digest != digest || last.errors.is_some();
-                let same_as_live = last.digest == digest && last.errors.is_none();
+                let same_as_live =
+                    last.digest == digest && last.errors.is_none() && last.resolvers == resolvers;
                 let mut generation = live.generation();
                 if !same_as_live {
                     generation += 1;
+                    let rules = network::kernel_rules(&set, &self.open, &resolvers);
+                    self.network.apply(generation, &rules).map_err(|error| {
+                        Failure::new("policy", error.to_string(), "the policy before goes on")
+                    })?;
                     self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
-                    self.store.swap(LivePolicy::new(set, generation));
+                    let next = LivePolicy::new(set, generation).with_resolvers(resolvers.clone());
+                    self.store.swap(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
                 for warning in &warnings {
                     tracing::warn!("{warning}");
                 }
-                *last = LastLoad { digest, at: SystemTime::now(), errors: None };
+                *last = LastLoad { digest, resolvers, at: SystemTime::now(), errors: None };
                 Ok(ReloadReport { generation, changed, identities: count, warnings })
             }
             Err(Errors(errors)) => {
@@ -89,7 +116,8 @@ impl Reloader {
                     self.note(live.generation() + 1, &digest, 0, PolicyResult::Refused, errors.clone());
                     tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
                 }
-                *last = LastLoad { digest, at: last.at, errors: Some(errors.clone()) };
+                let resolvers = std::mem::take(&mut last.resolvers);
+                *last = LastLoad { digest, resolvers, at: last.at, errors: Some(errors.clone()) };
                 let mut failure = Failure::new(
                     "policy",
                     format!("the policy in {} is refused; the old one goes on", self.root.display()),
@@ -136,7 +164,17 @@ impl Reloader {
                 return;
             }
         };
-        while changes.recv().await.is_some() {
+        let mut look = tokio::time::interval(RESOLVERS_EVERY);
+        loop {
+            tokio::select! {
+                change = changes.recv() => if change.is_none() { return },
+                _ = look.tick() => {
+                    // A small file that is in memory.
+                    if network::resolvers() == self.last().resolvers {
+                        continue;
+                    }
+                }
+            }
             while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
             let this = Arc::clone(&self);
             // Its outcome is in the log, the journal and the status.

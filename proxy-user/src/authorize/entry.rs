@@ -26,7 +26,7 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
 /// A connection that goes through.
 #[must_use]
 pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decision {
-    entry(subject, asked, Verdict::Allow, passage.reason())
+    Decision { rule: passage.rule().cloned(), ..entry(subject, asked, Verdict::Allow, passage.reason()) }
 }
 
 /// A request or a connection that is refused.

@@ -18,7 +18,7 @@ pub mod subject;
 pub(crate) mod tests;
 
 pub use asked::{Asked, Facts};
-pub use permit::{Passage, Permit, authorize, authorize_passage};
+pub use permit::{Passage, Permit, authorize, authorize_network, authorize_passage};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Refusal};
 pub use subject::{Caller, Identifier, Subject};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use proxy_journal::Rule;
-use proxy_policy::{ApiId, Call, CredentialId, Host, RuleRef, Scheme, Unmatched};
+use proxy_policy::{ApiId, Call, CredentialId, Host, RuleRef, Scheme, Transport, Unmatched};
 
 use super::Unidentified;
 use super::asked::Facts;
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
+use crate::base::addr::OriginalDst;
 use crate::workload::Identified;
 
 /// One request may be forwarded. Cannot be made elsewhere, nor copied: one permit, one call.
@@ -65,9 +66,16 @@ impl Permit {
 #[derive(Debug)]
 pub struct Passage {
     reason: String,
+    rule: Option<Rule>,
 }
 
 impl Passage {
+    /// The rule that decided.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Rule> {
+        self.rule.as_ref()
+    }
+
     /// Why, in words.
     #[must_use]
     pub fn reason(&self) -> &str {
@@ -127,7 +135,39 @@ pub fn authorize_passage(
             format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
         return Err(Refusal::new(Kind::UnknownProtocol, detail));
     }
-    passes(subject, host, port, unidentified).map(|reason| Passage { reason })
+    passes(subject, host, port, unidentified).map(|reason| Passage { reason, rule: None })
+}
+
+/// Decides traffic to a port that is not mediated, or of a protocol (`IPPROTO_*`) that cannot be: by network grants.
+///
+/// # Errors
+/// The refusal: no network grant of the identity covers it, or the workload is not known.
+pub fn authorize_network(
+    subject: &Subject,
+    protocol: u8,
+    dst: OriginalDst,
+    unidentified: Unidentified,
+) -> Result<Passage, Refusal> {
+    let transport = [Transport::Tcp, Transport::Udp].into_iter().find(|known| known.number() == protocol);
+    match known(subject) {
+        Ok(identity) => {
+            let live = subject.live();
+            let rule = live.set().network_rule(identity, transport, dst.ip(), dst.port(), live.resolvers());
+            if let Some(rule) = rule {
+                return Ok(Passage { reason: format!("allowed by {rule}"), rule: Some(spelled(rule)) });
+            }
+            let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
+            let what = transport.map_or("such traffic to", |transport| transport.as_str());
+            let detail = format!("{who} may not reach {what} {}: no network grant allows it", dst.0);
+            Err(Refusal::new(Kind::NotGranted, detail))
+        }
+        // Several identities are a fault of the policy, which must not open a way.
+        Err(refusal) if refusal.kind == Kind::UnknownWorkload && unidentified == Unidentified::Pass => {
+            let reason = format!("{}, and this host has unidentified = \"pass\"", refusal.reason());
+            Ok(Passage { reason, rule: None })
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// The refusal of a workload that has not exactly one identity.

@@ -1,5 +1,6 @@
 //! The policy that is live: one compiled set with its generation, swapped as a whole.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,8 @@ pub struct LivePolicy {
     apis: Vec<Prepared>,
     /// By credential: the reference of its secret as text.
     references: Vec<String>,
+    /// What `resolver` means in its network rules.
+    resolvers: Vec<IpAddr>,
 }
 
 /// The headers of one API as typed names.
@@ -31,7 +34,20 @@ impl LivePolicy {
         let apis = set.apis().map(Prepared::of).collect();
         let references =
             set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
-        Self { set, generation, apis, references }
+        Self { set, generation, apis, references, resolvers: Vec::new() }
+    }
+
+    /// With the addresses that `resolver` stands for in network rules.
+    #[must_use]
+    pub fn with_resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
+        self.resolvers = resolvers;
+        self
+    }
+
+    /// The addresses that `resolver` stands for in network rules.
+    #[must_use]
+    pub fn resolvers(&self) -> &[IpAddr] {
+        &self.resolvers
     }
 
     /// The compiled set. Ids that it gave out are without meaning in another one.

@@ -133,6 +133,9 @@ fn write_page(page: &mut String, status: &Status, Colours { red, plain }: Colour
     if !counted.is_empty() {
         writeln!(page, "          {}", safe(&counted.join(", ")))?;
     }
+    for lack in &kernel.lacks {
+        writeln!(page, "          {}", safe(lack))?;
+    }
     writeln!(page, "listening {}", safe(&status.listeners.join(" ")))?;
     writeln!(page, "open      {} connections from workloads", status.connections_open)?;
     writeln!(page, "policy    generation {}, loaded {}", policy.generation, safe(&policy.loaded_at))?;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use proxy_policy::NetworkRule;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub unidentified: Unidentified,
     /// What is attached where.
     pub kernel: Kernel,
+    /// What every governed workload may reach past the proxy.
+    pub network: Network,
     /// Where the proxy listens.
     pub listen: Listen,
     /// The way to the APIs.
@@ -64,6 +67,26 @@ pub struct Kernel {
     pub ports: Vec<u16>,
     /// Where links and maps are pinned (on a bpffs).
     pub pin: PathBuf,
+}
+
+/// `[network]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Rules as in a network grant.
+    #[serde(deserialize_with = "network_rules")]
+    pub allow: Vec<NetworkRule>,
+}
+
+fn network_rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<NetworkRule>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| match NetworkRule::parse(text) {
+        Ok(rule) if rule.transport().is_none() => Err(serde::de::Error::custom(
+            "\"any\" cannot be open to everybody: write unidentified = \"pass\", or grant it to an identity",
+        )),
+        parsed => parsed.map_err(serde::de::Error::custom),
+    };
+    texts.iter().map(parse).collect()
 }
 
 /// `[listen]`
@@ -149,6 +172,7 @@ impl Default for Config {
             runtime: or("RUNTIME_DIRECTORY", "/run/vouchsafe"),
             unidentified: Unidentified::Deny,
             kernel: Kernel::default(),
+            network: Network::default(),
             listen: Listen::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
@@ -167,6 +191,14 @@ impl Default for Kernel {
             ports: vec![80, 443],
             pin: PathBuf::from("/sys/fs/bpf/vouchsafe"),
         }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        // Without names nothing works; whoever wants them closed says so.
+        let rules = ["udp resolver:53", "tcp resolver:53"];
+        Self { allow: rules.into_iter().filter_map(|rule| NetworkRule::parse(rule).ok()).collect() }
     }
 }
 
@@ -354,6 +386,7 @@ mod tests {
         let config = Config::parse(Path::new("v.toml"), "").unwrap();
         assert_eq!(config.kernel.ports, [80, 443]);
         assert_eq!(config.unidentified, Unidentified::Deny);
+        assert_eq!(config.network.allow.len(), 2, "the resolvers, over UDP and TCP");
     }
 
     #[test]
@@ -375,6 +408,8 @@ mod tests {
         assert!(error("[listen]\nipv4 = \"0.0.0.0:15001\"").contains("loopback"));
         assert!(error("[upstream]\nconnect_timeout = \"10\"").contains("not a duration"));
         assert!(error("unidentified = \"observe\"").contains("unknown variant"));
+        let text = error("[network]\nallow = [\"udp resolver:53\", \"tcp db.internal:5432\"]");
+        assert!(text.starts_with("v.toml:2:9: error: \"db.internal\" is not an address"), "{text}");
     }
 
     #[test]

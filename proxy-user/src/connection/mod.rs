@@ -1,7 +1,9 @@
 //! The life of one connection: read this first.
 //!
 //! ```text
-//! accepted ─ identify ─ sniff ─┬─ TLS, an API names the host ──── intercept ─┐
+//! accepted ─ identify ─ port not mediated ── pass through (a network grant) or refuse
+//!                │
+//!              sniff ─────────┬─ TLS, an API names the host ──── intercept ─┐
 //!                              ├─ HTTP without TLS ──────────────────────────┴─ call, call, call …
 //!                              ├─ TLS, no API names the host ─┬─ pass through (unmatched = "pass")
 //!                              ├─ anything else ──────────────┴─ refuse, with an alert where there is TLS
@@ -56,6 +58,9 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>) {
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
     let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
+    if !services.settings.ports.contains(&connection.dst.port()) {
+        return connection.network(stream).await;
+    }
     let sniffed = match sniff(&mut stream, services.settings.sniff_time).await {
         Ok(sniffed) => sniffed,
         Err(error) => {

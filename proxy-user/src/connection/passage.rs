@@ -6,7 +6,7 @@ use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
 use super::Connection;
-use crate::authorize::{Asked, Refusal, authorize_passage, entry};
+use crate::authorize::{Asked, Passage, Refusal, Subject, authorize_network, authorize_passage, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::forward::error::chain;
 use crate::forward::tunnel;
@@ -21,23 +21,50 @@ impl Connection {
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = Asked::of(*dst, scheme, host.map(Host::name));
         let unidentified = services.settings.unidentified;
-        let passage = authorize_passage(&subject, Scheme::Https, host, dst.port(), unidentified);
-        let receipt = match passage {
+        match authorize_passage(&subject, Scheme::Https, host, dst.port(), unidentified) {
             Err(refusal) => {
                 self.refuse(&asked, &refusal).await;
-                return turn_away(stream, scheme, Alert::AccessDenied).await;
+                turn_away(stream, scheme, Alert::AccessDenied).await;
             }
-            Ok(passage) => services.recorder.begin(entry::passing(&subject, &asked, &passage)),
-        };
-        let receipt = match receipt {
+            Ok(passage) => self.carry(stream, &subject, &asked, &passage).await,
+        }
+    }
+
+    /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
+    /// and carried here. The next one is decided in the kernel.
+    pub(super) async fn network(self, stream: TcpStream) {
+        const TCP: u8 = 6;
+        let Self { services, caller, dst } = &self;
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        let asked = Asked::of(*dst, "tcp", None);
+        match authorize_network(&subject, TCP, *dst, services.settings.unidentified) {
+            Err(refusal) => self.refuse(&asked, &refusal).await,
+            Ok(passage) => {
+                let stream = Prefixed::new(bytes::Bytes::new(), stream);
+                self.carry(stream, &subject, &asked, &passage).await;
+            }
+        }
+    }
+
+    /// Records and carries a connection to where the workload wanted it.
+    async fn carry(
+        &self,
+        stream: Prefixed<TcpStream>,
+        subject: &Subject,
+        asked: &Asked<'_>,
+        passage: &Passage,
+    ) {
+        let Self { services, dst, .. } = self;
+        let scheme = asked.scheme.unwrap_or_default();
+        let receipt = match services.recorder.begin(entry::passing(subject, asked, passage)) {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a connection was refused because it cannot be recorded");
-                services.counters.tally(&subject).count_denied();
+                services.counters.tally(subject).count_denied();
                 return turn_away(stream, scheme, Alert::InternalError).await;
             }
         };
-        services.counters.tally(&subject).count_allowed();
+        services.counters.tally(subject).count_allowed();
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer));
         let upstream = UpstreamAddr(dst.0);

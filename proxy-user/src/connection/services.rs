@@ -45,6 +45,8 @@ pub struct Settings {
     pub sniff_time: Duration,
     /// What a client's HTTP may take.
     pub http: HttpLimits,
+    /// The ports whose connections are always turned to the proxy; others come here only until the kernel knows who asks.
+    pub ports: Vec<u16>,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             unidentified: Unidentified::Deny,
             sniff_time: Duration::from_secs(10),
             http: HttpLimits::default(),
+            ports: vec![80, 443],
         }
     }
 }
@@ -62,6 +65,7 @@ impl Default for Settings {
 pub struct Counters {
     open: AtomicU64,
     accepted: AtomicU64,
+    merged: AtomicU64,
     unknown: Arc<Tally>,
     identities: Mutex<HashMap<String, Arc<Tally>>>,
 }
@@ -86,11 +90,11 @@ impl Tally {
         self.denied.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_allowed(&self) {
+    pub(crate) fn count_allowed(&self) {
         self.allowed.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_denied(&self) {
+    pub(crate) fn count_denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -106,6 +110,17 @@ impl Counters {
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Refusals of the kernel side that were not recorded because they repeat one that was a moment ago.
+    #[must_use]
+    pub fn merged(&self) -> u64 {
+        self.merged.load(Ordering::Relaxed)
+    }
+
+    /// Counts one of these.
+    pub fn count_merged(&self) {
+        self.merged.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Decisions for workloads without one identity.
@@ -124,7 +139,7 @@ impl Counters {
         all
     }
 
-    pub(super) fn tally(&self, subject: &Subject) -> Arc<Tally> {
+    pub(crate) fn tally(&self, subject: &Subject) -> Arc<Tally> {
         let Some(identity) = subject.identity() else { return Arc::clone(&self.unknown) };
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         match identities.get(&identity.name) {

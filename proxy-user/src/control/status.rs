@@ -129,6 +129,9 @@ pub struct KernelStatus {
     pub origins_in_map: u64,
     /// Counters of the kernel side, by name.
     pub counters: Vec<(String, u64)>,
+    /// What this kernel cannot do, and what that costs.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// Whether everything is attached.
     pub health: Health,
 }
@@ -231,6 +234,7 @@ pub(crate) mod tests {
                 ports: vec![80, 443],
                 origins_in_map: 3,
                 counters: vec![("origin_lost".into(), 0), ("redirected".into(), 41)],
+                lacks: Vec::new(),
                 health: Health::Ok,
             },
             policy: PolicyStatus {

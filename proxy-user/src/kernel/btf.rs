@@ -51,6 +51,17 @@ pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
             .offset("mnt_namespace", &["ns"])?
             .checked_add(btf.offset("ns_common", &["inum"])?)
             .ok_or(BtfError::Damaged { at: 0 })?,
+        // Two members since 6.11; before that a `timespec64`, which begins with the seconds (`__i_ctime` from 6.6 on).
+        inode_ctime_sec: btf.offset("inode", &["i_ctime_sec", "__i_ctime", "i_ctime"])?,
+        inode_ctime_nsec: match btf.offset("inode", &["i_ctime_nsec"]) {
+            Ok(offset) => offset,
+            Err(_) => btf
+                .offset("inode", &["__i_ctime", "i_ctime"])?
+                .checked_add(btf.offset("timespec64", &["tv_nsec"])?)
+                .ok_or(BtfError::Damaged { at: 0 })?,
+        },
+        sock_socket: btf.offset("sock", &["sk_socket"])?,
+        socket_file: btf.offset("socket", &["file"])?,
     })
 }
 

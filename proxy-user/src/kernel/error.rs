@@ -71,6 +71,16 @@ pub enum KernelError {
         /// The kernel's own words.
         said: String,
     },
+    /// More network rules than the map holds.
+    #[error(
+        "the policy has {found} network rules, and the kernel side holds {most}\n  help: write networks instead of single addresses"
+    )]
+    TooManyRules {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// What the programs capture does not agree with what the daemon knows of itself.
     #[error(
         "the kernel side captures this daemon wrongly ({what}); it would take one process for another, so nothing is attached\n  help: report the kernel's version (uname -r)"

@@ -11,8 +11,8 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
-    programs::{CgroupAttachMode, CgroupSockAddr, Program, SockOps, links::FdLink},
+    Btf, Ebpf,
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, links::FdLink},
 };
 
 use super::error::{KernelError, chain, os_error};
@@ -22,43 +22,108 @@ pub(super) struct Spec {
     pub(super) name: &'static str,
     pub(super) feature: &'static str,
     pub(super) since: &'static str,
+    /// What is lost without it; `None`: nothing goes without it.
+    pub(super) without: Option<&'static str>,
 }
 
-/// All programs, in the order in which they are attached: what publishes stands before what turns.
-pub(super) const PROGRAMS: [Spec; 7] = [
-    Spec { name: "on_sock_ops", feature: "sock_ops program with socket storage", since: "5.8" },
-    Spec { name: "on_getpeername4", feature: "cgroup getpeername4 hook", since: "5.8" },
-    Spec { name: "on_getpeername6", feature: "cgroup getpeername6 hook", since: "5.8" },
-    Spec { name: "on_sendmsg4", feature: "cgroup sendmsg4 hook", since: "4.18" },
-    Spec { name: "on_sendmsg6", feature: "cgroup sendmsg6 hook", since: "4.18" },
-    Spec { name: "on_connect4", feature: "cgroup connect4 hook with socket storage", since: "5.10" },
-    Spec { name: "on_connect6", feature: "cgroup connect6 hook with socket storage", since: "5.10" },
+/// All programs, in the order in which they are attached: what publishes stands before what turns, what vets before what
+/// drops.
+pub(super) const PROGRAMS: [Spec; 10] = [
+    Spec {
+        name: "on_sock_ops",
+        feature: "sock_ops program with socket storage",
+        since: "5.8",
+        without: None,
+    },
+    Spec { name: "on_getpeername4", feature: "cgroup getpeername4 hook", since: "5.8", without: None },
+    Spec { name: "on_getpeername6", feature: "cgroup getpeername6 hook", since: "5.8", without: None },
+    Spec { name: "on_sendmsg4", feature: "cgroup sendmsg4 hook", since: "4.18", without: None },
+    Spec { name: "on_sendmsg6", feature: "cgroup sendmsg6 hook", since: "4.18", without: None },
+    Spec {
+        name: "on_connect4",
+        feature: "cgroup connect4 hook with socket storage",
+        since: "5.10",
+        without: None,
+    },
+    Spec {
+        name: "on_connect6",
+        feature: "cgroup connect6 hook with socket storage",
+        since: "5.10",
+        without: None,
+    },
+    Spec {
+        name: "on_sock_create",
+        feature: "cgroup sock_create hook with socket storage",
+        since: "5.10",
+        without: None,
+    },
+    Spec {
+        name: "on_socket_create",
+        feature: "BPF LSM for cgroups (`bpf` in /sys/kernel/security/lsm)",
+        since: "6.0",
+        without: Some(
+            "packet and other sockets past IP are not refused; they need CAP_NET_RAW: take it from bots",
+        ),
+    },
+    // Last: it drops what the others have not vetted.
+    Spec {
+        name: "on_egress",
+        feature: "cgroup_skb program with socket storage",
+        since: "5.10",
+        without: None,
+    },
 ];
 
-/// Loads every program; the verifier's refusal names the feature.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+/// Loads every program; the verifier's refusal names the feature. Returns what can be done without, and is.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
+    let mut lacks = Vec::new();
     for spec in &PROGRAMS {
+        if spec.without.is_some() && !has_bpf_lsm() {
+            lacks.push(spec);
+            continue;
+        }
         let loaded = match program(ebpf, spec)? {
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
+            Program::LsmCgroup(program) => match Btf::from_sys_fs() {
+                Ok(btf) => program.load("socket_create", &btf),
+                Err(error) => Err(error.into()),
+            },
             _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
         };
+        if loaded.is_err() && spec.without.is_some() {
+            lacks.push(spec);
+            continue;
+        }
         loaded.map_err(|error| match os_error(&error) {
             Some(libc::EPERM) => KernelError::Permission { what: format!("load the program {}", spec.name) },
             _ => KernelError::Missing { feature: spec.feature, since: spec.since, said: chain(&error) },
         })?;
     }
-    Ok(())
+    Ok(lacks)
+}
+
+/// Whether the kernel asks BPF programs at LSM hooks: compiled in is not enough, it must be among the active modules.
+fn has_bpf_lsm() -> bool {
+    let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    active.trim().split(',').any(|module| module == "bpf")
 }
 
 /// Attaches every program to the cgroup, or replaces it inside the link that an earlier daemon pinned.
 ///
 /// Returns what was taken over and what was attached anew.
-pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usize, KernelError> {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    cgroup: &Path,
+    pins: &Path,
+    lacks: &[&'static Spec],
+) -> Result<usize, KernelError> {
     let folder =
         File::open(cgroup).map_err(KernelError::io(format!("open the cgroup {}", cgroup.display())))?;
     let mut taken_over = 0;
-    for spec in &PROGRAMS {
+    for spec in PROGRAMS.iter().filter(|spec| !lacks.iter().any(|lack| lack.name == spec.name)) {
         let pin = pins.join(spec.name);
         let program = program(ebpf, spec)?;
         if pin.exists() {
@@ -67,6 +132,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usiz
             let fd = match program {
                 Program::CgroupSockAddr(program) => program.fd(),
                 Program::SockOps(program) => program.fd(),
+                Program::CgroupSock(program) => program.fd(),
+                Program::CgroupSkb(program) => program.fd(),
+                Program::LsmCgroup(program) => program.fd(),
                 _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
             }
             .map_err(KernelError::other(format!("use the program {}", spec.name)))?;
@@ -80,15 +148,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path, pins: &Path) -> Result<usiz
             std::fs::remove_file(&pin).map_err(KernelError::io(format!("remove {}", pin.display())))?;
         }
         let what = || format!("attach {} to {}", spec.name, cgroup.display());
-        let link: FdLink = match program {
-            Program::CgroupSockAddr(program) => {
-                link_of(program, &folder).map_err(|error| error.named(what()))?
-            }
-            Program::SockOps(program) => {
-                sock_ops_link(program, &folder).map_err(|error| error.named(what()))?
-            }
-            _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
-        };
+        let link = new_link(program, &folder).map_err(|error| error.named(what()))?;
         link.pin(&pin).map_err(KernelError::other(format!("pin the link {}", pin.display())))?;
     }
     Ok(taken_over)
@@ -110,17 +170,34 @@ impl Unattached {
     }
 }
 
-fn link_of(program: &mut CgroupSockAddr, cgroup: &File) -> Result<FdLink, Unattached> {
+/// Attaches a program anew.
+fn new_link(program: &mut Program, cgroup: &File) -> Result<FdLink, Unattached> {
     // A bpf_link takes no flags; several links of one cgroup stack anyway.
-    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|e| Unattached::of(&e))?;
-    let link = program.take_link(id).map_err(|e| Unattached::of(&e))?;
-    link.try_into().map_err(|e: aya::programs::links::LinkError| Unattached::of(&e))
-}
-
-fn sock_ops_link(program: &mut SockOps, cgroup: &File) -> Result<FdLink, Unattached> {
-    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|e| Unattached::of(&e))?;
-    let link = program.take_link(id).map_err(|e| Unattached::of(&e))?;
-    link.try_into().map_err(|e: aya::programs::links::LinkError| Unattached::of(&e))
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    fn taken<L>(link: Result<L, aya::programs::ProgramError>) -> Result<FdLink, Unattached>
+    where
+        L: TryInto<FdLink, Error = aya::programs::links::LinkError>,
+    {
+        link.map_err(|e| Unattached::of(&e))?.try_into().map_err(|e| Unattached::of(&e))
+    }
+    match program {
+        Program::CgroupSockAddr(program) => {
+            taken(program.attach(cgroup, MODE).and_then(|id| program.take_link(id)))
+        }
+        Program::SockOps(program) => taken(program.attach(cgroup, MODE).and_then(|id| program.take_link(id))),
+        Program::CgroupSock(program) => {
+            taken(program.attach(cgroup, MODE).and_then(|id| program.take_link(id)))
+        }
+        Program::CgroupSkb(program) => {
+            let attached = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE);
+            taken(attached.and_then(|id| program.take_link(id)))
+        }
+        Program::LsmCgroup(program) => {
+            let attached = program.attach(cgroup).and_then(|id| program.take_link(id));
+            attached.map(Into::into).map_err(|e| Unattached::of(&e))
+        }
+        _ => Err(Unattached("the object holds a program of another type".into(), None)),
+    }
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, spec: &Spec) -> Result<&'a mut Program, KernelError> {

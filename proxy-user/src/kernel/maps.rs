@@ -15,16 +15,16 @@ use proxy_common::{
 use super::error::{KernelError, chain};
 use crate::base::addr::ClientAddr;
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
     ebpf.take_map(name).ok_or_else(|| KernelError::Object(format!("it holds no map {name}")))
 }
 
-fn failed(what: &str) -> impl FnOnce(aya::maps::MapError) -> KernelError {
+pub(super) fn failed(what: &str) -> impl FnOnce(aya::maps::MapError) -> KernelError {
     let what = what.to_owned();
     move |error| KernelError::Io { what, said: chain(&error) }
 }
 
-fn array<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Array<MapData, T>, KernelError> {
+pub(super) fn array<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Array<MapData, T>, KernelError> {
     Array::try_from(take(ebpf, name)?).map_err(failed(&format!("use the map {name}")))
 }
 

@@ -7,9 +7,11 @@
 pub mod btf;
 pub mod cgroup;
 mod error;
+mod events;
 mod introduce;
 mod links;
 mod maps;
+mod network;
 
 use std::{
     io,
@@ -30,8 +32,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub use self::{
     cgroup::Cgroups,
     error::KernelError,
+    events::Events,
     introduce::{clock_ticks, is_closed, netns_cookie},
     maps::OriginTable,
+    network::{KernelRule, Network, Stand},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
@@ -47,13 +51,28 @@ pub struct Plan<'a> {
     pub listen: [SocketAddr; 2],
     /// Mediated ports.
     pub ports: &'a [u16],
+    /// Generation of the first policy.
+    pub generation: u64,
+    /// Its network rules.
+    pub rules: &'a [KernelRule],
     /// Whether the programs report what they do (`debug`).
     pub verbose: bool,
+}
+
+/// What the other parts of the daemon use of the kernel side.
+pub struct Handles {
+    /// Origins that wait for their accept.
+    pub origins: OriginTable,
+    /// Network rules and standings.
+    pub network: Network,
+    /// What the programs tell.
+    pub events: Events,
 }
 
 /// The kernel side, in place. Dropping it leaves everything attached.
 pub struct Kernel {
     pins: PathBuf,
+    lacks: Vec<&'static links::Spec>,
     controls: Mutex<maps::Controls>,
     taken_over: usize,
     logger: Mutex<Option<EbpfLogger<&'static dyn log::Log>>>,
@@ -65,6 +84,19 @@ fn pin_directory(pin: &Path) -> PathBuf {
 }
 
 impl Kernel {
+    /// How many programs there are when all are attached that this kernel can have.
+    #[must_use]
+    pub fn expected_programs(&self) -> usize {
+        links::PROGRAMS.len().saturating_sub(self.lacks.len())
+    }
+
+    /// What this kernel lacks, and what that costs.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<String> {
+        let told = |spec: &&links::Spec| Some(format!("no {}: {}", spec.feature, spec.without?));
+        self.lacks.iter().filter_map(told).collect()
+    }
+
     /// Probes, loads, configures, attaches and introduces the daemon.
     ///
     /// The order is what makes it safe to attach: the listeners stand, the maps say where they are, then the hooks
@@ -72,7 +104,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`]; nothing new is attached then, and what an earlier daemon attached stays.
-    pub fn start(plan: &Plan<'_>) -> Result<(Self, OriginTable), KernelError> {
+    pub fn start(plan: &Plan<'_>) -> Result<(Self, Handles), KernelError> {
         let btf = std::fs::read(btf::KERNEL_BTF)
             .map_err(|source| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), source })?;
         let offsets = btf::offsets(&btf)?;
@@ -95,14 +127,17 @@ impl Kernel {
             Some(_) => KernelError::Io { what: "create BPF maps".into(), said: error::chain(&error) },
             None => KernelError::Object(error::chain(&error)),
         })?;
-        links::load(&mut ebpf)?;
+        let lacks = links::load(&mut ebpf)?;
         let logger: &'static dyn log::Log = log::logger();
         let logger = EbpfLogger::init_with_logger(&mut ebpf, logger).ok();
 
         let mut controls = maps::Controls::open(&mut ebpf)?;
         let origins = OriginTable::open(&mut ebpf)?;
+        let network = Network::open(&mut ebpf)?;
+        network.apply(plan.generation, plan.rules)?;
+        let events = Events::open(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
-        let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins)?;
+        let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
         if plan.cgroups.contains_me() {
             introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
@@ -111,8 +146,9 @@ impl Kernel {
         } else {
             controls.announce(0)?;
         }
-        let kernel = Self { pins, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
-        Ok((kernel, origins))
+        let kernel =
+            Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
+        Ok((kernel, Handles { origins, network, events }))
     }
 
     /// Names of the attached programs.

@@ -91,12 +91,13 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Policy(_) => (NOTICE, "policy"),
         Record::Decision(decision) if decision.verdict == Verdict::Deny => (WARNING, "decision"),
         Record::Decision(_) => (INFO, "decision"),
+        Record::Connection(_) => (INFO, "connection"),
         Record::Outcome(_) => (WARNING, "outcome"),
         Record::Recovered(_) => (WARNING, "recovered"),
     };
     let mut fields = Fields::begin(&message, priority, kind);
     match record {
-        Record::Decision(decision) => fields.decision(decision),
+        Record::Decision(decision) | Record::Connection(decision) => fields.decision(decision),
         // Its decision is in an earlier run: one that was interrupted.
         Record::Outcome(outcome) => {
             fields.put("CALL_ID", &outcome.id.to_string());

@@ -146,7 +146,7 @@ impl Recorder {
         self.inner.decide(decision).map(|decision| decision.id)
     }
 
-    /// Writes a record about the daemon itself: a policy that was loaded or refused.
+    /// Writes a record that stands by itself: a policy that was loaded or refused, a connection past the proxy.
     ///
     /// # Errors
     /// It is not in the journal.

@@ -22,38 +22,49 @@ pub fn kernel_device(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 20) | u64::from(minor)
 }
 
-/// The device of an open file; `None` where the file system shows user space another device than its super block's
+/// The device of an open file, which a process may have found in its own mount namespace; `None` where the file system shows user space another device than its super block's
 /// (btrfs with subvolumes, some overlayfs): there one pair of super block and inode can name several files, which anybody
 /// could arrange, so it names none.
 #[must_use]
-pub fn device(file: impl AsFd) -> Option<u64> {
+pub fn device(file: impl AsFd, pid: u32) -> Option<u64> {
     let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
-    device_of(&stat)
+    device_of(&stat, Some(pid))
+}
+
+/// The file that a process executes now.
+#[must_use]
+pub fn executed_by(pid: u32) -> Option<FileId> {
+    named(Path::new(&format!("/proc/{pid}/exe")), Some(pid))
 }
 
 /// The file that a path names now; symbolic links are followed.
 #[must_use]
 pub fn named_by(path: &Path) -> Option<FileId> {
-    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
-    Some(FileId { dev: device_of(&stat)?, ino: stat.stx_ino })
+    named(path, None)
 }
 
-fn device_of(stat: &rustix::fs::Statx) -> Option<u64> {
+fn named(path: &Path, pid: Option<u32>) -> Option<FileId> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    Some(FileId { dev: device_of(&stat, pid)?, ino: stat.stx_ino })
+}
+
+fn device_of(stat: &rustix::fs::Statx, pid: Option<u32>) -> Option<u64> {
     let shown = kernel_device(stat.stx_dev_major, stat.stx_dev_minor);
     // Devices with a major number are block devices: what stat shows is what the super block has. Anonymous ones may
     // differ.
     if stat.stx_dev_major != 0 {
         return Some(shown);
     }
-    mount_device(stat.stx_mnt_id).filter(|device| *device == shown)
+    // The mount is in our own namespace, or in that of the process that we found the file through; ids are unique over all.
+    let process = pid.map(|pid| format!("/proc/{pid}/mountinfo"));
+    let tables = std::iter::once("/proc/self/mountinfo").chain(process.as_deref());
+    let device = tables
+        .into_iter()
+        .find_map(|table| find_device(&std::fs::read_to_string(table).ok()?, stat.stx_mnt_id));
+    device.filter(|device| *device == shown)
 }
 
-/// The super block's device of a mount, from `/proc/self/mountinfo` (proc(5)): fields id, parent, major:minor.
-fn mount_device(mount: u64) -> Option<u64> {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    find_device(&mountinfo, mount)
-}
-
+/// The super block's device of a mount, from a mountinfo file (proc(5)): fields id, parent, major:minor.
 fn find_device(mountinfo: &str, mount: u64) -> Option<u64> {
     mountinfo.lines().find_map(|line| {
         let mut fields = line.split(' ');

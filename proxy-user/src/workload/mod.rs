@@ -11,7 +11,7 @@ pub mod unit;
 
 use std::sync::Arc;
 
-use proxy_common::Capture;
+use proxy_common::{Capture, Facts};
 use proxy_policy::IdentityId;
 
 use crate::kernel::Cgroups;
@@ -29,6 +29,8 @@ pub struct Workload {
     pub exe_dev: u64,
     /// Inode of the executable; 0: could not be read, and matches no `exe`.
     pub exe_ino: u64,
+    /// Last change of the executable's inode, nanoseconds since the epoch; 0: could not be read.
+    pub exe_ctime_ns: u64,
     /// Real user id.
     pub uid: u32,
     /// Real group id.
@@ -60,6 +62,7 @@ impl Workload {
             exe: process::executable_label(capture.tgid, capture.start_time_ns, file),
             exe_dev: u64::from(capture.exe_dev),
             exe_ino: capture.exe_ino,
+            exe_ctime_ns: capture.exe_ctime_ns,
             uid: capture.uid,
             gid: capture.gid,
             cgroup_id: capture.cgroup_id,
@@ -68,6 +71,20 @@ impl Workload {
             netns: capture.netns_cookie,
             comm: String::from_utf8_lossy(comm).into_owned(),
         })
+    }
+
+    /// What its standing in the kernel depends on.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        Facts {
+            exe_ino: self.exe_ino,
+            exe_ctime_ns: self.exe_ctime_ns,
+            cgroup_id: self.cgroup_id,
+            exe_dev: u32::try_from(self.exe_dev).unwrap_or(0),
+            uid: self.uid,
+            gid: self.gid,
+            generation: 0,
+        }
     }
 
     /// How it is called in messages: the executable, else `comm`, with the pid.

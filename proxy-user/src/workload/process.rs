@@ -1,9 +1,5 @@
 //! `/proc`, believed only where it agrees with the capture.
-use std::{
-    fs::File,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, os::unix::fs::MetadataExt, path::PathBuf};
 
 use procfs::process::Process;
 
@@ -26,7 +22,7 @@ pub fn executable_label(pid: u32, start_time_ns: u64, captured: FileId) -> Optio
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let path = process.exe().ok()?;
     // Checked after the read: what was executed, or got the pid, in between shows here.
-    let runs = files::named_by(Path::new(&format!("/proc/{pid}/exe")));
+    let runs = files::executed_by(pid);
     (runs == Some(captured) && is_same(&process, start_time_ns)).then(|| path.to_string_lossy().into_owned())
 }
 
@@ -42,5 +38,5 @@ pub fn open_executable(workload: &Workload) -> Option<File> {
 #[must_use]
 pub fn is_captured(file: &File, workload: &Workload) -> bool {
     file.metadata().is_ok_and(|meta| meta.ino() == workload.exe_ino)
-        && files::device(file).is_some_and(|dev| dev == workload.exe_dev)
+        && files::device(file, workload.pid).is_some_and(|dev| dev == workload.exe_dev)
 }

@@ -12,6 +12,10 @@
 //! actor named COMM ADDRESS PATH       takes another name (comm), then as get
 //! actor udp-connect ADDRESS           connects a datagram socket and sends, prints "sent" or the error
 //! actor udp-send ADDRESS              sends a datagram without connecting, prints "sent" or the error
+//! actor udp-message ADDRESS           the same by sendmsg(2)
+//! actor udp-many ADDRESS              the same by sendmmsg(2)
+//! actor uring-send ADDRESS            the same by io_uring
+//! actor uring-get ADDRESS PATH        as get, by io_uring from connect(2) on
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -23,10 +27,15 @@
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
+
+#[path = "actor/uring.rs"]
+mod uring;
 
 /// Longer than any answer takes; an actor must not hang.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -71,6 +80,13 @@ fn main() {
             told(socket.connect(address).and_then(|()| socket.send(b"hello")));
         }
         ["udp-send", address] => told(datagram(address).send_to(b"hello", address)),
+        ["udp-message", address] => told(message(&datagram(address), address)),
+        ["udp-many", address] => told(many(&datagram(address), address)),
+        ["uring-send", address] => told(uring::send(&datagram(address), address)),
+        ["uring-get", address, path] => match uring::get(address, path) {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => println!("{error}"),
+        },
         _ => panic!("not understood: {words:?}"),
     }
 }
@@ -109,6 +125,20 @@ fn knock(address: &str) {
 fn datagram(address: &str) -> UdpSocket {
     let address: SocketAddr = address.parse().unwrap();
     UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap()
+}
+
+fn message(socket: &UdpSocket, address: &str) -> io::Result<usize> {
+    let to = SockaddrStorage::from(address.parse::<SocketAddr>().unwrap());
+    let parts = [io::IoSlice::new(b"hello")];
+    Ok(sendmsg(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), Some(&to))?)
+}
+
+fn many(socket: &UdpSocket, address: &str) -> io::Result<usize> {
+    let to = [Some(SockaddrStorage::from(address.parse::<SocketAddr>().unwrap()))];
+    let parts = [[io::IoSlice::new(b"hello")]];
+    let mut headers = MultiHeaders::preallocate(1, None);
+    let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &parts, to, [], MsgFlags::empty())?;
+    Ok(sent.count())
 }
 
 fn told(outcome: io::Result<usize>) {

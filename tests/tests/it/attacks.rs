@@ -176,8 +176,6 @@ fn datagrams_to_a_mediated_port_are_refused_so_quic_falls_back() {
             let told = world.bot(world.path("bots/actor")).args([mode, address]).run();
             assert!(told.stdout.contains("not permitted"), "{mode} {address}: {told:?}");
         }
-        let told = world.bot(world.path("bots/actor")).args([mode, "203.0.113.10:5353"]).run();
-        assert!(!told.stdout.contains("not permitted"), "a port that is not mediated: {told:?}");
     }
 }
 
@@ -205,7 +203,8 @@ fn a_killed_daemon_leaves_bots_without_network_and_the_next_one_takes_over() {
     assert!(world.pins().exists(), "the programs stay attached");
 
     world.daemon();
-    assert!(world.log().contains("taken_over=7"), "{}", world.log());
+    let programs = world.status()["kernel"]["programs"].as_array().unwrap().len();
+    assert!(programs >= 9 && world.log().contains(&format!("taken_over={programs}")), "{}", world.log());
     assert_eq!(world.curl(&["https://api.test/v1/after"]).status, 200);
     assert_eq!(
         world.vouchsafe(&["audit", "verify", world.path("state/journal").to_str().unwrap()]).code,
@@ -216,10 +215,11 @@ fn a_killed_daemon_leaves_bots_without_network_and_the_next_one_takes_over() {
 #[test]
 fn detach_takes_everything_off_deliberately() {
     let world = World::start();
+    let programs = world.status()["kernel"]["programs"].as_array().unwrap().len();
     assert_eq!(world.terminate(), Some(0));
     assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 0, "stopping is not detaching");
     let told = world.vouchsafe(&["detach"]);
-    assert!(told.stdout.contains("took off 7 programs"), "{told:?}");
+    assert!(told.stdout.contains(&format!("took off {programs} programs")), "{told:?}");
     assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 401, "the API itself, without a key");
     assert!(!world.pins().exists());
 }

@@ -13,5 +13,6 @@ mod startup;
 mod journal;
 mod identity;
 mod main_path;
+mod mediation;
 mod systemd;
 mod trouble;

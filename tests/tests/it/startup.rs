@@ -117,8 +117,10 @@ fn files_that_others_may_write_are_refused() {
 
 #[test]
 fn a_restart_takes_another_list_of_ports() {
-    let world = World::start();
-    let before = world.curl(&["https://api.test:8443/v1/x"]);
+    let world = World::new();
+    world.set("network.allow", "[\"tcp 203.0.113.10:8443\"]");
+    world.daemon();
+    let before = world.curl(&["-4", "https://api.test:8443/v1/x"]);
     assert_eq!(before.status, 401, "not mediated: the API itself answers; {before:?}");
     world.set("kernel.ports", "[80, 443, 8443]");
     world.policy("apis/more.toml", "[api.more]\nhosts = [\"v6.test:8443\"]\n");

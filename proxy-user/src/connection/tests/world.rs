@@ -104,7 +104,7 @@ impl World {
             credentials: Arc::new(credentials),
             bot_tls: trust.bot_tls(),
             forward: Forwarder::new(Dialer::new(Vec::new(), limit), trust.upstream_tls(), wishes.forward),
-            settings: wishes.settings,
+            settings: Settings { ports: vec![upstream.port()], ..wishes.settings },
             counters: Counters::default(),
             drain: draining,
         };

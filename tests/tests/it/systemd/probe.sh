@@ -42,7 +42,7 @@ rm /etc/vouchsafe/policies/broken.toml; systemctl reload vouchsafe
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -9 "$old"
 restarted "$old"
-say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -c 'taken_over=7')"
+say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=(9|10) ')"
 call call-after-kill
 vouchsafe audit verify >/dev/null; say "verify $?"
 old=$(systemctl show -p MainPID --value vouchsafe)
