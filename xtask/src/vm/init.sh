@@ -56,7 +56,7 @@ rmdir $cgroup/daemon $cgroup
 
 if [ $state = ready ]; then
     # shellcheck disable=SC2046 # words of the filter
-    /vm/it --test-threads=2 $(cat /vm/filter)
+    /vm/it --color=never --test-threads=2 $(cat /vm/filter)
 fi
 
 echo "vm: end"
