@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     base::addr::{ClientAddr, ListenAddr, OriginalDst},
-    kernel::{Cgroups, OriginTable, is_closed, netns_cookie},
+    kernel::{Cgroups, OriginTable, is_closed},
     workload::Workload,
 };
 
@@ -52,20 +52,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes a bound socket. `places` bounds the connections that are open at once over all listeners; `unknown`
+    /// Takes a bound socket of the network namespace `netns`. `places` bounds the connections that are open at once over all listeners; `unknown`
     /// counts connections without an origin.
-    ///
-    /// # Errors
-    /// The kernel's own, when it cannot name the socket's network namespace (before Linux 5.14).
+    #[must_use]
     pub fn new(
         socket: TcpListener,
+        netns: u64,
         origins: Arc<OriginTable>,
         cgroups: Arc<Cgroups>,
         places: Arc<Semaphore>,
         unknown: Arc<AtomicU64>,
-    ) -> io::Result<Self> {
-        let netns = netns_cookie(&socket)?;
-        Ok(Self { socket, netns, origins, cgroups, places, unknown })
+    ) -> Self {
+        Self { socket, netns, origins, cgroups, places, unknown }
     }
 
     /// Where it listens.

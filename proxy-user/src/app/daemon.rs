@@ -143,18 +143,14 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let without_origin = Arc::new(AtomicU64::new(0));
     let mut listeners = Vec::new();
     for socket in sockets {
-        listeners.push(
-            Listener::new(
-                socket,
-                Arc::clone(&origins),
-                Arc::clone(&cgroups),
-                Arc::clone(&places),
-                Arc::clone(&without_origin),
-            )
-            .context(
-                "this kernel cannot name network namespaces (SO_NETNS_COOKIE); it is there from Linux 5.14",
-            )?,
-        );
+        listeners.push(Listener::new(
+            socket,
+            handles.netns,
+            Arc::clone(&origins),
+            Arc::clone(&cgroups),
+            Arc::clone(&places),
+            Arc::clone(&without_origin),
+        ));
     }
     let handler: Arc<dyn Handler> = Arc::new(DaemonHandler {
         config: Arc::clone(&config),

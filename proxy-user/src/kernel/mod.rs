@@ -33,7 +33,7 @@ pub use self::{
     cgroup::Cgroups,
     error::KernelError,
     events::Events,
-    introduce::{clock_ticks, is_closed, netns_cookie},
+    introduce::{clock_ticks, is_closed},
     maps::OriginTable,
     network::{KernelRule, Network, Stand},
 };
@@ -67,6 +67,8 @@ pub struct Handles {
     pub network: Network,
     /// What the programs tell.
     pub events: Events,
+    /// The network namespace of the listeners, as the programs name it.
+    pub netns: u64,
 }
 
 /// The kernel side, in place. Dropping it leaves everything attached.
@@ -112,6 +114,18 @@ impl Kernel {
         // Before 5.11 maps are charged to RLIMIT_MEMLOCK; a failure shows at the load.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 
+        // Before 5.14 only the introduction can tell; that must be known before anything is attached.
+        let netns = match introduce::netns_cookie() {
+            Err(source) if !plan.cgroups.contains_me() => {
+                return Err(KernelError::Missing {
+                    feature: "SO_NETNS_COOKIE, which a daemon outside of the governed cgroup needs",
+                    since: "5.14",
+                    said: source.to_string(),
+                });
+            }
+            netns => netns.ok(),
+        };
+
         let pins = pin_directory(plan.pin);
         prepare_pins(plan.pin, &pins)?;
 
@@ -138,17 +152,18 @@ impl Kernel {
         let events = Events::open(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
-        if plan.cgroups.contains_me() {
-            introduce::introduce(&mut controls).inspect_err(|_| {
+        let netns = if plan.cgroups.contains_me() {
+            introduce::introduce(&mut controls, netns).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
                 let _ = links::detach(&pins);
-            })?;
+            })?
         } else {
             controls.announce(0)?;
-        }
+            netns.unwrap_or_default()
+        };
         let kernel =
             Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
-        Ok((kernel, Handles { origins, network, events }))
+        Ok((kernel, Handles { origins, network, events, netns }))
     }
 
     /// Names of the attached programs.

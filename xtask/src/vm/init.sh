@@ -10,6 +10,7 @@ exec </dev/null >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 raw
 
 mkdir -p /dev/shm
+mount -t securityfs securityfs /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 for folder in /tmp /run /dev/shm; do

@@ -66,8 +66,9 @@ pub(super) fn programs(paths: &Paths, folder: &Path, tests: &Path, filter: &[Str
     let mut packed = Archive::new(BufWriter::new(fs::File::create(&archive)?));
     packed.file("init", 0o755, INIT.as_bytes())?;
     packed.folder("vm")?;
+    // The daemon as it is installed: without optimization, and emulated, it takes seconds to start.
     let actor = paths.daemon(false).with_file_name("actor");
-    for (name, path) in [("it", tests), ("vouchsafe", &paths.daemon(false)), ("actor", &actor)] {
+    for (name, path) in [("it", tests), ("vouchsafe", &paths.daemon(true)), ("actor", &actor)] {
         let stripped = folder.join("stripped");
         sh::capture(Command::new("strip").arg("-o").arg(&stripped).arg(path))?;
         packed.file(&format!("vm/{name}"), 0o755, &fs::read(&stripped)?)?;
