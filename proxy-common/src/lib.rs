@@ -20,6 +20,12 @@ pub const MAX_NETWORK_RULES: u32 = 65_536;
 /// How many standings are remembered; beyond, the least recently used is forgotten, and its workload is asked for again.
 pub const MAX_STANDINGS: u32 = 65_536;
 
+/// How many network namespaces may be served at once. In others, connections end in a timeout.
+pub const MAX_NAMESPACES: u32 = 16_384;
+
+/// How many processes there may be whose program is known. At the bound a new process matches no `exe` and no `sha256`.
+pub const MAX_PROGRAMS: u32 = 65_536;
+
 /// Bytes of the ring buffer for [`Event`]s.
 pub const EVENT_BYTES: usize = 1 << 20;
 
@@ -52,6 +58,20 @@ pub struct Capture {
     pub mntns_ino: u32,
     /// The task's `comm`: a label for people, never identity.
     pub comm: [u8; COMM_LEN],
+}
+
+/// What a process was seen to execute; the key is its tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// As in [`Capture`]: a tgid that is used again is another process.
+    pub start_time_ns: u64,
+    /// As in [`Capture`].
+    pub exe_ino: u64,
+    /// As in [`Capture`].
+    pub exe_dev: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// IPv4 socket asked for an IPv4 address.
@@ -220,6 +240,8 @@ pub const EVENT_SOCKET: u16 = 5;
 pub const EVENT_UNVETTED: u16 = 6;
 /// Refused: the proxy's own address.
 pub const EVENT_PROXY: u16 = 7;
+/// Held back: nobody listens in the socket's network namespace yet.
+pub const EVENT_NETNS: u16 = 9;
 /// Refused: a socket of a family that does not go through IP; `protocol` is the family.
 pub const EVENT_FAMILY: u16 = 8;
 
@@ -281,6 +303,14 @@ pub struct Offsets {
     pub sock_socket: u32,
     /// `socket.file`
     pub socket_file: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -321,10 +351,18 @@ pub enum Counter {
     DroppedUnvetted,
     /// Events that found the ring buffer full.
     EventsLost,
+    /// A process whose program was not seen: it matches no `exe` and no `sha256`.
+    ProgramUnseen,
+    /// A process that names another executable than the one it was seen to execute; it matches neither.
+    ProgramDisguised,
+    /// Processes that found the table of programs full.
+    ProgramsLost,
+    /// Packets held back until the proxy listens in their network namespace.
+    HeldBack,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 17] = [
+pub const COUNTER_NAMES: [&str; 21] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -342,6 +380,10 @@ pub const COUNTER_NAMES: [&str; 17] = [
     "refused_socket",
     "dropped_unvetted",
     "events_lost",
+    "program_unseen",
+    "program_disguised",
+    "programs_lost",
+    "held_back",
 ];
 
 /// Number of 64-bit words in the bitmap of mediated ports.
@@ -369,11 +411,17 @@ pub mod names {
     pub const STANDINGS: &str = "STANDINGS";
     /// Ring buffer of [`Event`](super::Event)s.
     pub const EVENTS: &str = "EVENTS";
+    /// Hash: tgid → [`Program`](super::Program).
+    pub const PROGRAMS: &str = "PROGRAMS";
+    /// Hash: cookies of the network namespaces in which the proxy listens → 1.
+    pub const SERVED: &str = "SERVED";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// All maps that are pinned.
-    pub const PINNED_MAPS: [&str; 10] =
-        [ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS];
+    pub const PINNED_MAPS: [&str; 12] = [
+        ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS, PROGRAMS,
+        SERVED,
+    ];
 }
 
 /// IPv4 in network order as v4-mapped IPv6 (RFC 4291, section 2.5.5.2).
@@ -393,8 +441,9 @@ const _: () = assert!(size_of::<Standing>() == 8);
 const _: () = assert!(size_of::<Event>() == 104);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
 const _: () = assert!(size_of::<DaemonSlot>() == 88);
-const _: () = assert!(size_of::<Offsets>() == 60);
-const _: () = assert!(COUNTER_NAMES.len() == Counter::EventsLost as usize + 1);
+const _: () = assert!(size_of::<Offsets>() == 76);
+const _: () = assert!(size_of::<Program>() == 24);
+const _: () = assert!(COUNTER_NAMES.len() == Counter::HeldBack as usize + 1);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{
 };
 use proxy_common::{Capture, Counter};
 
-use crate::maps::{count, offsets};
+use crate::maps::{PROGRAMS, count, offsets};
 
 /// Reads a `T` at `base + offset` in kernel memory.
 #[inline(always)]
@@ -20,17 +20,22 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
 /// Start of the current process in nanoseconds since boot (`group_leader->start_boottime`), or 0.
 #[inline(always)]
 pub fn start_time() -> u64 {
-    let offsets = offsets();
     // SAFETY: no arguments.
-    let task = unsafe { bpf_get_current_task() };
+    start_time_of(unsafe { bpf_get_current_task() })
+}
+
+/// The same of any task.
+#[inline(always)]
+pub fn start_time_of(task: u64) -> u64 {
+    let offsets = offsets();
     read::<u64>(task, offsets.task_group_leader)
         .and_then(|leader| read::<u64>(leader, offsets.task_start_time))
         .unwrap_or(0)
 }
 
-/// Device (kernel encoding), inode and time of the last change of the current process's executable.
+/// Device (kernel encoding), inode and time of the last change of the file that a task's memory names as its executable.
 #[inline(always)]
-fn executable(task: u64) -> Option<(u32, u64, u64)> {
+pub fn executable_of(task: u64) -> Option<(u32, u64, u64)> {
     let offsets = offsets();
     let mm = read::<u64>(task, offsets.task_mm)?;
     let file = read::<u64>(mm, offsets.mm_exe_file)?;
@@ -42,6 +47,31 @@ fn executable(task: u64) -> Option<(u32, u64, u64)> {
     // The top bit is a mark of the kernel's own since 6.13: somebody has looked at the time (`I_CTIME_QUERIED`).
     let nanos = read::<u32>(inode, offsets.inode_ctime_nsec)? & 0x7fff_ffff;
     Some((dev, ino, seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nanos))))
+}
+
+/// The executable of the current process, whose id and start `who` has already; zero unless what the kernel saw it execute
+/// and what its memory names agree.
+#[inline(always)]
+fn executable(task: u64, who: &Capture) -> (u32, u64, u64) {
+    const NONE: (u32, u64, u64) = (0, 0, 0);
+    let Some((dev, ino, ctime)) = executable_of(task) else {
+        count(Counter::CaptureExeFailed);
+        return NONE;
+    };
+    // SAFETY: the value is only compared.
+    let Some(program) = (unsafe { PROGRAMS.get(&who.tgid) }) else {
+        count(Counter::ProgramUnseen);
+        return NONE;
+    };
+    if program.start_time_ns != who.start_time_ns {
+        count(Counter::ProgramUnseen);
+        return NONE;
+    }
+    if (program.exe_dev, program.exe_ino) != (dev, ino) {
+        count(Counter::ProgramDisguised);
+        return NONE;
+    }
+    (dev, ino, ctime)
 }
 
 /// Fills `into` with the current process. What cannot be read stays zero and is counted; zero never matches a policy.
@@ -64,14 +94,7 @@ pub fn current(into: &mut Capture, netns_cookie: u64) {
     if into.start_time_ns == 0 {
         count(Counter::CaptureStartFailed);
     }
-    match executable(task) {
-        Some((dev, ino, ctime)) => {
-            into.exe_dev = dev;
-            into.exe_ino = ino;
-            into.exe_ctime_ns = ctime;
-        }
-        None => count(Counter::CaptureExeFailed),
-    }
+    (into.exe_dev, into.exe_ino, into.exe_ctime_ns) = executable(task, into);
     into.mntns_ino = read::<u64>(task, offsets.task_nsproxy)
         .and_then(|nsproxy| read::<u64>(nsproxy, offsets.nsproxy_mnt_ns))
         .and_then(|mnt_ns| read::<u32>(mnt_ns, offsets.mnt_ns_inum))

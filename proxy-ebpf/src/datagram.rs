@@ -47,14 +47,16 @@ fn verdict(ctx: &SockAddrContext, dst: [u8; 16]) -> i32 {
         return 1;
     }
     let who = &mut state.origin.capture;
+    let before = (who.tgid, who.start_time_ns);
     capture::current(who, netns_cookie);
     if mediated {
         count(Counter::RefusedProtocol);
         network::tell(who, &target, EVENT_PROTOCOL);
         return 0;
     }
-    // A stream of datagrams to one place is one thing to tell.
-    let told = state.vetted == VETTED_ALLOWED
+    // A stream of datagrams of one process to one place is one thing to tell.
+    let told = before == (who.tgid, who.start_time_ns)
+        && state.vetted == VETTED_ALLOWED
         && state.generation == network::generation()
         && state.origin.dst_addr == dst
         && state.origin.dst_port == target.port;

@@ -14,12 +14,13 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use proxy_common::{
-    Capture, Counter, EVENT_UNVETTED, SocketState, VETTED_ALLOWED, VETTED_NOT, VETTED_PASSIVE, mapped,
+    Capture, Counter, EVENT_NETNS, EVENT_UNVETTED, SocketState, VETTED_ALLOWED, VETTED_NOT, VETTED_PASSIVE,
+    VETTED_TURNED, mapped,
 };
 
 use crate::{
     capture::read,
-    maps::{SCRATCH, SOCKETS, count, offsets},
+    maps::{SCRATCH, SERVED, SOCKETS, count, offsets},
     network::{self, Answer, Target},
 };
 
@@ -31,6 +32,7 @@ const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 /// include/net/tcp_states.h
+const TCP_SYN_SENT: u32 = 2;
 const TCP_LISTEN: u32 = 10;
 
 #[cgroup_skb(egress)]
@@ -53,6 +55,10 @@ pub fn on_egress(ctx: SkBuffContext) -> i32 {
     if let Some(state) = unsafe { state.as_mut() } {
         if state.vetted == VETTED_ALLOWED && state.generation != network::generation() {
             return again(&ctx, state);
+        }
+        // SAFETY: a field of a full socket.
+        if state.vetted == VETTED_TURNED && unsafe { (*socket).state } == TCP_SYN_SENT {
+            return begin(state);
         }
         if state.vetted != VETTED_NOT {
             return PASS;
@@ -139,6 +145,21 @@ fn is_accepted(ctx: &SkBuffContext, socket: *mut bpf_sock) -> bool {
         bpf_sk_release(found.cast());
         listens
     }
+}
+
+/// The first packet of a connection that was turned to the proxy: held back while the proxy does not listen in its network
+/// namespace, where somebody else could. TCP sends it again after a second; the daemon is told.
+#[inline(always)]
+fn begin(state: &SocketState) -> i32 {
+    let origin = &state.origin;
+    // SAFETY: only whether it is there counts.
+    if unsafe { SERVED.get(&origin.capture.netns_cookie) }.is_some() {
+        return PASS;
+    }
+    count(Counter::HeldBack);
+    let target = Target { protocol: IPPROTO_TCP, addr: &origin.dst_addr, port: origin.dst_port };
+    network::tell(&origin.capture, &target, EVENT_NETNS);
+    DROP
 }
 
 /// Asks the policy that holds now about a socket that an older one let through. Until the daemon has said who it is under

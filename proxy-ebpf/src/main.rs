@@ -11,6 +11,7 @@ mod family;
 mod maps;
 mod network;
 mod peername;
+mod program;
 mod sockops;
 
 #[panic_handler]

@@ -4,8 +4,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::{
-    COUNTER_NAMES, Counter, DaemonSlot, EVENT_BYTES, Event, Facts, MAX_NETWORK_RULES, MAX_ORIGINS,
-    MAX_STANDINGS, NetworkKey, Offsets, Origin, OriginKey, PORT_WORDS, ProxyConfig, SocketState, Standing,
+    COUNTER_NAMES, Counter, DaemonSlot, EVENT_BYTES, Event, Facts, MAX_NAMESPACES, MAX_NETWORK_RULES,
+    MAX_ORIGINS, MAX_PROGRAMS, MAX_STANDINGS, NetworkKey, Offsets, Origin, OriginKey, PORT_WORDS, Program,
+    ProxyConfig, SocketState, Standing,
 };
 
 #[btf_map]
@@ -28,6 +29,10 @@ pub static NETWORK: LpmTrie<NetworkKey, u32, { MAX_NETWORK_RULES as usize }> = L
 pub static STANDINGS: LruHashMap<Facts, Standing, { MAX_STANDINGS as usize }> = LruHashMap::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+#[btf_map]
+pub static PROGRAMS: HashMap<u32, Program, { MAX_PROGRAMS as usize }> = HashMap::new();
+#[btf_map]
+pub static SERVED: HashMap<u64, u32, { MAX_NAMESPACES as usize }> = HashMap::new();
 /// A pointer on its way to being a number (see `egress`).
 #[btf_map]
 pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -50,6 +55,10 @@ static OFFSETS: Offsets = Offsets {
     inode_ctime_nsec: 0,
     sock_socket: 0,
     socket_file: 0,
+    task_pid: 0,
+    task_tgid: 0,
+    task_signal: 0,
+    signal_live: 0,
 };
 
 /// The offsets as the loader set them (volatile: the compiler must not fold the zeros above).

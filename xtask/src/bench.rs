@@ -127,7 +127,14 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let site = Site::start(stage, &disk.0.join("api"))?;
     let binary = paths.daemon(true);
     let state = disk.0.join("proxy");
-    let setup = Setup { binary: &binary, state: &state, api_ca: &site.ca, secret: (site::SECRET, &site.key) };
+    let setup = Setup {
+        binary: &binary,
+        state: &state,
+        api_ca: &site.ca,
+        secret: (site::SECRET, &site.key),
+        // What the probes of the hooks call.
+        network: &[format!("udp {}:53", site::ADDRESS), format!("tcp {}:9", site::ADDRESS)],
+    };
     let daemon = Daemon::start(stage, &setup)?;
     let pid = daemon.pid().context("the daemon did not start")?;
     let mut report = Report::new(&extent, usage::pss(pid)?);

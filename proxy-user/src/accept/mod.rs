@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     base::addr::{ClientAddr, ListenAddr, OriginalDst},
-    kernel::{Cgroups, OriginTable, is_closed},
+    kernel::{Cgroups, OriginTable, is_closed, netns_cookie},
     workload::Workload,
 };
 
@@ -41,29 +41,40 @@ pub struct Accepted {
     pub place: OwnedSemaphorePermit,
 }
 
+/// What all listeners count together.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Bounds the connections that are open at once.
+    pub places: Arc<Semaphore>,
+    /// Counts connections without an origin.
+    pub unknown: Arc<AtomicU64>,
+}
+
 /// One listener of the proxy.
 pub struct Listener {
     socket: TcpListener,
     netns: u64,
+    /// Whether it is in another network namespace than the daemon.
+    foreign: bool,
     origins: Arc<OriginTable>,
     cgroups: Arc<Cgroups>,
-    places: Arc<Semaphore>,
-    unknown: Arc<AtomicU64>,
+    places: Places,
 }
 
 impl Listener {
-    /// Takes a bound socket of the network namespace `netns`. `places` bounds the connections that are open at once over all listeners; `unknown`
-    /// counts connections without an origin.
-    #[must_use]
+    /// Takes a bound socket; `home` is the cookie of the daemon's own network namespace.
+    ///
+    /// # Errors
+    /// The kernel's own, when it cannot name the socket's network namespace (before Linux 5.14).
     pub fn new(
         socket: TcpListener,
-        netns: u64,
         origins: Arc<OriginTable>,
         cgroups: Arc<Cgroups>,
-        places: Arc<Semaphore>,
-        unknown: Arc<AtomicU64>,
-    ) -> Self {
-        Self { socket, netns, origins, cgroups, places, unknown }
+        places: Places,
+        home: u64,
+    ) -> io::Result<Self> {
+        let netns = netns_cookie(&socket)?;
+        Ok(Self { socket, netns, foreign: netns != home, origins, cgroups, places })
     }
 
     /// Where it listens.
@@ -88,7 +99,7 @@ impl Listener {
                 }
             };
             // Not before: a listener that nobody calls must not hold a place.
-            let place = match Arc::clone(&self.places).acquire_owned().await {
+            let place = match Arc::clone(&self.places.places).acquire_owned().await {
                 Ok(place) => place,
                 // Never closed; waiting for ever is the closed answer.
                 Err(_) => std::future::pending().await,
@@ -103,14 +114,14 @@ impl Listener {
                 continue;
             }
             let Some(origin) = origin else {
-                self.unknown.fetch_add(1, Ordering::Relaxed);
+                self.places.unknown.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%client, "closed a connection to the listener that has no origin");
                 continue;
             };
             let _ = stream.set_nodelay(true);
             let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
             let dst = OriginalDst((ip, origin.dst_port).into());
-            let workload = Workload::of(&origin.capture, &self.cgroups);
+            let workload = Workload::of(&origin.capture, &self.cgroups, self.foreign);
             return Accepted { stream, client, origin: Origin { workload, dst }, place };
         }
     }

@@ -12,30 +12,34 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use super::{
     descriptors::raise_descriptors,
     handler::DaemonHandler,
     identifier::HostIdentifier,
+    listeners::Acceptor,
+    namespaces::Namespaces,
     network, observer,
     reload::{self, Reloader},
     supervisor,
 };
 use crate::{
-    accept::Listener,
     authorize::{PolicyStore, Unidentified},
     config::{self, Config},
-    connection::{self, Counters, Services, Settings},
+    connection::{Counters, Services, Settings},
     control::{Control, Handler},
     credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
-    kernel::{Cgroups, Kernel, Plan},
+    kernel::{Cgroups, Kernel, Plan, netns_cookie},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
 };
+
+const NO_COOKIE: &str =
+    "this kernel cannot name network namespaces (SO_NETNS_COOKIE); it is there from Linux 5.14";
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -100,6 +104,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
 
     let sockets = [bind(config.listen.ipv4.into())?, bind(config.listen.ipv6.into())?];
+    let home = sockets.iter().map(netns_cookie).next().context("no listener")?.context(NO_COOKIE)?;
     let control = Control::bind(&config.control_socket(), Some(&config.control.group))?;
 
     let cgroups =
@@ -109,6 +114,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         cgroups: &cgroups,
         pin: &config.kernel.pin,
         listen: config.listen.all(),
+        home,
         ports: &config.kernel.ports,
         generation: first.generation(),
         rules: &rules,
@@ -141,17 +147,15 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));
-    let mut listeners = Vec::new();
-    for socket in sockets {
-        listeners.push(Listener::new(
-            socket,
-            handles.netns,
-            Arc::clone(&origins),
-            Arc::clone(&cgroups),
-            Arc::clone(&places),
-            Arc::clone(&without_origin),
-        ));
-    }
+    let acceptor = Acceptor {
+        services: Arc::clone(&services),
+        origins: Arc::clone(&origins),
+        cgroups: Arc::clone(&cgroups),
+        places,
+        without_origin: Arc::clone(&without_origin),
+        home,
+    };
+    let namespaces = Arc::new(Namespaces::new(config.listen.all(), handles.served, acceptor.clone()));
     let handler: Arc<dyn Handler> = Arc::new(DaemonHandler {
         config: Arc::clone(&config),
         services: Arc::clone(&services),
@@ -160,26 +164,28 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         origins,
         without_origin,
         governed: cgroups.governed().to_owned(),
-        listeners: listeners.iter().filter_map(|l| l.address().ok()).map(|a| a.to_string()).collect(),
+        namespaces: Arc::clone(&namespaces),
+        listeners: config.listen.all().map(|address| address.to_string()).to_vec(),
         started,
         running,
     });
 
     let mut tasks = JoinSet::new();
-    for listener in listeners {
-        let services = Arc::clone(&services);
-        tasks.spawn(async move {
-            loop {
-                let accepted = listener.next().await;
-                tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
-            }
-        });
+    let mut accepting = Vec::new();
+    for socket in sockets {
+        accepting.push(acceptor.accept_from(socket).context(NO_COOKIE)?);
     }
     {
         let kernel = Arc::clone(&kernel);
         tasks.spawn(async move { kernel.forward_messages().await });
     }
-    tasks.spawn(observer::observe(handles.events, Arc::clone(&services), Arc::clone(&cgroups)));
+    tasks.spawn(observer::observe(
+        handles.events,
+        Arc::clone(&services),
+        Arc::clone(&cgroups),
+        Arc::clone(&namespaces),
+    ));
+    tasks.spawn(Arc::clone(&namespaces).leave_deserted());
     tasks.spawn(Arc::clone(&reloader).follow_folder());
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
@@ -217,6 +223,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         "stopping; what is attached stays, so governed workloads have no network until the next start"
     );
     tasks.abort_all();
+    accepting.iter().for_each(AbortHandle::abort);
+    namespaces.close();
     let _ = drain.send(true);
     let deadline = Instant::now() + supervisor::DRAIN;
     while services.counters.open() > 0 && Instant::now() < deadline {

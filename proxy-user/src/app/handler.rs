@@ -8,7 +8,7 @@ use std::{
 use proxy_policy::Unmatched;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::reload::Reloader;
+use super::{namespaces::Namespaces, reload::Reloader};
 use crate::{
     config::{Config, Unidentified},
     connection::Services,
@@ -31,6 +31,7 @@ pub(super) struct DaemonHandler {
     pub(super) origins: Arc<OriginTable>,
     pub(super) without_origin: Arc<AtomicU64>,
     pub(super) governed: PathBuf,
+    pub(super) namespaces: Arc<Namespaces>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,
     pub(super) running: Instant,
@@ -75,6 +76,7 @@ impl DaemonHandler {
             self.kernel.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let without_origin = self.without_origin.load(std::sync::atomic::Ordering::Relaxed);
         counters.push(("accepted_without_origin".to_owned(), without_origin));
+        counters.push(("namespaces_served".to_owned(), number(self.namespaces.count())));
         counters.push(("events_merged".to_owned(), self.services.counters.merged()));
         KernelStatus {
             attached_cgroup: self.governed.display().to_string(),

@@ -4,6 +4,8 @@ pub mod daemon;
 mod descriptors;
 mod handler;
 mod identifier;
+mod listeners;
+mod namespaces;
 mod network;
 mod observer;
 pub mod policies;

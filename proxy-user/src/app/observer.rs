@@ -7,11 +7,12 @@ use std::{
 };
 
 use proxy_common::{
-    EVENT_ALLOWED, EVENT_ASK, EVENT_FAMILY, EVENT_PROTOCOL, EVENT_PROXY, EVENT_REFUSED, EVENT_SOCKET,
-    EVENT_UNVETTED, Event,
+    EVENT_ALLOWED, EVENT_ASK, EVENT_FAMILY, EVENT_NETNS, EVENT_PROTOCOL, EVENT_PROXY, EVENT_REFUSED,
+    EVENT_SOCKET, EVENT_UNVETTED, Event,
 };
 use proxy_journal::Record;
 
+use super::namespaces::Namespaces;
 use crate::{
     authorize::{Asked, Caller, Kind, Refusal, Subject, authorize_network, entry},
     base::addr::OriginalDst,
@@ -38,7 +39,12 @@ struct Sameness {
 }
 
 /// Takes the programs' events one by one, for as long as there are any.
-pub(super) async fn observe(mut events: Events, services: Arc<Services>, cgroups: Arc<Cgroups>) {
+pub(super) async fn observe(
+    mut events: Events,
+    services: Arc<Services>,
+    cgroups: Arc<Cgroups>,
+    namespaces: Arc<Namespaces>,
+) {
     let mut seen = HashMap::new();
     loop {
         let event = match events.next().await {
@@ -48,13 +54,17 @@ pub(super) async fn observe(mut events: Events, services: Arc<Services>, cgroups
                 return;
             }
         };
+        if event.kind == EVENT_NETNS {
+            namespaces.serve(event.capture.netns_cookie, event.capture.tgid);
+            continue;
+        }
         let repeated = is_repeated(&mut seen, &event);
         // An answer is always given: the same process may ask again because its standing was forgotten.
         if repeated && event.kind != EVENT_ASK {
             services.counters.count_merged();
             continue;
         }
-        take(&event, repeated, &services, &cgroups).await;
+        take(&event, repeated, &services, &cgroups, &namespaces).await;
     }
 }
 
@@ -79,8 +89,14 @@ fn is_repeated(seen: &mut HashMap<Sameness, Instant>, event: &Event) -> bool {
     false
 }
 
-async fn take(event: &Event, repeated: bool, services: &Services, cgroups: &Cgroups) {
-    let workload = Workload::of(&event.capture, cgroups);
+async fn take(
+    event: &Event,
+    repeated: bool,
+    services: &Services,
+    cgroups: &Cgroups,
+    namespaces: &Namespaces,
+) {
+    let workload = Workload::of(&event.capture, cgroups, event.capture.netns_cookie != namespaces.home());
     let subject = if event.kind == EVENT_UNVETTED {
         // A packet has no process: whoever sends it may not be the one that runs now.
         let why = "of a packet only the cgroup and the user of its socket are known".to_owned();

@@ -104,8 +104,8 @@ impl Reloader {
                     self.store.swap(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
-                for warning in &warnings {
-                    tracing::warn!("{warning}");
+                if !same_as_live {
+                    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 }
                 *last = LastLoad { digest, resolvers, at: SystemTime::now(), errors: None };
                 Ok(ReloadReport { generation, changed, identities: count, warnings })
@@ -165,8 +165,11 @@ impl Reloader {
             }
         };
         let mut look = tokio::time::interval(RESOLVERS_EVERY);
+        // What changed between the first load and the watch: nothing told of it.
+        let mut unseen = true;
         loop {
             tokio::select! {
+                () = std::future::ready(()), if unseen => unseen = false,
                 change = changes.recv() => if change.is_none() { return },
                 _ = look.tick() => {
                     // A small file that is in memory.

@@ -202,6 +202,12 @@ fn passes(
     port: u16,
     unidentified: Unidentified,
 ) -> Result<String, Refusal> {
+    if subject.workload().foreign {
+        // The way there would be the daemon's, where the same address is another place.
+        known(subject)?;
+        let detail = "from another network namespace than the host's only calls to APIs are carried";
+        return Err(Refusal::new(Kind::UnknownHost, detail));
+    }
     match (known(subject), unidentified) {
         (Ok(_), _) => match subject.identity() {
             Some(identity) if identity.unmatched == Unmatched::Pass => {

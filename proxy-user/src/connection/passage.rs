@@ -6,7 +6,7 @@ use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
 use super::Connection;
-use crate::authorize::{Asked, Passage, Refusal, Subject, authorize_network, authorize_passage, entry};
+use crate::authorize::{Asked, Kind, Passage, Refusal, Subject, authorize_network, authorize_passage, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::forward::error::chain;
 use crate::forward::tunnel;
@@ -37,7 +37,16 @@ impl Connection {
         let Self { services, caller, dst } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = Asked::of(*dst, "tcp", None);
-        match authorize_network(&subject, TCP, *dst, services.settings.unidentified) {
+        let permitted = match subject.workload().foreign {
+            // We would dial in the daemon's namespace, where the same address is another place.
+            true => Err(Refusal::new(
+                Kind::UnknownHost,
+                "from another network namespace than the host's only calls to APIs are carried; a network grant \
+                 holds once the kernel knows the program, from its next connection on",
+            )),
+            false => authorize_network(&subject, TCP, *dst, services.settings.unidentified),
+        };
+        match permitted {
             Err(refusal) => self.refuse(&asked, &refusal).await,
             Ok(passage) => {
                 let stream = Prefixed::new(bytes::Bytes::new(), stream);

@@ -62,6 +62,10 @@ pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
         },
         sock_socket: btf.offset("sock", &["sk_socket"])?,
         socket_file: btf.offset("socket", &["file"])?,
+        task_pid: btf.offset("task_struct", &["pid"])?,
+        task_tgid: btf.offset("task_struct", &["tgid"])?,
+        task_signal: btf.offset("task_struct", &["signal"])?,
+        signal_live: btf.offset("signal_struct", &["live"])?,
     })
 }
 

@@ -19,8 +19,8 @@ use proxy_common::Capture;
 
 use super::{error::KernelError, maps::Controls};
 
-/// Introduces this process, whose network namespace is known from Linux 5.14; returns it as the connect hook named it.
-pub(super) fn introduce(controls: &mut Controls, netns: Option<u64>) -> Result<u64, KernelError> {
+/// Introduces this process.
+pub(super) fn introduce(controls: &mut Controls) -> Result<(), KernelError> {
     let errno = |what: &'static str| move |e: nix::Error| KernelError::io(what)(io::Error::from(e));
     let nobody = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(errno("open a socket to introduce the daemon"))?;
@@ -38,12 +38,11 @@ pub(super) fn introduce(controls: &mut Controls, netns: Option<u64>) -> Result<u
         controls.announce(0)?;
         return Err(KernelError::SelfTest { what: "the connect hook was not called for it".into() });
     }
-    agrees(&slot.capture, netns)?;
-    Ok(slot.capture.netns_cookie)
+    agrees(&slot.capture)
 }
 
 /// Holds a capture of this very process against what the process knows.
-fn agrees(capture: &Capture, netns: Option<u64>) -> Result<(), KernelError> {
+fn agrees(capture: &Capture) -> Result<(), KernelError> {
     let mine = |what: &str, captured: String, known: String| {
         if captured == known {
             return Ok(());
@@ -52,9 +51,6 @@ fn agrees(capture: &Capture, netns: Option<u64>) -> Result<(), KernelError> {
     };
     mine("uid", capture.uid.to_string(), nix::unistd::getuid().to_string())?;
     mine("gid", capture.gid.to_string(), nix::unistd::getgid().to_string())?;
-    if let Some(netns) = netns {
-        mine("network namespace", capture.netns_cookie.to_string(), netns.to_string())?;
-    }
     let exe = std::fs::metadata("/proc/self/exe").map_err(KernelError::io("look at /proc/self/exe"))?;
     // overlayfs may show user space the inode of a layer.
     if statfs("/proc/self/exe").is_ok_and(|fs| fs.filesystem_type() != OVERLAYFS_SUPER_MAGIC) {
@@ -84,11 +80,10 @@ fn socket_cookie(socket: impl AsFd) -> io::Result<u64> {
     u64_option(socket, libc::SO_COOKIE)
 }
 
-/// The kernel's name of this process's network namespace: `SO_NETNS_COOKIE`, from Linux 5.14.
-pub(super) fn netns_cookie() -> io::Result<u64> {
+/// `SO_NETNS_COOKIE` (Linux 5.14): the kernel's name of a socket's network namespace.
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
-    let any = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    u64_option(any, SO_NETNS_COOKIE)
+    u64_option(socket, SO_NETNS_COOKIE)
 }
 
 /// Whether a TCP connection is over: `TCP_CLOSE` in `tcpi_state` of `TCP_INFO` (include/uapi/linux/tcp.h). Data may

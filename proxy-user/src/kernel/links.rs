@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, RawTracePoint, links::FdLink},
 };
 
 use super::error::{KernelError, chain, os_error};
@@ -26,9 +26,20 @@ pub(super) struct Spec {
     pub(super) without: Option<&'static str>,
 }
 
+/// Programs that watch the whole system, by the tracepoint that they are named after.
+const TRACEPOINTS: [(&str, &str); 3] =
+    [("on_exec", "sched_process_exec"), ("on_fork", "sched_process_fork"), ("on_exit", "sched_process_exit")];
+
+/// Runs once over all processes.
+const ITERATOR: &str = "on_each_task";
+
 /// All programs, in the order in which they are attached: what publishes stands before what turns, what vets before what
 /// drops.
-pub(super) const PROGRAMS: [Spec; 10] = [
+pub(super) const PROGRAMS: [Spec; 13] = [
+    // First: who is asked for must be known.
+    Spec { name: "on_exec", feature: "raw tracepoint sched_process_exec", since: "4.17", without: None },
+    Spec { name: "on_fork", feature: "raw tracepoint sched_process_fork", since: "4.17", without: None },
+    Spec { name: "on_exit", feature: "raw tracepoint sched_process_exit", since: "4.17", without: None },
     Spec {
         name: "on_sock_ops",
         feature: "sock_ops program with socket storage",
@@ -87,6 +98,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
             Program::SockOps(program) => program.load(),
             Program::CgroupSock(program) => program.load(),
             Program::CgroupSkb(program) => program.load(),
+            Program::RawTracePoint(program) => program.load(),
             Program::LsmCgroup(program) => match Btf::from_sys_fs() {
                 Ok(btf) => program.load("socket_create", &btf),
                 Err(error) => Err(error.into()),
@@ -126,6 +138,10 @@ pub(super) fn attach(
     for spec in PROGRAMS.iter().filter(|spec| !lacks.iter().any(|lack| lack.name == spec.name)) {
         let pin = pins.join(spec.name);
         let program = program(ebpf, spec)?;
+        if let Program::RawTracePoint(program) = program {
+            taken_over += usize::from(renew(program, spec, &pin)?);
+            continue;
+        }
         if pin.exists() {
             let link = pinned_link(&pin)
                 .map_err(KernelError::io(format!("take over the link {}", pin.display())))?;
@@ -134,6 +150,7 @@ pub(super) fn attach(
                 Program::SockOps(program) => program.fd(),
                 Program::CgroupSock(program) => program.fd(),
                 Program::CgroupSkb(program) => program.fd(),
+                Program::RawTracePoint(program) => program.fd(),
                 Program::LsmCgroup(program) => program.fd(),
                 _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
             }
@@ -152,6 +169,40 @@ pub(super) fn attach(
         link.pin(&pin).map_err(KernelError::other(format!("pin the link {}", pin.display())))?;
     }
     Ok(taken_over)
+}
+
+/// Attaches a program to its tracepoint and puts the link in place of the one that an earlier daemon pinned, which goes on
+/// until then: such links cannot be updated. Returns whether there was one.
+fn renew(program: &mut RawTracePoint, spec: &Spec, pin: &Path) -> Result<bool, KernelError> {
+    let what = || format!("attach {}", spec.name);
+    let point = TRACEPOINTS.iter().find(|(name, _)| *name == spec.name).map_or("", |(_, point)| point);
+    let attached = program.attach(point).and_then(|id| program.take_link(id));
+    let link: FdLink = attached.map_err(KernelError::other(what()))?.into();
+    // A bpffs takes no dots in names.
+    let aside = pin.with_file_name(format!("{}_new", spec.name));
+    let _ = std::fs::remove_file(&aside);
+    link.pin(&aside).map_err(KernelError::other(format!("pin the link {}", aside.display())))?;
+    let there = pin.exists();
+    std::fs::rename(&aside, pin).map_err(KernelError::io(format!("pin the link {}", pin.display())))?;
+    Ok(there)
+}
+
+/// Records the programs of all processes that are there. After the tracepoints are attached: none is missed in between.
+pub(super) fn record_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let missing = |error: &(dyn std::error::Error + 'static)| KernelError::Missing {
+        feature: "BPF iterator over tasks",
+        since: "5.8",
+        said: chain(error),
+    };
+    let Some(Program::Iter(program)) = ebpf.program_mut(ITERATOR) else {
+        return Err(KernelError::Object(format!("it holds no iterator {ITERATOR}")));
+    };
+    let btf = Btf::from_sys_fs().map_err(|error| missing(&error))?;
+    program.load("task", &btf).map_err(|error| missing(&error))?;
+    let link = program.attach().and_then(|id| program.take_link(id)).map_err(|error| missing(&error))?;
+    let mut run = link.into_file().map_err(|error| missing(&error))?;
+    io::copy(&mut run, &mut io::sink()).map_err(KernelError::io("go through the processes"))?;
+    Ok(())
 }
 
 /// An attach that failed, before it has a name.

@@ -11,6 +11,7 @@ mod events;
 mod introduce;
 mod links;
 mod maps;
+mod netns;
 mod network;
 
 use std::{
@@ -33,8 +34,9 @@ pub use self::{
     cgroup::Cgroups,
     error::KernelError,
     events::Events,
-    introduce::{clock_ticks, is_closed},
+    introduce::{clock_ticks, is_closed, netns_cookie},
     maps::OriginTable,
+    netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
 };
 
@@ -49,6 +51,8 @@ pub struct Plan<'a> {
     pub pin: &'a Path,
     /// The proxy's listeners, IPv4 and IPv6; they must be bound already.
     pub listen: [SocketAddr; 2],
+    /// Cookie of the network namespace that they are in.
+    pub home: u64,
     /// Mediated ports.
     pub ports: &'a [u16],
     /// Generation of the first policy.
@@ -67,8 +71,8 @@ pub struct Handles {
     pub network: Network,
     /// What the programs tell.
     pub events: Events,
-    /// The network namespace of the listeners, as the programs name it.
-    pub netns: u64,
+    /// The network namespaces in which the proxy listens.
+    pub served: Served,
 }
 
 /// The kernel side, in place. Dropping it leaves everything attached.
@@ -114,18 +118,6 @@ impl Kernel {
         // Before 5.11 maps are charged to RLIMIT_MEMLOCK; a failure shows at the load.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 
-        // Before 5.14 only the introduction can tell; that must be known before anything is attached.
-        let netns = match introduce::netns_cookie() {
-            Err(source) if !plan.cgroups.contains_me() => {
-                return Err(KernelError::Missing {
-                    feature: "SO_NETNS_COOKIE, which a daemon outside of the governed cgroup needs",
-                    since: "5.14",
-                    said: source.to_string(),
-                });
-            }
-            netns => netns.ok(),
-        };
-
         let pins = pin_directory(plan.pin);
         prepare_pins(plan.pin, &pins)?;
 
@@ -150,20 +142,21 @@ impl Kernel {
         let network = Network::open(&mut ebpf)?;
         network.apply(plan.generation, plan.rules)?;
         let events = Events::open(&mut ebpf)?;
+        let served = Served::open(&mut ebpf, plan.home)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
-        let netns = if plan.cgroups.contains_me() {
-            introduce::introduce(&mut controls, netns).inspect_err(|_| {
+        links::record_processes(&mut ebpf)?;
+        if plan.cgroups.contains_me() {
+            introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
                 let _ = links::detach(&pins);
-            })?
+            })?;
         } else {
             controls.announce(0)?;
-            netns.unwrap_or_default()
-        };
+        }
         let kernel =
             Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
-        Ok((kernel, Handles { origins, network, events, netns }))
+        Ok((kernel, Handles { origins, network, events, served }))
     }
 
     /// Names of the attached programs.

@@ -43,6 +43,8 @@ pub struct Workload {
     pub unit: Option<String>,
     /// Cookie of the network namespace.
     pub netns: u64,
+    /// Whether that is another one than the daemon's: addresses mean something else there.
+    pub foreign: bool,
     /// The kernel's `comm`: a label.
     pub comm: String,
 }
@@ -50,7 +52,7 @@ pub struct Workload {
 impl Workload {
     /// Tells a capture in words. Looks at `/proc` and the cgroup file system, which are memory: it does not wait.
     #[must_use]
-    pub fn of(capture: &Capture, cgroups: &Cgroups) -> Arc<Self> {
+    pub fn of(capture: &Capture, cgroups: &Cgroups, foreign: bool) -> Arc<Self> {
         let cgroup = cgroups.path_of(capture.cgroup_id);
         let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
         let length = capture.comm.iter().position(|byte| *byte == 0).unwrap_or(capture.comm.len());
@@ -69,6 +71,7 @@ impl Workload {
             cgroup,
             unit,
             netns: capture.netns_cookie,
+            foreign,
             comm: String::from_utf8_lossy(comm).into_owned(),
         })
     }

@@ -10,6 +10,7 @@
 //! actor peer ADDRESS                  connects, prints what getpeername says
 //! actor knock ADDRESS                 connects, prints what comes until the end: "connected, N bytes", or the error
 //! actor named COMM ADDRESS PATH       takes another name (comm), then as get
+//! actor disguise FILE ADDRESS PATH    makes the kernel name FILE as its executable, prints what it names, then as get
 //! actor udp-connect ADDRESS           connects a datagram socket and sends, prints "sent" or the error
 //! actor udp-send ADDRESS              sends a datagram without connecting, prints "sent" or the error
 //! actor udp-message ADDRESS           the same by sendmsg(2)
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
 
+#[path = "actor/disguise.rs"]
+mod disguise;
 #[path = "actor/uring.rs"]
 mod uring;
 
@@ -73,6 +76,11 @@ fn main() {
         ["knock", address] => knock(address),
         ["named", comm, address, path] => {
             std::fs::write("/proc/thread-self/comm", comm).unwrap();
+            get(&mut connect(address), path);
+        }
+        ["disguise", file, address, path] => {
+            disguise::disguise(file).unwrap();
+            println!("{}", std::fs::read_link("/proc/self/exe").unwrap().display());
             get(&mut connect(address), path);
         }
         ["udp-connect", address] => {

@@ -72,6 +72,28 @@ fn a_link_is_the_file_a_copy_is_not_and_a_faked_name_is_nothing() {
 }
 
 #[test]
+fn a_process_that_makes_the_kernel_name_the_bot_as_its_executable_is_not_the_bot() {
+    let world = World::start();
+    let stranger = world.copy(world.path("bots/actor"), "elsewhere/stranger");
+    let bot = world.path("bots/actor");
+    for ids in [(4242, 4242), (0, 0)] {
+        let path = format!("/v1/disguised-{}", ids.0);
+        let told = world
+            .bot(&stranger)
+            .user(ids.0, ids.1)
+            .args(["disguise", bot.to_str().unwrap(), PLAIN, &path])
+            .run();
+        assert_eq!(told.stdout.lines().next(), bot.to_str(), "the kernel names the bot: {told:?}");
+        assert!(told.stdout.contains("HTTP/1.1 403"), "{told:?}");
+        assert_eq!(world.decision(Some(&path))["identity"], serde_json::Value::Null);
+    }
+    assert!(world.counter("program_disguised") >= 2);
+    // The bot itself is known as before.
+    let told = world.bot(&bot).args(["get", PLAIN, "/v1/itself"]).run();
+    assert!(told.stdout.contains("HTTP/1.1 200"), "{told:?}");
+}
+
+#[test]
 fn after_the_path_was_replaced_the_old_process_is_out_and_the_new_file_is_the_bot() {
     let world = World::start();
     let bot = world.path("bots/actor");

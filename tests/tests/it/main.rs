@@ -14,5 +14,6 @@ mod journal;
 mod identity;
 mod main_path;
 mod mediation;
+mod namespaces;
 mod systemd;
 mod trouble;

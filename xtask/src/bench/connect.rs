@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, send, sendto, setsockopt, socket,
+    sockopt,
+};
 
 use super::programs::{self, Counting, Counts};
 use super::report::median;
@@ -28,10 +31,15 @@ pub(crate) enum Probe {
     Closed,
     /// TCP to a mediated port: turned to the proxy, or not.
     Turned,
+    /// A packet of a vetted socket: `send` of a datagram.
+    Send,
+    /// A datagram to an address that is named with it: `sendto`.
+    SendTo,
 }
 
 /// All probes, as the table has them.
-pub(super) const PROBES: [Probe; 3] = [Probe::Datagram, Probe::Closed, Probe::Turned];
+pub(super) const PROBES: [Probe; 5] =
+    [Probe::Datagram, Probe::Closed, Probe::Turned, Probe::Send, Probe::SendTo];
 
 impl Probe {
     pub(super) fn name(self) -> &'static str {
@@ -39,13 +47,15 @@ impl Probe {
             Self::Datagram => "connect: UDP, port not mediated",
             Self::Closed => "connect: TCP refused, port not mediated",
             Self::Turned => "connect: TCP, mediated port, turned to the proxy",
+            Self::Send => "send: a packet of a vetted socket (egress)",
+            Self::SendTo => "sendto: a datagram, vetted each time",
         }
     }
 
     /// Where to.
     fn target(self, governed: bool) -> String {
         match self {
-            Self::Datagram => format!("{}:53", site::ADDRESS),
+            Self::Datagram | Self::Send | Self::SendTo => format!("{}:53", site::ADDRESS),
             Self::Closed => format!("{}:9", site::ADDRESS),
             Self::Turned if governed => format!("{}:443", site::ADDRESS),
             Self::Turned => daemon::LISTEN.to_owned(),
@@ -135,6 +145,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     while calls < CALLS && Instant::now() < deadline {
         let (time, more) = match options.probe {
             Probe::Datagram => datagrams(&target)?,
+            Probe::Send | Probe::SendTo => packets(options.probe, &target)?,
             Probe::Closed | Probe::Turned => (stream(options.probe, &target)?, 1),
         };
         times.push(time);
@@ -151,6 +162,25 @@ fn datagrams(target: &SockaddrIn) -> Result<(f64, u32)> {
     let begun = Instant::now();
     for _ in 0..TIMES {
         connect(socket.as_raw_fd(), target)?;
+    }
+    Ok((begun.elapsed().as_secs_f64() * 1e9 / f64::from(TIMES), TIMES))
+}
+
+/// Sends some datagrams to a socket of our own that nobody reads. Returns the time of one call.
+fn packets(probe: Probe, target: &SockaddrIn) -> Result<(f64, u32)> {
+    const TIMES: u32 = 200;
+    let datagram = || socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let (sink, socket) = (datagram()?, datagram()?);
+    bind(sink.as_raw_fd(), target)?;
+    if probe == Probe::Send {
+        connect(socket.as_raw_fd(), target)?;
+    }
+    let begun = Instant::now();
+    for _ in 0..TIMES {
+        match probe {
+            Probe::Send => send(socket.as_raw_fd(), b"datagram", MsgFlags::empty())?,
+            _ => sendto(socket.as_raw_fd(), b"datagram", target, MsgFlags::empty())?,
+        };
     }
     Ok((begun.elapsed().as_secs_f64() * 1e9 / f64::from(TIMES), TIMES))
 }

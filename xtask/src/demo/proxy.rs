@@ -32,7 +32,8 @@ impl<'a> Proxy<'a> {
         // A copy: the daemon takes policies only from files that nobody but root can write.
         copy_tree(policies, &stage.path("policies"))?;
         let state = stage.path("state");
-        let setup = Setup { binary, state: &state, api_ca: &server.ca, secret: (SECRET, &server.key) };
+        let setup =
+            Setup { binary, state: &state, api_ca: &server.ca, secret: (SECRET, &server.key), network: &[] };
         Ok(Self { stage, daemon: Daemon::start(stage, &setup)? })
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) api_ca: &'a str,
     /// The secret's name in the store, and the secret.
     pub(crate) secret: (&'a str, &'a str),
+    /// What every governed program may reach past the proxy.
+    pub(crate) network: &'a [String],
 }
 
 /// A running daemon.
@@ -45,7 +47,7 @@ impl<'a> Daemon<'a> {
     /// is then in `bots.pem`.
     pub(crate) fn start(stage: &'a Stage, setup: &Setup<'_>) -> Result<Self> {
         stage.write("api-ca.pem", setup.api_ca, 0o644)?;
-        let config = stage.write("vouchsafe.toml", &configuration(stage, setup.state), 0o600)?;
+        let config = stage.write("vouchsafe.toml", &configuration(stage, setup), 0o600)?;
         let (binary, state) = (setup.binary.to_path_buf(), setup.state.to_path_buf());
         let mut daemon = Self { stage, binary, state, config, running: None };
         let (name, secret) = setup.secret;
@@ -153,7 +155,7 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn configuration(stage: &Stage, state: &Path) -> String {
+fn configuration(stage: &Stage, setup: &Setup<'_>) -> String {
     let path = |name: &str| stage.path(name).display().to_string();
     format!(
         r#"policies = "{policies}"
@@ -165,6 +167,9 @@ unidentified = "deny"
 cgroup = "{cgroup}"
 ports = [80, 443]
 pin = "{pin}"
+
+[network]
+allow = {network:?}
 
 [listen]
 ipv4 = "{LISTEN}"
@@ -180,7 +185,8 @@ journald = ""
 group = "root"
 "#,
         policies = path("policies"),
-        state = state.display(),
+        state = setup.state.display(),
+        network = setup.network,
         runtime = path("run"),
         cgroup = stage.governed.display(),
         pin = stage.pins().display(),

@@ -1,0 +1,104 @@
+//! Which program a process was started with, from the kernel's own events: exec, fork and exit, system-wide.
+//!
+//! `mm->exe_file`, which the connect hook reads, can be changed by the process itself (`prctl(PR_SET_MM_MAP)`), also by an
+//! unprivileged one in a user namespace. So a process is what it was seen to execute, and what the hook reads must agree.
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use proxy_common::{Counter, Program};
+
+use crate::{
+    capture::{executable_of, read, start_time, start_time_of},
+    maps::{PROGRAMS, SCRATCH, count, offsets},
+};
+
+/// The `BPF_NOEXIST` of bpf_map_update_elem.
+const NOEXIST: u64 = 1;
+
+/// `sched_process_exec(task, old_pid, bprm)`: the task is the current one.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    if let Some((dev, ino, _)) = executable_of(task) {
+        record((bpf_get_current_pid_tgid() >> 32) as u32, start_time(), (dev, ino), 0);
+    }
+    0
+}
+
+/// `sched_process_fork(parent, child)`: a child runs its parent's program.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn on_fork(ctx: RawTracePointContext) -> i32 {
+    let offsets = offsets();
+    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let ids = |task| Some((read::<u32>(task, offsets.task_pid)?, read::<u32>(task, offsets.task_tgid)?));
+    let Some((pid, tgid)) = ids(child) else { return 0 };
+    // A thread is no process.
+    if pid != tgid {
+        return 0;
+    }
+    let Some((_, parent_tgid)) = ids(parent) else { return 0 };
+    // SAFETY: the value is copied at once.
+    let Some(program) = (unsafe { PROGRAMS.get(&parent_tgid) }).copied() else { return 0 };
+    if program.start_time_ns == start_time_of(parent) {
+        record(tgid, start_time_of(child), (program.exe_dev, program.exe_ino), 0);
+    }
+    0
+}
+
+/// `sched_process_exit(task)`: the last thread takes the process with it.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn on_exit(ctx: RawTracePointContext) -> i32 {
+    let offsets = offsets();
+    let task: u64 = ctx.arg(0);
+    let live =
+        read::<u64>(task, offsets.task_signal).and_then(|signal| read::<u32>(signal, offsets.signal_live));
+    if let (Some(0), Some(tgid)) = (live, read::<u32>(task, offsets.task_tgid)) {
+        let _ = PROGRAMS.remove(&tgid);
+    }
+    0
+}
+
+/// `struct bpf_iter__task` (kernel/bpf/task_iter.c).
+#[repr(C)]
+pub struct IterTask {
+    meta: u64,
+    task: *mut u8,
+}
+
+/// The processes that were there before: run once, after the events are attached, so that none is missed. What an event
+/// said is newer, and stays.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn on_each_task(ctx: *mut IterTask) -> i32 {
+    // SAFETY: the kernel hands a valid context.
+    let task = unsafe { (*ctx).task };
+    if task.is_null() {
+        return 0;
+    }
+    let Some(slot) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the slot is this CPU's; see `egress`: once it was in a map, the pointer is a number.
+    let task = unsafe {
+        slot.cast::<*mut u8>().write_volatile(task);
+        slot.read_volatile()
+    };
+    let offsets = offsets();
+    let ids = (read::<u32>(task, offsets.task_pid), read::<u32>(task, offsets.task_tgid));
+    if let (Some(pid), Some(tgid)) = ids
+        && pid == tgid
+        && let Some((dev, ino, _)) = executable_of(task)
+    {
+        record(tgid, start_time_of(task), (dev, ino), NOEXIST);
+    }
+    0
+}
+
+#[inline(always)]
+fn record(tgid: u32, start_time_ns: u64, (exe_dev, exe_ino): (u32, u64), flags: u64) {
+    let program = Program { start_time_ns, exe_ino, exe_dev, reserved: 0 };
+    if PROGRAMS.insert(&tgid, &program, flags).is_err() && flags != NOEXIST {
+        count(Counter::ProgramsLost);
+    }
+}
