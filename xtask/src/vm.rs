@@ -102,7 +102,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
                 if options.bless {
                     table.bless(kernel.name, &outcome.programs);
                 }
-                problems.extend(lacks::problems(kernel.lacks, &outcome, &filter));
+                problems.extend(lacks::problems(&kernel.lacks, &outcome));
                 problems.extend(table.problems(kernel.name, &outcome.programs));
             }
         }
@@ -177,7 +177,8 @@ fn shown(report: &Report<'_>) -> String {
         text.push_str(&format!("    {program:<16} {:>8} instructions\n", expected::shown(*count)));
     }
     text.push_str(&format!("  tests {} passed, {} failed\n", outcome.passed.len(), outcome.failed.len()));
-    for lack in report.kernel.lacks {
+    let lacks = &report.kernel.lacks;
+    for lack in lacks.refuses.iter().chain(lacks.features) {
         text.push_str(&format!("  known lack: {lack}\n"));
     }
     match report.problems.as_slice() {

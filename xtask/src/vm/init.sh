@@ -50,6 +50,10 @@ done
 echo "vm: daemon $state"
 sed 's/^/vm: said /' /run/programs/log
 python3 /vm/programs.py
+/vm/vouchsafe status --config /run/programs/vouchsafe.toml --json 2>/dev/null | python3 -c '
+import json, sys
+for lack in json.loads(sys.stdin.read() or "{}").get("kernel", {}).get("lacks", []):
+    print("vm: lack", lack)'
 kill $daemon 2>/dev/null
 wait $daemon
 /vm/vouchsafe detach --config /run/programs/vouchsafe.toml

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cpio::Archive;
-use super::lacks::Lack;
+use super::lacks::{Lacks, NOTHING};
 use crate::sh;
 use crate::system::Need;
 
@@ -41,7 +41,7 @@ pub(super) struct Kernel {
     /// The suites that have it.
     suites: &'static [(Archives, &'static str)],
     /// What it lacks.
-    pub(super) lacks: &'static [Lack],
+    pub(super) lacks: Lacks,
 }
 
 use Archives::{Main, Security};
@@ -51,11 +51,11 @@ pub(super) const KERNELS: [Kernel; 4] = [
     Kernel {
         name: "5.10",
         suites: &[(Security, "bullseye-security")],
-        lacks: &[Lack::Daemon { says: "it is there from Linux 5.14" }],
+        lacks: Lacks { refuses: Some("it is there from Linux 5.14"), ..NOTHING },
     },
-    Kernel { name: "6.1", suites: &[(Main, "bookworm"), (Security, "bookworm-security")], lacks: &[] },
-    Kernel { name: "6.12", suites: &[(Main, "trixie"), (Security, "trixie-security")], lacks: &[] },
-    Kernel { name: "sid", suites: &[(Main, "sid")], lacks: &[] },
+    Kernel { name: "6.1", suites: &[(Main, "bookworm"), (Security, "bookworm-security")], lacks: NOTHING },
+    Kernel { name: "6.12", suites: &[(Main, "trixie"), (Security, "trixie-security")], lacks: NOTHING },
+    Kernel { name: "sid", suites: &[(Main, "sid")], lacks: NOTHING },
 ];
 
 /// The addresses of Debian's archives, as this host has them.

@@ -11,6 +11,8 @@ pub(super) struct Outcome {
     pub(super) ready: bool,
     /// What the daemon said.
     pub(super) said: Vec<String>,
+    /// What the kernel lacks, as the daemon's status tells it.
+    pub(super) lacks: Vec<String>,
     /// The programs that were loaded, and how many instructions the verifier walked for each; none before Linux 5.16.
     pub(super) programs: BTreeMap<String, Option<u32>>,
     /// Tests that passed.
@@ -60,6 +62,7 @@ impl Outcome {
         match name {
             "release" => value.clone_into(&mut self.release),
             "daemon" => self.ready = value == "ready",
+            "lack" => self.lacks.push(value.to_owned()),
             "said" => self.said.push(value.to_owned()),
             "program" => {
                 let (name, count) = value.split_once(' ').unwrap_or((value, "0"));
@@ -91,12 +94,13 @@ mod tests {
     #[test]
     fn facts_are_read() {
         let outcome = of_lines(
-            "vm: release 6.1.0-56-cloud-amd64\nvm: daemon ready\nvm: said INFO ready\n\
+            "vm: release 6.1.0-56-cloud-amd64\nvm: daemon ready\nvm: said INFO ready\nvm: lack no LSM\n\
              vm: program on_connect4 1234\nvm: program on_sock_ops 0\nnoise",
         );
         assert_eq!(outcome.release, "6.1.0-56-cloud-amd64");
         assert!(outcome.ready);
         assert_eq!(outcome.said, ["INFO ready"]);
+        assert_eq!(outcome.lacks, ["no LSM"]);
         assert_eq!(outcome.programs["on_connect4"], Some(1234));
         assert_eq!(outcome.programs["on_sock_ops"], None, "the kernel does not say");
     }
