@@ -168,6 +168,13 @@ impl Conditions {
             && unit.is_none()
     }
 
+    /// Whether they say more than which file is executed: a user, a unit or a cgroup, none of which a process can take
+    /// for itself. What is not pinned can be named by every user who may execute the file.
+    #[must_use]
+    pub fn are_pinned(&self) -> bool {
+        self.user.is_some() || self.unit.is_some() || self.cgroup.is_some()
+    }
+
     /// Whether it is certain that every workload that meets `other` meets these, too.
     pub(crate) fn cover(&self, other: &Self) -> bool {
         fn implied<T>(

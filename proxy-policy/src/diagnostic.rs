@@ -88,8 +88,13 @@ impl Findings {
         self.list.len()
     }
 
+    /// How many errors there are; warnings do not count.
+    pub(crate) fn errors(&self) -> usize {
+        self.list.iter().filter(|(_, severity, _)| *severity == Severity::Error).count()
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
-        self.list.iter().any(|(_, severity, _)| *severity == Severity::Error)
+        self.errors() > 0
     }
 
     /// The findings by file, line and column; `names` are the labels of the files.

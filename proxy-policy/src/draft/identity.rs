@@ -30,9 +30,9 @@ pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> O
     }
     let section =
         reader.section(root, "identity", "[identity]", "write [identity] and the conditions below it")?;
-    let before = reader.findings.len();
+    let before = reader.findings.errors();
     let conditions = read_conditions(&section, reader);
-    let comparable = reader.findings.len() == before;
+    let comparable = reader.findings.errors() == before;
     let name = Spanned::new(name.to_owned(), section.place);
     Some(IdentityDraft { name, description, conditions, comparable, unmatched, grants })
 }
@@ -56,6 +56,7 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
             help,
         );
     }
+    warn_if_not_pinned(&conditions, reader);
     if let Some(exe) = &conditions.exe {
         let text = exe.as_str();
         if let Some(c) = text.contains('*').then(|| text.chars().find(|c| "?[]{}".contains(*c))).flatten() {
@@ -68,6 +69,24 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
         }
     }
     conditions
+}
+
+/// Every user who may execute a file can make the kernel name it as the executable of a program of his own
+/// (`PR_SET_MM_MAP`, docs/threats.md). A group is as good as a user here: nobody takes one that he is not in.
+fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
+    if conditions.are_pinned() || conditions.group.is_some() {
+        return;
+    }
+    let (key, place) = match (&conditions.exe, &conditions.sha256) {
+        (Some(exe), _) => ("exe", exe.place),
+        (None, Some(sha256)) => ("sha256", sha256.place),
+        (None, None) => return,
+    };
+    reader.findings.warning(
+        place,
+        format!("\"{key}\" alone lets every user who may execute the file act as this identity"),
+        "add user, unit or cgroup, which a process cannot choose for itself",
+    );
 }
 
 fn hint(key: &str) -> Option<Problem> {

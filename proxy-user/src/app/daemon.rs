@@ -33,9 +33,10 @@ use crate::{
     credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
-    kernel::{Cgroups, Kernel, Plan, netns_cookie},
+    kernel::{Cgroups, Kernel, Plan, inherited, netns_cookie, take_listener},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
+    workload::identify::Matcher,
 };
 
 const NO_COOKIE: &str =
@@ -103,7 +104,13 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     options.journald = Some(config.journal.journald.clone()).filter(|path| !path.as_os_str().is_empty());
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
 
-    let sockets = [bind(config.listen.ipv4.into())?, bind(config.listen.ipv6.into())?];
+    let mut left = inherited();
+    let sockets = [bind(config.listen.ipv4.into(), &mut left)?, bind(config.listen.ipv6.into(), &mut left)?];
+    if !left.is_empty() {
+        // Of a configuration that named other addresses.
+        supervisor::forget_listeners();
+    }
+    supervisor::keep_listeners(&sockets);
     let home = sockets.iter().map(netns_cookie).next().context("no listener")?.context(NO_COOKIE)?;
     let control = Control::bind(&config.control_socket(), Some(&config.control.group))?;
 
@@ -166,6 +173,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         governed: cgroups.governed().to_owned(),
         namespaces: Arc::clone(&namespaces),
         listeners: config.listen.all().map(|address| address.to_string()).to_vec(),
+        matcher: Matcher::default(),
+        cgroups: Arc::clone(&cgroups),
         started,
         running,
     });
@@ -186,7 +195,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::clone(&namespaces),
     ));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
-    tasks.spawn(Arc::clone(&reloader).follow_folder());
+    let watching = Arc::clone(&reloader);
+    if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
+        tasks.spawn(Arc::clone(&reloader).follow(watch));
+    }
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 
@@ -235,9 +247,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Binds a listener; a port that is taken is told with what to do.
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = || {
+/// Takes over a listener that an earlier run left with systemd, or binds one; a port that is taken is told with what to do.
+fn bind(address: SocketAddr, left: &mut Vec<std::net::TcpListener>) -> anyhow::Result<TcpListener> {
+    let mut bound = || {
+        if let Some(listener) = take_listener(left, address) {
+            return TcpListener::from_std(listener);
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart must not wait for connections of the last run in TIME_WAIT.
         socket.set_reuseaddr(true)?;

@@ -6,9 +6,10 @@ use std::{
 };
 
 use proxy_policy::Unmatched;
+use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{namespaces::Namespaces, reload::Reloader};
+use super::{namespaces::Namespaces, reload::Reloader, who::Who};
 use crate::{
     config::{Config, Unidentified},
     connection::Services,
@@ -17,9 +18,11 @@ use crate::{
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, SecretsStatus, Treatment,
         },
+        who,
     },
-    kernel::{Kernel, OriginTable},
+    kernel::{Cgroups, Kernel, OriginTable},
     record::JournaldState,
+    workload::identify::Matcher,
 };
 
 /// Everything that `status` tells about.
@@ -32,6 +35,9 @@ pub(super) struct DaemonHandler {
     pub(super) without_origin: Arc<AtomicU64>,
     pub(super) governed: PathBuf,
     pub(super) namespaces: Arc<Namespaces>,
+    /// Of its own: what is asked here does not wait for what calls ask.
+    pub(super) matcher: Matcher,
+    pub(super) cgroups: Arc<Cgroups>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,
     pub(super) running: Instant,
@@ -67,6 +73,26 @@ impl DaemonHandler {
             .collect()
     }
 
+    fn unidentified(&self) -> Treatment {
+        match self.config.unidentified {
+            Unidentified::Deny => Treatment::Deny,
+            Unidentified::Pass => Treatment::Pass,
+        }
+    }
+
+    fn who(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
+        let who = Who {
+            matcher: &self.matcher,
+            cgroups: &self.cgroups,
+            policy: &self.services.policy,
+            unidentified: self.unidentified(),
+        };
+        let report = who.tell(&who::Target::from_arguments(arguments)?)?;
+        serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
     fn kernel(&self) -> KernelStatus {
         let programs: Vec<String> = self.kernel.programs().into_iter().map(str::to_owned).collect();
         let all = self.kernel.expected_programs();
@@ -97,10 +123,7 @@ impl Handler for DaemonHandler {
         let summary = live.set().summary();
         let last = self.reloader.last();
         let journal = self.services.recorder.health();
-        let unidentified = match self.config.unidentified {
-            Unidentified::Deny => Treatment::Deny,
-            Unidentified::Pass => Treatment::Pass,
-        };
+        let unidentified = self.unidentified();
         let journald = match &journal.journald.state {
             JournaldState::Failing(why) => Some(format!("records are not reaching journald: {why}")),
             JournaldState::Off | JournaldState::Ok | JournaldState::Absent => None,
@@ -154,5 +177,9 @@ impl Handler for DaemonHandler {
             Ok(count) => Ok(SecretsReport { count: number(count) }),
             Err(error) => Err(Failure::new("secrets", error.to_string(), "the secrets read before go on")),
         }
+    }
+
+    fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {
+        (command == who::COMMAND).then(|| self.who(arguments))
     }
 }

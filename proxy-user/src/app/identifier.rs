@@ -49,7 +49,7 @@ impl Identifier for HostIdentifier {
             };
             match tokio::task::spawn_blocking(find).await {
                 Ok(answer) => answer,
-                Err(error) => Identified::None(format!("the identification broke off: {error}")),
+                Err(error) => Identified::None(format!("the identification broke off: {error}").into()),
             }
         })
     }

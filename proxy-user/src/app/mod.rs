@@ -11,3 +11,4 @@ mod observer;
 pub mod policies;
 mod reload;
 mod supervisor;
+mod who;

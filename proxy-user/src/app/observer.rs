@@ -100,7 +100,7 @@ async fn take(
     let subject = if event.kind == EVENT_UNVETTED {
         // A packet has no process: whoever sends it may not be the one that runs now.
         let why = "of a packet only the cgroup and the user of its socket are known".to_owned();
-        Arc::new(Subject::new(workload, services.policy.live(), Identified::None(why)))
+        Arc::new(Subject::new(workload, services.policy.live(), Identified::None(why.into())))
     } else {
         // This tells the kernel, too.
         let caller = Caller::identify(workload, &services.policy, &*services.identifier).await;

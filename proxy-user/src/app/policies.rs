@@ -144,3 +144,48 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     }
     std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A policy root with one sound identity.
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("policies")).unwrap();
+        fs::write(root.path().join("policies/bot.toml"), "[identity]\nexe = \"/opt/bot\"\n").unwrap();
+        root
+    }
+
+    #[track_caller]
+    fn refused(root: &Path, words: &[&str]) {
+        let errors = Loaded::read(root).into_set().unwrap_err().to_string();
+        assert!(words.iter().all(|word| errors.contains(word)), "{errors}");
+    }
+
+    #[test]
+    fn a_root_that_others_may_write_is_refused_because_they_could_replace_its_folders() {
+        let root = root();
+        assert!(Loaded::read(root.path()).into_set().is_ok());
+        fs::set_permissions(root.path(), Permissions::from_mode(0o777)).unwrap();
+        refused(root.path(), &["writable by everybody", &format!("chmod go-w {}", root.path().display())]);
+    }
+
+    #[test]
+    fn a_root_without_its_folder_of_policies_is_a_mistake_and_not_an_empty_policy() {
+        let root = tempfile::tempdir().unwrap();
+        refused(root.path(), &[root.path().to_str().unwrap(), "no folder \"policies\""]);
+        refused(&root.path().join("nowhere"), &["nowhere", "no folder \"policies\""]);
+    }
+
+    #[test]
+    fn a_file_larger_than_any_policy_is_refused_and_not_read() {
+        let root = root();
+        let huge = root.path().join("policies/huge.toml");
+        fs::File::create(&huge).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        refused(root.path(), &[huge.to_str().unwrap(), "4194305 bytes"]);
+    }
+}

@@ -37,6 +37,12 @@ pub(super) struct LastLoad {
     pub(super) errors: Option<Vec<String>>,
 }
 
+/// A watch of the policy root.
+pub(super) struct Watch {
+    _watcher: notify::RecommendedWatcher,
+    changes: mpsc::Receiver<()>,
+}
+
 /// Reads policies and puts them live.
 pub(super) struct Reloader {
     root: PathBuf,
@@ -143,10 +149,10 @@ impl Reloader {
         }
     }
 
-    /// Reloads whenever something below the policy root changes, until dropped. A watch that cannot be had is told;
-    /// SIGHUP and `vouchsafe` commands still reload.
-    pub(super) async fn follow_folder(self: Arc<Self>) {
-        let (changed, mut changes) = mpsc::channel::<()>(1);
+    /// Begins to watch the policy root, and looks once more at what is there: nothing told of what changed between the
+    /// first load and now. A watch that cannot be had is told; SIGHUP and `vouchsafe` commands still reload.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        let (changed, changes) = mpsc::channel::<()>(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading the files is an event too, and must not begin another reload.
             if !event.is_ok_and(|event| event.kind.is_access()) {
@@ -157,19 +163,23 @@ impl Reloader {
             watcher.watch(&self.root, RecursiveMode::Recursive)?;
             Ok(watcher)
         });
-        let _watcher = match watched {
-            Ok(watcher) => watcher,
+        // Its outcome is in the log, the journal and the status.
+        let _ = self.reload();
+        match watched {
+            Ok(watcher) => Some(Watch { _watcher: watcher, changes }),
             Err(error) => {
                 tracing::warn!(%error, path = %self.root.display(), "changes of the policy are not noticed; reload by SIGHUP");
-                return;
+                None
             }
-        };
+        }
+    }
+
+    /// Reloads whenever something below the policy root changes, until dropped.
+    pub(super) async fn follow(self: Arc<Self>, watch: Watch) {
+        let Watch { _watcher, mut changes } = watch;
         let mut look = tokio::time::interval(RESOLVERS_EVERY);
-        // What changed between the first load and the watch: nothing told of it.
-        let mut unseen = true;
         loop {
             tokio::select! {
-                () = std::future::ready(()), if unseen => unseen = false,
                 change = changes.recv() => if change.is_none() { return },
                 _ = look.tick() => {
                     // A small file that is in memory.

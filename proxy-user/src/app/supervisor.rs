@@ -1,7 +1,8 @@
 //! systemd: ready, reloading, stopping, and the watchdog. Without systemd none of it does anything.
-use std::time::Duration;
+use std::{os::fd::AsFd, time::Duration};
 
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -20,6 +21,23 @@ pub(super) fn reloading() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(_) => tell(&[NotifyState::Reloading]),
     }
+}
+
+/// The name of the listeners among the descriptors that systemd keeps.
+const LISTENERS: &str = "listener";
+
+/// Leaves the listeners with systemd, for the next run. It knows its own descriptors again, and keeps each once.
+pub(super) fn keep_listeners(sockets: &[TcpListener]) {
+    let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let states = [NotifyState::FdStore, NotifyState::FdName(LISTENERS)];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &descriptors) {
+        tracing::debug!(%error, "systemd was not given the listeners");
+    }
+}
+
+/// Has systemd forget all listeners that it keeps.
+pub(super) fn forget_listeners() {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(LISTENERS)]);
 }
 
 /// The end began.

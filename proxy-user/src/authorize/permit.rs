@@ -176,12 +176,10 @@ fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
         Identified::One(id) => Ok(*id),
         Identified::None(why) => {
             let workload = subject.workload();
-            let detail = format!(
-                "no identity matches process {} ({}, uid {}); its policy needs a file under policies/",
-                workload.pid,
-                workload.exe.as_deref().unwrap_or("executable unknown"),
-                workload.uid
-            );
+            let exe = workload.exe.as_deref().unwrap_or("executable unknown");
+            let told = why.for_the_workload().unwrap_or("its policy needs a file under policies/");
+            let detail =
+                format!("no identity matches process {} ({exe}, uid {}); {told}", workload.pid, workload.uid);
             Err(Refusal::new(Kind::UnknownWorkload, detail)
                 .with_internal(format!("no identity matches: {why}")))
         }
@@ -204,9 +202,15 @@ fn passes(
 ) -> Result<String, Refusal> {
     if subject.workload().foreign {
         // The way there would be the daemon's, where the same address is another place.
-        known(subject)?;
-        let detail = "from another network namespace than the host's only calls to APIs are carried";
-        return Err(Refusal::new(Kind::UnknownHost, detail));
+        return match known(subject) {
+            Err(refusal) if refusal.kind != Kind::UnknownWorkload || unidentified == Unidentified::Deny => {
+                Err(refusal)
+            }
+            _ => Err(Refusal::new(
+                Kind::UnknownHost,
+                "from another network namespace than the host's only calls to APIs are carried",
+            )),
+        };
     }
     match (known(subject), unidentified) {
         (Ok(_), _) => match subject.identity() {

@@ -5,6 +5,7 @@ pub mod ca;
 pub mod check;
 pub mod secret;
 pub mod status;
+pub mod who;
 
 use std::{
     path::{Path, PathBuf},
@@ -65,6 +66,13 @@ enum Command {
         #[command(flatten)]
         args: status::StatusArgs,
     },
+    /// Show which identity a running process or unit has, condition by condition
+    Who {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: who::WhoArgs,
+    },
     /// Read policies and secrets again
     Reload(ConfigArg),
     /// Take the kernel side off, deliberately: workloads are governed no more
@@ -95,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?.state),
         Command::Audit(args) => audit::run(&args),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
+        Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),
         Command::Reload(args) => status::reload(&load(&args.config)?.control_socket()),
         Command::Detach(args) => detach(&args.config),
     }

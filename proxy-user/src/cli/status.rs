@@ -170,7 +170,7 @@ fn write_identities(page: &mut String, identities: &[IdentityStatus]) -> std::fm
 }
 
 /// The text with its control characters spelled out, so that no file name can move the terminal.
-fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

@@ -10,7 +10,8 @@
 //! ← {"ok":false,"error":{"code":"policy","message":"…","help":"…","problems":["policies/a.toml:3:1: …"]}}
 //! ```
 //!
-//! Commands: `ping`, `status`, `reload`, `reload-secrets`, and what [`Handler::other`] adds. A secret is in no reply.
+//! Commands: `ping`, `status`, `reload`, `reload-secrets`, and what [`Handler::other`] adds ([`who`]). A secret is in no
+//! reply.
 //!
 //! [`peer`] decides who may speak, [`server`] listens, [`client`] is the other end, [`status`] is the reply that
 //! people look at.
@@ -19,6 +20,7 @@ pub mod client;
 pub mod peer;
 pub mod server;
 pub mod status;
+pub mod who;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -189,6 +189,13 @@ async fn the_connection_after_the_last_one_allowed_is_turned_away() {
         open.push(client.await.unwrap());
     }
     assert_eq!(code(&served.ask("").await), "busy");
+    // Each that ends makes room, however many there were.
+    drop(open);
+    for _ in 0..2 * MAX_CONNECTIONS {
+        while code(&served.ask("{\"command\":\"ping\"}\n").await) == "busy" {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,6 +221,25 @@ async fn a_socket_that_a_killed_daemon_left_is_replaced() {
     assert_eq!(found.permissions().mode() & 0o777, 0o660);
     drop(control);
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn the_socket_belongs_to_its_group() {
+    let directory = open_directory();
+    let control = Control::bind(&directory.path().join("control.sock"), Some("daemon")).unwrap();
+    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
+    assert_eq!(fs::metadata(control.path()).unwrap().gid(), group.gid.as_raw());
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_else_bound_in_place_of_ours_is_not_removed() {
+    let directory = open_directory();
+    let path = directory.path().join("control.sock");
+    let control = Control::bind(&path, None).unwrap();
+    fs::rename(&path, directory.path().join("moved.sock")).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    drop(control);
+    assert!(path.exists());
 }
 
 #[tokio::test]

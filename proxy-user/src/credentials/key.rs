@@ -208,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_fifo_in_place_of_the_key_is_refused_and_nobody_waits_for_its_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reading = path.clone();
+        std::thread::spawn(move || sender.send(KeySource::file(reading).read().err()));
+        let error = receiver.recv_timeout(std::time::Duration::from_secs(5)).expect("it waits for a writer");
+        assert!(matches!(error, Some(StoreError::NotAFile { .. })), "{error:?}");
+    }
+
+    #[test]
     fn the_key_from_systemd_comes_before_our_own_file() {
         let directory = tempfile::tempdir().unwrap();
         write(&directory.path().join(SYSTEMD_CREDENTIAL), &[1; 32], 0o440);

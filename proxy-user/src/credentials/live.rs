@@ -260,6 +260,45 @@ mod tests {
     }
 
     #[test]
+    fn apis_that_differ_in_header_prefix_or_suffix_only_get_each_its_own() {
+        let world = World::new();
+        world.set("a", b"one");
+        let credentials = world.credentials();
+        let key = HeaderName::from_static("x-key");
+        let ways = [
+            (AUTHORIZATION, "p ", "."),
+            (key, "p ", "."),
+            (AUTHORIZATION, "q ", "."),
+            (AUTHORIZATION, "p ", "!"),
+        ];
+        // Twice: composed, and kept.
+        for (header, prefix, suffix) in ways.iter().chain(&ways) {
+            let inject = Inject { header: header.clone(), prefix, suffix };
+            let attachment = credentials.attachment("stripe", "vault:a", &inject).unwrap();
+            let mut headers = HeaderMap::new();
+            strip_and_attach(&mut headers, Some(&attachment), &[]);
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers[header], format!("{prefix}one{suffix}"));
+        }
+    }
+
+    #[test]
+    fn what_is_composed_does_not_grow_without_end() {
+        let world = World::new();
+        world.set("a", b"one");
+        let credentials = world.credentials();
+        for number in 0..MAX_COMPOSED + 10 {
+            let suffix = number.to_string();
+            let inject = Inject { header: AUTHORIZATION, prefix: "", suffix: &suffix };
+            credentials.attachment("stripe", "vault:a", &inject).unwrap();
+        }
+        let live = credentials.live.load();
+        let composed = live.composed.read().unwrap();
+        assert_eq!(composed.count, composed.by_secret.values().map(Vec::len).sum::<usize>());
+        assert!(composed.count <= MAX_COMPOSED, "{}", composed.count);
+    }
+
+    #[test]
     fn the_value_is_composed_once_and_shared_until_the_store_changes() {
         let world = World::new();
         world.set("a", b"one");
@@ -285,6 +324,7 @@ mod tests {
         let error = sent(&world.credentials()).unwrap_err();
         assert!(error.to_string().contains("`vouchsafe secret set a`"), "{error}");
         assert!(!error.client_text().contains("vouchsafe"), "the bot learns nothing of the configuration");
+        assert_eq!(world.credentials().check("stripe", "vault:a"), Err(error));
     }
 
     #[test]

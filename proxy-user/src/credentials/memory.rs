@@ -62,6 +62,14 @@ mod tests {
     }
 
     #[test]
+    fn a_protected_process_is_not_dumpable_and_writes_no_core() {
+        // Of this test process, which does not mind.
+        drop(protect_process_memory());
+        assert!(!prctl::get_dumpable().unwrap());
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
+    }
+
+    #[test]
     fn the_capability_is_found_by_its_bit() {
         assert!(has_ipc_lock("Name:\tx\nCapEff:\t000001ffffffffff\n"));
         assert!(has_ipc_lock("CapEff:\t0000000000004000"));

@@ -73,3 +73,39 @@ pub(super) async fn resolve(
     }
     first.map(UpstreamAddr).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_spelling_of_our_own_address_is_dialled() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dial = |own: &str, to: &str| {
+            let dialer =
+                Dialer::new(vec![SocketAddr::new(own.parse().unwrap(), port)], Duration::from_secs(5));
+            let to = UpstreamAddr(SocketAddr::new(to.parse().unwrap(), port));
+            async move { dialer.dial(to).await }
+        };
+        for (own, to) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1", "::ffff:127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("::", "::1"),
+        ] {
+            let result = dial(own, to).await;
+            assert!(matches!(result, Err(ForwardError::Loop { .. })), "{to} with {own}: {result:?}");
+        }
+        assert!(dial("127.0.0.2", "127.0.0.1").await.is_ok(), "another address of the same port");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_name_does_not_have_is_not_taken() {
+        let limit = Duration::from_secs(5);
+        let resolved = resolve("localhost", "192.0.2.7:80".parse().unwrap(), limit).await.unwrap();
+        assert!(resolved.0.ip().is_loopback() && resolved.0.port() == 80, "{resolved:?}");
+        let resolved = resolve("192.0.2.8", "192.0.2.7:80".parse().unwrap(), limit).await.unwrap();
+        assert_eq!(resolved.0, "192.0.2.8:80".parse().unwrap());
+    }
+}

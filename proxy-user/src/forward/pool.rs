@@ -249,3 +249,91 @@ fn note(addr: UpstreamAddr, ended: Result<(), hyper::Error>) {
         tracing::debug!(upstream = %addr.0, error = %chain(&error), "connection to an upstream ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::transport::Plain;
+    use super::*;
+
+    /// A pool of two places for each route, a listener, and a dialer.
+    async fn pool() -> (Arc<Pool<Plain>>, TcpListener, Dialer) {
+        let limits = ForwardLimits { idle_per_route: 2, ..ForwardLimits::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (Pool::new(Plain, &limits), listener, Dialer::new(Vec::new(), Duration::from_secs(5)))
+    }
+
+    fn route(host: &str, addr: std::net::SocketAddr, mode: Mode) -> Route {
+        Route { host: host.into(), addr: UpstreamAddr(addr), mode }
+    }
+
+    /// Opens a connection of a route and leaves it idle; the upstream's end of it.
+    async fn idle(pool: &Pool<Plain>, listener: &TcpListener, dialer: &Dialer, route: &Route) -> TcpStream {
+        let (sender, accepted) = tokio::join!(pool.open(route, dialer), listener.accept());
+        let Ok(Sender::Http1(mut sender)) = sender else { panic!("it speaks HTTP/1") };
+        sender.ready().await.unwrap();
+        pool.connections().give_back(route, sender);
+        accepted.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_only_for_its_host_its_address_and_its_mode() {
+        let (pool, listener, dialer) = pool().await;
+        let addr = listener.local_addr().unwrap();
+        let own = route("api.test", addr, Mode::Any);
+        let _upstream = idle(&pool, &listener, &dialer, &own).await;
+        for other in [
+            route("other.test", addr, Mode::Any),
+            route("api.test", "127.0.0.2:443".parse().unwrap(), Mode::Any),
+            route("api.test", addr, Mode::Http1),
+        ] {
+            assert!(pool.connections().take(&other).is_none(), "{other:?}");
+        }
+        assert!(pool.connections().take(&own).is_some());
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_of_a_route_wait_than_the_limit_says() {
+        let (pool, listener, dialer) = pool().await;
+        let own = route("api.test", listener.local_addr().unwrap(), Mode::Any);
+        let mut upstreams = Vec::new();
+        // All are open before one comes back.
+        let mut senders = Vec::new();
+        for _ in 0..3 {
+            let (sender, accepted) = tokio::join!(pool.open(&own, &dialer), listener.accept());
+            upstreams.push(accepted.unwrap());
+            senders.push(sender.unwrap());
+        }
+        for sender in senders {
+            let Sender::Http1(sender) = sender else { panic!("it speaks HTTP/1") };
+            pool.connections().give_back(&own, sender);
+        }
+        let kept = std::iter::from_fn(|| pool.connections().take(&own)).count();
+        assert_eq!(kept, 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waited_too_long_or_was_closed_is_let_go() {
+        let (pool, listener, dialer) = pool().await;
+        let own = route("api.test", listener.local_addr().unwrap(), Mode::Any);
+        let idle_time = ForwardLimits::default().idle_time;
+        let mut upstream = idle(&pool, &listener, &dialer, &own).await;
+        pool.connections().evict(Instant::now() + idle_time / 2);
+        let kept = pool.connections().take(&own).expect("it did not wait for long");
+        let Sender::Http1(kept) = kept else { panic!("it speaks HTTP/1") };
+        pool.connections().give_back(&own, kept);
+        pool.connections().evict(Instant::now() + idle_time * 2);
+        assert!(pool.connections().take(&own).is_none());
+        // The upstream learns of it.
+        assert_eq!(tokio::io::AsyncReadExt::read(&mut upstream, &mut [0]).await.unwrap(), 0);
+
+        drop(idle(&pool, &listener, &dialer, &own).await);
+        let slot =
+            || pool.connections().shard(&own).get(&own).is_some_and(|slot| !slot.idle[0].0.is_closed());
+        while slot() {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.connections().take(&own).is_none(), "the upstream closed it");
+    }
+}

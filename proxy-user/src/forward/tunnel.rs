@@ -154,6 +154,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_tunnel_with_a_byte_now_and_then_in_one_direction_goes_on() {
+        let (bot, client) = tokio::io::duplex(16);
+        let (upstream, mut server) = tokio::io::duplex(16);
+        let speaking = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                server.write_all(b"tick").await.unwrap();
+            }
+            drop((bot, server));
+        };
+        let transfer = Transfer::default();
+        let (end, ()) = tokio::join!(tunnel(client, upstream, &transfer, Duration::from_secs(60)), speaking);
+        assert!(!matches!(end, TunnelEnd::Idle(_)), "{end:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_tunnel_without_a_byte_ends() {
         let (_bot, client) = tokio::io::duplex(16);
         let (upstream, _server) = tokio::io::duplex(16);

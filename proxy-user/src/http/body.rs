@@ -305,6 +305,7 @@ mod tests {
         let outcomes = book.outcomes().await;
         assert_eq!(outcomes.len(), 1);
         assert_eq!(outcomes[0].blame, Some(Blame::Client));
+        assert!(outcomes[0].error.as_deref().unwrap().contains("before the end of the response"));
         assert_eq!(outcomes[0].bytes_received, 3);
     }
 

@@ -235,7 +235,17 @@ mod tests {
                 .map(drop)
                 .map_err(|r| r.kind)
         };
-        for name in ["x-http-method-override", "x_http_method_override", "x-original-url", "x-rewrite_url"] {
+        for name in [
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-method",
+            "x-original-url",
+            "x-original-uri",
+            "x-rewrite-url",
+            "x_http_method_override",
+            "x-rewrite_url",
+        ] {
             assert_eq!(with(name).err(), Some(Kind::BadRequest), "{name}");
         }
         for name in ["x-http-method-overrides", "x-request-id", "method-override"] {
@@ -294,6 +304,28 @@ mod tests {
     }
 
     #[test]
+    fn a_method_that_would_echo_the_credential_is_405_also_where_all_methods_are_granted() {
+        let tls = leg(Scheme::Https, Some("api.test"));
+        for name in ["TRACE", "TRACK"] {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            let asked = ask(&tls, Version::HTTP_11, &method, "/a", &["api.test"]);
+            assert_eq!(asked, Err(Kind::MethodNotAllowed), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_header_list_of_http2_counts_names_values_fields_and_the_target() {
+        let headers =
+            HeaderMap::from_iter([(http::HeaderName::from_static("name"), "value".parse().unwrap())]);
+        let uri = Uri::from_static("https://api.test/target?q");
+        // name, value, 32 for the field, and "/target?q".
+        let whole = 4 + 5 + 32 + 9;
+        assert!(small_enough(whole, Version::HTTP_2, &uri, &headers).is_ok());
+        let refusal = small_enough(whole - 1, Version::HTTP_2, &uri, &headers).unwrap_err();
+        assert_eq!(refusal.kind, Kind::HeaderTooLarge);
+    }
+
+    #[test]
     fn framing_in_two_ways_is_refused() {
         let tls = leg(Scheme::Https, Some("api.test"));
         let uri = Uri::from_static("/");
@@ -305,6 +337,7 @@ mod tests {
             (Version::HTTP_10, &[("transfer-encoding", "chunked")]),
             (Version::HTTP_11, &[("content-length", "3"), ("content-length", "4")]),
             (Version::HTTP_11, &[("content_length", "3")]),
+            (Version::HTTP_11, &[("transfer_encoding", "chunked")]),
         ] {
             let mut headers = HeaderMap::new();
             headers.append(HOST, "api.test".parse().unwrap());

@@ -160,8 +160,15 @@ mod tests {
 
     #[test]
     fn a_client_cannot_name_away_the_framing_or_the_host() {
-        let headers = map(&[("host", "a"), ("connection", "host, content-length"), ("content-length", "3")]);
-        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), "host=a content-length=3");
+        let headers = map(&[
+            ("host", "a"),
+            ("connection", "host, content-length, content-type, trailer"),
+            ("content-length", "3"),
+            ("content-type", "b"),
+            ("trailer", "c"),
+        ]);
+        let kept = "host=a content-length=3 content-type=b trailer=c";
+        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), kept);
     }
 
     #[test]
@@ -181,6 +188,35 @@ mod tests {
             true,
         );
         assert_eq!(text(&headers), "connection=Upgrade upgrade=websocket");
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_by_one_get_of_http_1_1() {
+        let headers = map(&[("upgrade", "websocket"), ("connection", "upgrade")]);
+        assert!(wants_websocket(Version::HTTP_11, &Method::GET, &headers));
+        assert!(!wants_websocket(Version::HTTP_10, &Method::GET, &headers));
+        assert!(!wants_websocket(Version::HTTP_2, &Method::GET, &headers));
+        assert!(!wants_websocket(Version::HTTP_11, &Method::POST, &headers));
+        let twice = map(&[("upgrade", "websocket"), ("upgrade", "h2c"), ("connection", "upgrade")]);
+        assert!(!wants_websocket(Version::HTTP_11, &Method::GET, &twice));
+    }
+
+    #[test]
+    fn a_response_loses_what_concerns_the_upstreams_hop_and_nothing_else() {
+        let headers = map(&[
+            ("connection", "close, x-private"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authenticate", "Basic"),
+            ("x-private", "1"),
+            ("trailer", "x-sum"),
+            ("content-type", "text/plain"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+        ]);
+        let kept = "trailer=x-sum content-type=text/plain set-cookie=a=1 set-cookie=b=2";
+        assert_eq!(text(&strip_response(headers, false)), kept);
     }
 
     #[test]

@@ -100,6 +100,15 @@ mod tests {
     }
 
     #[test]
+    fn no_refusal_is_kept_by_a_cache_and_a_method_that_is_none_is_told_the_others() {
+        for kind in Kind::ALL {
+            let headers = answer(kind, &Method::GET).headers().clone();
+            assert_eq!(headers[CACHE_CONTROL], "no-store");
+            assert_eq!(headers.contains_key(ALLOW), kind == Kind::MethodNotAllowed, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn the_answer_to_head_has_no_body() {
         assert!(answer(Kind::NotGranted, &Method::HEAD).body().is_empty());
     }

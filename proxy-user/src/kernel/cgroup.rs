@@ -118,6 +118,18 @@ impl Cgroups {
         Some(format!("/{}", inside.to_str()?))
     }
 
+    /// The folder of a cgroup that is named by its path in the hierarchy.
+    #[must_use]
+    pub fn folder_of(&self, path: &str) -> PathBuf {
+        self.mount.join(path.trim_start_matches('/'))
+    }
+
+    /// Whether the cgroup with this path in the hierarchy is the governed one, or below it.
+    #[must_use]
+    pub fn governs(&self, path: &str) -> bool {
+        self.folder_of(path).starts_with(&self.governed)
+    }
+
     /// The id of the governed cgroup.
     #[must_use]
     pub fn governed_id(&self) -> Option<u64> {

@@ -8,6 +8,7 @@ pub mod btf;
 pub mod cgroup;
 mod error;
 mod events;
+mod handover;
 mod introduce;
 mod links;
 mod maps;
@@ -34,6 +35,7 @@ pub use self::{
     cgroup::Cgroups,
     error::KernelError,
     events::Events,
+    handover::{inherited, take_listener},
     introduce::{clock_ticks, is_closed, netns_cookie},
     maps::OriginTable,
     netns::{Inside, Served, inhabited, listen_inside},

@@ -1,9 +1,11 @@
 //! Network namespaces other than the daemon's: entered by a thread of its own, which opens the listeners and ends.
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     net::{SocketAddr, TcpListener},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
@@ -25,6 +27,9 @@ use super::{
     introduce::netns_cookie,
     maps::{failed, take},
 };
+
+/// How many namespaces are looked into for one.
+const MOST_TRIED: usize = 1024;
 
 /// The namespaces in which the proxy listens, as the programs know them.
 pub struct Served {
@@ -68,32 +73,57 @@ pub struct Inside {
     pub listeners: Vec<TcpListener>,
 }
 
-/// Opens listeners in the network namespace of a process. The namespace must be the one with this cookie: a process that
-/// moved on, or a pid that was used again, does not lead elsewhere. Blocks.
+/// Opens listeners in the network namespace that has this cookie. It is looked for where `pid` is, and then, since that
+/// may be gone or have another number here, where any process is. Blocks.
 ///
 /// # Errors
-/// The system's own, with what was tried.
+/// The system's own, with what was tried; no process is in the namespace any more.
 pub fn listen_inside(pid: u32, cookie: u64, addresses: [SocketAddr; 2]) -> io::Result<Inside> {
-    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
-    let inode = namespace.metadata()?.ino();
+    let mut seen = HashSet::new();
+    let others = std::fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+        entry.file_name().to_str()?.parse::<u32>().ok()?;
+        Some(entry.path())
+    });
+    for process in std::iter::once(PathBuf::from(format!("/proc/{pid}"))).chain(others) {
+        let Ok(namespace) = File::open(process.join("ns/net")) else { continue };
+        let inode = namespace.metadata()?.ino();
+        if !seen.insert(inode) {
+            continue;
+        }
+        if let Some(listeners) = enter(namespace, cookie, addresses)? {
+            return Ok(Inside { inode, listeners });
+        }
+        if seen.len() > MOST_TRIED {
+            return Err(io::Error::other("it is not among the first namespaces that were looked into"));
+        }
+    }
+    Err(io::Error::other("no process is in it any more"))
+}
+
+/// Opens the listeners in a namespace, if it is the one with this cookie, from a thread that ends afterwards, and its place
+/// in that namespace with it: no other work is ever done inside.
+fn enter(namespace: File, cookie: u64, addresses: [SocketAddr; 2]) -> io::Result<Option<Vec<TcpListener>>> {
     let inside = std::thread::Builder::new().name("netns".into()).spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+        let probe = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        if netns_cookie(&probe)? != cookie {
+            return Ok(None);
+        }
         let mut listeners = Vec::new();
         for address in addresses {
             match listen_at(address) {
-                Ok(listener) if netns_cookie(&listener)? == cookie => listeners.push(listener),
-                Ok(_) => return Err(io::Error::other("the process is in another network namespace by now")),
+                Ok(listener) => listeners.push(listener),
                 // A namespace without IPv6 has no need of it.
-                Err(error) if address.is_ipv6() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
-                Err(error) if address.is_ipv6() && error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+                Err(error)
+                    if address.is_ipv6()
+                        && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(listeners)
+        Ok(Some(listeners))
     })?;
-    // The thread ends, and its namespace with it: no other work is ever done inside.
-    let listeners = inside.join().map_err(|_| io::Error::other("the thread in the namespace panicked"))??;
-    Ok(Inside { inode, listeners })
+    inside.join().map_err(|_| io::Error::other("the thread in the namespace panicked"))?
 }
 
 fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
@@ -108,7 +138,7 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The network namespaces that processes are in now, by inode number; `None` when `/proc` cannot be read.
 #[must_use]
-pub fn inhabited() -> Option<std::collections::HashSet<u64>> {
+pub fn inhabited() -> Option<HashSet<u64>> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let namespaces = processes.filter_map(|entry| {
         entry.file_name().to_str()?.parse::<u32>().ok()?;

@@ -95,6 +95,17 @@ fn a_key_that_others_can_read_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn files_of_another_user_are_refused_with_what_to_do() {
+    for name in ["ca/ca.key", "ca/ca.pem", "ca"] {
+        let (state, ..) = state();
+        let path = state.path().join(name);
+        std::os::unix::fs::chown(&path, Some(65_534), None).expect("this test needs root");
+        let error = open(state.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} belongs to uid 65534: run `chown", path.display())), "{error}");
+    }
+}
+
+#[test]
 fn a_symlink_or_a_directory_in_place_of_the_key_is_refused() {
     let (state, key, _) = state();
     let elsewhere = state.path().join("elsewhere");
@@ -147,6 +158,18 @@ fn an_expired_ca_is_refused() {
     assert!(check_validity(&certificate, now() + LIFETIME - Duration::days(1)).is_ok());
     let error = check_validity(&certificate, now() + LIFETIME + Duration::days(1)).unwrap_err();
     assert!(matches!(error, CaError::Expired { .. }), "{error}");
+}
+
+#[test]
+fn an_expired_ca_is_not_opened() {
+    let (state, key, certificate) = state();
+    let key = KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.not_before = now() - Duration::days(30);
+    params.not_after = now() - Duration::days(1);
+    fs::write(&certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+    assert!(matches!(open(state.path()), Err(CaError::Expired { .. })));
 }
 
 #[test]

@@ -90,11 +90,20 @@ pub(super) fn store(
     with_system: bool,
     own: Option<&CaCertificate>,
 ) -> Result<RootCertStore, RootsError> {
+    let system = if with_system { system()? } else { Vec::new() };
+    without(own, system, extra)
+}
+
+fn without(
+    own: Option<&CaCertificate>,
+    system: Vec<CertificateDer<'static>>,
+    extra: &[PathBuf],
+) -> Result<RootCertStore, RootsError> {
     let own = own.map(CaCertificate::der);
     let mut store = RootCertStore::empty();
-    if with_system {
+    if !system.is_empty() {
         let (_, ignored) =
-            store.add_parsable_certificates(system()?.into_iter().filter(|root| Some(root) != own));
+            store.add_parsable_certificates(system.into_iter().filter(|root| Some(root) != own));
         if ignored > 0 {
             tracing::debug!(ignored, "some of the system's root certificates cannot be parsed");
         }
@@ -119,4 +128,24 @@ pub(super) fn store(
 pub fn bundle(own: &CaCertificate) -> Result<String, RootsError> {
     let others = system()?.into_iter().filter(|root| root != own.der());
     Ok(std::iter::once(own.pem()).chain(others.map(|root| pem::certificate(&root))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ca;
+    use super::*;
+
+    #[test]
+    fn our_own_ca_is_no_root_although_the_systems_trust_store_has_it_for_the_bots() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ca = |state: &tempfile::TempDir| Ca::open_or_create(state.path()).unwrap().certificate().clone();
+        let (own, other) = (ca(&own), ca(&other));
+        let system = || vec![own.der().clone(), other.der().clone()];
+        let subject =
+            |store: &RootCertStore| store.roots.iter().map(|root| root.subject.to_vec()).collect::<Vec<_>>();
+        let theirs = subject(&without(None, vec![other.der().clone()], &[]).unwrap());
+        assert_eq!(subject(&without(Some(&own), system(), &[]).unwrap()), theirs);
+        assert_eq!(without(None, system(), &[]).unwrap().len(), 2);
+        assert!(matches!(without(Some(&own), vec![own.der().clone()], &[]), Err(RootsError::Nothing)));
+    }
 }

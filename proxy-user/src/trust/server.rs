@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ServerConfig};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -111,8 +112,17 @@ impl BotTls {
 
     /// The configuration for a host, made again when its leaf was.
     fn config(&self, host: &str, offer: Alpn) -> Result<Arc<ServerConfig>, LeafError> {
+        self.config_at(host, offer, now())
+    }
+
+    fn config_at(
+        &self,
+        host: &str,
+        offer: Alpn,
+        now: OffsetDateTime,
+    ) -> Result<Arc<ServerConfig>, LeafError> {
         let name = server_name(host)?;
-        let leaf = self.leaves.leaf_at(&name, now())?;
+        let leaf = self.leaves.leaf_at(&name, now)?;
         let fresh = |config: &Config| Arc::ptr_eq(&config.leaf, &leaf);
         let make = || {
             let tls = self.build(leaf.clone(), offer).map_err(|error| LeafError::Mint {
@@ -159,5 +169,33 @@ fn classify(error: io::Error) -> AcceptError {
         Some(other) => AcceptError::Incompatible(other.clone()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => AcceptError::Closed,
         None => AcceptError::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_answered_with_its_new_leaf_when_the_old_one_was_replaced() {
+        let state = tempfile::tempdir().unwrap();
+        let ca = Arc::new(Ca::open_or_create(state.path()).unwrap());
+        let tls = BotTls::new(ca, Duration::from_secs(10)).unwrap();
+        let start = now();
+        let at =
+            |hours| tls.config_at("api.test", Alpn::Http1, start + time::Duration::hours(hours)).unwrap();
+        let first = at(0);
+        assert!(Arc::ptr_eq(&first, &at(1)), "the same for as long as the leaf is");
+        assert!(!Arc::ptr_eq(&first, &at(20)));
+    }
+
+    #[test]
+    fn a_client_that_does_not_know_the_ca_is_recognized_by_the_alert_of_each_library() {
+        use AlertDescription::{BadCertificate, CertificateUnknown, HandshakeFailure, UnknownCA};
+        let classified = |alert| classify(io::Error::other(rustls::Error::AlertReceived(alert)));
+        for alert in [UnknownCA, BadCertificate, CertificateUnknown] {
+            assert!(matches!(classified(alert), AcceptError::Untrusted { .. }), "{alert:?}");
+        }
+        assert!(matches!(classified(HandshakeFailure), AcceptError::Alert { .. }));
     }
 }

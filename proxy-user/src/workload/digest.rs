@@ -35,19 +35,19 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// The digest of the captured executable. Reads the file of the living process, or, when that is gone, the file
-    /// at `path` if it is the captured one. `None`: neither can be had. Blocks on the disk.
+    /// The digest of the captured executable, with the file that it is of: that of the living process, or, when that is
+    /// gone, the file at `path` if it is the captured one. `None`: neither can be had. Blocks on the disk.
     #[must_use]
-    pub fn of(&self, workload: &Workload, path: Option<&Path>) -> Option<[u8; 32]> {
-        let file = process::open_executable(workload).or_else(|| {
+    pub fn of(&self, workload: &Workload, path: Option<&Path>) -> Option<([u8; 32], File)> {
+        let mut file = process::open_executable(workload).or_else(|| {
             let file = File::open(path?).ok()?;
             process::is_captured(&file, workload).then_some(file)
         })?;
-        self.of_file(file).ok()
+        Some((self.of_file(&mut file).ok()?, file))
     }
 
-    fn of_file(&self, mut file: File) -> io::Result<[u8; 32]> {
-        let key = key(&file)?;
+    fn of_file(&self, file: &mut File) -> io::Result<[u8; 32]> {
+        let key = key(file)?;
         // Holes cost nothing to make and as much as data to read.
         if key.size > MAX_BYTES || file.metadata()?.blocks() * 512 < key.size / 2 {
             return Err(io::Error::other("the executable is too large, or mostly holes"));
@@ -67,7 +67,7 @@ impl Digests {
         }
         let digest = hash.finalize().into();
         // Written to while it was read: the digest is of nothing that ever ran.
-        if self::key(&file)? != key {
+        if self::key(file)? != key {
             return Err(io::Error::other("the file changed while it was read"));
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,10 +94,10 @@ mod tests {
         let path = dir.path().join("x");
         std::fs::write(&path, "one").unwrap();
         let digests = Digests::default();
-        let one = digests.of_file(File::open(&path).unwrap()).unwrap();
+        let one = digests.of_file(&mut File::open(&path).unwrap()).unwrap();
         assert_eq!(one, <[u8; 32]>::from(Sha256::digest("one")));
-        assert_eq!(digests.of_file(File::open(&path).unwrap()).unwrap(), one);
+        assert_eq!(digests.of_file(&mut File::open(&path).unwrap()).unwrap(), one);
         std::fs::write(&path, "three").unwrap();
-        assert_ne!(digests.of_file(File::open(&path).unwrap()).unwrap(), one);
+        assert_ne!(digests.of_file(&mut File::open(&path).unwrap()).unwrap(), one);
     }
 }

@@ -22,6 +22,12 @@ pub fn kernel_device(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 20) | u64::from(minor)
 }
 
+/// Major and minor number of a device in the kernel's encoding.
+#[must_use]
+pub fn major_minor(device: u64) -> (u64, u64) {
+    (device >> 20, device & 0xf_ffff)
+}
+
 /// The device of an open file, which a process may have found in its own mount namespace; `None` where the file system shows user space another device than its super block's
 /// (btrfs with subvolumes, some overlayfs): there one pair of super block and inode can name several files, which anybody
 /// could arrange, so it names none.

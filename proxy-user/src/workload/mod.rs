@@ -3,13 +3,16 @@
 //! Invariant: identity comes from the capture alone. What is read later (`/proc`, paths) is a label, or is believed
 //! only as far as it agrees with the captured start time, device and inode.
 
+pub mod conditions;
 pub mod digest;
 pub mod files;
 pub mod identify;
+pub mod inspect;
 pub mod process;
 pub mod unit;
+pub mod writers;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use proxy_common::{Capture, Facts};
 use proxy_policy::IdentityId;
@@ -102,8 +105,41 @@ impl Workload {
 pub enum Identified {
     /// Exactly one identity.
     One(IdentityId),
-    /// None; why, in words.
-    None(String),
+    /// None, and why.
+    None(Reason),
     /// Several, by name; ambiguous is refused.
     Ambiguous(Vec<String>),
+}
+
+/// Why a workload has no identity. `Display`: in words, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    why: String,
+    told: Option<String>,
+}
+
+impl Reason {
+    /// One of which the workload itself may hear a part: it names nothing but its own executable and who can change it.
+    #[must_use]
+    pub fn told(why: String, told: String) -> Self {
+        Self { why, told: Some(told) }
+    }
+
+    /// What the workload itself may hear of it.
+    #[must_use]
+    pub fn for_the_workload(&self) -> Option<&str> {
+        self.told.as_deref()
+    }
+}
+
+impl<T: Into<String>> From<T> for Reason {
+    fn from(why: T) -> Self {
+        Self { why: why.into(), told: None }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }

@@ -254,6 +254,15 @@ fn the_secret_is_in_nothing_that_the_daemon_ever_wrote() {
     assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200);
     assert_eq!(world.curl(&["--http2", "https://api.test/v1/y"]).status, 200);
     assert_eq!(world.curl(&["-X", "DELETE", "https://api.test/v1/x"]).status, 403);
+    // Where things go wrong, more is told, and others tell it.
+    assert_eq!(world.curl(&["https://raw.test/v1/down"]).status, 502);
+    world.secret("demo-key", CANARY);
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    let told = ["check", "list"].map(|word| match word {
+        "check" => world.vouchsafe(&["check", world.path("etc").to_str().unwrap()]),
+        _ => world.vouchsafe(&["secret", "list"]),
+    });
+    assert!(!format!("{told:?}").contains(CANARY), "{told:?}");
     let status = world.vouchsafe(&["status"]);
     assert!(!format!("{status:?}{:?}", world.status()).contains(CANARY));
     let pid = world.daemon_pid();
@@ -264,6 +273,9 @@ fn the_secret_is_in_nothing_that_the_daemon_ever_wrote() {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "no core dump: {core}");
+    let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let locked = memory.lines().find(|line| line.starts_with("VmLck")).unwrap();
+    assert_ne!(locked.split_whitespace().nth(1), Some("0"), "may be swapped: {locked}");
     assert_eq!(world.terminate(), Some(0));
     let told = std::process::Command::new("grep")
         .args(["-rlaF", CANARY])

@@ -17,3 +17,5 @@ mod mediation;
 mod namespaces;
 mod systemd;
 mod trouble;
+mod who;
+mod writers;

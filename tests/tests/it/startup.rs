@@ -1,9 +1,11 @@
 //! What keeps the daemon from starting is told: what, where, what to do.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 
-use tests::World;
+use tests::wire::Dialer;
+use tests::{World, wait_until};
 
 /// Runs a daemon that must not start behind another program, which comes when cgroup and network are those of the
 /// world, and returns what it said.
@@ -83,6 +85,25 @@ fn a_port_in_use_is_told_with_the_command_that_shows_by_whom() {
         &port,
     );
     tells(&world.start_fails(), &[&format!("{port} is in use"), "ss -ltnp"]);
+}
+
+#[test]
+fn a_restart_does_not_wait_for_the_connections_of_the_last_run() {
+    let world = World::start();
+    let mut stream = Dialer::new(&world).tls("203.0.113.10:443", "api.test");
+    stream.write_all(b"GET /v1/x HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\n\r\n").unwrap();
+    // The daemon closes first, so that its end stays in TIME_WAIT when this one is closed, too.
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    // Not TLS only: also TCP.
+    stream.sock.read_to_end(&mut Vec::new()).unwrap();
+    drop(stream);
+    let waiting = || {
+        let found = world.enter(None).args(["ss", "-Htn", "state", "time-wait", "sport = :15001"]).output();
+        !found.unwrap().stdout.is_empty()
+    };
+    wait_until("a connection in TIME_WAIT", || waiting().then_some(()));
+    world.restart();
+    assert!(waiting(), "the test has to restart while it is there");
 }
 
 #[test]

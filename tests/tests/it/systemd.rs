@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,nginx-light,openssl";
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 11] = [
     (
         "etc/vouchsafe/policies/invoice-bot.toml",
         "[identity]\nunit = \"invoice.service\"\n[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo\"\n",
@@ -33,6 +33,23 @@ const FILES: [(&str, &str); 7] = [
         "etc/systemd/system/invoice.service",
         "[Service]\nType=oneshot\nExecStart=-/usr/bin/curl -sS -m 10 --cacert /etc/vs-ca.pem https://api.demo.test/v1/x \
          -o /out/body -w \"%%{http_code}\"\nStandardOutput=file:/out/code\nStandardError=null\n",
+    ),
+    (
+        "etc/vouchsafe/policies/storm.toml",
+        "[identity]\nunit = \"storm.service\"\n[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo\"\n",
+    ),
+    // One new connection after the other.
+    (
+        "etc/systemd/system/storm.service",
+        "[Service]\nType=exec\nExecStart=/bin/sh -c 'while [ ! -e /out/calm ]; do /usr/bin/curl -sS -m 10 --cacert \
+         /etc/vs-ca.pem https://api.demo.test/v1/storm -o /dev/null -w \"%%{http_code}\\\\n\"; done'\n\
+         StandardOutput=file:/out/codes\nStandardError=file:/out/codes.err\n",
+    ),
+    // A network of its own, and one that joins it (systemd.exec(5), systemd.unit(5)).
+    ("etc/systemd/system/invoice.service.d/network.conf.off", "[Service]\nPrivateNetwork=yes\n"),
+    (
+        "etc/systemd/system/holder.service",
+        "[Service]\nPrivateNetwork=yes\nExecStart=/usr/bin/sleep infinity\n[Unit]\nBefore=invoice.service\n",
     ),
     (
         "etc/systemd/system/probe.service",
@@ -160,6 +177,8 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
     assert_eq!(fact("status"), "0");
     assert_eq!(fact("call"), "200 welcome", "the unit of the bot is its identity");
     assert_ne!(fact("journald"), "0", "journalctl finds the call by IDENTITY, with the bot's UNIT");
+    assert_eq!(fact("call-private"), "200 welcome", "a unit with a network of its own");
+    assert_eq!(fact("call-joined"), "200 welcome", "a unit in the network of another one");
     assert_eq!(fact("reload"), "0 active");
     assert_eq!(
         fact("reload-broken"),
@@ -169,6 +188,12 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
     assert_eq!(fact("call-after-broken"), "200 welcome");
     assert_eq!(fact("restarted"), "active 1", "systemd restarts it, and it takes the links over");
     assert_eq!(fact("call-after-kill"), "200 welcome");
+    let storm: Vec<&str> = fact("storm").split(' ').collect();
+    let calls: usize = storm.first().and_then(|calls| calls.parse().ok()).unwrap_or(0);
+    assert!(
+        calls > 20 && storm.get(1) == Some(&"0"),
+        "calls, and those that were lost, over restarts: {storm:?}"
+    );
     assert_eq!(fact("verify"), "0");
     assert_ne!(fact("watchdog"), "0", "a daemon that hangs is ended by the watchdog");
     assert_eq!(fact("stopped"), "inactive");

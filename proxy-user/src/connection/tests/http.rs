@@ -5,6 +5,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use proxy_journal::Verdict;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::trust::Trust;
 use super::world::{Answer, Client, SECRET, Seen, Upstream, Wishes, World, body, request};
@@ -52,11 +53,22 @@ async fn a_granted_call_arrives_with_our_credential_in_place_of_the_clients() {
             (outcomes[0].status, outcomes[0].bytes_received, outcomes[0].error.as_deref()),
             (Some(200), 4, None)
         );
+        let (first, all) = (outcomes[0].ttfb_us.expect("the head came"), outcomes[0].duration_us);
+        assert!(first > 0 && first <= all, "{first} µs to the head, {all} µs to the end");
         let decision = &world.book.decisions()[0];
         assert_eq!(decision.path.as_deref(), Some("/v1/b"));
         assert_eq!(decision.credential.as_deref(), Some("key"));
         assert!(decision.has_query);
     }
+}
+
+#[tokio::test]
+async fn the_upstream_gets_the_host_that_was_decided_and_not_the_clients_spelling() {
+    let (world, upstream) = world_with(Alpn::Http1, echo).await;
+    let spelling = format!("API.Test.:{}", world.upstream.port());
+    let response = world.http1("bot").await.get("GET", "/v1/x", &[("host", &spelling)]).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(upstream.seen()[0].headers["host"], host(&world));
 }
 
 #[tokio::test]
@@ -236,6 +248,47 @@ async fn a_drain_lets_the_call_end_and_closes_the_connection() {
     while !sender.is_closed() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_drain_lets_the_calls_of_http2_end_and_closes_the_connection() {
+    let (world, _upstream) = world_with(Alpn::Http1, echo).await;
+    let mut client = Client::http2(world.connect_tls("bot", "api.test", Alpn::Http2).await).await;
+    let uri = format!("https://{}/v1/x", host(&world));
+    assert_eq!(client.get("GET", &uri, &[]).await.status(), StatusCode::OK);
+    world.drain.send(true).unwrap();
+    let Client::Http2(sender) = &mut client else { panic!("it speaks HTTP/2") };
+    while !sender.is_closed() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn names_keep_their_spelling_over_http1_and_nothing_is_added() {
+    let trust = Trust::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(listener.local_addr().unwrap(), trust.clone(), Wishes::default()).await;
+    let acceptor = trust.outside();
+    let upstream = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let count = tls.read(&mut bytes).await.unwrap();
+        tls.write_all(b"HTTP/1.1 200 OK\r\nX-Theirs: 1\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    });
+    let mut client = world.connect_tls("bot", "api.test", Alpn::Http1).await;
+    let ask = format!("GET /v1/x HTTP/1.1\r\nHost: {}\r\nX-Ours: 1\r\n\r\n", host(&world));
+    client.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("ok") {
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).await.unwrap();
+        answer.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\nX-Theirs: 1\r\nContent-Length: 2\r\n\r\nok");
+    let seen = upstream.await.unwrap();
+    assert!(seen.contains("\r\nX-Ours: 1\r\n"), "{seen}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use proxy_journal::{Blame, Verdict};
@@ -153,6 +153,7 @@ async fn a_secret_that_is_missing_is_502_and_nothing_leaves() {
     assert!(String::from_utf8_lossy(response.body()).contains("credential-unavailable"));
     let refused = world.book.refusal().await;
     assert!(refused.reason.contains("key"), "{}", refused.reason);
+    assert!(refused.rule.is_some(), "the rule that names the credential is told: {refused:?}");
     assert!(upstream.seen().is_empty());
 }
 
@@ -224,9 +225,241 @@ async fn a_client_that_sends_nothing_is_closed_and_recorded() {
     assert!(world.book.refusal().await.reason.contains("0 bytes"));
 }
 
-fn endless(_: Seen) -> Response<super::world::Body> {
+/// A request of `/up` whose body has these parts.
+async fn upload(
+    world: &World,
+    parts: impl Stream<Item = &'static str> + Send + Sync + 'static,
+) -> Result<Response<hyper::body::Incoming>, hyper::Error> {
+    let frame =
+        |part: &'static str| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(part.as_bytes())));
+    let frames = Box::pin(futures_util::StreamExt::map(parts, frame));
+    let mut post = request("POST", "/up", &[("host", &host(world))]);
+    *post.body_mut() = StreamBody::new(frames).boxed();
+    world.http1("bot").await.send(post).await
+}
+
+/// One part, and then nothing, without an end.
+fn a_part_and_silence() -> impl Stream<Item = &'static str> + Send + Sync {
+    stream::unfold(true, |first| async move {
+        if !first {
+            std::future::pending::<()>().await;
+        }
+        Some(("part", false))
+    })
+}
+
+fn patient_for_an_answer(response_time: Duration) -> Wishes {
+    let forward = ForwardLimits { response_time, ..ForwardLimits::default() };
+    Wishes { forward, ..Wishes::default() }
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_an_answer_may_goes_on_as_long_as_it_moves() {
+    for alpn in [Alpn::Http1, Alpn::Http2OrHttp1] {
+        let wishes = patient_for_an_answer(SOON * 4);
+        let (world, upstream) = world_with(alpn, |_| Response::new(body("")), wishes).await;
+        let parts = stream::unfold(0, |part| async move {
+            tokio::time::sleep(SOON).await;
+            (part < 12).then_some(("part ", part + 1))
+        });
+        assert_eq!(upload(&world, parts).await.unwrap().status(), StatusCode::OK, "{alpn:?}");
+        assert_eq!(upstream.seen()[0].body.len(), 60);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_408_and_the_clients_fault() {
+    for alpn in [Alpn::Http1, Alpn::Http2OrHttp1] {
+        let wishes = patient_for_an_answer(SOON);
+        let (world, _upstream) = world_with(alpn, |_| Response::new(body("")), wishes).await;
+        assert_eq!(
+            upload(&world, a_part_and_silence()).await.unwrap().status(),
+            StatusCode::REQUEST_TIMEOUT,
+            "{alpn:?}"
+        );
+        assert_eq!(world.book.outcomes().await[0].blame, Some(Blame::Client));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_in_its_request_is_to_blame() {
+    for alpn in [Alpn::Http1, Alpn::Http2OrHttp1] {
+        let (world, _upstream) = world_with(alpn, |_| Response::new(body("")), Wishes::default()).await;
+        let mut client = world.connect_tls("bot", "api.test", Alpn::Http1).await;
+        let head = format!("POST /up HTTP/1.1\r\nhost: {}\r\ncontent-length: 9\r\n\r\nhalf", host(&world));
+        client.write_all(head.as_bytes()).await.unwrap();
+        while world.book.decisions().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.shutdown().await.unwrap();
+        let outcome = world.book.outcomes().await.remove(0);
+        assert_eq!(outcome.blame, Some(Blame::Client), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_does_not_bring_its_connection_back_unfinished() {
+    let trust = Trust::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(listener.local_addr().unwrap(), trust.clone(), Wishes::default()).await;
+    let acceptor = trust.outside();
+    // Answers each request at its head.
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+                let mut bytes = [0; 4096];
+                let _ = tls.read(&mut bytes).await.unwrap();
+                tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await.unwrap();
+                // The rest of that request, and whatever else comes here.
+                while tls.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    let mut early = upload(&world, a_part_and_silence()).await.unwrap();
+    assert_eq!(early.frame().await.unwrap().unwrap().into_data().unwrap(), "early");
+    // Over the same connection, this one would be waiting for the end of the first.
+    let other = async { world.http1("bot").await.get("GET", "/v1/x", &[("host", &host(&world))]).await };
+    let other =
+        tokio::time::timeout(Duration::from_secs(5), other).await.expect("it got an occupied connection");
+    assert_eq!(other.body(), "early");
+}
+
+#[tokio::test]
+async fn a_client_of_http2_gets_no_more_requests_at_a_time_than_the_limit_says() {
+    let http = HttpLimits { streams: 1, ..HttpLimits::default() };
+    let wishes = Wishes { settings: Settings { http, ..Settings::default() }, ..Wishes::default() };
+    let (world, upstream) = world_with(Alpn::Http1, endless, wishes).await;
+    let mut client = Client::http2(world.connect_tls("bot", "api.test", Alpn::Http2).await).await;
+    let uri = format!("https://{}/v1/x", host(&world));
+    let first = client.send(request("GET", &uri, &[])).await.unwrap();
+    let second = client.send(request("GET", &uri, &[]));
+    assert!(tokio::time::timeout(SOON * 4, second).await.is_err());
+    assert_eq!(upstream.seen().len(), 1);
+    drop(first);
+    assert_eq!(client.send(request("GET", &uri, &[])).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn http2_that_breaks_the_rules_is_recorded() {
+    let (world, upstream) = world_with(Alpn::Http1, |_| Response::new(body("")), Wishes::default()).await;
+    let mut client = world.connect_tls("bot", "api.test", Alpn::Http2).await;
+    // SETTINGS on a stream (RFC 9113 §6.5 wants stream 0).
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\x01").await.unwrap();
+    let _ = client.read_to_end(&mut Vec::new()).await;
+    let refused =
+        tokio::time::timeout(Duration::from_secs(5), world.book.refusal()).await.expect("no record");
+    assert!(refused.reason.contains("not a request"), "{}", refused.reason);
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_up_in_the_handshake_failed_and_is_not_called_untrusted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(listener.local_addr().unwrap(), Trust::new(), Wishes::default()).await;
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let (status, problem, _) = trouble(&world).await;
+    assert_eq!(
+        (status, problem.as_str()),
+        (StatusCode::BAD_GATEWAY, "urn:vouchsafe:problem:upstream-failed")
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_in_its_upload_can_send_on_without_a_reset() {
+    let (world, upstream) = world_with(Alpn::Http1, |_| Response::new(body("")), Wishes::default()).await;
+    let mut client = world.connect_tls("bot", "api.test", Alpn::Http1).await;
+    let head = format!("POST /no HTTP/1.1\r\nhost: {}\r\ncontent-length: 4194304\r\n\r\n", host(&world));
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 4096];
+    let count = client.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 403 "), "{}", String::from_utf8_lossy(&answer[..count]));
+    // Many clients read nothing before they have sent all; a reset would take the answer from them.
+    client.write_all(&vec![b'u'; 4 << 20]).await.expect("it was reset");
+    client.flush().await.expect("it was reset");
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_ends_in_the_moment_it_is_taken_goes_over_another() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(listener.local_addr().unwrap(), Trust::new(), Wishes::default()).await;
+    let mut client = world.connect("walker").await;
+    let ask = format!("GET / HTTP/1.1\r\nhost: other.test:{}\r\n\r\n", world.upstream.port());
+    let mut bytes = [0; 4096];
+    let mut before: Option<tokio::net::TcpStream> = None;
+    for _ in 0..3 {
+        // Request and end arrive together, the request first: nothing else runs between these two lines.
+        assert_eq!(client.try_write(ask.as_bytes()).unwrap(), ask.len());
+        drop(before.take());
+        let accepted = tokio::time::timeout(Duration::from_secs(5), listener.accept());
+        let (mut upstream, _) = accepted.await.expect("the call did not come").unwrap();
+        let count = upstream.read(&mut bytes).await.unwrap();
+        assert!(bytes[..count].starts_with(b"GET / "));
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        let count = client.read(&mut bytes).await.unwrap();
+        assert!(bytes[..count].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&bytes[..count]));
+        before = Some(upstream);
+        client.writable().await.unwrap();
+    }
+}
+
+/// Sends GOAWAY (RFC 9113 §6.8) on the connections that are open.
+static LEAVE: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
+#[tokio::test]
+async fn calls_go_over_another_connection_after_a_goaway_while_older_ones_end_on_theirs() {
+    let trust = Trust::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(listener.local_addr().unwrap(), trust.clone(), Wishes::default()).await;
+    let acceptor = trust.outside();
+    let connections = tokio::spawn(async move {
+        for number in 0.. {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let tls = acceptor.accept(tcp, "api.test", Alpn::Http2OrHttp1).await.unwrap();
+            tokio::spawn(async move {
+                let service = hyper::service::service_fn(move |_| async move {
+                    let mut response = endless_body();
+                    response.headers_mut().insert("x-connection", number.into());
+                    Ok::<_, std::convert::Infallible>(response)
+                });
+                let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let connection = builder.serve_connection(hyper_util::rt::TokioIo::new(tls), service);
+                let mut connection = std::pin::pin!(connection);
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = LEAVE.notified() => connection.as_mut().graceful_shutdown(),
+                }
+                let _ = connection.await;
+            });
+        }
+    });
+    let ask =
+        || async { world.http1("bot").await.send(request("GET", "/v1/x", &[("host", &host(&world))])).await };
+    let mut first = ask().await.unwrap();
+    assert_eq!(first.headers()["x-connection"], "0");
+    LEAVE.notify_waiters();
+    // It is on its way for as long as calls still go there.
+    let second = loop {
+        let second = ask().await.unwrap();
+        assert_eq!(second.status(), StatusCode::OK, "{second:?}");
+        if second.headers()["x-connection"] != "0" {
+            break second;
+        }
+    };
+    assert_eq!(second.headers()["x-connection"], "1");
+    first.frame().await.unwrap().expect("the first one was broken off");
+    connections.abort();
+}
+
+fn endless_body() -> Response<super::world::Body> {
     let frames = stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 4096]))));
     Response::new(StreamBody::new(frames).boxed())
+}
+
+fn endless(_: Seen) -> Response<super::world::Body> {
+    endless_body()
 }
 
 #[tokio::test]

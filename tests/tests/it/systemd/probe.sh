@@ -34,6 +34,13 @@ vouchsafe ca export --out /etc/vs-ca.pem
 vouchsafe status >/dev/null; say "status $?"
 call call
 say "journald $(journalctl -u vouchsafe IDENTITY=invoice-bot VERDICT=allow -o json --no-pager | grep -c invoice.service)"
+cd /etc/systemd/system/invoice.service.d
+mv network.conf.off network.conf; systemctl daemon-reload
+call call-private
+systemctl start holder
+printf '[Unit]\nJoinsNamespaceOf=holder.service\n' >>network.conf; systemctl daemon-reload
+call call-joined
+rm network.conf; systemctl daemon-reload; systemctl stop holder; cd /
 systemctl reload vouchsafe; say "reload $? $(systemctl is-active vouchsafe)"
 echo "nonsense = 1" > /etc/vouchsafe/policies/broken.toml
 systemctl reload vouchsafe; say "reload-broken $? $(systemctl is-active vouchsafe)"
@@ -42,8 +49,14 @@ rm /etc/vouchsafe/policies/broken.toml; systemctl reload vouchsafe
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -9 "$old"
 restarted "$old"
-say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=(9|10) ')"
+say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=1[0-9] ')"
 call call-after-kill
+systemctl start storm
+for _ in 1 2 3; do sleep 0.5; systemctl restart vouchsafe; done
+kill -9 "$(systemctl show -p MainPID --value vouchsafe)"
+sleep 2; touch /out/calm
+for _ in $(seq 200); do systemctl is-active -q storm || break; sleep 0.05; done
+say "storm $(grep -c . /out/codes) $(grep -vc '^200$' /out/codes) $(head -c 200 /out/codes.err | tr '\n' ' ')"
 vouchsafe audit verify >/dev/null; say "verify $?"
 old=$(systemctl show -p MainPID --value vouchsafe)
 kill -STOP "$old"

@@ -9,7 +9,7 @@ use tests::World;
 const STRIPE: &str = "[api.stripe]\nhosts = [\"api.stripe.com\"]\n\
                       inject = { header = \"authorization\", value = \"Bearer {secret}\" }\n\
                       [credential.key]\nkind = \"static\"\nsecret = \"vault:key\"\n";
-const BOT: &str = "[identity]\nexe = \"/opt/bot\"\n\n[[grant]]\napi = \"stripe\"\nallow = [\"GET /v1/**\"]\n\
+const BOT: &str = "[identity]\nexe = \"/opt/bot\"\nuser = \"bot\"\n\n[[grant]]\napi = \"stripe\"\nallow = [\"GET /v1/**\"]\n\
                    credential = \"key\"\n";
 
 /// What `vouchsafe check` says of a folder: its exit code and its complaints.
@@ -32,7 +32,7 @@ fn check_names_file_line_column_and_help_for_every_kind_of_mistake() {
         (
             "wrong-type",
             BOT.replace("[\"GET /v1/**\"]", "\"GET /v1/**\""),
-            ":6:9: error: \"allow\" in [[grant]] must be a list of strings, not a string",
+            ":7:9: error: \"allow\" in [[grant]] must be a list of strings, not a string",
             "help: write allow = [\"…\"]",
         ),
         (
@@ -41,10 +41,10 @@ fn check_names_file_line_column_and_help_for_every_kind_of_mistake() {
                 "api = \"stripe\"\nallow = [\"GET /v1/**\"]\ncredential = \"key\"",
                 "role = \"readr\"",
             ),
-            ":5:8: error: unknown role \"readr\"",
+            ":6:8: error: unknown role \"readr\"",
             "help:",
         ),
-        ("not-toml", BOT.replace("[[grant]]", "[[grant]"), ":4:", "error"),
+        ("not-toml", BOT.replace("[[grant]]", "[[grant]"), ":5:", "error"),
     ];
     for (name, bot, place, help) in cases {
         let folder = world.path(name);

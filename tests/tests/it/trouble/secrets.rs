@@ -60,6 +60,7 @@ fn a_damaged_store_lets_the_daemon_start_refuse_and_say_so_until_it_is_replaced(
     fs::write(&store, &damaged).unwrap();
     world.daemon();
     refused(&world);
+    assert!(world.log().contains(store.to_str().unwrap()), "{}", world.log());
     let secrets = problem(&world);
     assert!(secrets.to_string().contains(store.to_str().unwrap()), "{secrets}");
     let page = world.vouchsafe(&["status"]);
@@ -67,8 +68,11 @@ fn a_damaged_store_lets_the_daemon_start_refuse_and_say_so_until_it_is_replaced(
     assert!(page.stdout.starts_with("problem   "), "{}", page.stdout);
 
     // A command does not write over it.
-    let set = world.vouchsafe(&["secret", "set", "demo-key"]);
-    assert_eq!(set.code, Some(1), "{set:?}");
+    let value = fs::File::open(world.write("value", "another")).unwrap();
+    let set = world.vouchsafe_command(&["secret", "set", "demo-key"]).stdin(value).output().unwrap();
+    assert_eq!(set.status.code(), Some(1), "{set:?}");
+    let said = String::from_utf8(set.stderr).unwrap();
+    assert!(said.contains(store.to_str().unwrap()), "refused for the damage, and for nothing else: {said}");
     assert_eq!(fs::read(&store).unwrap(), damaged);
 
     // The advice that it gives: away with it, and set again.

@@ -131,16 +131,22 @@ fn a_large_body_passes_whole_and_never_lies_in_memory() {
 
 #[test]
 fn an_upload_arrives_whole_with_its_trailers() {
-    let scene = Scene::set();
-    let request =
-        b"PUT /v1/up HTTP/1.1\r\nhost: raw.test\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
-                    5\r\nhello\r\n0\r\nx-sum: 5\r\nauthorization: Bearer mine\r\n\r\n";
-    assert_eq!(scene.dialer.say(request).status, 200);
-    let seen = scene.upstream.seen().remove(0);
-    assert_eq!(seen.body, b"hello");
-    // The credential of a client does not pass in trailers, either.
-    assert_eq!(seen.trailers, [("x-sum".to_owned(), "5".to_owned())]);
-    assert_eq!(outcome(&scene.world, "/v1/up")["bytes_sent"], 5);
+    let world = World::start();
+    let dialer = Dialer::new(&world);
+    for speaks in ["http/1.1", "h2"] {
+        let upstream = Upstream::start(&world, Proof::Good, &[speaks]);
+        let request = format!(
+            "PUT /v1/{speaks}/up HTTP/1.1\r\nhost: raw.test\r\ntransfer-encoding: chunked\r\n\
+             trailer: x-sum, authorization\r\n\r\n\
+             5\r\nhello\r\n0\r\nx-sum: 5\r\nauthorization: Bearer mine\r\n\r\n"
+        );
+        assert_eq!(dialer.say(request.as_bytes()).status, 200);
+        let seen = upstream.seen().remove(0);
+        assert_eq!(seen.body, b"hello");
+        // The credential of a client does not pass in trailers, either.
+        assert_eq!(seen.trailers, [("x-sum".to_owned(), "5".to_owned())], "{speaks}");
+        assert_eq!(outcome(&world, &format!("/v1/{speaks}/up"))["bytes_sent"], 5);
+    }
 }
 
 #[test]
@@ -172,6 +178,9 @@ fn the_body_of_a_get_passes_also_when_its_length_is_not_known_before() {
                 ("GET", &b"asks"[..]),
                 "{speaks} {client} {header}"
             );
+            if length && speaks == "http/1.1" {
+                assert_eq!(seen.header("content-length"), Some("4"), "a known length stays known: {seen:?}");
+            }
             let answer = world.curl(&[client, "https://raw.test/v1/query"]);
             assert_eq!(answer.status, 200);
             let seen = upstream.seen().pop().unwrap();

@@ -16,9 +16,6 @@ fn fails(world: &World, version: &str, path: &str, status: u16, problem: &str) -
     assert_eq!(answer.status, status, "{path}: {answer:?}");
     assert_eq!(answer.content_type, "application/problem+json");
     assert_eq!(answer.json()["type"], format!("urn:vouchsafe:problem:{problem}"), "{path}: {answer:?}");
-    for r in world.journal() {
-        eprintln!("REC {r}");
-    }
     let outcome = outcome(world, path);
     assert_eq!(outcome["id"].as_str(), answer.journal_id().as_deref());
     assert_eq!((&outcome["status"], &outcome["blame"]), (&status.into(), &"upstream".into()), "{outcome}");

@@ -1,0 +1,241 @@
+//! One condition of an identity, held against a workload: what is wanted, what is, and why it does not hold.
+//!
+//! Invariant: deciding and explaining ask the same question. Deciding stops at the first condition that does not hold.
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::unistd::{Group, User};
+use proxy_policy::Conditions;
+
+use super::{
+    Workload,
+    digest::Digests,
+    files::{self, FileId},
+    writers,
+};
+
+/// How long a name of a user or group is believed.
+const NAME_LIFE: Duration = Duration::from_secs(10);
+
+/// What can be asked of a workload, in the order in which it is asked: the executable decides whether a miss is worth
+/// telling, then cheap ones come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Which file is executed.
+    Exe,
+    /// The real user.
+    User,
+    /// The real group.
+    Group,
+    /// The system's unit.
+    Unit,
+    /// The cgroup.
+    Cgroup,
+    /// The content of the executable.
+    Sha256,
+}
+
+impl Condition {
+    /// All, in the order in which they are asked.
+    pub const ALL: [Self; 6] = [Self::Exe, Self::User, Self::Group, Self::Unit, Self::Cgroup, Self::Sha256];
+
+    /// As in policy files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exe => "exe",
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Unit => "unit",
+            Self::Cgroup => "cgroup",
+            Self::Sha256 => "sha256",
+        }
+    }
+}
+
+/// What came out for one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Which one.
+    pub condition: Condition,
+    /// What the policy wants, as it is written there.
+    pub wanted: String,
+    /// What the workload has.
+    pub found: String,
+    /// Why it does not hold; `None`: it does.
+    pub miss: Option<Miss>,
+}
+
+/// Why a condition does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// Whether this identity is the one that a person would have expected.
+    pub near: bool,
+    /// Whether the workload itself may hear why: it is about nothing but its own executable.
+    pub told: bool,
+    /// In words, as the end of "X is not bot: …".
+    pub why: String,
+}
+
+/// What conditions are looked up in, shared by all workloads.
+#[derive(Default)]
+pub(super) struct Lookups {
+    digests: Digests,
+    users: Names,
+    groups: Names,
+}
+
+/// The conditions of one identity, about to be held against one workload. Blocks on the file system.
+pub(super) struct Examination<'a> {
+    lookups: &'a Lookups,
+    workload: &'a Workload,
+    conditions: &'a Conditions,
+    /// The path of the policy that names the executable, once `exe` was asked and holds.
+    path: Option<PathBuf>,
+}
+
+impl<'a> Examination<'a> {
+    pub(super) fn new(lookups: &'a Lookups, workload: &'a Workload, conditions: &'a Conditions) -> Self {
+        Self { lookups, workload, conditions, path: None }
+    }
+
+    /// Asks one condition; `None` when the identity does not have it. To be called in the order of [`Condition::ALL`].
+    pub(super) fn check(&mut self, condition: Condition) -> Option<Check> {
+        let (wanted, found, miss) = match condition {
+            Condition::Exe => self.exe()?,
+            Condition::User => self.user()?,
+            Condition::Group => self.group()?,
+            Condition::Unit => self.unit()?,
+            Condition::Cgroup => self.cgroup()?,
+            Condition::Sha256 => self.sha256()?,
+        };
+        Some(Check { condition, wanted, found, miss })
+    }
+
+    /// A miss of a condition other than the executable: near when the executable is the one that is wanted.
+    fn miss(&self, why: String) -> Option<Miss> {
+        Some(Miss { near: self.conditions.exe.is_some(), told: false, why })
+    }
+
+    fn exe(&mut self) -> Option<(String, String, Option<Miss>)> {
+        let exe = self.conditions.exe.as_ref()?;
+        let wanted = exe.as_str().to_owned();
+        if self.workload.exe_ino == 0 {
+            let why = "its executable could not be read".to_owned();
+            return Some((wanted, "unknown".into(), Some(Miss { near: false, told: false, why })));
+        }
+        let file = FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino };
+        let label = self.workload.exe.clone().unwrap_or_else(|| "a file whose path is not known".into());
+        let Some(path) = files::find(exe, file) else {
+            let replaced = label.strip_suffix(" (deleted)").is_some_and(|old| exe.matches(old));
+            let miss = match replaced {
+                true => Miss {
+                    near: true,
+                    told: false,
+                    why: "the file at its path was replaced since it started; restart the process".into(),
+                },
+                false => Miss { near: false, told: false, why: format!("it is not {wanted}") },
+            };
+            return Some((wanted, label, Some(miss)));
+        };
+        let found = path.display().to_string();
+        let miss =
+            writers::of_path(&path, file, self.workload.uid, self.conditions.are_pinned()).map(writable);
+        self.path = Some(path);
+        Some((wanted, found, miss))
+    }
+
+    fn user(&self) -> Option<(String, String, Option<Miss>)> {
+        let user = self.conditions.user.as_ref()?;
+        let has = self.workload.uid;
+        let wanted = number(user)
+            .or_else(|| self.lookups.users.id(user, |name| Some(User::from_name(name).ok()??.uid.as_raw())));
+        let miss = || self.miss(format!("it must run as user {}, and runs as uid {has}", user.value));
+        let miss = if wanted == Some(has) { None } else { miss() };
+        Some((user.value.clone(), format!("uid {has}"), miss))
+    }
+
+    fn group(&self) -> Option<(String, String, Option<Miss>)> {
+        let group = self.conditions.group.as_ref()?;
+        let has = self.workload.gid;
+        let wanted = number(group).or_else(|| {
+            self.lookups.groups.id(group, |name| Some(Group::from_name(name).ok()??.gid.as_raw()))
+        });
+        let miss = || self.miss(format!("it must run as group {}, and runs as gid {has}", group.value));
+        let miss = if wanted == Some(has) { None } else { miss() };
+        Some((group.value.clone(), format!("gid {has}"), miss))
+    }
+
+    fn unit(&self) -> Option<(String, String, Option<Miss>)> {
+        let unit = self.conditions.unit.as_ref()?;
+        let holds = self.workload.unit.as_deref().is_some_and(|name| unit.matches(name));
+        let has = self.workload.unit.as_deref().unwrap_or("no unit");
+        let miss = || self.miss(format!("it must be of unit {}, and is of {has}", unit.as_str()));
+        Some((unit.as_str().to_owned(), has.to_owned(), if holds { None } else { miss() }))
+    }
+
+    fn cgroup(&self) -> Option<(String, String, Option<Miss>)> {
+        let cgroup = self.conditions.cgroup.as_ref()?;
+        let holds = self.workload.cgroup.as_deref().is_some_and(|path| cgroup.matches(path));
+        let has = self.workload.cgroup.as_deref().unwrap_or("one that is gone");
+        let miss = || self.miss(format!("it must be in cgroup {}, and is in {has}", cgroup.as_str()));
+        Some((cgroup.as_str().to_owned(), has.to_owned(), if holds { None } else { miss() }))
+    }
+
+    fn sha256(&self) -> Option<(String, String, Option<Miss>)> {
+        let wanted = self.conditions.sha256.as_ref()?.value;
+        let digest = self.lookups.digests.of(self.workload, self.path.as_deref());
+        let miss = match &digest {
+            // The content is pinned, so its path does not matter; but what can be written may have run as something else
+            // than what was read.
+            Some((digest, file)) if *digest == wanted => {
+                let label =
+                    self.workload.exe.as_deref().map_or_else(|| Path::new("its executable"), Path::new);
+                writers::of_file(file, label, self.workload.uid).map(writable)
+            }
+            Some(_) => self.miss("its executable has another SHA-256 than the policy names".into()),
+            None => self.miss("its executable cannot be read any more, so its SHA-256 is unknown".into()),
+        };
+        let found = digest.map_or_else(|| "unknown".into(), |(digest, _)| hex(&digest));
+        Some((hex(&wanted), found, miss))
+    }
+}
+
+/// An executable that others can change is not what a policy means. It is the one that is named all the same: near.
+fn writable(why: String) -> Miss {
+    Miss {
+        near: true,
+        told: true,
+        why: format!("{why}; only root and the user that it runs as may be able to"),
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok()
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Numbers of users or groups by name, believed for [`NAME_LIFE`].
+#[derive(Default)]
+struct Names(Mutex<HashMap<String, (Instant, Option<u32>)>>);
+
+impl Names {
+    fn id(&self, name: &str, ask: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        if let Some((at, id)) = known
+            && at.elapsed() < NAME_LIFE
+        {
+            return id;
+        }
+        let id = ask(name);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (Instant::now(), id));
+        id
+    }
+}

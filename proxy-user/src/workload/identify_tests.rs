@@ -1,0 +1,143 @@
+//! What decides is what explains: one answer, with the conditions that led to it.
+use std::fs;
+
+use proxy_policy::{PolicySet, SourceFile, compile};
+
+use super::*;
+use crate::workload::files;
+
+/// A file that a workload executes, and the workload.
+struct Scene {
+    dir: tempfile::TempDir,
+    workload: Workload,
+    matcher: Matcher,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let exe = dir.path().join("bot");
+        fs::write(&exe, "a bot").unwrap();
+        let file = files::named_by(&exe).unwrap();
+        let workload = Workload {
+            pid: 7,
+            start_time_ns: 1,
+            exe: Some(exe.display().to_string()),
+            exe_dev: file.dev,
+            exe_ino: file.ino,
+            uid: 4242,
+            gid: 4343,
+            cgroup: Some("/system.slice/bot.service".into()),
+            unit: Some("bot.service".into()),
+            ..Workload::default()
+        };
+        Self { dir, workload, matcher: Matcher::default() }
+    }
+
+    fn set(&self, identities: &[(&str, &str)]) -> PolicySet {
+        let root = self.dir.path().to_str().unwrap();
+        let files: Vec<SourceFile> = identities
+            .iter()
+            .map(|(name, conditions)| {
+                let text = format!("[identity]\n{}\n", conditions.replace("{root}", root));
+                SourceFile::new(format!("policies/{name}.toml"), text)
+            })
+            .collect();
+        compile(&files).set.unwrap()
+    }
+}
+
+/// `+` holds, `-` does not, with its name.
+fn signs(judged: &Judged<'_>) -> Vec<String> {
+    let sign = |check: &Check| if check.miss.is_none() { '+' } else { '-' };
+    judged.checks.iter().map(|check| format!("{}{}", sign(check), check.condition.as_str())).collect()
+}
+
+#[test]
+fn an_explanation_has_every_condition_and_the_answer_that_decides() {
+    let scene = Scene::new();
+    let set = scene.set(&[
+        (
+            "bot",
+            "exe = \"{root}/bot\"\nuser = \"4242\"\nunit = \"bot.service\"\ncgroup = \"/system.slice/**\"",
+        ),
+        ("near", "exe = \"{root}/b*\"\nuser = \"1\"\ngroup = \"4343\"\nunit = \"other.service\""),
+        ("far", "exe = \"/usr/bin/far\"\ngroup = \"1\""),
+    ]);
+    let (identified, judged) = scene.matcher.explain(&scene.workload, &set);
+    assert_eq!(identified, scene.matcher.find(&scene.workload, &set, 1));
+    let found: Vec<_> = judged.iter().map(|judged| (judged.identity.name.as_str(), signs(judged))).collect();
+    let expected = [
+        ("bot", vec!["+exe", "+user", "+unit", "+cgroup"]),
+        ("far", vec!["-exe", "-group"]),
+        ("near", vec!["+exe", "-user", "+group", "-unit"]),
+    ];
+    assert_eq!(found, expected.map(|(name, signs)| (name, signs.into_iter().map(str::to_owned).collect())));
+    assert!(matches!(identified, Identified::One(id) if set.identity(id).unwrap().name == "bot"));
+}
+
+#[test]
+fn a_condition_tells_what_was_wanted_and_what_it_is() {
+    let scene = Scene::new();
+    let set = scene.set(&[("bot", "unit = \"other.service\"\nuser = \"root\"")]);
+    let (identified, judged) = scene.matcher.explain(&scene.workload, &set);
+    let told: Vec<_> =
+        judged[0].checks.iter().map(|check| (check.wanted.as_str(), check.found.as_str())).collect();
+    assert_eq!(told, [("root", "uid 4242"), ("other.service", "bot.service")]);
+    // No executable is wanted, so there is nothing that it would nearly be.
+    assert!(matches!(identified, Identified::None(why) if why.to_string().starts_with("no policy knows")));
+}
+
+#[test]
+fn the_reason_is_the_first_miss_of_an_identity_whose_executable_it_is_also_when_all_is_explained() {
+    let scene = Scene::new();
+    let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nuser = \"1\"\nunit = \"other.service\"")]);
+    let (explained, _) = scene.matcher.explain(&scene.workload, &set);
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+    let Identified::None(why) = explained else { panic!("{explained:?}") };
+    assert!(why.to_string().ends_with("is not bot: it must run as user 1, and runs as uid 4242"), "{why}");
+    assert_eq!(why.for_the_workload(), None, "what the policy wants is nothing for a workload to hear");
+}
+
+#[test]
+fn several_identities_that_hold_are_named_and_none_is_chosen() {
+    let scene = Scene::new();
+    let set = scene.set(&[("one", "exe = \"{root}/bot\""), ("two", "user = \"4242\"")]);
+    let (explained, judged) = scene.matcher.explain(&scene.workload, &set);
+    assert_eq!(explained, Identified::Ambiguous(vec!["one".into(), "two".into()]));
+    assert!(judged.iter().all(Judged::holds));
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+}
+
+#[test]
+fn a_process_without_a_start_time_is_nobody_whatever_holds() {
+    let mut scene = Scene::new();
+    scene.workload.start_time_ns = 0;
+    let set = scene.set(&[("bot", "user = \"4242\"")]);
+    let (explained, judged) = scene.matcher.explain(&scene.workload, &set);
+    assert!(judged[0].holds());
+    assert!(
+        matches!(&explained, Identified::None(why) if why.to_string().contains("when the process started"))
+    );
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+}
+
+#[test]
+fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_the_workload() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scene = Scene::new();
+    let set = scene.set(&[("bot", "exe = \"{root}/bot\"")]);
+    let exe = scene.dir.path().join("bot");
+    fs::set_permissions(&exe, fs::Permissions::from_mode(0o777)).unwrap();
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1) else { panic!("it has one") };
+    let told = format!(
+        "{} can be written by everybody (mode 777); only root and the user that it runs as may be able to",
+        exe.display()
+    );
+    assert_eq!(why.to_string(), format!("{} is not bot: {told}", scene.workload.label()));
+    assert_eq!(why.for_the_workload(), Some(told.as_str()));
+
+    // Who is known by what no file says is not asked for his file.
+    let set = scene.set(&[("unit", "unit = \"bot.service\"")]);
+    assert!(matches!(scene.matcher.find(&scene.workload, &set, 2), Identified::One(_)));
+}
