@@ -13,6 +13,7 @@ mod stage;
 mod system;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Task {
     Build(build::Options),
     /// Run all tests against the running kernel; needs root.
     Test(test::Options),
+    /// Run the tests that depend on the kernel on Debian's kernels, in emulated machines; needs root.
+    Vm(vm::Options),
     /// Check formatting, clippy, the house rules and the licences of dependencies.
     Lint,
     /// Check the house rules only.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = paths::Paths::find().and_then(|paths| match Cli::parse().task {
         Task::Build(options) => build::run(&paths, &options),
         Task::Test(options) => test::run(&paths, &options),
+        Task::Vm(options) => vm::run(&paths, &options),
         Task::Lint => lint::run(&paths),
         Task::Tidy => tidy::run(&paths),
         Task::Demo(options) => demo::run(&paths, &options),
