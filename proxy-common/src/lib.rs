@@ -182,6 +182,8 @@ pub const VETTED_ALLOWED: u32 = 2;
 pub const VETTED_PASSIVE: u32 = 3;
 /// It is the daemon's own.
 pub const VETTED_DAEMON: u32 = 4;
+/// As [`VETTED_ALLOWED`], of a workload to which everything is open: a raw socket, whose packets may have options.
+pub const VETTED_OPEN: u32 = 5;
 
 /// A network rule: traffic that is neither mediated nor refused. The key of a longest-prefix trie; all but the address is
 /// always compared as a whole.
@@ -291,6 +293,8 @@ pub const EVENT_UNVETTED: u16 = 6;
 pub const EVENT_PROXY: u16 = 7;
 /// Held back: nobody listens in the socket's network namespace yet.
 pub const EVENT_NETNS: u16 = 9;
+/// Refused: a tunnel device, by which packets come from no socket.
+pub const EVENT_TUNNEL: u16 = 10;
 /// Refused: a socket of a family that does not go through IP; `protocol` is the family.
 pub const EVENT_FAMILY: u16 = 8;
 
@@ -410,12 +414,14 @@ pub enum Counter {
     ProgramDisguised,
     /// Processes that found the table of programs full.
     ProgramsLost,
+    /// Packets dropped because they would not have gone where their socket was vetted to go.
+    DroppedAstray,
     /// Packets held back until the proxy listens in their network namespace.
     HeldBack,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 21] = [
+pub const COUNTER_NAMES: [&str; 22] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -436,6 +442,7 @@ pub const COUNTER_NAMES: [&str; 21] = [
     "program_unseen",
     "program_disguised",
     "programs_lost",
+    "dropped_astray",
     "held_back",
 ];
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::cgroup_sock,
     programs::SockContext,
 };
-use proxy_common::{Capture, Counter, EVENT_ASK, EVENT_SOCKET, SocketState};
+use proxy_common::{Capture, Counter, EVENT_ASK, EVENT_SOCKET, SocketState, VETTED_OPEN};
 
 use crate::{
     capture,
@@ -56,6 +56,7 @@ pub fn on_sock_create(ctx: SockContext) -> i32 {
             }
             (*state).origin.capture = who;
             allow(&mut *state);
+            (*state).vetted = VETTED_OPEN;
         }
         return PASS;
     }

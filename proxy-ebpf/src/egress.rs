@@ -14,8 +14,8 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use proxy_common::{
-    Capture, Counter, EVENT_NETNS, EVENT_UNVETTED, SocketState, VETTED_ALLOWED, VETTED_NOT, VETTED_PASSIVE,
-    VETTED_TURNED, mapped,
+    Capture, Counter, EVENT_NETNS, EVENT_UNVETTED, SocketState, VETTED_ALLOWED, VETTED_DAEMON, VETTED_NOT,
+    VETTED_OPEN, VETTED_PASSIVE, VETTED_TURNED, mapped,
 };
 
 use crate::{
@@ -53,8 +53,13 @@ pub fn on_egress(ctx: SkBuffContext) -> i32 {
         unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0).cast::<SocketState>() };
     // SAFETY: checked for null.
     if let Some(state) = unsafe { state.as_mut() } {
-        if state.vetted == VETTED_ALLOWED && state.generation != network::generation() {
+        let open = state.vetted == VETTED_OPEN;
+        if (open || state.vetted == VETTED_ALLOWED) && state.generation != network::generation() {
             return again(&ctx, state);
+        }
+        if !open && state.vetted != VETTED_DAEMON && state.vetted != VETTED_NOT && goes_astray(&ctx, state) {
+            count(Counter::DroppedAstray);
+            return refused(&ctx);
         }
         // SAFETY: a field of a full socket.
         if state.vetted == VETTED_TURNED && unsafe { (*socket).state } == TCP_SYN_SENT {
@@ -147,9 +152,29 @@ fn is_accepted(ctx: &SkBuffContext, socket: *mut bpf_sock) -> bool {
     }
 }
 
+/// Whether a packet goes elsewhere than its socket was vetted for: a source route (IPv4 options; an IPv6 routing header, or
+/// one that could hide it) names other addresses than the destination, and what is turned to the proxy leaves by loopback
+/// only (whose index is 1 in every network namespace), whatever device the socket is bound to.
+#[inline(always)]
+fn goes_astray(ctx: &SkBuffContext, state: &SocketState) -> bool {
+    const LOOPBACK: u32 = 1;
+    // SAFETY: a field of the context.
+    if state.vetted == VETTED_TURNED && unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK {
+        return true;
+    }
+    // The first seven bytes of both: version and header length, and of IPv6 the next header.
+    let start = load::<[u8; 7]>(ctx, 0).unwrap_or_default();
+    match start[0] >> 4 {
+        4 => start[0] != 0x45,
+        // Hop-by-hop options, routing, destination options.
+        6 => matches!(start[6], 0 | 43 | 60),
+        _ => true,
+    }
+}
+
 /// The first packet of a connection that was turned to the proxy: held back while the proxy does not listen in its network
 /// namespace, where somebody else could. TCP sends it again after a second; the daemon is told.
-#[inline(always)]
+#[inline(never)]
 fn begin(state: &SocketState) -> i32 {
     let origin = &state.origin;
     // SAFETY: only whether it is there counts.
@@ -178,7 +203,8 @@ fn again(ctx: &SkBuffContext, state: &mut SocketState) -> i32 {
 }
 
 /// Drops the packet, and tells where it would have gone and as much as the socket says of who.
-#[inline(always)]
+/// A function of its own, for its stack: those of a chain of calls together may be 512 bytes.
+#[inline(never)]
 fn refused(ctx: &SkBuffContext) -> i32 {
     count(Counter::DroppedUnvetted);
     let mut who = Capture::default();

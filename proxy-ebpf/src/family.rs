@@ -1,7 +1,8 @@
-//! LSM `socket_create`: families of sockets that reach a network past IP (packet, XDP, vsock, Bluetooth, …) are refused.
+//! LSM `socket_create`, `tun_dev_create`, `tun_dev_open`: families of sockets that reach a network past IP (packet, XDP, vsock, Bluetooth, …) and
+//! tunnel devices are refused.
 //! Packets of these do not pass `egress`, which sees what the IP stack sends.
 use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
-use proxy_common::{Capture, Counter, EVENT_ASK, EVENT_FAMILY};
+use proxy_common::{Capture, Counter, EVENT_ASK, EVENT_FAMILY, EVENT_TUNNEL};
 
 use crate::{
     capture,
@@ -32,10 +33,34 @@ pub fn on_socket_create(ctx: LsmContext) -> i32 {
     if network::passes_all(&who) {
         return PASS;
     }
+    refuse(&who, family, EVENT_FAMILY)
+}
+
+/// A tunnel device brings packets into the network that no socket sent.
+#[lsm_cgroup(hook = "tun_dev_create")]
+pub fn on_tun_create(_ctx: LsmContext) -> i32 {
+    tunnel()
+}
+
+/// The same for one that is there already.
+#[lsm_cgroup(hook = "tun_dev_open")]
+pub fn on_tun_open(_ctx: LsmContext) -> i32 {
+    tunnel()
+}
+
+#[inline(always)]
+fn tunnel() -> i32 {
+    let mut who = Capture::default();
+    capture::current(&mut who, 0);
+    if network::passes_all(&who) { PASS } else { refuse(&who, 0, EVENT_TUNNEL) }
+}
+
+#[inline(always)]
+fn refuse(who: &Capture, protocol: u32, event: u16) -> i32 {
     count(Counter::RefusedSocket);
-    let target = Target { protocol: family, addr: &[0; 16], port: 0 };
-    network::tell(&who, &target, EVENT_FAMILY);
+    let target = Target { protocol, addr: &[0; 16], port: 0 };
+    network::tell(who, &target, event);
     // Should it be one that may: the next try finds its standing.
-    network::tell(&who, &target, EVENT_ASK);
+    network::tell(who, &target, EVENT_ASK);
     REFUSE
 }

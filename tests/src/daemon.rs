@@ -136,6 +136,12 @@ impl World {
         child.wait()
     }
 
+    /// Waits for the end of a daemon that ends by itself, and returns its exit code.
+    #[track_caller]
+    pub fn ended(&self) -> Option<i32> {
+        self.child.borrow_mut().take().expect("no daemon runs").wait()
+    }
+
     /// Ends the daemon and starts it again.
     #[track_caller]
     pub fn restart(&self) {

@@ -85,12 +85,14 @@ impl Listener {
         self.socket.local_addr().map(ListenAddr)
     }
 
-    /// The next connection that has an origin. Connections without one are closed at once and counted: somebody
+    /// The next connection that has an origin; `None` when somebody took the socket down (`ss -K` and its like): it will
+    /// never accept again. Connections without one are closed at once and counted: somebody
     /// outside the governed cgroup called the listener itself.
-    pub async fn next(&self) -> Accepted {
+    pub async fn next(&self) -> Option<Accepted> {
         loop {
             let (stream, client) = match self.socket.accept().await {
                 Ok((stream, client)) => (stream, ClientAddr(client)),
+                Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => return None,
                 Err(error) => {
                     // Out of descriptors or memory: pause instead of spinning; the backlog waits.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -122,7 +124,7 @@ impl Listener {
             let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
             let dst = OriginalDst((ip, origin.dst_port).into());
             let workload = Workload::of(&origin.capture, &self.cgroups, self.foreign);
-            return Accepted { stream, client, origin: Origin { workload, dst }, place };
+            return Some(Accepted { stream, client, origin: Origin { workload, dst }, place });
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 
@@ -38,6 +38,9 @@ use crate::{
     trust::{BotTls, Ca, UpstreamTls},
     workload::identify::Matcher,
 };
+
+/// Why the daemon ends when somebody took its listener down.
+const LISTENER_LOST: &str = "the listener was taken down";
 
 const NO_COOKIE: &str =
     "this kernel cannot name network namespaces (SO_NETNS_COOKIE); it is there from Linux 5.14";
@@ -180,9 +183,14 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     });
 
     let mut tasks = JoinSet::new();
+    let (down, mut taken_down) = mpsc::channel::<()>(1);
     let mut accepting = Vec::new();
     for socket in sockets {
-        accepting.push(acceptor.accept_from(socket).context(NO_COOKIE)?);
+        let down = down.clone();
+        let dead = move || {
+            let _ = down.try_send(());
+        };
+        accepting.push(acceptor.accept_from(socket, dead).context(NO_COOKIE)?);
     }
     {
         let kernel = Arc::clone(&kernel);
@@ -217,6 +225,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
+            // A new start opens it again; until then nothing is served, and nobody else's listener is.
+            Some(()) = taken_down.recv() => break LISTENER_LOST,
             _ = hangup.recv() => {
                 supervisor::reloading();
                 let handler = Arc::clone(&handler);
@@ -244,7 +254,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     }
     let recorder = Arc::clone(&recorder);
     tokio::task::spawn_blocking(move || recorder.stop(reason)).await??;
-    Ok(ExitCode::SUCCESS)
+    Ok(if reason == LISTENER_LOST { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Takes over a listener that an earlier run left with systemd, or binds one; a port that is taken is told with what to do.

@@ -27,20 +27,24 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Serves what comes on a listener, until the task is aborted.
+    /// Serves what comes on a listener, until the task is aborted, or the socket is taken down, which `dead` is told.
     ///
     /// # Errors
     /// The kernel's own, when it cannot name the listener's network namespace.
-    pub(super) fn accept_from(&self, socket: TcpListener) -> io::Result<AbortHandle> {
+    pub(super) fn accept_from(
+        &self,
+        socket: TcpListener,
+        dead: impl FnOnce() + Send + 'static,
+    ) -> io::Result<AbortHandle> {
         let places = Places { places: Arc::clone(&self.places), unknown: Arc::clone(&self.without_origin) };
         let listener =
             Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.cgroups), places, self.home)?;
         let services = Arc::clone(&self.services);
         let task = tokio::spawn(async move {
-            loop {
-                let accepted = listener.next().await;
+            while let Some(accepted) = listener.next().await {
                 tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
             }
+            dead();
         });
         Ok(task.abort_handle())
     }

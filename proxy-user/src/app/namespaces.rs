@@ -74,19 +74,30 @@ impl Namespaces {
         });
     }
 
-    async fn open(&self, cookie: u64, pid: u32) -> Result<(), String> {
+    async fn open(self: &Arc<Self>, cookie: u64, pid: u32) -> Result<(), String> {
         let addresses = self.addresses;
         let opened = tokio::task::spawn_blocking(move || listen_inside(pid, cookie, addresses)).await;
         let opened = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let mut tasks = Vec::new();
         for listener in opened.listeners {
             let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-            tasks.push(self.acceptor.accept_from(listener).map_err(|error| error.to_string())?);
+            let this = Arc::clone(self);
+            let dead = move || this.lost(cookie);
+            tasks.push(self.acceptor.accept_from(listener, dead).map_err(|error| error.to_string())?);
         }
         self.served.add(cookie)?;
         tracing::info!(pid, namespace = opened.inode, "serving a network namespace");
         self.lock().insert(cookie, Inside::Open { inode: opened.inode, deserted: false, tasks });
         Ok(())
+    }
+
+    /// Somebody took a listener down: connections are held back again, until the next one has it opened anew.
+    fn lost(&self, cookie: u64) {
+        self.served.remove(cookie);
+        if let Some(Inside::Open { inode, tasks, .. }) = self.lock().remove(&cookie) {
+            tasks.iter().for_each(AbortHandle::abort);
+            tracing::error!(namespace = inode, "the listener in a network namespace was taken down");
+        }
     }
 
     /// Accepts nothing more, anywhere.

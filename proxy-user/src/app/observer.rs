@@ -8,7 +8,7 @@ use std::{
 
 use proxy_common::{
     EVENT_ALLOWED, EVENT_ASK, EVENT_FAMILY, EVENT_NETNS, EVENT_PROTOCOL, EVENT_PROXY, EVENT_REFUSED,
-    EVENT_SOCKET, EVENT_UNVETTED, Event,
+    EVENT_SOCKET, EVENT_TUNNEL, EVENT_UNVETTED, Event,
 };
 use proxy_journal::Record;
 
@@ -107,6 +107,7 @@ async fn take(
         caller.current(&services.policy, &*services.identifier).await
     };
     let protocol = match event.kind {
+        EVENT_TUNNEL => "tunnel".to_owned(),
         EVENT_FAMILY => format!("family-{}", event.protocol),
         _ => protocol_name(event.protocol),
     };
@@ -146,9 +147,14 @@ async fn take(
             Kind::UnknownProtocol,
             format!("a socket for {protocol} was not given: such traffic cannot be mediated"),
         ),
+        (EVENT_TUNNEL, _) => Refusal::new(
+            Kind::UnknownProtocol,
+            "a tunnel device was not given: packets from it come from no socket and cannot be mediated",
+        ),
         (EVENT_UNVETTED, _) => Refusal::new(
             Kind::UnknownProtocol,
-            "packets were dropped: their socket is older than vouchsafe, or came around its hooks",
+            "packets were dropped: their socket is older than vouchsafe, or came around its hooks, or a source route or \
+             device would have led them elsewhere",
         ),
         (EVENT_PROXY, _) => Refusal::new(Kind::Misdirected, "the proxy's own address was asked for directly"),
         // A ring buffer that an older kernel side wrote.

@@ -30,12 +30,22 @@ pub(super) struct Spec {
 const TRACEPOINTS: [(&str, &str); 3] =
     [("on_exec", "sched_process_exec"), ("on_fork", "sched_process_fork"), ("on_exit", "sched_process_exit")];
 
+const BPF_LSM: &str = "BPF LSM for cgroups (`bpf` in /sys/kernel/security/lsm)";
+const WITHOUT_TUNNEL: &str = "tunnel devices are not refused; they need CAP_NET_ADMIN: take it from bots";
+
+/// LSM programs, by the hook that they are named after.
+const LSM_HOOKS: [(&str, &str); 3] = [
+    ("on_socket_create", "socket_create"),
+    ("on_tun_create", "tun_dev_create"),
+    ("on_tun_open", "tun_dev_open"),
+];
+
 /// Runs once over all processes.
 const ITERATOR: &str = "on_each_task";
 
 /// All programs, in the order in which they are attached: what publishes stands before what turns, what vets before what
 /// drops.
-pub(super) const PROGRAMS: [Spec; 13] = [
+pub(super) const PROGRAMS: [Spec; 15] = [
     // First: who is asked for must be known.
     Spec { name: "on_exec", feature: "raw tracepoint sched_process_exec", since: "4.17", without: None },
     Spec { name: "on_fork", feature: "raw tracepoint sched_process_fork", since: "4.17", without: None },
@@ -70,12 +80,14 @@ pub(super) const PROGRAMS: [Spec; 13] = [
     },
     Spec {
         name: "on_socket_create",
-        feature: "BPF LSM for cgroups (`bpf` in /sys/kernel/security/lsm)",
+        feature: BPF_LSM,
         since: "6.0",
         without: Some(
-            "packet and other sockets past IP are not refused; they need CAP_NET_RAW: take it from bots",
+            "packet sockets and other families past IP are not refused; take CAP_NET_RAW from bots",
         ),
     },
+    Spec { name: "on_tun_create", feature: BPF_LSM, since: "6.0", without: Some(WITHOUT_TUNNEL) },
+    Spec { name: "on_tun_open", feature: BPF_LSM, since: "6.0", without: Some(WITHOUT_TUNNEL) },
     // Last: it drops what the others have not vetted.
     Spec {
         name: "on_egress",
@@ -100,7 +112,10 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
             Program::CgroupSkb(program) => program.load(),
             Program::RawTracePoint(program) => program.load(),
             Program::LsmCgroup(program) => match Btf::from_sys_fs() {
-                Ok(btf) => program.load("socket_create", &btf),
+                Ok(btf) => {
+                    let hook = LSM_HOOKS.iter().find(|(name, _)| *name == spec.name);
+                    program.load(hook.map_or("", |(_, hook)| hook), &btf)
+                }
                 Err(error) => Err(error.into()),
             },
             _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
