@@ -277,7 +277,9 @@ fn what_a_bot_changes_in_its_environment_after_its_start_changes_nothing() {
     let told = world.python(script, &[]);
     assert!(told.stdout.contains("HTTP/1.1 200"), "{told:?}");
     // A daemon that comes later sees what the process shows.
-    let mut dirty = world.bot("python3").env("PYTHONPATH", "/x").args(["-c", "input(); print(1)"]).spawn();
+    let mut dirty =
+        world.bot("python3").env("PYTHONPATH", "/x").args(["-c", "print('up', flush=True); input()"]).spawn();
+    assert_eq!(dirty.line(), "up");
     let who = world.vouchsafe(&["who", &dirty.pid().to_string()]);
     assert!(who.stdout.contains("PYTHONPATH"), "{who:?}");
     dirty.say("end");
