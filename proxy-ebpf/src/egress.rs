@@ -166,10 +166,29 @@ fn goes_astray(ctx: &SkBuffContext, state: &SocketState) -> bool {
     let start = load::<[u8; 7]>(ctx, 0).unwrap_or_default();
     match start[0] >> 4 {
         4 => start[0] != 0x45,
-        // Hop-by-hop options, routing, destination options.
-        6 => matches!(start[6], 0 | 43 | 60),
+        6 => match start[6] {
+            // What the kernel itself puts before more than 64 KiB at once (RFC 2675; include/net/ipv6.h, `hop_jumbo_hdr`):
+            // one option and nothing else.
+            HOP_BY_HOP => match load::<[u8; 4]>(ctx, 40) {
+                Some([next, 0, JUMBO, 4]) => has_routes(next),
+                _ => true,
+            },
+            next => has_routes(next),
+        },
         _ => true,
     }
+}
+
+/// Extension headers of IPv6 (RFC 8200 section 4), and the option of a jumbo payload.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION: u8 = 60;
+const JUMBO: u8 = 0xc2;
+
+/// Whether this header is a source route, or could hide one behind it.
+#[inline(always)]
+fn has_routes(header: u8) -> bool {
+    matches!(header, HOP_BY_HOP | ROUTING | DESTINATION)
 }
 
 /// The first packet of a connection that was turned to the proxy: held back while the proxy does not listen in its network

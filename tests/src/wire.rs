@@ -72,7 +72,8 @@ impl Dialer {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut buffers = [IoSliceMut::new(&mut byte)];
-        recvmsg(&self.channel, &mut buffers, &mut control, RecvFlags::empty()).expect("the dialer is silent");
+        rustix::io::retry_on_intr(|| recvmsg(&self.channel, &mut buffers, &mut control, RecvFlags::empty()))
+            .expect("the dialer is silent");
         let passed = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
