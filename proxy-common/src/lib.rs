@@ -6,7 +6,7 @@
 
 /// Version of the layouts in this crate. It is part of the directory that maps and links are pinned in, so that a
 /// daemon never reads a map written by programs of another layout.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Length of the kernel's `comm` (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -25,6 +25,12 @@ pub const MAX_NAMESPACES: u32 = 16_384;
 
 /// How many processes there may be whose program is known. At the bound a new process matches no `exe` and no `sha256`.
 pub const MAX_PROGRAMS: u32 = 65_536;
+
+/// How many bytes of its arguments are remembered of a program that was started.
+pub const COMMAND_BYTES: usize = 256;
+
+/// How many bytes of its `PATH` are remembered of a program that was started.
+pub const PATH_BYTES: usize = 128;
 
 /// Bytes of the ring buffer for [`Event`]s.
 pub const EVENT_BYTES: usize = 1 << 20;
@@ -60,13 +66,18 @@ pub struct Capture {
     pub comm: [u8; COMM_LEN],
     /// A bit for each of [`LOADER_VARIABLES`] that the process was started with, and `ENVIRONMENT_*`.
     pub environment: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// With `exec_ns`, the one `execve` by which the program came into being; a child has that of its parent.
+    pub exec_tgid: u32,
+    /// When that was (`bpf_ktime_get_ns`); [`EXEC_UNSEEN`].
+    pub exec_ns: u64,
 }
+
+/// The program was there before its start could be seen.
+pub const EXEC_UNSEEN: u64 = 1;
 
 /// What a process was seen to execute; the key is its tgid.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     /// As in [`Capture`]: a tgid that is used again is another process.
     pub start_time_ns: u64,
@@ -76,40 +87,72 @@ pub struct Program {
     pub exe_dev: u32,
     /// As in [`Capture`].
     pub environment: u32,
+    /// As in [`Capture`].
+    pub exec_ns: u64,
+    /// Inode of the working directory as it was started.
+    pub cwd_ino: u64,
+    /// Device of the working directory as it was started, kernel encoding.
+    pub cwd_dev: u32,
+    /// As in [`Capture`].
+    pub exec_tgid: u32,
+    /// `PROGRAM_*`.
+    pub flags: u32,
+    /// Bytes of all its arguments, each with its NUL; more than [`COMMAND_BYTES`] are not kept.
+    pub command_length: u32,
+    /// The arguments as it was started, from `argv[0]` on; bytes beyond the length are without meaning.
+    pub command: [u8; COMMAND_BYTES],
+    /// The value of `PATH` as it was started, with a NUL behind; what does not fit is not kept.
+    pub path: [u8; PATH_BYTES],
 }
 
-/// Variables by which whoever starts a program puts code of his own into it: the first eight bytes of `NAME=value`, and
-/// the name for people. More variables than meant may match; they are as suspicious. Bit n of an environment is the n-th.
-pub const LOADER_VARIABLES: [(&[u8; 8], &str); 29] = [
-    (b"LD_PRELO", "LD_PRELOAD"),
-    (b"LD_LIBRA", "LD_LIBRARY_PATH"),
-    (b"LD_AUDIT", "LD_AUDIT"),
-    (b"GLIBC_TU", "GLIBC_TUNABLES"),
-    (b"GCONV_PA", "GCONV_PATH"),
-    (b"OPENSSL_", "OPENSSL_CONF"),
-    (b"PYTHONPA", "PYTHONPATH"),
-    (b"PYTHONST", "PYTHONSTARTUP"),
-    (b"PYTHONHO", "PYTHONHOME"),
-    (b"PYTHONUS", "PYTHONUSERBASE"),
-    (b"PYTHONBR", "PYTHONBREAKPOINT"),
-    (b"PYTHONWA", "PYTHONWARNINGS"),
-    (b"NODE_OPT", "NODE_OPTIONS"),
-    (b"NODE_PAT", "NODE_PATH"),
-    (b"BUN_OPTI", "BUN_OPTIONS"),
-    (b"PERL5OPT", "PERL5OPT"),
-    (b"PERL5LIB", "PERL5LIB"),
-    (b"PERL5DB=", "PERL5DB"),
-    (b"PERLLIB=", "PERLLIB"),
-    (b"RUBYOPT=", "RUBYOPT"),
-    (b"RUBYLIB=", "RUBYLIB"),
-    (b"JAVA_TOO", "JAVA_TOOL_OPTIONS"),
-    (b"_JAVA_OP", "_JAVA_OPTIONS"),
-    (b"JDK_JAVA", "JDK_JAVA_OPTIONS"),
-    (b"CLASSPAT", "CLASSPATH"),
-    (b"BASH_ENV", "BASH_ENV"),
-    (b"PHP_INI_", "PHP_INI_SCAN_DIR"),
-    (b"LUA_INIT", "LUA_INIT"),
-    (b"DOTNET_S", "DOTNET_STARTUP_HOOKS"),
+/// What was read of the start is whole: the arguments, the working directory, the credentials.
+pub const PROGRAM_START_KNOWN: u32 = 1;
+/// Another process can change its working and its root directory (`CLONE_FS`).
+pub const PROGRAM_SHARES_DIRECTORIES: u32 = 2;
+/// It is in a user namespace below the first one, where anybody can make other files appear under a path.
+pub const PROGRAM_IN_USER_NAMESPACE: u32 = 4;
+
+/// Variables by which whoever starts a program puts code of his own into it: the first eight bytes of `NAME=value`, the
+/// bit of an environment, and the name for people. More variables than meant may match; they are as suspicious. Variables of
+/// one runtime may share a bit.
+pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
+    (b"LD_PRELO", 0, "LD_PRELOAD"),
+    (b"LD_LIBRA", 1, "LD_LIBRARY_PATH"),
+    (b"LD_AUDIT", 2, "LD_AUDIT"),
+    (b"GLIBC_TU", 3, "GLIBC_TUNABLES"),
+    (b"GCONV_PA", 4, "GCONV_PATH"),
+    (b"OPENSSL_", 5, "OPENSSL_CONF"),
+    (b"PYTHONPA", 6, "PYTHONPATH"),
+    (b"PYTHONST", 7, "PYTHONSTARTUP"),
+    (b"PYTHONHO", 8, "PYTHONHOME"),
+    (b"PYTHONPY", 8, "PYTHONPYCACHEPREFIX"),
+    (b"PYTHONPL", 8, "PYTHONPLATLIBDIR"),
+    (b"PYTHONUS", 9, "PYTHONUSERBASE"),
+    (b"PYTHONBR", 10, "PYTHONBREAKPOINT"),
+    (b"PYTHONWA", 11, "PYTHONWARNINGS"),
+    (b"NODE_OPT", 12, "NODE_OPTIONS"),
+    (b"NODE_PAT", 13, "NODE_PATH"),
+    (b"BUN_OPTI", 14, "BUN_OPTIONS"),
+    (b"PERL5OPT", 15, "PERL5OPT"),
+    (b"PERL5LIB", 16, "PERL5LIB"),
+    (b"PERL5DB=", 17, "PERL5DB"),
+    (b"PERLLIB=", 18, "PERLLIB"),
+    (b"RUBYOPT=", 19, "RUBYOPT"),
+    (b"RUBYLIB=", 20, "RUBYLIB"),
+    (b"GEM_HOME", 20, "GEM_HOME"),
+    (b"GEM_PATH", 20, "GEM_PATH"),
+    (b"BUNDLE_G", 20, "BUNDLE_GEMFILE"),
+    (b"JAVA_TOO", 21, "JAVA_TOOL_OPTIONS"),
+    (b"_JAVA_OP", 22, "_JAVA_OPTIONS"),
+    (b"JDK_JAVA", 23, "JDK_JAVA_OPTIONS"),
+    (b"CLASSPAT", 24, "CLASSPATH"),
+    (b"BASH_ENV", 25, "BASH_ENV"),
+    (b"BASH_FUN", 25, "BASH_FUNC_*"),
+    (b"SHELLOPT", 25, "SHELLOPTS"),
+    (b"BASHOPTS", 25, "BASHOPTS"),
+    (b"PHP_INI_", 26, "PHP_INI_SCAN_DIR"),
+    (b"LUA_INIT", 27, "LUA_INIT"),
+    (b"DOTNET_S", 28, "DOTNET_STARTUP_HOOKS"),
 ];
 
 /// There are more variables than are looked at, or they could not be read.
@@ -229,12 +272,14 @@ pub struct Facts {
     pub generation: u32,
     /// As in [`Capture`].
     pub environment: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// As in [`Capture`], or 0: the facts are those of every start.
+    pub exec_tgid: u32,
+    /// As in [`Capture`], or 0: the facts are those of every start.
+    pub exec_ns: u64,
 }
 
 impl Facts {
-    /// The facts of a capture, under one generation of the policy.
+    /// The facts of a capture that every start of the program has, under one generation of the policy.
     #[must_use]
     pub const fn of(capture: &Capture, generation: u32) -> Self {
         Self {
@@ -246,7 +291,8 @@ impl Facts {
             gid: capture.gid,
             generation,
             environment: capture.environment,
-            reserved: 0,
+            exec_tgid: 0,
+            exec_ns: 0,
         }
     }
 }
@@ -255,11 +301,14 @@ impl Facts {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The identity plus one; 0: none.
+    /// The identity plus one; 0: none; [`STANDS_BY_START`].
     pub identity: u32,
     /// 1: everything that is not mediated may pass (the host's setting for workloads that no policy knows).
     pub pass: u32,
 }
+
+/// Which identity it is depends on how the program was started (its script): look again, with the `exec_*`.
+pub const STANDS_BY_START: u32 = u32::MAX;
 
 /// Something that the programs decided, or ask: in the ring buffer.
 #[repr(C)]
@@ -368,6 +417,24 @@ pub struct Offsets {
     pub mm_env_start: u32,
     /// `mm_struct.env_end`
     pub mm_env_end: u32,
+    /// `mm_struct.arg_start`
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`
+    pub mm_arg_end: u32,
+    /// `task_struct.fs`
+    pub task_fs: u32,
+    /// `fs_struct.users`
+    pub fs_users: u32,
+    /// `fs_struct.pwd.dentry`
+    pub fs_pwd_dentry: u32,
+    /// `dentry.d_inode`
+    pub dentry_inode: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.user_ns`
+    pub cred_user_ns: u32,
+    /// `user_namespace.level`
+    pub user_ns_level: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -493,19 +560,19 @@ pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-const _: () = assert!(size_of::<Capture>() == 88);
-const _: () = assert!(size_of::<Origin>() == 120);
+const _: () = assert!(size_of::<Capture>() == 96);
+const _: () = assert!(size_of::<Origin>() == 128);
 const _: () = assert!(size_of::<OriginKey>() == 32);
-const _: () = assert!(size_of::<SocketState>() == 160);
+const _: () = assert!(size_of::<SocketState>() == 168);
 const _: () = assert!(size_of::<NetworkKey>() == 32);
-const _: () = assert!(size_of::<Facts>() == 48);
+const _: () = assert!(size_of::<Facts>() == 56);
 const _: () = assert!(size_of::<Standing>() == 8);
-const _: () = assert!(size_of::<Event>() == 112);
+const _: () = assert!(size_of::<Event>() == 120);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
-const _: () = assert!(size_of::<DaemonSlot>() == 96);
-const _: () = assert!(size_of::<Offsets>() == 84);
-const _: () = assert!(LOADER_VARIABLES.len() < 30);
-const _: () = assert!(size_of::<Program>() == 24);
+const _: () = assert!(size_of::<DaemonSlot>() == 104);
+const _: () = assert!(size_of::<Offsets>() == 120);
+const _: () = assert!(LOADER_VARIABLES.len() < 64);
+const _: () = assert!(size_of::<Program>() == 56 + COMMAND_BYTES + PATH_BYTES);
 const _: () = assert!(COUNTER_NAMES.len() == Counter::HeldBack as usize + 1);
 
 #[cfg(feature = "user")]
@@ -513,8 +580,8 @@ mod pod {
     //! aya's mark that any bytes of the record's size are a record.
     #![allow(unsafe_code, reason = "aya's marker trait for plain records is unsafe to implement")]
     use super::{
-        Capture, DaemonSlot, Facts, NetworkKey, Offsets, Origin, OriginKey, ProxyConfig, SocketState,
-        Standing,
+        Capture, DaemonSlot, Facts, NetworkKey, Offsets, Origin, OriginKey, Program, ProxyConfig,
+        SocketState, Standing,
     };
 
     // SAFETY: repr(C), made of integers and arrays of integers only, no padding (sizes asserted above).
@@ -537,4 +604,6 @@ mod pod {
     unsafe impl aya::Pod for Facts {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Standing {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Program {}
 }

@@ -3,7 +3,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
 };
-use proxy_common::{Capture, Counter, ENVIRONMENT_UNSEEN};
+use proxy_common::{Capture, Counter, ENVIRONMENT_UNSEEN, EXEC_UNSEEN};
 
 use crate::maps::{PROGRAMS, count, offsets};
 
@@ -49,29 +49,32 @@ pub fn executable_of(task: u64) -> Option<(u32, u64, u64)> {
     Some((dev, ino, seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nanos))))
 }
 
-/// The executable of the current process, whose id and start `who` has already, and the environment that it was started
-/// with; zero unless what the kernel saw it execute and what its memory names agree.
+/// Fills in the executable of the current process, whose id and start are there already, and how it was started. Zero
+/// unless what the kernel saw it execute and what its memory names agree.
 #[inline(always)]
-fn executable(task: u64, who: &Capture) -> (u32, u64, u64, u32) {
-    const NONE: (u32, u64, u64, u32) = (0, 0, 0, ENVIRONMENT_UNSEEN);
+fn executable(task: u64, into: &mut Capture) {
+    (into.exe_dev, into.exe_ino, into.exe_ctime_ns) = (0, 0, 0);
+    (into.environment, into.exec_tgid, into.exec_ns) = (ENVIRONMENT_UNSEEN, 0, EXEC_UNSEEN);
     let Some((dev, ino, ctime)) = executable_of(task) else {
         count(Counter::CaptureExeFailed);
-        return NONE;
+        return;
     };
-    // SAFETY: the value is only compared.
-    let Some(program) = (unsafe { PROGRAMS.get(&who.tgid) }) else {
+    // SAFETY: the value is only compared and copied.
+    let Some(program) = (unsafe { PROGRAMS.get(&into.tgid) }) else {
         count(Counter::ProgramUnseen);
-        return NONE;
+        return;
     };
-    if program.start_time_ns != who.start_time_ns {
+    if program.start_time_ns != into.start_time_ns {
         count(Counter::ProgramUnseen);
-        return NONE;
+        return;
     }
     if (program.exe_dev, program.exe_ino) != (dev, ino) {
         count(Counter::ProgramDisguised);
-        return NONE;
+        return;
     }
-    (dev, ino, ctime, program.environment)
+    (into.exe_dev, into.exe_ino, into.exe_ctime_ns) = (dev, ino, ctime);
+    into.environment = program.environment;
+    (into.exec_tgid, into.exec_ns) = (program.exec_tgid, program.exec_ns);
 }
 
 /// Fills `into` with the current process. What cannot be read stays zero and is counted; zero never matches a policy.
@@ -94,7 +97,7 @@ pub fn current(into: &mut Capture, netns_cookie: u64) {
     if into.start_time_ns == 0 {
         count(Counter::CaptureStartFailed);
     }
-    (into.exe_dev, into.exe_ino, into.exe_ctime_ns, into.environment) = executable(task, into);
+    executable(task, into);
     into.mntns_ino = read::<u64>(task, offsets.task_nsproxy)
         .and_then(|nsproxy| read::<u64>(nsproxy, offsets.nsproxy_mnt_ns))
         .and_then(|mnt_ns| read::<u32>(mnt_ns, offsets.mnt_ns_inum))

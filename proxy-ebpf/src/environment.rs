@@ -1,7 +1,7 @@
 //! The environment that a program is started with: whether it has variables by which whoever starts a program puts code of
 //! his own into it. Read when it is executed, from memory that no code of it has touched yet.
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
-use proxy_common::ENVIRONMENT_LONG;
+use proxy_common::{ENVIRONMENT_LONG, PATH_BYTES};
 
 use crate::{
     capture::read,
@@ -22,7 +22,13 @@ pub struct Strings {
     found: u32,
     /// 1: the next bytes go on with the string before.
     within: u32,
+    /// Where the value of the first `PATH` stands; 0: there is none.
+    path_at: u64,
 }
+
+/// `PATH=`, as the first five bytes of a word of this machine, and those bytes alone.
+const PATH: u64 = u64::from_ne_bytes(*b"PATH=\0\0\0");
+const FIVE_BYTES: u64 = (1 << 40) - 1;
 
 /// A bit for each of `LOADER_VARIABLES` that the current process was started with.
 #[inline(never)]
@@ -38,6 +44,7 @@ pub fn of_executed(mm: u64) -> u32 {
     unsafe {
         (&raw mut (*strings).found).write_volatile(0);
         (&raw mut (*strings).within).write_volatile(0);
+        (&raw mut (*strings).path_at).write_volatile(0);
         for _ in 0..MOST_STRINGS {
             if at >= end {
                 return (&raw const (*strings).found).read_volatile();
@@ -50,6 +57,10 @@ pub fn of_executed(mm: u64) -> u32 {
             if (&raw const (*strings).within).read_volatile() == 0 {
                 // One look into a table: the verifier would follow a comparison with each of them.
                 let start = text.cast::<u64>();
+                let path_at = &raw mut (*strings).path_at;
+                if *start & FIVE_BYTES == PATH && path_at.read_volatile() == 0 {
+                    path_at.write_volatile(at + 5);
+                }
                 if let Some(bits) = VARIABLES.get(&*start) {
                     let found = &raw mut (*strings).found;
                     found.write_volatile(found.read_volatile() | *bits);
@@ -62,4 +73,18 @@ pub fn of_executed(mm: u64) -> u32 {
         }
     }
     ENVIRONMENT_LONG
+}
+
+/// Reads the value of `PATH` that [`of_executed`] has just come by; nothing, when it did not.
+#[inline(always)]
+pub fn search_path(into: &mut [u8; PATH_BYTES]) {
+    into[0] = 0;
+    let Some(strings) = STRINGS.get_ptr_mut(0) else { return };
+    // SAFETY: the slot is this CPU's; the helper writes no more than the array holds, and checks the address.
+    unsafe {
+        let at = (&raw const (*strings).path_at).read_volatile();
+        if at != 0 {
+            bpf_probe_read_user_str(into.as_mut_ptr().cast(), PATH_BYTES as u32, at as *const _);
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod network;
 mod peername;
 mod program;
 mod sockops;
+mod start;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

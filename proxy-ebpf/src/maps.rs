@@ -38,6 +38,9 @@ pub static SERVED: HashMap<u64, u32, { MAX_NAMESPACES as usize }> = HashMap::new
 pub static VARIABLES: HashMap<u64, u32, 64> = HashMap::new();
 #[btf_map]
 pub static STRINGS: PerCpuArray<Strings, 1> = PerCpuArray::new();
+/// Where a [`Program`] is put together, a place for each event: each is too large for the stack.
+#[btf_map]
+pub static STARTED: PerCpuArray<Program, 3> = PerCpuArray::new();
 /// A pointer on its way to being a number (see `egress`).
 #[btf_map]
 pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -66,6 +69,15 @@ static OFFSETS: Offsets = Offsets {
     signal_live: 0,
     mm_env_start: 0,
     mm_env_end: 0,
+    mm_arg_start: 0,
+    mm_arg_end: 0,
+    task_fs: 0,
+    fs_users: 0,
+    fs_pwd_dentry: 0,
+    dentry_inode: 0,
+    task_cred: 0,
+    cred_user_ns: 0,
+    user_ns_level: 0,
 };
 
 /// The offsets as the loader set them (volatile: the compiler must not fold the zeros above).

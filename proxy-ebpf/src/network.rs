@@ -5,7 +5,7 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use proxy_common::{
     Capture, Counter, EVENT_ALLOWED, EVENT_ASK, EVENT_REFUSED, EVERYBODY, Event, Facts, NETWORK_KEY_BITS,
-    NetworkKey,
+    NetworkKey, STANDS_BY_START, Standing,
 };
 
 use crate::maps::{EVENTS, GENERATION, NETWORK, STANDINGS, count};
@@ -66,6 +66,28 @@ pub fn is_open(target: &Target<'_>) -> bool {
     open
 }
 
+/// Nobody knows yet who this is: [`STANDS_BY_START`] with nothing that stands by it. (An `Option` would leave bytes that the
+/// compiler reads and the verifier knows to be unset.)
+const UNKNOWN: Standing = Standing { identity: STANDS_BY_START, pass: 0 };
+
+/// The standing of a process: that of every start of its program, or that of its own start where this matters.
+#[inline(always)]
+fn standing_of(capture: &Capture) -> Standing {
+    let mut facts = Facts::of(capture, generation());
+    let standing = look_up(&facts);
+    if standing.identity != STANDS_BY_START {
+        return standing;
+    }
+    (facts.exec_tgid, facts.exec_ns) = (capture.exec_tgid, capture.exec_ns);
+    look_up(&facts)
+}
+
+#[inline(always)]
+fn look_up(facts: &Facts) -> Standing {
+    // SAFETY: the value is copied at once.
+    unsafe { STANDINGS.get(facts) }.copied().unwrap_or(UNKNOWN)
+}
+
 /// What the rules say of this process and target. A refusal, and what an identity was allowed, is told to the daemon; the
 /// latter not again when it was `told`.
 #[inline(always)]
@@ -74,9 +96,10 @@ pub fn decide(capture: &Capture, target: &Target<'_>, told: bool) -> Answer {
     if capture.start_time_ns == 0 || capture.exe_ino == 0 {
         return Answer::Unknown;
     }
-    let facts = Facts::of(capture, generation());
-    // SAFETY: the value is copied at once.
-    let Some(standing) = (unsafe { STANDINGS.get(&facts) }).copied() else { return Answer::Unknown };
+    let standing = standing_of(capture);
+    if standing.identity == STANDS_BY_START {
+        return Answer::Unknown;
+    }
     if standing.pass != 0 {
         count(Counter::NetworkAllowed);
         return Answer::Pass;
@@ -102,12 +125,11 @@ pub fn decide_again(capture: &Capture, target: &Target<'_>) -> Answer {
     if capture.start_time_ns == 0 || capture.exe_ino == 0 {
         return Answer::Refuse;
     }
-    let facts = Facts::of(capture, generation());
-    // SAFETY: the value is copied at once.
-    let Some(standing) = (unsafe { STANDINGS.get(&facts) }).copied() else {
+    let standing = standing_of(capture);
+    if standing.identity == STANDS_BY_START {
         ask(capture, target);
         return Answer::Unknown;
-    };
+    }
     if standing.pass != 0 || (standing.identity != 0 && covers(standing.identity, target)) {
         return Answer::Pass;
     }
@@ -119,10 +141,8 @@ pub fn decide_again(capture: &Capture, target: &Target<'_>) -> Answer {
 /// Whether everything may pass for this process.
 #[inline(always)]
 pub fn passes_all(capture: &Capture) -> bool {
-    let facts = Facts::of(capture, generation());
-    // SAFETY: the value is copied at once.
-    let standing = (unsafe { STANDINGS.get(&facts) }).copied();
-    capture.start_time_ns != 0 && capture.exe_ino != 0 && standing.is_some_and(|standing| standing.pass != 0)
+    let standing = standing_of(capture);
+    capture.start_time_ns != 0 && capture.exe_ino != 0 && standing.pass != 0
 }
 
 /// Asks the daemon who this is.

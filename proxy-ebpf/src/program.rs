@@ -3,31 +3,51 @@
 //! `mm->exe_file`, which the connect hook reads, can be changed by the process itself (`prctl(PR_SET_MM_MAP)`), also by an
 //! unprivileged one in a user namespace. So a process is what it was seen to execute, and what the hook reads must agree.
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task, bpf_ktime_get_ns},
+    },
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use proxy_common::{Counter, ENVIRONMENT_UNSEEN, Program};
+use proxy_common::{Counter, ENVIRONMENT_UNSEEN, EXEC_UNSEEN, Program};
 
 use crate::{
     capture::{executable_of, read, start_time, start_time_of},
     environment,
-    maps::{PROGRAMS, SCRATCH, count, offsets},
+    maps::{PROGRAMS, SCRATCH, STARTED, count, offsets},
+    start,
 };
 
 /// The `BPF_NOEXIST` of bpf_map_update_elem.
 const NOEXIST: u64 = 1;
+
+/// Places in [`STARTED`].
+const OF_EXEC: u32 = 0;
+const OF_FORK: u32 = 1;
+const OF_WALK: u32 = 2;
 
 /// `sched_process_exec(task, old_pid, bprm)`: the task is the current one.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
-    if let Some((dev, ino, _)) = executable_of(task) {
-        let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
-        let environment = environment::of_executed(mm);
-        record((bpf_get_current_pid_tgid() >> 32) as u32, start_time(), (dev, ino, environment), 0);
-    }
+    let Some((dev, ino, _)) = executable_of(task) else { return 0 };
+    let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
+    let environment = environment::of_executed(mm);
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(program) = STARTED.get_ptr_mut(OF_EXEC) else { return 0 };
+    // SAFETY: the slot is this CPU's and this event's, and a tracepoint does not interrupt itself.
+    let program = unsafe { &mut *program };
+    program.start_time_ns = start_time();
+    program.exe_ino = ino;
+    program.exe_dev = dev;
+    program.environment = environment;
+    // SAFETY: no arguments.
+    program.exec_ns = unsafe { bpf_ktime_get_ns() };
+    program.exec_tgid = tgid;
+    start::of_executed(task, mm, program);
+    insert(tgid, program, 0);
     0
 }
 
@@ -43,11 +63,16 @@ pub fn on_fork(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let Some((_, parent_tgid)) = ids(parent) else { return 0 };
-    // SAFETY: the value is copied at once.
-    let Some(program) = (unsafe { PROGRAMS.get(&parent_tgid) }).copied() else { return 0 };
+    let Some(program) = STARTED.get_ptr_mut(OF_FORK) else { return 0 };
+    // SAFETY: the entry is the parent's, which is alive and forking; the slot is this CPU's and this event's.
+    let program = unsafe {
+        let Some(of_parent) = PROGRAMS.get_ptr(&parent_tgid) else { return 0 };
+        program.copy_from_nonoverlapping(of_parent, 1);
+        &mut *program
+    };
     if program.start_time_ns == start_time_of(parent) {
-        let ran = (program.exe_dev, program.exe_ino, program.environment);
-        record(tgid, start_time_of(child), ran, 0);
+        program.start_time_ns = start_time_of(child);
+        insert(tgid, program, 0);
     }
     0
 }
@@ -94,15 +119,22 @@ pub extern "C" fn on_each_task(ctx: *mut IterTask) -> i32 {
         && pid == tgid
         && let Some((dev, ino, _)) = executable_of(task)
     {
-        record(tgid, start_time_of(task), (dev, ino, ENVIRONMENT_UNSEEN), NOEXIST);
+        let Some(program) = STARTED.get_ptr_mut(OF_WALK) else { return 0 };
+        // SAFETY: the slot is this CPU's; its rest was zero from the start and stays so.
+        let program = unsafe { &mut *program };
+        program.start_time_ns = start_time_of(task);
+        program.exe_ino = ino;
+        program.exe_dev = dev;
+        program.environment = ENVIRONMENT_UNSEEN;
+        program.exec_ns = EXEC_UNSEEN;
+        insert(tgid, program, NOEXIST);
     }
     0
 }
 
 #[inline(always)]
-fn record(tgid: u32, start_time_ns: u64, (exe_dev, exe_ino, environment): (u32, u64, u32), flags: u64) {
-    let program = Program { start_time_ns, exe_ino, exe_dev, environment };
-    if PROGRAMS.insert(&tgid, &program, flags).is_err() && flags != NOEXIST {
+fn insert(tgid: u32, program: &Program, flags: u64) {
+    if PROGRAMS.insert(&tgid, program, flags).is_err() && flags != NOEXIST {
         count(Counter::ProgramsLost);
     }
 }

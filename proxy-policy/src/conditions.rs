@@ -88,10 +88,19 @@ pub struct ExePattern(Pattern);
 
 impl ExePattern {
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
-        check_path("exe", text, "/opt/bots/invoice-bot")?;
+        Self::of("exe", text, "/opt/bots/invoice-bot")
+    }
+
+    /// A script: as an executable.
+    pub(crate) fn script(text: &str) -> Result<Self, Problem> {
+        Self::of("script", text, "/opt/bots/report.py")
+    }
+
+    fn of(key: &str, text: &str, example: &str) -> Result<Self, Problem> {
+        check_path(key, text, example)?;
         if text.ends_with('/') {
             let help = format!("name the file, or write {} for every file in it", quote(&format!("{text}*")));
-            return Err(Problem::new(format!("\"exe\" {} is a directory", quote(text)), help));
+            return Err(Problem::new(format!("\"{key}\" {} is a directory", quote(text)), help));
         }
         Pattern::parse(text).map(Self)
     }
@@ -148,6 +157,10 @@ pub struct Conditions {
     pub cgroup: Option<Spanned<Pattern>>,
     /// The systemd unit.
     pub unit: Option<Spanned<Pattern>>,
+    /// The script that an interpreter, which `exe` names, was started with.
+    pub script: Option<Spanned<ExePattern>>,
+    /// The SHA-256 of the script.
+    pub script_sha256: Option<Spanned<[u8; 32]>>,
     /// Whether it must have been started without variables that carry code; not given: as [`Self::want_clean_environment`].
     pub clean_environment: Option<Spanned<bool>>,
     /// Where `[identity]` stands.
@@ -164,6 +177,8 @@ impl Conditions {
             group: None,
             cgroup: None,
             unit: None,
+            script: None,
+            script_sha256: None,
             clean_environment: None,
             place,
         }
@@ -171,20 +186,41 @@ impl Conditions {
 
     pub(crate) fn is_empty(&self) -> bool {
         // How it was started says nothing about who it is.
-        let Self { exe, sha256, user, group, cgroup, unit, clean_environment: _, place: _ } = self;
+        let Self {
+            exe,
+            sha256,
+            user,
+            group,
+            cgroup,
+            unit,
+            script,
+            script_sha256,
+            clean_environment: _,
+            place: _,
+        } = self;
         exe.is_none()
             && sha256.is_none()
             && user.is_none()
             && group.is_none()
             && cgroup.is_none()
             && unit.is_none()
+            && script.is_none()
+            && script_sha256.is_none()
+    }
+
+    /// Whether they say which script is executed.
+    #[must_use]
+    pub fn name_a_script(&self) -> bool {
+        self.script.is_some() || self.script_sha256.is_some()
     }
 
     /// Whether the process must have been started without variables such as `LD_PRELOAD`: as it is said, else if the content
-    /// of the executable is pinned, because foreign code in it would make that meaningless.
+    /// of the executable is pinned or a script is named, because foreign code would make that meaningless.
     #[must_use]
     pub fn want_clean_environment(&self) -> bool {
-        self.clean_environment.as_ref().map_or(self.sha256.is_some(), |wanted| wanted.value)
+        self.clean_environment
+            .as_ref()
+            .map_or(self.sha256.is_some() || self.name_a_script(), |wanted| wanted.value)
     }
 
     /// Whether they say more than which file is executed: a user, a unit or a cgroup, none of which a process can take
@@ -213,6 +249,8 @@ impl Conditions {
             && implied(self.group.as_ref(), other.group.as_ref(), |a, b| a == b)
             && implied(self.cgroup.as_ref(), other.cgroup.as_ref(), Pattern::covers)
             && implied(self.unit.as_ref(), other.unit.as_ref(), Pattern::covers)
+            && implied(self.script.as_ref(), other.script.as_ref(), |a, b| a.0.covers(&b.0))
+            && implied(self.script_sha256.as_ref(), other.script_sha256.as_ref(), |a, b| a == b)
     }
 }
 
@@ -235,7 +273,7 @@ fn check_path(key: &str, text: &str, example: &str) -> Result<(), Problem> {
 }
 
 /// Sixty-four hexadecimal digits.
-pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], Problem> {
+pub(crate) fn parse_sha256(key: &str, text: &str) -> Result<[u8; 32], Problem> {
     let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
     let bytes: Option<Vec<u8>> = digits.filter(|digits| digits.len() == 64).map(|digits| {
         let (pairs, _) = digits.as_chunks::<2>();
@@ -243,8 +281,8 @@ pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], Problem> {
     });
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
         Problem::new(
-            "\"sha256\" must be 64 hexadecimal digits",
-            "write the first column of what sha256sum prints for the executable",
+            format!("\"{key}\" must be 64 hexadecimal digits"),
+            "write the first column of what sha256sum prints for the file",
         )
     })
 }
@@ -301,6 +339,7 @@ mod tests {
     #[test]
     fn a_digest_is_64_hex_digits() {
         let text = "00ff".repeat(16);
+        let parse_sha256 = |text: &str| parse_sha256("sha256", text);
         assert_eq!(parse_sha256(&text).unwrap()[..4], [0, 255, 0, 255]);
         assert_eq!(parse_sha256(&text.to_uppercase()), parse_sha256(&text));
         assert!(parse_sha256(&text[1..]).is_err());

@@ -8,7 +8,7 @@ use crate::place::Spanned;
 use crate::read::{Reader, Section, check_name};
 use crate::suggest;
 
-const CONDITIONS: [&str; 6] = ["exe", "sha256", "user", "group", "cgroup", "unit"];
+const CONDITIONS: [&str; 8] = ["exe", "sha256", "user", "group", "cgroup", "unit", "script", "script_sha256"];
 
 /// Reads the identity of a file; `name` is the stem of the file.
 pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
@@ -42,11 +42,13 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
     reader.check_keys(section, &keys, hint);
     let conditions = Conditions {
         exe: reader.parsed(section, "exe", ExePattern::parse),
-        sha256: reader.parsed(section, "sha256", parse_sha256),
+        sha256: reader.parsed(section, "sha256", |text| parse_sha256("sha256", text)),
         user: reader.parsed(section, "user", |text| parse_account("user", text)),
         group: reader.parsed(section, "group", |text| parse_account("group", text)),
         cgroup: reader.parsed(section, "cgroup", Pattern::cgroup),
         unit: reader.parsed(section, "unit", Pattern::unit),
+        script: reader.parsed(section, "script", ExePattern::script),
+        script_sha256: reader.parsed(section, "script_sha256", |text| parse_sha256("script_sha256", text)),
         clean_environment: reader.boolean(section, "clean_environment"),
         ..Conditions::none(section.place)
     };
@@ -59,6 +61,7 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
             help,
         );
     }
+    check_script(section, &conditions, reader);
     warn_if_not_pinned(&conditions, reader);
     if let Some(exe) = &conditions.exe {
         let text = exe.as_str();
@@ -74,10 +77,34 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
     conditions
 }
 
+/// A script is what an interpreter does with it: the interpreter must be named, and who may start it, because whoever starts
+/// one can put code into it (a home directory with modules of his own is enough).
+fn check_script(section: &Section<'_>, conditions: &Conditions, reader: &mut Reader<'_>) {
+    let place = match (&conditions.script, &conditions.script_sha256) {
+        (Some(script), _) => script.place,
+        (None, Some(digest)) => digest.place,
+        (None, None) => return,
+    };
+    if !section.has("exe") {
+        reader.findings.error(
+            place,
+            "a script without an interpreter: [identity] has no \"exe\"",
+            "name the interpreter that executes it, such as exe = \"/usr/bin/python3\"",
+        );
+    }
+    if !["user", "unit", "cgroup", "group"].iter().any(|key| section.has(key)) {
+        reader.findings.error(
+            place,
+            "a script alone lets every user act as this identity: whoever starts an interpreter can put code into it",
+            "add user, unit or cgroup, which a process cannot choose for itself",
+        );
+    }
+}
+
 /// Every user who may execute a file can start it with code of his own inside (by a debugger, or by variables such as
 /// `LD_PRELOAD`; docs/threats.md). A group is as good as a user here: nobody takes one that he is not in.
 fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
-    if conditions.are_pinned() || conditions.group.is_some() {
+    if conditions.are_pinned() || conditions.group.is_some() || conditions.name_a_script() {
         return;
     }
     let (key, place) = match (&conditions.exe, &conditions.sha256) {
@@ -94,7 +121,7 @@ fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
 
 fn hint(key: &str) -> Option<Problem> {
     match key {
-        "container" | "script" | "parent" => Some(not_supported_yet(key, "[identity]")),
+        "container" | "parent" => Some(not_supported_yet(key, "[identity]")),
         "comm" | "cmdline" | "pid" | "name" => Some(Problem::new(
             format!("{} is not a condition", quote(key)),
             "a process chooses it itself, so it says nothing about who it is: use exe, sha256, user or unit",

@@ -131,13 +131,18 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         verbose: tracing::enabled!(tracing::Level::DEBUG),
     })?;
     let (kernel, origins, network) = (Arc::new(kernel), Arc::new(handles.origins), Arc::new(handles.network));
+    let programs = Arc::new(handles.programs);
 
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
         policy: Arc::clone(&policy),
-        identifier: Arc::new(HostIdentifier::new(Arc::clone(&network), unidentified(&config))),
+        identifier: Arc::new(HostIdentifier::new(
+            Arc::clone(&programs),
+            Arc::clone(&network),
+            unidentified(&config),
+        )),
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,
@@ -176,7 +181,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         governed: cgroups.governed().to_owned(),
         namespaces: Arc::clone(&namespaces),
         listeners: config.listen.all().map(|address| address.to_string()).to_vec(),
-        matcher: Matcher::default(),
+        matcher: Matcher::new(Arc::clone(&programs)),
+        programs,
         cgroups: Arc::clone(&cgroups),
         started,
         running,

@@ -20,7 +20,7 @@ use crate::{
         },
         who,
     },
-    kernel::{Cgroups, Kernel, OriginTable},
+    kernel::{Cgroups, Kernel, OriginTable, Programs},
     record::JournaldState,
     workload::identify::Matcher,
 };
@@ -37,6 +37,7 @@ pub(super) struct DaemonHandler {
     pub(super) namespaces: Arc<Namespaces>,
     /// Of its own: what is asked here does not wait for what calls ask.
     pub(super) matcher: Matcher,
+    pub(super) programs: Arc<Programs>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,
@@ -83,6 +84,7 @@ impl DaemonHandler {
     fn who(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
         let who = Who {
             matcher: &self.matcher,
+            programs: &self.programs,
             cgroups: &self.cgroups,
             policy: &self.services.policy,
             unidentified: self.unidentified(),

@@ -3,7 +3,7 @@ use std::{pin::Pin, sync::Arc};
 
 use crate::{
     authorize::{Identifier, LivePolicy, Unidentified},
-    kernel::{Network, Stand},
+    kernel::{Network, Programs, Stand},
     workload::{Identified, Workload, identify::Matcher},
 };
 
@@ -16,8 +16,8 @@ pub(super) struct HostIdentifier {
 
 impl HostIdentifier {
     /// Tells every answer to the kernel, too.
-    pub(super) fn new(network: Arc<Network>, unidentified: Unidentified) -> Self {
-        Self { matcher: Arc::default(), network, unidentified }
+    pub(super) fn new(programs: Arc<Programs>, network: Arc<Network>, unidentified: Unidentified) -> Self {
+        Self { matcher: Arc::new(Matcher::new(programs)), network, unidentified }
     }
 }
 
@@ -35,7 +35,7 @@ impl Identifier for HostIdentifier {
         Box::pin(async move {
             let find = move || {
                 let answer = matcher.find(&workload, live.set(), live.generation());
-                let stand = match (&answer, unidentified) {
+                let stand = match (&answer.identified, unidentified) {
                     (Identified::One(id), _) if live.set().network_is_open(*id) => Stand::Open(id.0),
                     (Identified::One(id), _) => Stand::Identity(id.0),
                     (Identified::None(_), Unidentified::Pass) => Stand::Passes,
@@ -44,8 +44,8 @@ impl Identifier for HostIdentifier {
                         Stand::Nobody
                     }
                 };
-                network.stand(workload.facts(), live.generation(), stand);
-                answer
+                network.stand(workload.facts(), answer.by_start, live.generation(), stand);
+                answer.identified
             };
             match tokio::task::spawn_blocking(find).await {
                 Ok(answer) => answer,

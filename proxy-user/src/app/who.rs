@@ -11,9 +11,9 @@ use crate::{
         status::Treatment,
         who::{ConditionReport, IdentityReport, ProcessReport, Target, WhoReport},
     },
-    kernel::Cgroups,
+    kernel::{Cgroups, Programs, clock_ticks},
     workload::{
-        Identified,
+        Identified, Workload,
         conditions::Check,
         files,
         identify::{Judged, Matcher},
@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Says who processes are.
 pub(super) struct Who<'a> {
     pub(super) matcher: &'a Matcher,
+    pub(super) programs: &'a Programs,
     pub(super) cgroups: &'a Cgroups,
     pub(super) policy: &'a PolicyStore,
     pub(super) unidentified: Treatment,
@@ -88,7 +89,7 @@ impl Who<'_> {
     }
 
     fn process(&self, seen: &Inspected, live: &LivePolicy) -> ProcessReport {
-        let workload = &seen.workload;
+        let workload = &as_started(seen.workload.clone(), self.programs);
         let (identified, judged) = self.matcher.explain(workload, live.set());
         let (mut identity, mut ambiguous, mut reason) = (None, Vec::new(), None);
         match identified {
@@ -137,6 +138,24 @@ impl Who<'_> {
             )),
             None => Some(format!("its cgroup is gone, so nobody can say whether it was below {governed}")),
         }
+    }
+}
+
+/// A running process with what the programs saw of its start.
+fn as_started(workload: Workload, programs: &Programs) -> Workload {
+    let tick = 1_000_000_000 / clock_ticks();
+    let seen = programs.of(workload.pid).filter(|program| {
+        program.start_time_ns / tick == workload.start_time_ns / tick
+            && (u64::from(program.exe_dev), program.exe_ino) == (workload.exe_dev, workload.exe_ino)
+    });
+    match seen {
+        Some(program) => Workload {
+            environment: program.environment,
+            exec_tgid: program.exec_tgid,
+            exec_ns: program.exec_ns,
+            ..workload
+        },
+        None => workload,
     }
 }
 

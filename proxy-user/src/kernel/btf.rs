@@ -68,6 +68,18 @@ pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
         signal_live: btf.offset("signal_struct", &["live"])?,
         mm_env_start: btf.offset("mm_struct", &["env_start"])?,
         mm_env_end: btf.offset("mm_struct", &["env_end"])?,
+        mm_arg_start: btf.offset("mm_struct", &["arg_start"])?,
+        mm_arg_end: btf.offset("mm_struct", &["arg_end"])?,
+        task_fs: btf.offset("task_struct", &["fs"])?,
+        fs_users: btf.offset("fs_struct", &["users"])?,
+        fs_pwd_dentry: btf
+            .offset("fs_struct", &["pwd"])?
+            .checked_add(btf.offset("path", &["dentry"])?)
+            .ok_or(BtfError::Damaged { at: 0 })?,
+        dentry_inode: btf.offset("dentry", &["d_inode"])?,
+        task_cred: btf.offset("task_struct", &["cred"])?,
+        cred_user_ns: btf.offset("cred", &["user_ns"])?,
+        user_ns_level: btf.offset("user_namespace", &["level"])?,
     })
 }
 

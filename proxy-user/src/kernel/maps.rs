@@ -9,8 +9,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
 use proxy_common::{
-    COUNTER_NAMES, Capture, DaemonSlot, LOADER_VARIABLES, Origin, OriginKey, PORT_WORDS, ProxyConfig, mapped,
-    names,
+    COUNTER_NAMES, Capture, DaemonSlot, LOADER_VARIABLES, Origin, OriginKey, PORT_WORDS, Program,
+    ProxyConfig, mapped, names,
 };
 
 use super::error::{KernelError, chain};
@@ -74,11 +74,29 @@ fn key(netns_cookie: u64, client: ClientAddr) -> OriginKey {
     OriginKey { netns_cookie, addr, port: client.port(), reserved: [0; 6] }
 }
 
+/// What every process was seen to execute.
+pub struct Programs {
+    map: Mutex<HashMap<MapData, u32, Program>>,
+}
+
+impl Programs {
+    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let map = HashMap::try_from(take(ebpf, names::PROGRAMS)?).map_err(failed("use the map PROGRAMS"))?;
+        Ok(Self { map: Mutex::new(map) })
+    }
+
+    /// What the process with this id executes now. `None`: it is gone, or was never seen.
+    #[must_use]
+    pub fn of(&self, pid: u32) -> Option<Program> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner).get(&pid, 0).ok()
+    }
+}
+
 /// Tells the programs which variables they look for in an environment.
 pub(super) fn name_variables(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let mut map: HashMap<MapData, u64, u32> =
         HashMap::try_from(take(ebpf, names::VARIABLES)?).map_err(failed("use the map VARIABLES"))?;
-    for (bit, (start, _)) in LOADER_VARIABLES.iter().enumerate() {
+    for (start, bit, _) in &LOADER_VARIABLES {
         map.insert(u64::from_ne_bytes(**start), 1_u32 << bit, 0)
             .map_err(failed("write the map VARIABLES"))?;
     }

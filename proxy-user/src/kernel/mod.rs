@@ -37,7 +37,7 @@ pub use self::{
     events::Events,
     handover::{inherited, take_listener},
     introduce::{clock_ticks, is_closed, netns_cookie},
-    maps::OriginTable,
+    maps::{OriginTable, Programs},
     netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
 };
@@ -71,6 +71,8 @@ pub struct Handles {
     pub origins: OriginTable,
     /// Network rules and standings.
     pub network: Network,
+    /// What processes execute.
+    pub programs: Programs,
     /// What the programs tell.
     pub events: Events,
     /// The network namespaces in which the proxy listens.
@@ -143,6 +145,7 @@ impl Kernel {
         let origins = OriginTable::open(&mut ebpf)?;
         let network = Network::open(&mut ebpf)?;
         network.apply(plan.generation, plan.rules)?;
+        let programs = Programs::open(&mut ebpf)?;
         let events = Events::open(&mut ebpf)?;
         let served = Served::open(&mut ebpf, plan.home)?;
         maps::name_variables(&mut ebpf)?;
@@ -159,7 +162,7 @@ impl Kernel {
         }
         let kernel =
             Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
-        Ok((kernel, Handles { origins, network, events, served }))
+        Ok((kernel, Handles { origins, network, programs, events, served }))
     }
 
     /// Names of the attached programs.

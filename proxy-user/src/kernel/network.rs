@@ -12,7 +12,9 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
 };
-use proxy_common::{EVERYBODY, Facts, MAX_NETWORK_RULES, NETWORK_KEY_BITS, NetworkKey, Standing, names};
+use proxy_common::{
+    EVERYBODY, Facts, MAX_NETWORK_RULES, NETWORK_KEY_BITS, NetworkKey, STANDS_BY_START, Standing, names,
+};
 
 use super::{
     error::{KernelError, chain},
@@ -103,9 +105,10 @@ impl Network {
         inner.keep_only(epoch)
     }
 
-    /// Tells the programs what all workloads with these facts are. `facts.generation` is without meaning. Nothing happens
-    /// when the policy is not the one whose rules are in place.
-    pub fn stand(&self, facts: Facts, generation: u64, stand: Stand) {
+    /// Tells the programs what all workloads with these facts are; `by_start`: only those of this one start of the program,
+    /// because others may be somebody else. `facts.generation` is without meaning. Nothing happens when the policy is not the
+    /// one whose rules are in place.
+    pub fn stand(&self, facts: Facts, by_start: bool, generation: u64, stand: Stand) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         // What cannot be told apart is not remembered.
         if inner.generation != Some(generation) || facts.exe_ino == 0 || facts.exe_ctime_ns == 0 {
@@ -119,8 +122,18 @@ impl Network {
             Stand::Nobody => Standing::default(),
             Stand::Passes => Standing { identity: 0, pass: 1 },
         };
+        let of_every_start = Facts { exec_tgid: 0, exec_ns: 0, ..facts };
         let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = standings.insert(facts, standing, 0) {
+        let told = match by_start {
+            false => standings.insert(of_every_start, standing, 0),
+            true => {
+                let look_again = Standing { identity: STANDS_BY_START, pass: 0 };
+                standings
+                    .insert(facts, standing, 0)
+                    .and_then(|()| standings.insert(of_every_start, look_again, 0))
+            }
+        };
+        if let Err(error) = told {
             // It will be asked for again.
             tracing::warn!(error = %chain(&error), "cannot tell the programs who a workload is");
         }

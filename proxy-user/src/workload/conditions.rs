@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,8 +16,10 @@ use super::{
     digest::Digests,
     environment,
     files::{self, FileId},
+    script::{self, NotFound, Script, Scripts},
     writers,
 };
+use crate::kernel::Programs;
 
 /// How long a name of a user or group is believed.
 const NAME_LIFE: Duration = Duration::from_secs(10);
@@ -40,12 +42,31 @@ pub enum Condition {
     Sha256,
     /// Nobody put code of his own into it as it was started.
     CleanEnvironment,
+    /// Which script its interpreter was started with.
+    Script,
+    /// The content of the script.
+    ScriptSha256,
 }
 
 impl Condition {
     /// All, in the order in which they are asked.
-    pub const ALL: [Self; 7] =
-        [Self::Exe, Self::User, Self::Group, Self::Unit, Self::Cgroup, Self::Sha256, Self::CleanEnvironment];
+    pub const ALL: [Self; 9] = [
+        Self::Exe,
+        Self::User,
+        Self::Group,
+        Self::Unit,
+        Self::Cgroup,
+        Self::Sha256,
+        Self::CleanEnvironment,
+        Self::Script,
+        Self::ScriptSha256,
+    ];
+
+    /// Whether it can differ between two starts of a program that are alike for the kernel. These come last.
+    #[must_use]
+    pub fn is_of_the_start(self) -> bool {
+        matches!(self, Self::Script | Self::ScriptSha256)
+    }
 
     /// As in policy files.
     #[must_use]
@@ -58,6 +79,8 @@ impl Condition {
             Self::Cgroup => "cgroup",
             Self::Sha256 => "sha256",
             Self::CleanEnvironment => "clean_environment",
+            Self::Script => "script",
+            Self::ScriptSha256 => "script_sha256",
         }
     }
 }
@@ -90,8 +113,16 @@ pub struct Miss {
 #[derive(Default)]
 pub(super) struct Lookups {
     digests: Digests,
+    scripts: Scripts,
     users: Names,
     groups: Names,
+}
+
+impl Lookups {
+    /// As the programs saw processes start.
+    pub(super) fn new(programs: Arc<Programs>) -> Self {
+        Self { scripts: Scripts::new(programs), ..Self::default() }
+    }
 }
 
 /// The conditions of one identity, about to be held against one workload. Blocks on the file system.
@@ -101,11 +132,13 @@ pub(super) struct Examination<'a> {
     conditions: &'a Conditions,
     /// The path of the policy that names the executable, once `exe` was asked and holds.
     path: Option<PathBuf>,
+    /// The script, once it was asked for.
+    script: Option<Result<Script, NotFound>>,
 }
 
 impl<'a> Examination<'a> {
     pub(super) fn new(lookups: &'a Lookups, workload: &'a Workload, conditions: &'a Conditions) -> Self {
-        Self { lookups, workload, conditions, path: None }
+        Self { lookups, workload, conditions, path: None, script: None }
     }
 
     /// Asks one condition; `None` when the identity does not have it. To be called in the order of [`Condition::ALL`].
@@ -118,6 +151,8 @@ impl<'a> Examination<'a> {
             Condition::Cgroup => self.cgroup()?,
             Condition::Sha256 => self.sha256()?,
             Condition::CleanEnvironment => self.clean_environment()?,
+            Condition::Script => self.script()?,
+            Condition::ScriptSha256 => self.script_sha256()?,
         };
         Some(Check { condition, wanted, found, miss })
     }
@@ -215,6 +250,60 @@ impl<'a> Examination<'a> {
 type Answer = (String, String, Option<Miss>);
 
 impl Examination<'_> {
+    /// The script that was found, or the answer that none was.
+    fn found_script(&mut self, wanted: &str) -> Result<&Script, Answer> {
+        let (workload, pinned) = (self.workload, self.conditions.are_pinned());
+        let path = self.path.as_deref();
+        let found = self.script.get_or_insert_with(|| match path {
+            Some(path) => self.lookups.scripts.of(workload, path, pinned),
+            None => Err(NotFound::far("its executable is not the interpreter")),
+        });
+        found.as_ref().map_err(|none| {
+            let miss = Miss { near: none.near, told: false, why: none.why.clone() };
+            (wanted.to_owned(), "none".to_owned(), Some(miss))
+        })
+    }
+
+    fn script(&mut self) -> Option<Answer> {
+        let pattern = self.conditions.script.as_ref()?;
+        let (user, pinned) = (self.workload.uid, self.conditions.are_pinned());
+        let wanted = pattern.as_str().to_owned();
+        let script = match self.found_script(&wanted) {
+            Ok(script) => script,
+            Err(answer) => return Some(answer),
+        };
+        let label = script.path.display().to_string();
+        let miss = if pattern.matches(&label) {
+            None
+        } else {
+            match files::find(pattern, script.file) {
+                // Started by another name, which is nobody else's to change; this one must not be either.
+                Some(path) => writers::of_path(&path, script.file, user, pinned).map(writable),
+                None => Some(Miss { near: false, told: false, why: format!("its script is not {wanted}") }),
+            }
+        };
+        Some((wanted, label, miss))
+    }
+
+    fn script_sha256(&mut self) -> Option<Answer> {
+        let wanted = self.conditions.script_sha256.as_ref()?.value;
+        let lookups = self.lookups;
+        let script = match self.found_script(&hex(&wanted)) {
+            Ok(script) => script,
+            Err(answer) => return Some(answer),
+        };
+        let digest = script::open(script).and_then(|mut file| lookups.digests.of_file(&mut file).ok());
+        let why = match digest {
+            Some(digest) if digest == wanted => None,
+            Some(_) => Some("its script has another SHA-256 than the policy names"),
+            None => Some("its script cannot be read, so its SHA-256 is unknown"),
+        };
+        // Without a path the content alone says which script is meant.
+        let near = self.conditions.script.is_some();
+        let found = digest.map_or_else(|| "unknown".into(), |digest| hex(&digest));
+        Some((hex(&wanted), found, why.map(|why| Miss { near, told: false, why: why.to_owned() })))
+    }
+
     fn clean_environment(&self) -> Option<Answer> {
         if !self.conditions.want_clean_environment() {
             return None;

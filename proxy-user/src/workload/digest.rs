@@ -46,11 +46,15 @@ impl Digests {
         Some((self.of_file(&mut file).ok()?, file))
     }
 
-    fn of_file(&self, file: &mut File) -> io::Result<[u8; 32]> {
+    /// The digest of what an open file holds. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large or mostly holes, or changed meanwhile.
+    pub fn of_file(&self, file: &mut File) -> io::Result<[u8; 32]> {
         let key = key(file)?;
         // Holes cost nothing to make and as much as data to read.
         if key.size > MAX_BYTES || file.metadata()?.blocks() * 512 < key.size / 2 {
-            return Err(io::Error::other("the executable is too large, or mostly holes"));
+            return Err(io::Error::other("the file is too large, or mostly holes"));
         }
         // One at a time: whoever starts many programs must not keep every thread reading.
         let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);

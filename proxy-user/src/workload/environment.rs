@@ -7,7 +7,7 @@ use super::{Workload, process};
 ///
 /// # Errors
 /// It cannot be told, in words.
-pub(super) fn of(workload: &Workload) -> Result<Vec<&'static str>, &'static str> {
+pub(super) fn of(workload: &Workload) -> Result<Vec<String>, &'static str> {
     let mut found = workload.environment;
     if found & ENVIRONMENT_UNSEEN != 0 {
         // It is older than the programs that see starts: what it shows now is what there is.
@@ -22,16 +22,20 @@ pub(super) fn of(workload: &Workload) -> Result<Vec<&'static str>, &'static str>
     Ok(names(found))
 }
 
-fn names(found: u32) -> Vec<&'static str> {
-    let known = LOADER_VARIABLES.iter().enumerate();
-    known.filter(|(bit, _)| found & (1 << bit) != 0).map(|(_, (_, name))| *name).collect()
+fn names(found: u32) -> Vec<String> {
+    let bits = (0..u32::BITS).filter(|bit| found & (1 << bit) != 0);
+    let named = bits.map(|bit| {
+        let family = LOADER_VARIABLES.iter().filter(|(_, of, _)| *of == bit).map(|(_, _, name)| *name);
+        family.collect::<Vec<_>>().join(" or ")
+    });
+    named.filter(|names| !names.is_empty()).collect()
 }
 
 /// As the kernel side does it: the first eight bytes of each string.
 fn bits(environment: &[u8]) -> u32 {
     let mut found = 0;
     for text in environment.split(|byte| *byte == 0) {
-        for (bit, (start, _)) in LOADER_VARIABLES.iter().enumerate() {
+        for (start, bit, _) in &LOADER_VARIABLES {
             if text.starts_with(*start) {
                 found |= 1 << bit;
             }
@@ -48,7 +52,8 @@ mod tests {
     fn variables_that_carry_code_are_named_and_others_are_not() {
         let environment = b"PATH=/bin\0LD_PRELOAD=/tmp/x.so\0XLD_PRELOAD=1\0PYTHONPATH=\0LD_PRE=1\0";
         assert_eq!(names(bits(environment)), ["LD_PRELOAD", "PYTHONPATH"]);
-        assert_eq!(names(bits(b"HOME=/\0")), Vec::<&str>::new());
+        assert_eq!(names(bits(b"HOME=/\0")), Vec::<String>::new());
+        assert_eq!(names(bits(b"SHELLOPTS=xtrace\0")), ["BASH_ENV or BASH_FUNC_* or SHELLOPTS or BASHOPTS"]);
         let workload = |environment| Workload { environment, ..Workload::default() };
         assert_eq!(of(&workload(0)), Ok(Vec::new()));
         assert!(of(&workload(ENVIRONMENT_LONG)).unwrap_err().contains("more variables"));

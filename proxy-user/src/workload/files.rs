@@ -5,7 +5,7 @@ use std::{
 };
 
 use proxy_policy::ExePattern;
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
 
 /// A file as the kernel names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,23 @@ pub fn executed_by(pid: u32) -> Option<FileId> {
 #[must_use]
 pub fn named_by(path: &Path) -> Option<FileId> {
     named(path, None)
+}
+
+/// The file that is open.
+#[must_use]
+pub fn of_open(file: impl AsFd) -> Option<FileId> {
+    let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    Some(FileId { dev: device_of(&stat, None)?, ino: stat.stx_ino })
+}
+
+/// The file that an absolute path names now to a process, with its own root and mounts.
+#[must_use]
+pub fn seen_by(pid: u32, path: &Path) -> Option<FileId> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = open(format!("/proc/{pid}/root"), flags, Mode::empty()).ok()?;
+    let file = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    Some(FileId { dev: device_of(&stat, Some(pid))?, ino: stat.stx_ino })
 }
 
 fn named(path: &Path, pid: Option<u32>) -> Option<FileId> {

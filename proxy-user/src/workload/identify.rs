@@ -1,7 +1,7 @@
 //! Workload → identity: every condition of every identity, and a reason when none matches.
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use super::{
     Identified, Reason, Workload,
     conditions::{Check, Condition, Examination, Lookups, Miss},
 };
+use crate::kernel::Programs;
 
 /// How long an answer is believed. It can only change by files being replaced; a policy reload has its own key.
 const ANSWER_LIFE: Duration = Duration::from_millis(250);
@@ -26,9 +27,20 @@ struct Question {
     start_time_ns: u64,
     exe_dev: u64,
     exe_ino: u64,
+    environment: u32,
+    exec: (u64, u32),
     uid: u32,
     gid: u32,
     cgroup_id: u64,
+}
+
+/// Who a workload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Which identity.
+    pub identified: Identified,
+    /// Whether that was a question of its script: another start of the same program may be somebody else.
+    pub by_start: bool,
 }
 
 /// Finds identities, and remembers for a moment what it found.
@@ -69,6 +81,12 @@ enum Depth {
 }
 
 impl Matcher {
+    /// One that knows how processes were started.
+    #[must_use]
+    pub fn new(programs: Arc<Programs>) -> Self {
+        Self { lookups: Lookups::new(programs), answers: Mutex::default() }
+    }
+
     /// The answer that was found a moment ago, if any. Does not wait.
     #[must_use]
     pub fn remembered(&self, workload: &Workload, generation: u64) -> Option<Identified> {
@@ -79,14 +97,17 @@ impl Matcher {
 
     /// Looks at everything that the conditions ask. Blocks on the file system.
     #[must_use]
-    pub fn find(&self, workload: &Workload, set: &PolicySet, generation: u64) -> Identified {
-        let (answer, _) = self.judge(workload, set, Depth::Decide);
+    pub fn find(&self, workload: &Workload, set: &PolicySet, generation: u64) -> Answer {
+        let (answer, judged) = self.judge(workload, set, Depth::Decide);
+        let by_start = judged
+            .iter()
+            .any(|judged| judged.checks.last().is_some_and(|check| check.condition.is_of_the_start()));
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= MOST_ANSWERS {
             answers.clear();
         }
         answers.insert(question(workload, generation), (Instant::now(), answer.clone()));
-        answer
+        Answer { identified: answer, by_start }
     }
 
     /// The answer of [`find`](Self::find) as it is now, with every condition of every identity. Blocks on the file
@@ -155,6 +176,8 @@ fn question(workload: &Workload, generation: u64) -> Question {
         start_time_ns: workload.start_time_ns,
         exe_dev: workload.exe_dev,
         exe_ino: workload.exe_ino,
+        environment: workload.environment,
+        exec: (workload.exec_ns, workload.exec_tgid),
         uid: workload.uid,
         gid: workload.gid,
         cgroup_id: workload.cgroup_id,

@@ -65,7 +65,7 @@ fn an_explanation_has_every_condition_and_the_answer_that_decides() {
         ("far", "exe = \"/usr/bin/far\"\ngroup = \"1\""),
     ]);
     let (identified, judged) = scene.matcher.explain(&scene.workload, &set);
-    assert_eq!(identified, scene.matcher.find(&scene.workload, &set, 1));
+    assert_eq!(identified, scene.matcher.find(&scene.workload, &set, 1).identified);
     let found: Vec<_> = judged.iter().map(|judged| (judged.identity.name.as_str(), signs(judged))).collect();
     let expected = [
         ("bot", vec!["+exe", "+user", "+unit", "+cgroup"]),
@@ -93,7 +93,7 @@ fn the_reason_is_the_first_miss_of_an_identity_whose_executable_it_is_also_when_
     let scene = Scene::new();
     let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nuser = \"1\"\nunit = \"other.service\"")]);
     let (explained, _) = scene.matcher.explain(&scene.workload, &set);
-    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1).identified);
     let Identified::None(why) = explained else { panic!("{explained:?}") };
     assert!(why.to_string().ends_with("is not bot: it must run as user 1, and runs as uid 4242"), "{why}");
     assert_eq!(why.for_the_workload(), None, "what the policy wants is nothing for a workload to hear");
@@ -106,7 +106,7 @@ fn several_identities_that_hold_are_named_and_none_is_chosen() {
     let (explained, judged) = scene.matcher.explain(&scene.workload, &set);
     assert_eq!(explained, Identified::Ambiguous(vec!["one".into(), "two".into()]));
     assert!(judged.iter().all(Judged::holds));
-    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1).identified);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_process_without_a_start_time_is_nobody_whatever_holds() {
     assert!(
         matches!(&explained, Identified::None(why) if why.to_string().contains("when the process started"))
     );
-    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1));
+    assert_eq!(explained, scene.matcher.find(&scene.workload, &set, 1).identified);
 }
 
 #[test]
@@ -129,7 +129,9 @@ fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_t
     let set = scene.set(&[("bot", "exe = \"{root}/bot\"")]);
     let exe = scene.dir.path().join("bot");
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o777)).unwrap();
-    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1) else { panic!("it has one") };
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1).identified else {
+        panic!("it has one")
+    };
     let told = format!(
         "{} can be written by everybody (mode 777); only root and the user that it runs as may be able to",
         exe.display()
@@ -139,5 +141,5 @@ fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_t
 
     // Who is known by what no file says is not asked for his file.
     let set = scene.set(&[("unit", "unit = \"bot.service\"")]);
-    assert!(matches!(scene.matcher.find(&scene.workload, &set, 2), Identified::One(_)));
+    assert!(matches!(scene.matcher.find(&scene.workload, &set, 2).identified, Identified::One(_)));
 }

@@ -10,6 +10,8 @@ pub mod files;
 pub mod identify;
 pub mod inspect;
 pub mod process;
+pub mod script;
+mod interpreter;
 pub mod unit;
 pub mod writers;
 
@@ -37,6 +39,10 @@ pub struct Workload {
     pub exe_ctime_ns: u64,
     /// Which of [`proxy_common::LOADER_VARIABLES`] it was started with, a bit for each, and `ENVIRONMENT_*`.
     pub environment: u32,
+    /// With `exec_ns`, the one `execve` by which the program came into being.
+    pub exec_tgid: u32,
+    /// When that was, nanoseconds of the monotonic clock; [`proxy_common::EXEC_UNSEEN`].
+    pub exec_ns: u64,
     /// Real user id.
     pub uid: u32,
     /// Real group id.
@@ -72,6 +78,8 @@ impl Workload {
             exe_ino: capture.exe_ino,
             exe_ctime_ns: capture.exe_ctime_ns,
             environment: capture.environment,
+            exec_tgid: capture.exec_tgid,
+            exec_ns: capture.exec_ns,
             uid: capture.uid,
             gid: capture.gid,
             cgroup_id: capture.cgroup_id,
@@ -95,7 +103,8 @@ impl Workload {
             gid: self.gid,
             generation: 0,
             environment: self.environment,
-            reserved: 0,
+            exec_tgid: self.exec_tgid,
+            exec_ns: self.exec_ns,
         }
     }
 

@@ -42,6 +42,13 @@ pub fn environment(workload: &Workload) -> Option<Vec<u8>> {
     is_same(&process, workload.start_time_ns).then_some(shown)
 }
 
+/// Whether the process is still there.
+#[must_use]
+pub fn is_alive(workload: &Workload) -> bool {
+    let process = i32::try_from(workload.pid).ok().and_then(|pid| Process::new(pid).ok());
+    process.is_some_and(|process| is_same(&process, workload.start_time_ns))
+}
+
 /// Whether an open file is the captured executable.
 #[must_use]
 pub fn is_captured(file: &File, workload: &Workload) -> bool {

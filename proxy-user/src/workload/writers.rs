@@ -14,7 +14,10 @@ use std::{
 };
 
 use nix::unistd::{Gid, Group, Uid, User};
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, fstatfs, openat, readlinkat},
+    io::Errno,
+};
 
 use super::files::{self, FileId};
 
@@ -25,6 +28,8 @@ const MOST_LINKS: u8 = 40;
 const OTHERS: u32 = 0o002;
 /// The group may write.
 const GROUP: u32 = 0o020;
+/// The file system of `/proc` (include/uapi/linux/magic.h): what stands behind `self` and `fd` differs for each process.
+const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
 /// Who may write in the folder may rename and remove only what is his own (inode(7)).
 const STICKY: u32 = 0o1000;
 
@@ -44,7 +49,21 @@ pub fn of_file(file: &File, path: &Path, user: u32) -> Option<String> {
 /// root's: its owner, who runs it, would be anybody.
 #[must_use]
 pub fn of_path(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Option<String> {
-    walk(path, wanted, user, pinned).err()
+    walk(path, Wanted::File(wanted), user, pinned).err()
+}
+
+/// Why others than root and `user` can put a file into the folder at this path, in words; also when it is not there and they
+/// could make it. `None`: they cannot.
+#[must_use]
+pub fn of_folder(path: &Path, user: u32) -> Option<String> {
+    walk(path, Wanted::Folder, user, true).err()
+}
+
+/// What a path is expected to lead to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    File(FileId),
+    Folder,
 }
 
 /// A folder on the way.
@@ -55,7 +74,7 @@ struct Folder {
     shared: bool,
 }
 
-fn walk(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Result<(), String> {
+fn walk(path: &Path, wanted: Wanted, user: u32, pinned: bool) -> Result<(), String> {
     let cannot = |path: &Path, error: std::io::Error| {
         format!("nobody can say who can exchange {}: {error}", path.display())
     };
@@ -76,7 +95,11 @@ fn walk(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Result<(), Stri
         }
         let Some(parent) = folders.last() else { break };
         let here = parent.path.join(&name);
-        let file = open(&parent.descriptor, &name).map_err(|error| cannot(&here, error.into()))?;
+        let file = match open(&parent.descriptor, &name) {
+            // Nobody but those who may write in its parent could make it.
+            Err(Errno::NOENT) if wanted == Wanted::Folder => return unshared(parent),
+            other => other.map_err(|error| cannot(&here, error.into()))?,
+        };
         let meta = file.metadata().map_err(|error| cannot(&here, error))?;
         if parent.shared && !trusted(meta.uid(), user) {
             return Err(owned_by_other(&here, meta.uid()));
@@ -106,13 +129,24 @@ fn walk(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Result<(), Stri
         } else {
             // What was checked is what was captured, or it does not count.
             let same = files::named_by(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
-            if same != Some(wanted) || !steps.is_empty() {
+            if same.map(Wanted::File) != Some(wanted) || !steps.is_empty() {
                 return Err(format!("{} was exchanged while it was looked at", path.display()));
             }
             return writable(&meta, &file, &here, user).map_or(Ok(()), Err);
         }
     }
-    Err(format!("{} was exchanged while it was looked at", path.display()))
+    match (wanted, folders.last()) {
+        (Wanted::Folder, Some(folder)) => unshared(folder),
+        _ => Err(format!("{} was exchanged while it was looked at", path.display())),
+    }
+}
+
+/// Nobody else can put a file into the folder.
+fn unshared(folder: &Folder) -> Result<(), String> {
+    match folder.shared {
+        true => Err(format!("{} can be written by everybody", folder.path.display())),
+        false => Ok(()),
+    }
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {
@@ -128,6 +162,12 @@ fn names(path: &Path) -> VecDeque<OsString> {
 /// A folder in which others than root and `user` can exchange nothing but what is their own; else why they can.
 fn folder(file: File, path: PathBuf, user: u32) -> Result<Folder, String> {
     let meta = file.metadata().map_err(|error| format!("{} cannot be looked at: {error}", path.display()))?;
+    if fstatfs(&file).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
+        return Err(format!(
+            "{} is of a file system where a name means something else to each",
+            path.display()
+        ));
+    }
     let others = writable(&meta, &file, &path, user);
     // The sticky bit does not keep the owner of the folder from anything.
     let shared = others.is_some() && meta.mode() & STICKY != 0 && trusted(meta.uid(), user);
@@ -203,7 +243,6 @@ fn is_primary_of_another(passwd: &str, gid: u32, user: u32) -> bool {
 
 /// Whether a file has a POSIX access list beyond its mode. What cannot be known counts as one.
 fn has_access_list(file: &File) -> bool {
-    use rustix::io::Errno;
     // A descriptor that is only a path does not do for fgetxattr(2); its name does.
     let name = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     match rustix::fs::getxattr_query(name, "system.posix_acl_access") {

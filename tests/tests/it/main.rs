@@ -16,6 +16,7 @@ mod main_path;
 mod mediation;
 mod namespaces;
 mod routes;
+mod scripts;
 mod systemd;
 mod trouble;
 mod who;
