@@ -212,3 +212,20 @@ fn a_group_is_private_only_when_nobody_else_has_it_as_his_primary_one() {
     assert!(is_primary_of_another(&passwd, 4242, BOT));
     assert!(is_own_group(0, BOT) && !is_own_group(4242, BOT), "a user without a name has no private group");
 }
+
+#[test]
+fn a_path_through_proc_names_something_else_to_each_process() {
+    let me = files::named_by(&std::env::current_exe().unwrap()).unwrap();
+    let why = of_path(Path::new("/proc/self/exe"), me, 0, true).unwrap();
+    assert!(why.contains("means something else to each"), "{why}");
+    let why = of_folder(Path::new("/proc/self"), 0).unwrap();
+    assert!(why.contains("means something else to each"), "{why}");
+}
+
+#[test]
+fn a_folder_is_ours_when_nobody_else_can_put_a_file_into_it() {
+    assert_eq!(of_folder(Path::new("/usr/bin"), 4242), None);
+    assert_eq!(of_folder(Path::new("/usr/bin/nothing-here"), 4242), None, "nobody else can make it");
+    assert!(of_folder(Path::new("/tmp"), 4242).unwrap().contains("written by everybody"));
+    assert!(of_folder(Path::new("/tmp/nothing-here"), 4242).unwrap().contains("written by everybody"));
+}
