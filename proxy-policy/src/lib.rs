@@ -36,6 +36,7 @@ mod path;
 
 // What a policy is made of.
 mod conditions;
+mod limit;
 mod model;
 mod network;
 mod operation;
@@ -60,6 +61,7 @@ pub use conditions::{Conditions, ExePattern, Pattern};
 pub use decide::{Call, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
+pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
     Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
     Scheme, SecretRef, Store, Summary, Unmatched,

@@ -27,7 +27,8 @@ pub struct Spanned<T> {
 }
 
 impl<T> Spanned<T> {
-    pub(crate) fn new(value: T, place: Place) -> Self {
+    /// A value and its place.
+    pub fn new(value: T, place: Place) -> Self {
         Self { value, place }
     }
 }

@@ -9,6 +9,7 @@ pub mod sniff;
 pub mod trust;
 pub mod record;
 pub mod credentials;
+pub mod limits;
 pub mod authorize;
 pub mod http;
 pub mod forward;
