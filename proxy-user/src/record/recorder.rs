@@ -43,6 +43,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     /// The flushing thread has a new deadline.
     wake: Condvar,
+    /// How long an outcome may wait for a decision that takes it along.
+    flush_within: Duration,
     sync: File,
     sink: Sink,
     /// Held for as long as anything can be written.
@@ -55,6 +57,8 @@ struct State {
     /// Outcomes that are not written yet, in the order in which they came.
     pending: Vec<Prepared>,
     pending_since: Option<Instant>,
+    /// When the flushing thread wakes by itself; `None` while it waits to be told, or works.
+    wakes_at: Option<Instant>,
     unsynced_since: Option<Instant>,
     /// Why the last write failed.
     write_fault: Option<String>,
@@ -103,6 +107,7 @@ impl Recorder {
             writer,
             pending: Vec::new(),
             pending_since: None,
+            wakes_at: None,
             unsynced_since: None,
             write_fault: None,
             sync_fault: None,
@@ -112,7 +117,15 @@ impl Recorder {
             open: 0,
         };
         let (state, wake) = (Mutex::new(state), Condvar::new());
-        let inner = Arc::new(Inner { dir: dir.to_owned(), state, wake, sync, sink, _lock: lock });
+        let inner = Arc::new(Inner {
+            dir: dir.to_owned(),
+            state,
+            wake,
+            flush_within: options.flush_within,
+            sync,
+            sink,
+            _lock: lock,
+        });
         let flusher = {
             let inner = Arc::clone(&inner);
             let run = move || inner.flush_until_stopped(options.flush_within, options.sync_within);
@@ -281,14 +294,15 @@ impl Inner {
             // Its only text is cut to a length that fits.
             Err(error) => tracing::error!(call = %decision.id, %error, "an outcome cannot be spelled"),
         }
-        let first = state.pending_since.is_none();
-        state.pending_since.get_or_insert_with(Instant::now);
+        let since = *state.pending_since.get_or_insert_with(Instant::now);
+        // It wakes soon enough by itself as long as it was told of an outcome that a decision took along since.
+        let tell = state.wakes_at.is_none_or(|at| at > since + self.flush_within);
         if state.stopped {
             // The thread that would write it is gone. A failure is logged there.
             let _ = state.append(&self.dir, None);
         }
         drop(state);
-        if first {
+        if tell {
             self.wake.notify_one();
         }
         if let Record::Outcome(outcome) = record {
@@ -321,6 +335,7 @@ impl Inner {
                 state.note_sync(&self.dir, synced);
             } else {
                 let until = flush_at.into_iter().chain(sync_at).min();
+                state.wakes_at = until;
                 state = match until {
                     Some(at) => {
                         let waited = self.wake.wait_timeout(state, at.saturating_duration_since(now));
@@ -328,6 +343,7 @@ impl Inner {
                     }
                     None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 };
+                state.wakes_at = None;
             }
         }
     }
