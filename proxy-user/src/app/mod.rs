@@ -2,6 +2,7 @@
 
 pub mod daemon;
 mod descriptors;
+mod drain;
 mod handler;
 mod identifier;
 mod listeners;

@@ -100,13 +100,10 @@ impl Namespaces {
         }
     }
 
-    /// Accepts nothing more, anywhere.
-    pub(super) fn close(&self) {
-        for inside in self.lock().values() {
-            if let Inside::Open { tasks, .. } = inside {
-                tasks.iter().for_each(AbortHandle::abort);
-            }
-        }
+    /// Holds new connections back in all of them: their next SYN comes after a second, and finds the next daemon. What is
+    /// established already is still accepted.
+    pub(super) fn hold_back(&self) {
+        self.lock().keys().for_each(|cookie| self.served.remove(*cookie));
     }
 
     /// Leaves namespaces that nobody is in any more, for as long as it is not dropped.

@@ -18,5 +18,6 @@ mod namespaces;
 mod routes;
 mod systemd;
 mod trouble;
+mod upgrade;
 mod who;
 mod writers;
