@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    bounds::Bounds,
     descriptors::raise_descriptors,
     drain::Drain,
     handler::DaemonHandler,
@@ -205,6 +206,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::clone(&namespaces),
     ));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
+    let bounds = Bounds::new(Arc::clone(&kernel), Arc::clone(&namespaces), Arc::clone(&recorder));
+    let (end_bounds, bounds_end) = watch::channel(false);
+    let bounds = tokio::spawn(bounds.watch(bounds_end));
     let watching = Arc::clone(&reloader);
     if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
         tasks.spawn(Arc::clone(&reloader).follow(watch));
@@ -262,6 +266,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
     }
     tasks.abort_all();
+    end_bounds.send_replace(true);
+    let _ = bounds.await;
     let recorder = Arc::clone(&recorder);
     tokio::task::spawn_blocking(move || recorder.stop(reason)).await??;
     Ok(if reason == LISTENER_LOST { ExitCode::FAILURE } else { ExitCode::SUCCESS })

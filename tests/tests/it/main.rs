@@ -9,6 +9,7 @@
 
 mod attacks;
 mod calls;
+mod detach;
 mod startup;
 mod journal;
 mod identity;
