@@ -51,6 +51,7 @@
 mod api;
 mod bot;
 mod daemon;
+pub mod fill;
 mod host;
 pub mod keeper;
 pub mod upstream;

@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod bounds;
 mod calls;
 mod detach;
 mod startup;
