@@ -18,6 +18,7 @@ mod main_path;
 mod mediation;
 mod namespaces;
 mod routes;
+mod storm;
 mod systemd;
 mod trouble;
 mod upgrade;
