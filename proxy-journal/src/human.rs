@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::reader::{Content, Entry};
-use crate::record::{Blame, Decision, Outcome, PolicyResult, Record, Rule, Verdict};
+use crate::record::{Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, Verdict};
 use crate::text::{escape, escape_word};
 use crate::timestamp::Timestamp;
 
@@ -112,7 +112,31 @@ pub fn sentence(record: &Record, colour: bool) -> String {
             "recovered: {} bytes of a half line dropped, {} open calls closed as interrupted",
             repair.dropped_bytes, repair.closed
         ),
+        Record::Detach(detach) => detached(detach, colour),
+        Record::Bound(bound) => format!(
+            "{} {} ({} in all): {}",
+            paint(&escape_word(&bound.counter), Paint::Red, colour),
+            bound.count,
+            bound.total,
+            escape(&bound.effect)
+        ),
     }
+}
+
+fn detached(detach: &Detach, colour: bool) -> String {
+    let Person { uid, pid, login_uid, sudo_uid } = &detach.by;
+    let mut by = format!("uid {uid}");
+    for (name, id) in [("login", login_uid), ("sudo", sudo_uid)] {
+        if let Some(id) = id {
+            let _ = write!(by, ", {name} uid {id}");
+        }
+    }
+    let (what, programs) = (paint("detach", Paint::Red, colour), detach.programs.join(" "));
+    let mut line = format!("{what} by {by} (pid {pid}): {} below {}", escape(&programs), escape_word(&detach.pin));
+    if let Some(error) = &detach.error {
+        let _ = write!(line, ", not all: {}", escape(error));
+    }
+    line
 }
 
 /// A decision as one line: identity, verdict, request, reason, rule, process.

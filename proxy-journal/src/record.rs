@@ -31,6 +31,10 @@ pub enum Record {
     Outcome(Outcome),
     /// The end of the journal was repaired after a kill.
     Recovered(Recovered),
+    /// Somebody takes the kernel side off, on purpose. Written before it is done.
+    Detach(Detach),
+    /// A table of the kernel side was full, and something was lost or refused for it.
+    Bound(Bound),
 }
 
 /// The daemon began to write. The chain goes on over it: `prev` and `seq` continue those of the last run.
@@ -231,4 +235,46 @@ pub struct Recovered {
     pub dropped_bytes: u64,
     /// Calls without an outcome; as many outcomes with `interrupted` follow.
     pub closed: u64,
+}
+
+/// The kernel side is taken off: from here on nothing is mediated, until the next start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Detach {
+    /// Who does it.
+    pub by: Person,
+    /// Where links and maps are pinned.
+    pub pin: String,
+    /// The programs.
+    pub programs: Vec<String>,
+    /// Why some of them stay; the record before this one has named them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Who gave a command on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Person {
+    /// User id of the process.
+    pub uid: u32,
+    /// Id of the process.
+    pub pid: u32,
+    /// User who logged in, as the kernel remembers it (`/proc/PID/loginuid`); absent when nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_uid: Option<u32>,
+    /// User that sudo names (`SUDO_UID`): what the process says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sudo_uid: Option<u32>,
+}
+
+/// A table of the kernel side was full.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bound {
+    /// Name of the counter, as `status` shows it.
+    pub counter: String,
+    /// How often since the record before; in the first record of a run: since the programs were attached.
+    pub count: u64,
+    /// How often since the programs were attached.
+    pub total: u64,
+    /// What that means, in words.
+    pub effect: String,
 }

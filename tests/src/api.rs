@@ -95,6 +95,7 @@ http {{
     default_type application/json;
     client_max_body_size 0;
     keepalive_timeout 60;
+    keepalive_requests 1000000;
     map_hash_bucket_size 256;
     map $http_authorization $key {{
         default "";
@@ -115,6 +116,11 @@ http {{
             if ($key = "") {{ return 401 '{{"error":"no key, or an unknown one"}}'; }}
             root {folder}/files;
             dav_methods PUT;
+        }}
+        location /v1/slowly/ {{
+            if ($key = "") {{ return 401 '{{"error":"no key, or an unknown one"}}'; }}
+            root {folder}/files;
+            limit_rate 100k;
         }}
     }}
     server {{

@@ -54,7 +54,8 @@ pub fn xtask() -> PathBuf {
 }
 
 /// A program of this workspace in the folder where the tests are built.
-pub(crate) fn built(name: &str) -> PathBuf {
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
     let me = std::env::current_exe().unwrap();
     me.ancestors()
         .map(|dir| dir.join(name))

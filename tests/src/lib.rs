@@ -51,7 +51,9 @@
 mod api;
 mod bot;
 mod daemon;
+pub mod fill;
 mod host;
+pub mod keeper;
 pub mod upstream;
 mod wait;
 pub mod wire;
@@ -59,6 +61,6 @@ mod world;
 
 pub use api::{CANARY, STOLEN};
 pub use bot::{Answer, Bot, Finished, Running};
-pub use host::{daemon as daemon_binary, xtask as xtask_binary};
+pub use host::{built, daemon as daemon_binary, xtask as xtask_binary};
 pub use wait::wait_until;
 pub use world::{ADDRESS, ADDRESS6, RAW_ADDRESS, World};

@@ -5,14 +5,23 @@
 //! loads, and each load is put on all three ways one after the other, so that what else the machine does meets all of
 //! them. The table shows medians over the rounds; numbers tell about this machine, ratios about the proxy.
 //!
+//! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
+//! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
+//! two only.
+//!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`report`] makes the table. No figure is held against a limit: only wrong answers make the bench fail.
+//! hook, [`programs`] asks the kernel for its own count, [`storm`] and [`flat`] run clients that are in [`calls`],
+//! [`report`] makes the table. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
+//! make the bench fail.
 
+pub(crate) mod calls;
 pub(crate) mod connect;
+mod flat;
 mod load;
 mod programs;
 mod report;
 mod site;
+mod storm;
 mod usage;
 
 use std::fs;
@@ -20,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::paths::Paths;
 use crate::stage::daemon::{Daemon, Setup};
@@ -61,12 +70,27 @@ const PLAN: Plan = Plan {
 /// How to measure, as the command line says it.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// What to measure; all of it when nothing is named.
+    parts: Vec<Part>,
     /// Shorter loads and fewer rounds: 90 seconds at most, and less to be trusted.
     #[arg(long)]
     quick: bool,
     /// The daemon is built already (set when the bench calls itself through sudo).
     #[arg(long, hide = true)]
     built: bool,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Requests in many ways: direct, passed through, intercepted.
+    Load,
+    /// What the hooks add to connect(2), also with 1, 1,000 and 10,000 identities.
+    Connect,
+    /// 2,000 short processes with one call each: is any of them taken for another?
+    Storm,
+    /// 50,000 connections in a row: does memory grow?
+    Flat,
 }
 
 /// How long, and how often.
@@ -79,6 +103,17 @@ struct Extent {
 }
 
 impl Options {
+    fn has(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+
+    /// The same again for another run of this program.
+    fn flags(&self) -> Vec<String> {
+        let parts = self.parts.iter().filter_map(Part::to_possible_value);
+        let parts = parts.map(|part| part.get_name().to_owned());
+        parts.chain(self.quick.then(|| "--quick".to_owned())).collect()
+    }
+
     fn extent(&self) -> Extent {
         match self.quick {
             true => Extent { rounds: 2, seconds: 1, limit: Duration::from_secs(85) },
@@ -95,8 +130,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         build::all(paths, true)?;
     }
     if !system::is_root() {
-        let flags: &[&str] = if options.quick { &["--quick"] } else { &[] };
-        return stage::again_as_root(paths, PLAN.kind, flags);
+        let flags = options.flags();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        return stage::again_as_root(paths, PLAN.kind, &flags);
     }
     test::require_host()?;
     test::mount_bpffs()?;
@@ -125,6 +161,7 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let extent = options.extent();
     let disk = Disk::make(paths.target.join("bench-state"))?;
     let site = Site::start(stage, &disk.0.join("api"))?;
+    storm::prepare(stage)?;
     let binary = paths.daemon(true);
     let state = disk.0.join("proxy");
     let setup = Setup {
@@ -138,8 +175,32 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let daemon = Daemon::start(stage, &setup)?;
     let pid = daemon.pid().context("the daemon did not start")?;
     let mut report = Report::new(&extent, usage::pss(pid)?);
-    load::check(stage, &site)?;
+    if options.has(Part::Load) {
+        measure_loads(&extent, stage, &site, pid, &mut report)?;
+    }
+    if options.has(Part::Connect) {
+        println!("what the hooks cost");
+        for (probe, difference) in connect::measure(stage, options.quick)? {
+            report.add_connect(probe, difference);
+        }
+        println!("what a connect costs with more and more identities");
+        report.identities = connect::measure_identities(stage, &daemon, options.quick)?;
+    }
+    if options.has(Part::Storm) {
+        println!("a storm of short processes");
+        report.storm = Some(storm::run(stage, &disk, if options.quick { 500 } else { 2_000 })?);
+    }
+    if options.has(Part::Flat) {
+        println!("many connections in a row");
+        report.levels = flat::run(stage, &daemon, options.quick)?;
+    }
+    ensure!(daemon.pid().is_some_and(usage::is_alive), "the daemon ended while it was measured");
+    Ok(report)
+}
 
+/// Puts all loads on all ways, round by round.
+fn measure_loads(extent: &Extent, stage: &Stage, site: &Site, pid: u32, report: &mut Report) -> Result<()> {
+    load::check(stage, site)?;
     let begun = Instant::now();
     for round in 0..extent.rounds {
         let so_far = begun.elapsed();
@@ -154,20 +215,15 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
             for turn in 0..WAYS.len() {
                 let Some(&way) = WAYS.get((turn + round) % WAYS.len()) else { continue };
                 let watch = Watch::begin(pid)?;
-                let mut sample = load.put(way, stage, &site, extent.seconds)?;
+                let mut sample = load.put(way, stage, site, extent.seconds)?;
                 let used = watch.end()?;
                 sample.cpu = way.is_governed().then(|| used.cpu / sample.requests.max(1.0));
                 report.peak(used.peak);
                 report.add(load, way, sample);
             }
         }
-        println!("round {}, what the hook costs", round + 1);
-        for (probe, difference) in connect::measure(stage, options.quick)? {
-            report.add_connect(probe, difference);
-        }
     }
-    ensure!(daemon.pid().is_some_and(usage::is_alive), "the daemon ended while it was measured");
-    Ok(report)
+    Ok(())
 }
 
 /// What must be on a disk, as in earnest: the journal, and the large file. Removed at the end.

@@ -46,6 +46,9 @@ enum Task {
     /// Time connect(2) where we are; the bench runs it in several places.
     #[command(hide = true)]
     BenchConnect(bench::connect::Options),
+    /// Call over plain HTTP where we are; the bench runs it in several places.
+    #[command(hide = true)]
+    BenchCall(bench::calls::Options),
     /// Put binary, unit, configuration and directories in place.
     Install(install::Options),
     /// Remove what `install` put in place.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&paths, &options),
         Task::Bench(options) => bench::run(&paths, &options),
         Task::BenchConnect(options) => bench::connect::run(&options),
+        Task::BenchCall(options) => bench::calls::run(&options),
         Task::Install(options) => install::run(&paths, &options),
         Task::Uninstall(options) => install::remove(&paths, &options),
     });

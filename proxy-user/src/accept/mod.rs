@@ -41,6 +41,13 @@ pub struct Accepted {
     pub place: OwnedSemaphorePermit,
 }
 
+/// A connection that was accepted, and of which nothing else is known yet.
+#[derive(Debug)]
+pub struct Arrived {
+    stream: TcpStream,
+    client: ClientAddr,
+}
+
 /// What all listeners count together.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -85,46 +92,49 @@ impl Listener {
         self.socket.local_addr().map(ListenAddr)
     }
 
-    /// The next connection that has an origin; `None` when somebody took the socket down (`ss -K` and its like): it will
-    /// never accept again. Connections without one are closed at once and counted: somebody
-    /// outside the governed cgroup called the listener itself.
-    pub async fn next(&self) -> Option<Accepted> {
+    /// The next connection; `None` when somebody took the socket down (`ss -K` and its like): it will never accept again.
+    /// May be dropped while it waits: no connection is lost then.
+    pub async fn next(&self) -> Option<Arrived> {
         loop {
-            let (stream, client) = match self.socket.accept().await {
-                Ok((stream, client)) => (stream, ClientAddr(client)),
+            match self.socket.accept().await {
+                Ok((stream, client)) => return Some(Arrived { stream, client: ClientAddr(client) }),
                 Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => return None,
                 Err(error) => {
                     // Out of descriptors or memory: pause instead of spinning; the backlog waits.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
                 }
-            };
-            // Not before: a listener that nobody calls must not hold a place.
-            let place = match Arc::clone(&self.places.places).acquire_owned().await {
-                Ok(place) => place,
-                // Never closed; waiting for ever is the closed answer.
-                Err(_) => std::future::pending().await,
-            };
-            // A connection that broke off while it waited gave its address free: the origin that stands under it may be
-            // another's, which must neither be taken away nor believed.
-            if is_closed(&stream) {
-                continue;
             }
-            let origin = self.origins.take(self.netns, client);
-            if is_closed(&stream) {
-                continue;
-            }
-            let Some(origin) = origin else {
-                self.places.unknown.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%client, "closed a connection to the listener that has no origin");
-                continue;
-            };
-            let _ = stream.set_nodelay(true);
-            let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
-            let dst = OriginalDst((ip, origin.dst_port).into());
-            let workload = Workload::of(&origin.capture, &self.cgroups, self.foreign);
-            return Some(Accepted { stream, client, origin: Origin { workload, dst }, place });
         }
+    }
+
+    /// Gives a connection its place and its origin. `None`: it has none, and is closed and counted: somebody outside the
+    /// governed cgroup called the listener itself.
+    pub async fn admit(&self, Arrived { stream, client }: Arrived) -> Option<Accepted> {
+        // Not before it came: a listener that nobody calls must not hold a place.
+        let place = match Arc::clone(&self.places.places).acquire_owned().await {
+            Ok(place) => place,
+            // Never closed; waiting for ever is the closed answer.
+            Err(_) => std::future::pending().await,
+        };
+        // A connection that broke off while it waited gave its address free: the origin that stands under it may be
+        // another's, which must neither be taken away nor believed.
+        if is_closed(&stream) {
+            return None;
+        }
+        let origin = self.origins.take(self.netns, client);
+        if is_closed(&stream) {
+            return None;
+        }
+        let Some(origin) = origin else {
+            self.places.unknown.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%client, "closed a connection to the listener that has no origin");
+            return None;
+        };
+        let _ = stream.set_nodelay(true);
+        let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
+        let dst = OriginalDst((ip, origin.dst_port).into());
+        let workload = Workload::of(&origin.capture, &self.cgroups, self.foreign);
+        Some(Accepted { stream, client, origin: Origin { workload, dst }, place })
     }
 }

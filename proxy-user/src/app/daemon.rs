@@ -12,11 +12,13 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, watch},
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
 };
 
 use super::{
+    bounds::Bounds,
     descriptors::raise_descriptors,
+    drain::Drain,
     handler::DaemonHandler,
     identifier::HostIdentifier,
     listeners::Acceptor,
@@ -162,6 +164,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));
+    let (close, closing) = watch::channel(false);
     let acceptor = Acceptor {
         services: Arc::clone(&services),
         origins: Arc::clone(&origins),
@@ -169,6 +172,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         places,
         without_origin: Arc::clone(&without_origin),
         home,
+        closing,
     };
     let namespaces = Arc::new(Namespaces::new(config.listen.all(), handles.served, acceptor.clone()));
     let handler: Arc<dyn Handler> = Arc::new(DaemonHandler {
@@ -190,13 +194,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let mut tasks = JoinSet::new();
     let (down, mut taken_down) = mpsc::channel::<()>(1);
-    let mut accepting = Vec::new();
     for socket in sockets {
         let down = down.clone();
         let dead = move || {
             let _ = down.try_send(());
         };
-        accepting.push(acceptor.accept_from(socket, dead).context(NO_COOKIE)?);
+        acceptor.accept_from(socket, dead).context(NO_COOKIE)?;
     }
     {
         let kernel = Arc::clone(&kernel);
@@ -209,6 +212,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::clone(&namespaces),
     ));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
+    let bounds = Bounds::new(Arc::clone(&kernel), Arc::clone(&namespaces), Arc::clone(&recorder));
+    let (end_bounds, bounds_end) = watch::channel(false);
+    let bounds = tokio::spawn(bounds.watch(bounds_end));
     let watching = Arc::clone(&reloader);
     if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
         tasks.spawn(Arc::clone(&reloader).follow(watch));
@@ -250,14 +256,24 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         reason,
         "stopping; what is attached stays, so governed workloads have no network until the next start"
     );
-    tasks.abort_all();
-    accepting.iter().for_each(AbortHandle::abort);
-    namespaces.close();
-    let _ = drain.send(true);
-    let deadline = Instant::now() + supervisor::DRAIN;
-    while services.counters.open() > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let end = Drain { begin: drain, close, counters: &services.counters, limit: config.limits.drain };
+    // When somebody took the listener down, another may already have its port: the sooner the next start, the better.
+    if reason != LISTENER_LOST {
+        tokio::select! {
+            () = end.old_ones() => {}
+            _ = terminate.recv() => tracing::warn!("told again to stop: open calls are cut off"),
+            _ = interrupt.recv() => tracing::warn!("told again to stop: open calls are cut off"),
+        }
     }
+    namespaces.hold_back();
+    tokio::select! {
+        () = end.all() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tasks.abort_all();
+    end_bounds.send_replace(true);
+    let _ = bounds.await;
     let recorder = Arc::clone(&recorder);
     tokio::task::spawn_blocking(move || recorder.stop(reason)).await??;
     Ok(if reason == LISTENER_LOST { ExitCode::FAILURE } else { ExitCode::SUCCESS })

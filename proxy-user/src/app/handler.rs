@@ -5,22 +5,24 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use proxy_journal::{Detach, Record};
 use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{namespaces::Namespaces, reload::Reloader, who::Who};
+use super::{bounds, namespaces::Namespaces, reload::Reloader, who::Who};
 use crate::{
     config::{Config, Unidentified},
     connection::Services,
     control::{
-        Failure, Handler, ReloadReport, SecretsReport, Status,
+        Failure, Handler, ReloadReport, SecretsReport, Status, detach,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, SecretsStatus, Treatment,
         },
         who,
     },
-    kernel::{Cgroups, Kernel, OriginTable, Programs},
+    forward::error::chain,
+    kernel::{self, Cgroups, Kernel, OriginTable, Programs},
     record::JournaldState,
     workload::identify::Matcher,
 };
@@ -105,6 +107,7 @@ impl DaemonHandler {
         let without_origin = self.without_origin.load(std::sync::atomic::Ordering::Relaxed);
         counters.push(("accepted_without_origin".to_owned(), without_origin));
         counters.push(("namespaces_served".to_owned(), number(self.namespaces.count())));
+        counters.push((bounds::NAMESPACES_REFUSED.to_owned(), self.namespaces.refused()));
         counters.push(("events_merged".to_owned(), self.services.counters.merged()));
         KernelStatus {
             attached_cgroup: self.governed.display().to_string(),
@@ -179,6 +182,28 @@ impl Handler for DaemonHandler {
             Ok(count) => Ok(SecretsReport { count: number(count) }),
             Err(error) => Err(Failure::new("secrets", error.to_string(), "the secrets read before go on")),
         }
+    }
+
+    fn detach(&self, order: detach::Order) -> Result<detach::Report, Failure> {
+        let pin = &self.config.kernel.pin;
+        let programs: Vec<String> = kernel::attached(pin).into_iter().map(str::to_owned).collect();
+        let (by, pin_dir) = (order.by, pin.display().to_string());
+        tracing::warn!(uid = by.uid, pid = by.pid, login_uid = by.login_uid, "told to take the kernel side off");
+        let record = |error| Detach { by: by.clone(), pin: pin_dir.clone(), programs: programs.clone(), error };
+        let noted = self.services.recorder.note(Record::Detach(record(None)));
+        let unrecorded = noted.err().map(|error| chain(&error));
+        if let Some(why) = unrecorded.as_ref().filter(|_| !order.force) {
+            let message = format!("nothing was taken off, because it cannot be journalled: {why}");
+            return Err(Failure::new("journal", message, "see to the journal, or use --force"));
+        }
+        if let Err(error) = kernel::detach(pin) {
+            let why = error.to_string();
+            let _ = self.services.recorder.note(Record::Detach(record(Some(why.clone()))));
+            let message = format!("cannot take the kernel side off {pin_dir}: {why}");
+            return Err(Failure::new("detach", message, "try again; what is left is in `vouchsafe status`"));
+        }
+        tracing::warn!("the kernel side is off: nothing is governed until the next start");
+        Ok(detach::Report { programs, unrecorded })
     }
 
     fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {

@@ -4,7 +4,11 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+};
 
 use crate::{
     accept::{Listener, Places},
@@ -24,10 +28,17 @@ pub(super) struct Acceptor {
     pub(super) without_origin: Arc<AtomicU64>,
     /// Cookie of the daemon's own network namespace.
     pub(super) home: u64,
+    /// Turns true when nothing more is to be accepted.
+    pub(super) closing: watch::Receiver<bool>,
 }
 
+/// How many connections that wait in the queue of a listener are taken before it is closed: without systemd they would be
+/// lost with it.
+const LAST: usize = 4096;
+
 impl Acceptor {
-    /// Serves what comes on a listener, until the task is aborted, or the socket is taken down, which `dead` is told.
+    /// Serves what comes on a listener, until the daemon closes it, the task is aborted, or the socket is taken down, which
+    /// `dead` is told. What was accepted is served in any case, and what waits in the queue when the daemon closes it.
     ///
     /// # Errors
     /// The kernel's own, when it cannot name the listener's network namespace.
@@ -40,12 +51,35 @@ impl Acceptor {
         let listener =
             Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.cgroups), places, self.home)?;
         let services = Arc::clone(&self.services);
+        let mut closing = self.closing.clone();
         let task = tokio::spawn(async move {
-            while let Some(accepted) = listener.next().await {
-                tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
+            let mut last = LAST;
+            loop {
+                let arrived = tokio::select! {
+                    biased;
+                    arrived = listener.next() => arrived,
+                    () = turned(&mut closing) => return,
+                };
+                let Some(arrived) = arrived else { break };
+                if let Some(accepted) = listener.admit(arrived).await {
+                    tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
+                }
+                if *closing.borrow() {
+                    last = last.saturating_sub(1);
+                    if last == 0 {
+                        return;
+                    }
+                }
             }
             dead();
         });
         Ok(task.abort_handle())
+    }
+}
+
+/// Ends when it turned true; never, when whoever would turn it is gone.
+async fn turned(closing: &mut watch::Receiver<bool>) {
+    if closing.wait_for(|closing| *closing).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

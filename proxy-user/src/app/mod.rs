@@ -1,7 +1,9 @@
 //! Builds the parts in order, starts them, reloads, drains.
 
+mod bounds;
 pub mod daemon;
 mod descriptors;
+mod drain;
 mod handler;
 mod identifier;
 mod listeners;

@@ -5,7 +5,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ pub(super) struct Namespaces {
     served: Served,
     acceptor: Acceptor,
     inside: Mutex<HashMap<u64, Inside>>,
+    refused: AtomicU64,
 }
 
 /// One of them.
@@ -39,7 +43,7 @@ enum Inside {
 
 impl Namespaces {
     pub(super) fn new(addresses: [SocketAddr; 2], served: Served, acceptor: Acceptor) -> Self {
-        Self { addresses, served, acceptor, inside: Mutex::default() }
+        Self { addresses, served, acceptor, inside: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Inside>> {
@@ -78,17 +82,40 @@ impl Namespaces {
         let addresses = self.addresses;
         let opened = tokio::task::spawn_blocking(move || listen_inside(pid, cookie, addresses)).await;
         let opened = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let mut tasks = Vec::new();
-        for listener in opened.listeners {
-            let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-            let this = Arc::clone(self);
-            let dead = move || this.lost(cookie);
-            tasks.push(self.acceptor.accept_from(listener, dead).map_err(|error| error.to_string())?);
-        }
-        self.served.add(cookie)?;
+        // They stand; what comes before they are accepted from waits in their queue. When it cannot be added they are closed.
+        self.served.add(cookie).inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let tasks = self.accept(cookie, opened.listeners).inspect_err(|_| self.served.remove(cookie))?;
         tracing::info!(pid, namespace = opened.inode, "serving a network namespace");
         self.lock().insert(cookie, Inside::Open { inode: opened.inode, deserted: false, tasks });
         Ok(())
+    }
+
+    fn accept(
+        self: &Arc<Self>,
+        cookie: u64,
+        listeners: Vec<std::net::TcpListener>,
+    ) -> Result<Vec<AbortHandle>, String> {
+        let mut tasks = Vec::new();
+        for listener in listeners {
+            let this = Arc::clone(self);
+            let dead = move || this.lost(cookie);
+            let task = TcpListener::from_std(listener).and_then(|it| self.acceptor.accept_from(it, dead));
+            match task {
+                Ok(task) => tasks.push(task),
+                Err(error) => {
+                    tasks.iter().for_each(AbortHandle::abort);
+                    return Err(error.to_string());
+                }
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// How often one could not be served because the kernel's table of them is full.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Somebody took a listener down: connections are held back again, until the next one has it opened anew.
@@ -100,13 +127,10 @@ impl Namespaces {
         }
     }
 
-    /// Accepts nothing more, anywhere.
-    pub(super) fn close(&self) {
-        for inside in self.lock().values() {
-            if let Inside::Open { tasks, .. } = inside {
-                tasks.iter().for_each(AbortHandle::abort);
-            }
-        }
+    /// Holds new connections back in all of them: their next SYN comes after a second, and finds the next daemon. What is
+    /// established already is still accepted.
+    pub(super) fn hold_back(&self) {
+        self.lock().keys().for_each(|cookie| self.served.remove(*cookie));
     }
 
     /// Leaves namespaces that nobody is in any more, for as long as it is not dropped.

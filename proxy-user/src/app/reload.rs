@@ -102,9 +102,9 @@ impl Reloader {
                 if !same_as_live {
                     generation += 1;
                     let rules = network::kernel_rules(&set, &self.open, &resolvers);
-                    self.network.apply(generation, &rules).map_err(|error| {
-                        Failure::new("policy", error.to_string(), "the policy before goes on")
-                    })?;
+                    if let Err(error) = self.network.apply(generation, &rules) {
+                        return Err(self.refuse(&mut last, digest, vec![error.to_string()]));
+                    }
                     self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
                     let next = LivePolicy::new(set, generation).with_resolvers(resolvers.clone());
                     self.store.swap(next);
@@ -116,23 +116,27 @@ impl Reloader {
                 *last = LastLoad { digest, resolvers, at: SystemTime::now(), errors: None };
                 Ok(ReloadReport { generation, changed, identities: count, warnings })
             }
-            Err(Errors(errors)) => {
-                let repeated = last.digest == digest && last.errors.as_ref() == Some(&errors);
-                if !repeated {
-                    self.note(live.generation() + 1, &digest, 0, PolicyResult::Refused, errors.clone());
-                    tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
-                }
-                let resolvers = std::mem::take(&mut last.resolvers);
-                *last = LastLoad { digest, resolvers, at: last.at, errors: Some(errors.clone()) };
-                let mut failure = Failure::new(
-                    "policy",
-                    format!("the policy in {} is refused; the old one goes on", self.root.display()),
-                    format!("correct it and see `vouchsafe check {}`", self.root.display()),
-                );
-                failure.problems = errors;
-                Err(failure)
-            }
+            Err(Errors(errors)) => Err(self.refuse(&mut last, digest, errors)),
         }
+    }
+
+    /// The policy with this digest does not go live: recorded once, and shown by `status` until another one does.
+    fn refuse(&self, last: &mut LastLoad, digest: String, errors: Vec<String>) -> Failure {
+        let repeated = last.digest == digest && last.errors.as_ref() == Some(&errors);
+        if !repeated {
+            let generation = self.store.live().generation() + 1;
+            self.note(generation, &digest, 0, PolicyResult::Refused, errors.clone());
+            tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
+        }
+        let resolvers = std::mem::take(&mut last.resolvers);
+        *last = LastLoad { digest, resolvers, at: last.at, errors: Some(errors.clone()) };
+        let mut failure = Failure::new(
+            "policy",
+            format!("the policy in {} is refused; the old one goes on", self.root.display()),
+            format!("correct it and see `vouchsafe check {}`", self.root.display()),
+        );
+        failure.problems = errors;
+        failure
     }
 
     fn note(

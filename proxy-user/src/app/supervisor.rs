@@ -1,5 +1,5 @@
 //! systemd: ready, reloading, stopping, and the watchdog. Without systemd none of it does anything.
-use std::{os::fd::AsFd, time::Duration};
+use std::os::fd::AsFd;
 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -54,6 +54,3 @@ pub(super) async fn watchdog() {
         tell(&[NotifyState::Watchdog]);
     }
 }
-
-/// How long open calls may go on when the daemon is told to stop.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod ca;
 pub mod check;
+pub mod detach;
 pub mod secret;
 pub mod status;
 pub mod who;
@@ -18,7 +19,6 @@ use crate::{
     app::daemon,
     config::{Config, DEFAULT_PATH},
     credentials::StorePaths,
-    kernel,
 };
 
 /// Lets services, bots, scripts and AI agents call APIs without ever holding a credential
@@ -76,7 +76,12 @@ enum Command {
     /// Read policies and secrets again
     Reload(ConfigArg),
     /// Take the kernel side off, deliberately: workloads are governed no more
-    Detach(ConfigArg),
+    Detach {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: detach::DetachArgs,
+    },
 }
 
 /// Runs the command that the arguments name. Errors go to standard error, for people.
@@ -105,7 +110,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),
         Command::Reload(args) => status::reload(&load(&args.config)?.control_socket()),
-        Command::Detach(args) => detach(&args.config),
+        Command::Detach { config, args } => detach::run(&args, &load(&config.config)?),
     }
 }
 
@@ -115,16 +120,4 @@ fn load(path: &Path) -> anyhow::Result<Config> {
         return Ok(Config::default());
     }
     Ok(Config::load(path)?)
-}
-
-fn detach(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = load(path)?;
-    let removed = kernel::detach(&config.kernel.pin).map_err(|error| {
-        anyhow::anyhow!("cannot take the kernel side off {}: {error}", config.kernel.pin.display())
-    })?;
-    match removed {
-        0 => println!("nothing was attached below {}", config.kernel.pin.display()),
-        n => println!("took off {n} programs; workloads are governed no more"),
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -132,6 +132,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections from bots at once.
     pub connections: usize,
+    /// How long calls that are open may go on at a stop or restart; new ones are served meanwhile.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub drain: Duration,
 }
 
 /// `[journal]`
@@ -238,6 +241,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(90),
             connections: 10_000,
+            drain: Duration::from_secs(10),
         }
     }
 }

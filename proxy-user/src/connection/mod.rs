@@ -52,7 +52,8 @@ pub(crate) struct Connection {
 pub async fn serve(accepted: Accepted, services: Arc<Services>) {
     // The place among the open connections is held to the end.
     let Accepted { mut stream, origin, place: _place, .. } = accepted;
-    let _open = services.counters.connection();
+    let late = *services.drain.borrow();
+    let _open = services.counters.connection(late);
     // Bytes go out as they come in; only latency depends on it.
     let _ = stream.set_nodelay(true);
     let caller =

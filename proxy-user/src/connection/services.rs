@@ -64,6 +64,7 @@ impl Default for Settings {
 #[derive(Debug, Default)]
 pub struct Counters {
     open: AtomicU64,
+    late: AtomicU64,
     accepted: AtomicU64,
     merged: AtomicU64,
     unknown: Arc<Tally>,
@@ -104,6 +105,12 @@ impl Counters {
     #[must_use]
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that came after the drain began.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Connections since the start.
@@ -148,19 +155,29 @@ impl Counters {
         }
     }
 
-    /// Counts a connection as open until the guard is dropped.
-    pub(super) fn connection(&self) -> OpenConnection<'_> {
+    /// Counts a connection as open until the guard is dropped; `late`: the drain had begun.
+    pub(super) fn connection(&self, late: bool) -> OpenConnection<'_> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
+        // In this order, and back in the other one: there are never more late ones than open ones.
         self.open.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(&self.open)
+        if late {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        OpenConnection { counters: self, late }
     }
 }
 
 /// One open connection.
-pub(super) struct OpenConnection<'a>(&'a AtomicU64);
+pub(super) struct OpenConnection<'a> {
+    counters: &'a Counters,
+    late: bool,
+}
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.late {
+            self.counters.late.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.counters.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,13 +10,14 @@
 //! ← {"ok":false,"error":{"code":"policy","message":"…","help":"…","problems":["policies/a.toml:3:1: …"]}}
 //! ```
 //!
-//! Commands: `ping`, `status`, `reload`, `reload-secrets`, and what [`Handler::other`] adds ([`who`]). A secret is in no
-//! reply.
+//! Commands: `ping`, `status`, `reload`, `reload-secrets`, [`detach`], and what [`Handler::other`] adds ([`who`]). A secret
+//! is in no reply.
 //!
 //! [`peer`] decides who may speak, [`server`] listens, [`client`] is the other end, [`status`] is the reply that
 //! people look at.
 
 pub mod client;
+pub mod detach;
 pub mod peer;
 pub mod server;
 pub mod status;
@@ -48,6 +49,15 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     /// The store could not be read; the old secrets go on.
     fn reload_secrets(&self) -> Result<SecretsReport, Failure>;
+
+    /// Takes the kernel side off, and writes into the journal who did.
+    ///
+    /// # Errors
+    /// It is still in place, or a part of it.
+    fn detach(&self, order: detach::Order) -> Result<detach::Report, Failure> {
+        let _ = order;
+        Err(Failure::new("internal", "there is no kernel side", "report this"))
+    }
 
     /// Any other command, with what the request had besides its name; `None` when there is no such command.
     fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {

@@ -16,7 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::peer::{Access, Peer};
-use super::{Failure, Handler, MAX_REQUEST_BYTES, Reply, Request};
+use super::{Failure, Handler, MAX_REQUEST_BYTES, Reply, Request, detach};
 
 /// How many connections are served at the same time.
 pub const MAX_CONNECTIONS: usize = 32;
@@ -119,10 +119,13 @@ impl Control {
                     continue;
                 }
             };
-            if let Err(refusal) = self.admit(&stream) {
-                turn_away(&stream, refusal);
-                continue;
-            }
+            let peer = match self.admit(&stream) {
+                Ok(peer) => peer,
+                Err(refusal) => {
+                    turn_away(&stream, refusal);
+                    continue;
+                }
+            };
             let Ok(permit) = Arc::clone(&free).try_acquire_owned() else {
                 let help = "close one, or try again in a moment";
                 turn_away(
@@ -134,13 +137,13 @@ impl Control {
             let (handler, idle) = (Arc::clone(&handler), self.idle);
             open.spawn(async move {
                 // An error here is a peer that went away: nobody is left to tell.
-                drop(converse(stream, handler, idle).await);
+                drop(converse(stream, handler, peer, idle).await);
                 drop(permit);
             });
         }
     }
 
-    fn admit(&self, stream: &UnixStream) -> Result<(), Failure> {
+    fn admit(&self, stream: &UnixStream) -> Result<Peer, Failure> {
         let credentials = stream.peer_cred().map_err(|error| {
             Failure::new(
                 "not-allowed",
@@ -150,7 +153,7 @@ impl Control {
         })?;
         let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
         if self.access.admits(peer) {
-            return Ok(());
+            return Ok(peer);
         }
         tracing::warn!(uid = peer.uid, gid = peer.gid, pid = peer.pid, "control: a peer was refused");
         Err(self.access.refusal(peer))
@@ -216,7 +219,12 @@ fn line(reply: &Reply) -> Vec<u8> {
     line
 }
 
-async fn converse(stream: UnixStream, handler: Arc<dyn Handler>, idle: Duration) -> io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    handler: Arc<dyn Handler>,
+    peer: Peer,
+    idle: Duration,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut request = Vec::new();
@@ -228,7 +236,7 @@ async fn converse(stream: UnixStream, handler: Arc<dyn Handler>, idle: Duration)
             Err(_) => (refuse("idle", "no request came in time"), true),
             Ok(Ok(0)) => return Ok(()),
             Ok(Ok(_)) if request.ends_with(b"\n") || request.len() < MAX_REQUEST_BYTES => {
-                (answer(&request, &handler).await, false)
+                (answer(&request, &handler, peer).await, false)
             }
             Ok(Ok(_)) => (refuse("too-long", "a request may have 65536 bytes"), true),
             Ok(Err(error)) => return Err(error),
@@ -248,12 +256,12 @@ fn refuse(code: &str, message: &str) -> Reply {
     )))
 }
 
-async fn answer(request: &[u8], handler: &Arc<dyn Handler>) -> Reply {
+async fn answer(request: &[u8], handler: &Arc<dyn Handler>, peer: Peer) -> Reply {
     let Ok(request) = serde_json::from_slice::<Request>(request) else {
         return refuse("not-understood", "the line is no JSON object with a \"command\"");
     };
     let handler = Arc::clone(handler);
-    let done = spawn_blocking(move || carry_out(&request, handler.as_ref())).await;
+    let done = spawn_blocking(move || carry_out(&request, handler.as_ref(), peer)).await;
     done.unwrap_or_else(|_| {
         Reply::of::<()>(Err(Failure::new(
             "internal",
@@ -263,12 +271,15 @@ async fn answer(request: &[u8], handler: &Arc<dyn Handler>) -> Reply {
     })
 }
 
-fn carry_out(request: &Request, handler: &dyn Handler) -> Reply {
+fn carry_out(request: &Request, handler: &dyn Handler, peer: Peer) -> Reply {
     match request.command.as_str() {
         "ping" => Reply::of(Ok("pong")),
         "status" => Reply::of(Ok(handler.status())),
         "reload" => Reply::of(handler.reload()),
         "reload-secrets" => Reply::of(handler.reload_secrets()),
+        detach::COMMAND => {
+            Reply::of(detach::Order::of(peer, &request.arguments).and_then(|order| handler.detach(order)))
+        }
         other => match handler.other(other, &request.arguments) {
             Some(result) => Reply::of(result),
             None => Reply::of::<()>(Err(Failure::new(

@@ -3,17 +3,19 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What a client may take of us before its requests are decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.
+///
+/// In the drain each response says that it is the last one (`connection: close`). A connection that rests then is closed,
+/// but not at once: a request may be on its way, and one that is answered need not be sent again.
 pub async fn serve_http1<S, H>(
     stream: S,
     limits: &HttpLimits,
@@ -76,9 +81,18 @@ where
     H: Handler,
 {
     let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    let begun = Arc::new(AtomicBool::new(false));
+    let (seen, last) = (Arc::clone(&begun), drain.clone());
     let service = service_fn(move |request| {
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.call(request).await) }
+        let (handler, last) = (Arc::clone(&handler), last.clone());
+        seen.store(true, Ordering::Relaxed);
+        async move {
+            let mut response = handler.call(request).await;
+            if *last.borrow() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -100,8 +114,13 @@ where
         result = &mut connection => result,
         () = draining.as_mut() => {
             draining_now = true;
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            let grace = if begun.load(Ordering::Relaxed) { REST } else { FIRST_REQUEST };
+            if let Ok(result) = tokio::time::timeout(grace, &mut connection).await {
+                result
+            } else {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
         }
     };
     let (stream, unread) = match connection.into_parts() {
@@ -125,13 +144,14 @@ where
         }
         Err(error) => return Ended::ClientGone(error),
     };
-    if let Some(mut stream) = stream.filter(|_| !draining_now) {
-        linger(&mut stream).await;
+    if let Some(mut stream) = stream {
+        linger(&mut stream, if draining_now { LINGER_DRAINING } else { LINGER_TIME }).await;
     }
     ended
 }
 
-/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end.
+/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that has asked for nothing
+/// yet may ask first.
 pub async fn serve_http2<S, H>(
     stream: S,
     limits: &HttpLimits,
@@ -142,8 +162,12 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Handler,
 {
+    let begun = Arc::new(Notify::new());
+    let seen = Arc::clone(&begun);
     let service = service_fn(move |request| {
         let handler = Arc::clone(&handler);
+        // Kept for whoever asks later.
+        seen.notify_one();
         async move { Ok::<_, Infallible>(handler.call(request).await) }
     });
     let mut connection = pin!(
@@ -158,7 +182,10 @@ where
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let mut draining = pin!(drained(drain));
+    let mut draining = pin!(async {
+        drained(drain).await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, begun.notified()).await;
+    });
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = draining.as_mut() => {
@@ -186,6 +213,13 @@ const MAX_SEND_BUFFER: usize = 256 * 1024;
 /// What is still read, and for how long, of a client whose request was answered before its end.
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// The same in the drain, of a connection that is only resting.
+const LINGER_DRAINING: Duration = Duration::from_millis(200);
+
+/// How long a connection may rest in the drain until it is closed.
+const REST: Duration = Duration::from_millis(500);
+/// How long one may take in the drain until its first request: it was accepted, so it is served.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 
 /// Ends when the drain begins; never, when whoever would begin it is gone.
 async fn drained(mut drain: watch::Receiver<bool>) {
@@ -220,10 +254,10 @@ async fn answer_timeout<S: AsyncWrite + Unpin>(stream: &mut S) {
 
 /// Ends our half and reads on for a while: to close a socket with bytes unread resets it, and the reset can overtake our
 /// answer (RFC 9112 §9.6).
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, time: Duration) {
     let drain = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+    let _ = tokio::time::timeout(time, drain).await;
 }

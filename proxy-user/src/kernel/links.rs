@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -276,26 +276,27 @@ pub(super) fn pinned(pins: &Path) -> Vec<&'static str> {
     PROGRAMS.iter().map(|spec| spec.name).filter(|name| pins.join(name).exists()).collect()
 }
 
-/// Takes every program off and removes the pins. Programs that turn go first, so that nothing is turned half-way.
-pub(super) fn detach(pins: &Path) -> io::Result<usize> {
-    let mut removed = 0;
+/// The folders of all layouts (`v1`, `v2` …) below a pin directory.
+pub(super) fn layouts(pin: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(pin).into_iter().flatten().flatten();
+    let is_layout = |name: &str| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_layout)).map(|entry| entry.path()).collect()
+}
+
+/// Takes every program off and removes the pins. Programs that turn go first, so that nothing is turned half-way; what
+/// another layout may have besides goes with them.
+pub(super) fn detach(pins: &Path) -> io::Result<()> {
+    let gone = |outcome: io::Result<()>| match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
     for spec in PROGRAMS.iter().rev() {
-        match std::fs::remove_file(pins.join(spec.name)) {
-            Ok(()) => removed += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        gone(std::fs::remove_file(pins.join(spec.name)))?;
     }
-    for map in proxy_common::names::PINNED_MAPS {
-        match std::fs::remove_file(pins.join(map)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+    for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
+        gone(std::fs::remove_file(entry.path()))?;
     }
-    let _ = std::fs::remove_dir(pins);
-    let _ = pins.parent().map(std::fs::remove_dir);
-    Ok(removed)
+    gone(std::fs::remove_dir(pins))
 }
 
 /// `BPF_OBJ_GET` (include/uapi/linux/bpf.h): a descriptor of a pinned link. aya opens pins too, but keeps the descriptor.

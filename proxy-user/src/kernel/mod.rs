@@ -160,6 +160,11 @@ impl Kernel {
         } else {
             controls.announce(0)?;
         }
+        // What a daemon of another layout left would go on turning to us, with maps that nobody reads any more.
+        for other in links::layouts(plan.pin).iter().filter(|other| **other != pins) {
+            tracing::info!(pins = %other.display(), "taking off what another version attached");
+            links::detach(other).map_err(KernelError::io(format!("remove {}", other.display())))?;
+        }
         let kernel =
             Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
         Ok((kernel, Handles { origins, network, programs, events, served }))
@@ -197,12 +202,25 @@ impl Kernel {
     }
 }
 
-/// Takes everything off that a daemon with this pin directory attached, deliberately. Returns how many programs.
+/// What is attached by daemons with this pin directory, of whatever layout.
+#[must_use]
+pub fn attached(pin: &Path) -> Vec<&'static str> {
+    let mut names: Vec<_> = links::layouts(pin).iter().flat_map(|pins| links::pinned(pins)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Takes everything off that daemons with this pin directory attached, deliberately.
 ///
 /// # Errors
 /// The system's own.
-pub fn detach(pin: &Path) -> io::Result<usize> {
-    links::detach(&pin_directory(pin))
+pub fn detach(pin: &Path) -> io::Result<()> {
+    for pins in links::layouts(pin) {
+        links::detach(&pins)?;
+    }
+    let _ = std::fs::remove_dir(pin);
+    Ok(())
 }
 
 /// Makes the folder for the pins and checks that it is on a bpffs.

@@ -94,6 +94,8 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Connection(_) => (INFO, "connection"),
         Record::Outcome(_) => (WARNING, "outcome"),
         Record::Recovered(_) => (WARNING, "recovered"),
+        Record::Detach(_) => (ERROR, "detach"),
+        Record::Bound(_) => (ERROR, "bound"),
     };
     let mut fields = Fields::begin(&message, priority, kind);
     match record {

@@ -93,7 +93,7 @@ pub struct Health {
 
 impl Recorder {
     /// Opens or makes the journal in `dir`, repairs what a kill left, closes the calls that were open then as
-    /// interrupted, and writes `start`.
+    /// interrupted, and writes `start`, or what the options have instead of it; then it is on the disk.
     ///
     /// # Errors
     /// [`RecordError`]: the directory is in use, may be written by others, is broken, or cannot be written.

@@ -18,6 +18,8 @@ use super::RecordError;
 pub struct Options {
     /// What the `start` record says.
     pub start: Start,
+    /// What a command that is no daemon writes instead of `start`.
+    pub instead: Option<Record>,
     /// An outcome is written with the next decision, and after this time at the latest.
     pub flush_within: Duration,
     /// What is written reaches the disk after this time at the latest.
@@ -38,6 +40,7 @@ impl Options {
                 pid: std::process::id(),
                 policy_generation: None,
             },
+            instead: None,
             flush_within: Duration::from_millis(50),
             sync_within: Duration::from_secs(1),
             journald: Some(PathBuf::from("/run/systemd/journal/socket")),
@@ -98,7 +101,8 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Store, RecordError> 
     Ok(Store { writer, sync, lock, begun })
 }
 
-/// What a run begins with: the repair, an outcome for each call that the last run left open, the start.
+/// What a run begins with: the repair, an outcome for each call that the last run left open, the start or what is there
+/// instead of it.
 fn first_records(recovery: &Recovery, options: &Options) -> Vec<Record> {
     let mut records = Vec::with_capacity(recovery.open.len() + 2);
     if recovery.torn_bytes > 0 || !recovery.open.is_empty() {
@@ -109,7 +113,7 @@ fn first_records(recovery: &Recovery, options: &Options) -> Vec<Record> {
         let error = Some("the daemon ended before the call did".to_owned());
         Record::Outcome(Outcome { id: *id, interrupted: true, error, ..Outcome::default() })
     }));
-    records.push(Record::Start(options.start.clone()));
+    records.push(options.instead.clone().unwrap_or_else(|| Record::Start(options.start.clone())));
     records
 }
 

@@ -15,6 +15,8 @@
 //! actor udp-send ADDRESS              sends a datagram without connecting, prints "sent" or the error
 //! actor udp-message ADDRESS           the same by sendmsg(2)
 //! actor udp-many ADDRESS              the same by sendmmsg(2)
+//! actor storm N ADDRESS PROGRAM…      executes N of these programs, many at a time, each as get of /v1/storm/NAME/NUMBER, and
+//!                                     prints "NUMBER PID STATUS" for each that ended
 //! actor uring-send ADDRESS            the same by io_uring
 //! actor uring-get ADDRESS PATH        as get, by io_uring from connect(2) on
 //! ```
@@ -90,6 +92,7 @@ fn main() {
         ["udp-send", address] => told(datagram(address).send_to(b"hello", address)),
         ["udp-message", address] => told(message(&datagram(address), address)),
         ["udp-many", address] => told(many(&datagram(address), address)),
+        ["storm", count, address, programs @ ..] => storm(count.parse().unwrap(), address, programs),
         ["uring-send", address] => told(uring::send(&datagram(address), address)),
         ["uring-get", address, path] => match uring::get(address, path) {
             Ok(answer) => println!("{answer}"),
@@ -119,6 +122,28 @@ fn get(stream: &mut TcpStream, path: &str) {
     println!("{}", String::from_utf8_lossy(&answer));
     if let Err(error) = outcome {
         println!("broke off: {error}");
+    }
+}
+
+/// How many programs of a storm run at a time.
+const AT_A_TIME: usize = 16;
+
+fn storm(count: usize, address: &str, programs: &[&str]) {
+    let mut running = std::collections::VecDeque::new();
+    for number in 0..=count {
+        while running.len() >= AT_A_TIME || (number == count && !running.is_empty()) {
+            let (number, child): (usize, std::process::Child) = running.pop_front().unwrap();
+            let pid = child.id();
+            let answer = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+            println!("{number} {pid} {}", answer.split(' ').nth(1).unwrap_or("none"));
+        }
+        if number < count {
+            let program = std::path::Path::new(programs.get(number % programs.len()).unwrap());
+            let name = program.file_name().unwrap().to_str().unwrap();
+            let mut command = Command::new(program);
+            command.args(["get", address, &format!("/v1/storm/{name}/{number}")]).stdout(Stdio::piped());
+            running.push_back((number, command.spawn().unwrap()));
+        }
     }
 }
 

@@ -8,7 +8,9 @@
 )]
 
 mod attacks;
+mod bounds;
 mod calls;
+mod detach;
 mod startup;
 mod journal;
 mod identity;
@@ -17,7 +19,9 @@ mod mediation;
 mod namespaces;
 mod routes;
 mod scripts;
+mod storm;
 mod systemd;
 mod trouble;
+mod upgrade;
 mod who;
 mod writers;

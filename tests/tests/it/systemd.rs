@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,nginx-light,openssl";
 
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 13] = [
     (
         "etc/vouchsafe/policies/invoice-bot.toml",
         "[identity]\nunit = \"invoice.service\"\n[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo\"\n",
@@ -25,9 +25,21 @@ const FILES: [(&str, &str); 11] = [
     ),
     (
         "etc/api.conf",
-        "events {}\nhttp { access_log off; server { listen 127.0.0.9:443 ssl; ssl_certificate /etc/api.pem;\n\
+        "events {}\nhttp { access_log off; keepalive_requests 1000000; server { listen 127.0.0.9:443 ssl; ssl_certificate /etc/api.pem;\n\
          ssl_certificate_key /etc/api.key; location / { if ($http_authorization != \"Bearer systemd-canary\")\n\
-         { return 401; } return 200 \"welcome\"; } } }\n",
+         { return 401; } return 200 \"welcome\"; }\n\
+         location /v1/slowly/ { if ($http_authorization != \"Bearer systemd-canary\") { return 401; }\n\
+         root /srv; limit_rate 100k; } } }\n",
+    ),
+    (
+        "etc/vouchsafe/policies/caller.toml",
+        "[identity]\nunit = \"caller.service\"\n[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo\"\n",
+    ),
+    // Kept-alive connections over HTTP/1.1 and HTTP/2, and slow downloads.
+    (
+        "etc/systemd/system/caller.service",
+        "[Service]\nType=exec\nExecStart=/usr/bin/caller --to 127.0.0.9:443 --host api.demo.test --roots /etc/vs-ca.pem \
+         --seconds 14 --rate 240 --downloads 1\nStandardOutput=file:/out/caller\nStandardError=file:/out/caller.err\n",
     ),
     (
         "etc/systemd/system/invoice.service",
@@ -127,6 +139,9 @@ fn boot() -> HashMap<String, String> {
     // The watchdog's time only: a test does not wait for half a minute.
     write(&root, "etc/systemd/system/vouchsafe.service.d/test.conf", "[Service]\nWatchdogSec=2s\n");
     fs::create_dir(root.join("out")).unwrap();
+    run(Command::new("cp").arg(tests::built("caller")).arg(root.join("usr/bin/caller")));
+    fs::create_dir_all(root.join("srv/v1/slowly")).unwrap();
+    fs::write(root.join("srv/v1/slowly/file"), vec![b'x'; 300 * 1024]).unwrap();
     write(&root, "probe.sh", include_str!("systemd/probe.sh"));
     fs::set_permissions(root.join("probe.sh"), fs::Permissions::from_mode(0o755)).unwrap();
     let hosts = fs::read_to_string(root.join("etc/hosts")).unwrap_or_default();
@@ -194,6 +209,14 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
         calls > 20 && storm.get(1) == Some(&"0"),
         "calls, and those that were lost, over restarts: {storm:?}"
     );
+    let upgrades: Vec<&str> = fact("upgrades").split(' ').collect();
+    assert_eq!(upgrades, ["0", "2"], "what restart said, and how many other binaries ran afterwards");
+    let caller: serde_json::Value = serde_json::from_str(fact("caller")).unwrap();
+    for way in ["http1", "http2", "long1", "long2"] {
+        assert_eq!(caller[way]["lost"].as_array().map(Vec::len), Some(0), "{caller:#}");
+        assert!(caller[way]["answered"].as_u64().unwrap() >= 3, "{caller:#}");
+    }
+    assert_eq!(fact("cut-off"), "0", "responses that had begun");
     assert_eq!(
         fact("call-while-crashed"),
         "200 welcome",

@@ -5,8 +5,10 @@
 //! [`super::programs`] adds what the kernel itself counts for the programs.
 
 use std::env;
+use std::fs;
 use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -86,6 +88,64 @@ pub(super) struct Difference {
     pub(super) counted: Option<(f64, f64)>,
 }
 
+/// The median of one call of the same program in three places, in ns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Governed {
+    /// Outside of the governed cgroup.
+    pub(super) outside: f64,
+    /// Inside, without an identity.
+    pub(super) unknown: f64,
+    /// Inside, with one.
+    pub(super) identified: f64,
+}
+
+/// How many identities the policy has when connects are measured.
+const IDENTITIES: [usize; 3] = [1, 1_000, 10_000];
+
+/// A copy of this program that has an identity.
+const KNOWN: &str = "known/probe";
+
+/// Measures connects under policies with more and more identities. Those that are added have programs of their own, beside
+/// those that the site has.
+pub(super) fn measure_identities(
+    stage: &Stage,
+    daemon: &daemon::Daemon<'_>,
+    quick: bool,
+) -> Result<Vec<(usize, Probe, Governed)>> {
+    let ourselves = env::current_exe().context("cannot find this program's own path")?;
+    let known = stage.path(KNOWN);
+    fs::create_dir_all(stage.path("known"))?;
+    fs::copy(&ourselves, &known).with_context(|| format!("cannot copy to {}", known.display()))?;
+    stage.write("policies/policies/known.toml", &site::plain_identity(&known), 0o644)?;
+    let mut found = Vec::new();
+    let mut made = 1;
+    for identities in IDENTITIES.map(|count| if quick { count.div_ceil(10) } else { count }) {
+        for number in made..identities {
+            let policy = site::plain_identity(&stage.path(&format!("many/program-{number}")));
+            stage.write(&format!("policies/policies/many-{number}.toml"), &policy, 0o644)?;
+        }
+        made = identities;
+        daemon.run(&["reload"])?;
+        for probe in [Probe::Datagram, Probe::Turned] {
+            let places = [(false, &ourselves), (true, &ourselves), (true, &known)];
+            let mut times = [const { Vec::new() }; 3];
+            // In turns, so that what else the machine does meets all of them.
+            for _ in 0..if quick { 2 } else { 5 } {
+                for ((governed, program), times) in places.iter().zip(&mut times) {
+                    times.push(call_by(stage, program, *governed, probe)?.0);
+                }
+            }
+            let [outside, unknown, identified] = times.map(|times| median(&times));
+            found.push((identities, probe, Governed { outside, unknown, identified }));
+        }
+    }
+    for number in 1..made {
+        fs::remove_file(stage.path(&format!("policies/policies/many-{number}.toml")))?;
+    }
+    daemon.run(&["reload"])?;
+    Ok(found)
+}
+
 /// Measures all probes once in both places, in turns.
 pub(super) fn measure(stage: &Stage, quick: bool) -> Result<Vec<(Probe, Difference)>> {
     let mut found = Vec::new();
@@ -124,9 +184,13 @@ fn count(stage: &Stage, probe: Probe) -> Result<Option<(f64, f64)>> {
 /// Runs `bench-connect`; returns the median of one call in ns, and how many calls there were.
 fn call(stage: &Stage, governed: bool, probe: Probe) -> Result<(f64, f64)> {
     let ourselves = env::current_exe().context("cannot find this program's own path")?;
+    call_by(stage, &ourselves, governed, probe)
+}
+
+fn call_by(stage: &Stage, program: &Path, governed: bool, probe: Probe) -> Result<(f64, f64)> {
     let name = probe.to_possible_value().context("a probe without a name")?;
     let mut command = stage.enter(governed.then_some("bots"));
-    command.arg(ourselves).args(["bench-connect", name.get_name(), "--to", &probe.target(governed)]);
+    command.arg(program).args(["bench-connect", name.get_name(), "--to", &probe.target(governed)]);
     let finished = process::finish(&mut command, Duration::from_secs(10), &stage.stop)?;
     let read = || {
         let (time, calls) = finished.stdout.trim().split_once(' ')?;

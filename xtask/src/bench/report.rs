@@ -3,8 +3,10 @@
 use std::fs;
 
 use super::Extent;
-use super::connect::{Difference, PROBES, Probe};
+use super::connect::{Difference, Governed, PROBES, Probe};
+use super::flat::Level;
 use super::load::{Load, Sample, WAYS, Way};
+use super::storm::Storm;
 
 /// Everything that was measured.
 pub(super) struct Report {
@@ -13,6 +15,9 @@ pub(super) struct Report {
     peak: u64,
     samples: Vec<(Load, Way, Sample)>,
     connects: Vec<(Probe, Difference)>,
+    pub(super) identities: Vec<(usize, Probe, Governed)>,
+    pub(super) storm: Option<Storm>,
+    pub(super) levels: Vec<Level>,
 }
 
 /// A row of the table, one cell for each column.
@@ -32,7 +37,16 @@ impl Report {
             extent.rounds,
             extent.seconds
         );
-        Self { about, idle, peak: 0, samples: Vec::new(), connects: Vec::new() }
+        Self {
+            about,
+            idle,
+            peak: 0,
+            samples: Vec::new(),
+            connects: Vec::new(),
+            identities: Vec::new(),
+            storm: None,
+            levels: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, load: Load, way: Way, sample: Sample) {
@@ -49,13 +63,36 @@ impl Report {
 
     /// As Markdown, aligned so that it can be read as it is.
     pub(super) fn markdown(&self) -> String {
-        let mut text = format!("{}\n\n{}", self.about, table(&self.rows()));
+        let mut text = format!("{}\n", self.about);
+        if !self.samples.is_empty() {
+            text.push_str(&self.loads());
+        }
+        if !self.connects.is_empty() {
+            text.push_str(&format!("\n{}", connect_table(&self.connects)));
+        }
+        if !self.identities.is_empty() {
+            text.push_str(&format!("\n{}", identities_table(&self.identities)));
+        }
+        if let Some(Storm { calls, seconds }) = &self.storm {
+            text.push_str(&format!(
+                "\n{calls} processes were executed for one call each, {:.0} in a second: every call is in the journal once, \
+                 as its own process's and program's.\n",
+                f64::from(u32::try_from(*calls).unwrap_or(u32::MAX)) / seconds.max(1e-9)
+            ));
+        }
+        if !self.levels.is_empty() {
+            text.push_str(&format!("\n{}", levels_table(&self.levels)));
+        }
+        text
+    }
+
+    fn loads(&self) -> String {
+        let mut text = format!("\n{}", table(&self.rows()));
         text.push_str(&format!(
-            "\nMemory of the daemon (PSS): {} idle, {} at most.\n\n",
+            "\nMemory of the daemon (PSS): {} idle, {} at most.\n",
             mib(self.idle),
             mib(self.peak)
         ));
-        text.push_str(&connect_table(&self.connects));
         let errors: f64 = self.samples.iter().map(|(_, _, sample)| sample.errors).sum();
         let requests: f64 =
             self.samples.iter().filter(|(load, ..)| !load.is_large()).map(|(_, _, s)| s.requests).sum();
@@ -155,6 +192,44 @@ fn connect_table(all: &[(Probe, Difference)]) -> String {
         false => "The last two columns need bpftool, which is not installed, or a kernel that counts.",
     };
     format!("{}\n{counted}\n", table(&rows))
+}
+
+fn identities_table(all: &[(usize, Probe, Governed)]) -> String {
+    let head =
+        ["identities", "", "not governed", "governed, no identity", "governed, an identity", "÷ not governed", ""];
+    let mut rows = vec![head.map(str::to_owned)];
+    let mut known = None;
+    for (identities, probe, Governed { outside, unknown, identified }) in all {
+        let name = if known.replace(*identities) == Some(*identities) { String::new() } else { identities.to_string() };
+        let ns = |value: f64| format!("{value:.0} ns");
+        let ratio = |value: f64| format!("{:.2}", value / outside.max(1e-9));
+        rows.push([
+            name,
+            probe.name().to_owned(),
+            ns(*outside),
+            ns(*unknown),
+            ns(*identified),
+            ratio(*unknown),
+            ratio(*identified),
+        ]);
+    }
+    table(&rows)
+}
+
+fn levels_table(all: &[Level]) -> String {
+    let head = ["connections in a row", "each second", "daemon (PSS)", "its cgroup", "kernel, all of it", "origins left"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for level in all {
+        rows.push([
+            level.connections.to_string(),
+            whole(level.rate),
+            mib(level.daemon),
+            level.cgroup.map_or_else(|| "–".to_owned(), mib),
+            mib(level.kernel),
+            level.origins.to_string(),
+        ]);
+    }
+    table(&rows)
 }
 
 /// The middle one, or the middle between the middle two; 0 of nothing.

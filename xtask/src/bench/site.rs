@@ -15,8 +15,12 @@ const HTTP2: (&str, &str) = ("203.0.113.11", "h2.api.bench.test");
 /// The same server by names that no API has.
 const PASSED1: (&str, &str) = ("203.0.113.20", "h1.bench.test");
 const PASSED2: (&str, &str) = ("203.0.113.21", "h2.bench.test");
+/// Without TLS; an API.
+pub(super) const PLAIN: (&str, &str) = ("203.0.113.12", "plain.api.bench.test");
+/// What it answers.
+pub(super) const BODY: &str = "{\"well\":true}";
 /// All addresses and names: from a block for documentation (RFC 5737).
-pub(super) const HOSTS: &[(&str, &str)] = &[HTTP1, HTTP2, PASSED1, PASSED2];
+pub(super) const HOSTS: &[(&str, &str)] = &[HTTP1, HTTP2, PLAIN, PASSED1, PASSED2];
 /// An address on which nothing listens but at port 443.
 pub(super) const ADDRESS: &str = HTTP1.0;
 
@@ -38,13 +42,25 @@ const POLICIES: [(&str, &str); 4] = [
     (
         "policies/apis/bench.toml",
         "[api.bench]\nhosts = [\"h1.api.bench.test\", \"h2.api.bench.test\"]\n\
-         inject = { header = \"authorization\", value = \"Bearer {secret}\" }\n",
+         inject = { header = \"authorization\", value = \"Bearer {secret}\" }\n\n\
+         [api.plain]\nscheme = \"http\"\nhosts = [\"plain.api.bench.test\"]\n",
     ),
     (
         "policies/credentials/bench.toml",
         "[credential.bench-key]\nkind = \"static\"\nsecret = \"vault:bench-key\"\n",
     ),
 ];
+
+/// The policy of an identity for one program, which may call the API without TLS.
+pub(super) fn plain_identity(program: &Path) -> String {
+    let program = program.display();
+    format!("[identity]\nexe = \"{program}\"\n\n[[grant]]\napi = \"plain\"\nallow = [\"GET /v1/**\"]\n")
+}
+
+/// Where the API without TLS is.
+pub(super) fn plain_address() -> String {
+    format!("{}:80", PLAIN.0)
+}
 
 /// The running server.
 pub(super) struct Site {
@@ -105,6 +121,10 @@ http {{
     default_type application/json;
     keepalive_requests 100000000;
     map_hash_bucket_size 256;
+    server {{
+        listen {plain}:80 backlog=4096;
+        location / {{ return 200 '{BODY}'; }}
+    }}
     map $http_authorization $known {{ default 0; "Bearer {key}" 1; }}
     server {{
         {listen}
@@ -123,6 +143,7 @@ http {{
 }}
 "#,
             key = self.key,
+            plain = PLAIN.0,
             listen =
                 [listen(HTTP1, ""), listen(PASSED1, ""), listen(HTTP2, " http2"), listen(PASSED2, " http2")]
                     .join(" "),

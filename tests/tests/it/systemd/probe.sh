@@ -56,6 +56,17 @@ for _ in 1 2 3; do sleep 0.5; systemctl restart vouchsafe; done
 touch /out/calm
 for _ in $(seq 200); do systemctl is-active -q storm || break; sleep 0.05; done
 say "storm $(grep -c . /out/codes) $(grep -vc '^200$' /out/codes) $(head -c 200 /out/codes.err | tr '\n' ' ')"
+systemctl start caller; failed=0; other=0
+for _ in 1 2; do
+    sleep 1; old=$(systemctl show -p MainPID --value vouchsafe); was=$(stat -Lc %i "/proc/$old/exe")
+    cp /usr/bin/vouchsafe /usr/bin/vouchsafe.next && mv /usr/bin/vouchsafe.next /usr/bin/vouchsafe
+    systemctl restart vouchsafe || failed=1
+    [ "$(stat -Lc %i "/proc/$(systemctl show -p MainPID --value vouchsafe)/exe")" != "$was" ] && other=$((other + 1))
+done
+for _ in $(seq 400); do systemctl is-active -q caller || break; sleep 0.05; done
+say "upgrades $failed $other"
+say "caller $(tr -d '\n' </out/caller) $(head -c 200 /out/caller.err)"
+say "cut-off $(journalctl -u vouchsafe --no-pager | grep 'drained;' | grep -vc 'cut_off=0')"
 kill -9 "$(systemctl show -p MainPID --value vouchsafe)"
 call call-while-crashed
 vouchsafe audit verify >/dev/null; say "verify $?"
