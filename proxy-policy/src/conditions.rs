@@ -1,7 +1,8 @@
-//! What a workload must be to have an identity: executable, digest, user, group, cgroup, unit.
+//! What a workload must be to have an identity: executable, digest, user, group, cgroup, unit, container.
 //!
 //! Patterns follow the table of the crate documentation: `*` stays in one path segment, `**` crosses slashes.
 
+use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
 use crate::glob::{Glob, Plain};
 use crate::place::{Place, Spanned};
@@ -14,7 +15,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let glob = Glob::parse::<Plain>(text).map_err(|_| {
             Problem::new(
                 format!("the pattern {} has a ** that is not a whole segment", quote(text)),
@@ -73,7 +74,7 @@ impl Pattern {
         &self.text
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self.literal(), other.literal()) {
             (Some(a), Some(b)) => a == b,
             (_, Some(text)) => self.matches(text),
@@ -150,6 +151,10 @@ pub struct Conditions {
     pub unit: Option<Spanned<Pattern>>,
     /// Whether it must have been started without variables that carry code; not given: as [`Self::want_clean_environment`].
     pub clean_environment: Option<Spanned<bool>>,
+    /// The container that it runs in.
+    pub container: Option<Spanned<ContainerPattern>>,
+    /// The service account of its pod.
+    pub kubernetes: Option<Spanned<KubernetesPattern>>,
     /// Where `[identity]` stands.
     pub place: Spanned<()>,
 }
@@ -165,19 +170,34 @@ impl Conditions {
             cgroup: None,
             unit: None,
             clean_environment: None,
+            container: None,
+            kubernetes: None,
             place,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         // How it was started says nothing about who it is.
-        let Self { exe, sha256, user, group, cgroup, unit, clean_environment: _, place: _ } = self;
+        let Self {
+            exe,
+            sha256,
+            user,
+            group,
+            cgroup,
+            unit,
+            clean_environment: _,
+            container,
+            kubernetes,
+            place: _,
+        } = self;
         exe.is_none()
             && sha256.is_none()
             && user.is_none()
             && group.is_none()
             && cgroup.is_none()
             && unit.is_none()
+            && container.is_none()
+            && kubernetes.is_none()
     }
 
     /// Whether the process must have been started without variables such as `LD_PRELOAD`: as it is said, else if the content
@@ -187,11 +207,15 @@ impl Conditions {
         self.clean_environment.as_ref().map_or(self.sha256.is_some(), |wanted| wanted.value)
     }
 
-    /// Whether they say more than which file is executed: a user, a unit or a cgroup, none of which a process can take
-    /// for itself. What is not pinned can be named by every user who may execute the file.
+    /// Whether they say more than which file is executed: a user, a unit, a cgroup or a container, none of which a
+    /// process can take for itself. What is not pinned can be named by every user who may execute the file.
     #[must_use]
     pub fn are_pinned(&self) -> bool {
-        self.user.is_some() || self.unit.is_some() || self.cgroup.is_some()
+        self.user.is_some()
+            || self.unit.is_some()
+            || self.cgroup.is_some()
+            || self.container.is_some()
+            || self.kubernetes.is_some()
     }
 
     /// Whether it is certain that every workload that meets `other` meets these, too.
@@ -213,6 +237,8 @@ impl Conditions {
             && implied(self.group.as_ref(), other.group.as_ref(), |a, b| a == b)
             && implied(self.cgroup.as_ref(), other.cgroup.as_ref(), Pattern::covers)
             && implied(self.unit.as_ref(), other.unit.as_ref(), Pattern::covers)
+            && implied(self.container.as_ref(), other.container.as_ref(), ContainerPattern::covers)
+            && implied(self.kubernetes.as_ref(), other.kubernetes.as_ref(), KubernetesPattern::covers)
     }
 }
 

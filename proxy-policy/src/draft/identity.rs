@@ -2,13 +2,14 @@
 
 use super::{GrantDraft, IdentityDraft, grant, not_supported_yet};
 use crate::conditions::{Conditions, ExePattern, Pattern, parse_sha256};
+use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
 use crate::model::Unmatched;
 use crate::place::Spanned;
 use crate::read::{Reader, Section, check_name};
 use crate::suggest;
 
-const CONDITIONS: [&str; 6] = ["exe", "sha256", "user", "group", "cgroup", "unit"];
+const CONDITIONS: [&str; 8] = ["exe", "sha256", "user", "group", "cgroup", "unit", "container", "kubernetes"];
 
 /// Reads the identity of a file; `name` is the stem of the file.
 pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
@@ -48,6 +49,8 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
         cgroup: reader.parsed(section, "cgroup", Pattern::cgroup),
         unit: reader.parsed(section, "unit", Pattern::unit),
         clean_environment: reader.boolean(section, "clean_environment"),
+        container: reader.parsed(section, "container", ContainerPattern::parse),
+        kubernetes: reader.parsed(section, "kubernetes", KubernetesPattern::parse),
         ..Conditions::none(section.place)
     };
     // How it was started says nothing about who it is.
@@ -94,7 +97,7 @@ fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
 
 fn hint(key: &str) -> Option<Problem> {
     match key {
-        "container" | "script" | "parent" => Some(not_supported_yet(key, "[identity]")),
+        "script" | "parent" => Some(not_supported_yet(key, "[identity]")),
         "comm" | "cmdline" | "pid" | "name" => Some(Problem::new(
             format!("{} is not a condition", quote(key)),
             "a process chooses it itself, so it says nothing about who it is: use exe, sha256, user or unit",

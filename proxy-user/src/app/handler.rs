@@ -20,9 +20,9 @@ use crate::{
         },
         who,
     },
-    kernel::{Cgroups, Kernel, OriginTable},
+    kernel::{Kernel, OriginTable},
     record::JournaldState,
-    workload::identify::Matcher,
+    workload::{Workloads, identify::Matcher},
 };
 
 /// Everything that `status` tells about.
@@ -37,7 +37,7 @@ pub(super) struct DaemonHandler {
     pub(super) namespaces: Arc<Namespaces>,
     /// Of its own: what is asked here does not wait for what calls ask.
     pub(super) matcher: Matcher,
-    pub(super) cgroups: Arc<Cgroups>,
+    pub(super) workloads: Arc<Workloads>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,
     pub(super) running: Instant,
@@ -83,7 +83,7 @@ impl DaemonHandler {
     fn who(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
         let who = Who {
             matcher: &self.matcher,
-            cgroups: &self.cgroups,
+            workloads: &self.workloads,
             policy: &self.services.policy,
             unidentified: self.unidentified(),
         };

@@ -9,7 +9,8 @@ use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle};
 use crate::{
     accept::{Listener, Places},
     connection::{self, Services},
-    kernel::{Cgroups, OriginTable},
+    kernel::OriginTable,
+    workload::Workloads,
 };
 
 /// What every listener needs.
@@ -17,7 +18,7 @@ use crate::{
 pub(super) struct Acceptor {
     pub(super) services: Arc<Services>,
     pub(super) origins: Arc<OriginTable>,
-    pub(super) cgroups: Arc<Cgroups>,
+    pub(super) workloads: Arc<Workloads>,
     /// Bounds the connections that are open at once, over all listeners.
     pub(super) places: Arc<Semaphore>,
     /// Connections without an origin.
@@ -38,7 +39,7 @@ impl Acceptor {
     ) -> io::Result<AbortHandle> {
         let places = Places { places: Arc::clone(&self.places), unknown: Arc::clone(&self.without_origin) };
         let listener =
-            Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.cgroups), places, self.home)?;
+            Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.workloads), places, self.home)?;
         let services = Arc::clone(&self.services);
         let task = tokio::spawn(async move {
             while let Some(accepted) = listener.next().await {
