@@ -9,6 +9,7 @@
 
 mod attacks;
 mod calls;
+mod containers;
 mod startup;
 mod journal;
 mod identity;
