@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::time::Instant;
 
 use serde_json::Value;
-use tests::{Podman, Running, World};
+use tests::{Podman, Running, World, wait_until};
 
 const PLAIN: &str = "203.0.113.10:80";
 
@@ -132,6 +133,35 @@ fn an_executable_in_a_container_is_the_file_that_the_host_sees_and_who_shows_it(
     );
     let page = world.vouchsafe(&["who", &pid]).stdout;
     assert!(page.contains("container   podman box (") && page.contains("image       localhost/box:1\n"), "{page}");
+}
+
+/// The name is written down by the runtime; here after the first packet of the container.
+#[test]
+fn a_container_that_its_runtime_has_not_written_down_yet_is_nobody_until_it_is_and_the_kernel_learns_it() {
+    let world = prepared();
+    let id = "58a2abcda25edca2ef835ed25e8318891e1745da1bcbdc6b5d62ae023d589fbc";
+    world.policy(
+        "policies/late.toml",
+        "[identity]\ncontainer = \"podman:late\"\n[[grant]]\nnetwork = [\"udp *:5353\"]\n\
+         [[grant]]\napi = \"plain\"\nallow = [\"GET /v1/**\"]\n",
+    );
+    world.daemon();
+    let bot = || world.bot("actor").cgroup(&format!("libpod-{id}"));
+    let send = || bot().args(["udp-send", "203.0.113.10:5353"]).run().stdout.contains("sent");
+    assert!(!send() && !send());
+    assert!(bot().args(["get", PLAIN, "/v1/early"]).run().stdout.starts_with("HTTP/1.1 403"));
+    let record = world.decision(Some("/v1/early"));
+    assert_eq!((&record["identity"], &record["workload"]["container"]["id"]), (&Value::Null, &id.into()));
+
+    let list = format!(r#"[{{"id":"{id}","names":["late"],"metadata":""}}]"#);
+    world.write("storage/overlay-containers/containers.json", &list);
+    let begun = Instant::now();
+    wait_until("that the kernel lets its datagrams go", || send().then_some(()));
+    // Looked for again after two seconds. A verdict that the kernel keeps would be asked about again only after ten.
+    assert!(begun.elapsed().as_secs() < 7, "{:?}", begun.elapsed());
+    assert!(bot().args(["get", PLAIN, "/v1/late"]).run().stdout.starts_with("HTTP/1.1 200"));
+    let record = world.decision(Some("/v1/late"));
+    assert_eq!((&record["identity"], &record["workload"]["container"]["name"]), (&"late".into(), &"late".into()));
 }
 
 fn sha256(content: &[u8]) -> String {
