@@ -159,6 +159,55 @@ pub struct Workload {
     pub netns: u64,
     /// Name of the thread, which the process chooses itself: a label only.
     pub comm: String,
+    /// The run of the unit: systemd's InvocationID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<String>,
+    /// Inode of the mount namespace, when it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mntns: Option<u64>,
+    /// The container that the control group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// The executables of its parents up to the leader of its session: labels only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
+}
+
+/// A container, and what its runtime said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Container {
+    /// `docker`, `podman`, `containerd`, `crio` or `nerdctl`.
+    pub runtime: String,
+    /// Its full id.
+    pub id: String,
+    /// Its name; `namespace/pod/container` in Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Who beside root could have made it up: `uid 1000` for a rootless one, `anybody`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
+    /// Its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kubernetes {
+    /// Its uid.
+    pub pod_uid: String,
+    /// Its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
 }
 
 /// What was decided.

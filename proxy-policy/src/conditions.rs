@@ -1,7 +1,8 @@
-//! What a workload must be to have an identity: executable, digest, user, group, cgroup, unit.
+//! What a workload must be to have an identity: executable, digest, user, group, cgroup, unit, container.
 //!
 //! Patterns follow the table of the crate documentation: `*` stays in one path segment, `**` crosses slashes.
 
+use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
 use crate::glob::{Glob, Plain};
 use crate::place::{Place, Spanned};
@@ -14,7 +15,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let glob = Glob::parse::<Plain>(text).map_err(|_| {
             Problem::new(
                 format!("the pattern {} has a ** that is not a whole segment", quote(text)),
@@ -73,7 +74,7 @@ impl Pattern {
         &self.text
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self.literal(), other.literal()) {
             (Some(a), Some(b)) => a == b,
             (_, Some(text)) => self.matches(text),
@@ -163,6 +164,10 @@ pub struct Conditions {
     pub script_sha256: Option<Spanned<[u8; 32]>>,
     /// Whether it must have been started without variables that carry code; not given: as [`Self::want_clean_environment`].
     pub clean_environment: Option<Spanned<bool>>,
+    /// The container that it runs in.
+    pub container: Option<Spanned<ContainerPattern>>,
+    /// The service account of its pod.
+    pub kubernetes: Option<Spanned<KubernetesPattern>>,
     /// Where `[identity]` stands.
     pub place: Spanned<()>,
 }
@@ -180,6 +185,8 @@ impl Conditions {
             script: None,
             script_sha256: None,
             clean_environment: None,
+            container: None,
+            kubernetes: None,
             place,
         }
     }
@@ -196,6 +203,8 @@ impl Conditions {
             script,
             script_sha256,
             clean_environment: _,
+            container,
+            kubernetes,
             place: _,
         } = self;
         exe.is_none()
@@ -206,6 +215,8 @@ impl Conditions {
             && unit.is_none()
             && script.is_none()
             && script_sha256.is_none()
+            && container.is_none()
+            && kubernetes.is_none()
     }
 
     /// Whether they say which script is executed.
@@ -223,11 +234,15 @@ impl Conditions {
             .map_or(self.sha256.is_some() || self.name_a_script(), |wanted| wanted.value)
     }
 
-    /// Whether they say more than which file is executed: a user, a unit or a cgroup, none of which a process can take
-    /// for itself. What is not pinned can be named by every user who may execute the file.
+    /// Whether they say more than which file is executed: a user, a unit, a cgroup or a container, none of which a
+    /// process can take for itself. What is not pinned can be named by every user who may execute the file.
     #[must_use]
     pub fn are_pinned(&self) -> bool {
-        self.user.is_some() || self.unit.is_some() || self.cgroup.is_some()
+        self.user.is_some()
+            || self.unit.is_some()
+            || self.cgroup.is_some()
+            || self.container.is_some()
+            || self.kubernetes.is_some()
     }
 
     /// Whether it is certain that every workload that meets `other` meets these, too.
@@ -251,6 +266,8 @@ impl Conditions {
             && implied(self.unit.as_ref(), other.unit.as_ref(), Pattern::covers)
             && implied(self.script.as_ref(), other.script.as_ref(), |a, b| a.0.covers(&b.0))
             && implied(self.script_sha256.as_ref(), other.script_sha256.as_ref(), |a, b| a == b)
+            && implied(self.container.as_ref(), other.container.as_ref(), ContainerPattern::covers)
+            && implied(self.kubernetes.as_ref(), other.kubernetes.as_ref(), KubernetesPattern::covers)
     }
 }
 

@@ -37,6 +37,7 @@ mod path;
 // What a policy is made of.
 mod conditions;
 mod limit;
+mod container;
 mod model;
 mod network;
 mod operation;
@@ -58,6 +59,7 @@ mod set;
 
 pub use compile::{Compiled, compile};
 pub use conditions::{Conditions, ExePattern, Pattern};
+pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};

@@ -34,6 +34,18 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 
+/// What only tests with containers run.
+pub(crate) const CONTAINERS: &[Need] = &[
+    Need::same("podman", "podman", "containers of a real runtime"),
+    Need::same("crun", "crun", "what starts them"),
+    Need {
+        dnf: "glibc-common",
+        pacman: "glibc",
+        zypper: "glibc",
+        ..Need::same("ldd", "libc-bin", "their image")
+    },
+];
+
 /// What to test, as the command line says it.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -67,6 +79,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
 fn count(paths: &Paths, options: &Options) -> Result<Tally> {
     require_host()?;
     system::ensure(NEEDS)?;
+    system::ensure(CONTAINERS)?;
     mount_bpffs()?;
     let daemon = build::all(paths, false)?;
 

@@ -2,13 +2,25 @@
 
 use super::{GrantDraft, IdentityDraft, grant, not_supported_yet};
 use crate::conditions::{Conditions, ExePattern, Pattern, parse_sha256};
+use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
 use crate::model::Unmatched;
 use crate::place::Spanned;
 use crate::read::{Reader, Section, check_name};
 use crate::suggest;
 
-const CONDITIONS: [&str; 8] = ["exe", "sha256", "user", "group", "cgroup", "unit", "script", "script_sha256"];
+const CONDITIONS: [&str; 10] = [
+    "exe",
+    "sha256",
+    "user",
+    "group",
+    "cgroup",
+    "unit",
+    "container",
+    "kubernetes",
+    "script",
+    "script_sha256",
+];
 
 /// Reads the identity of a file; `name` is the stem of the file.
 pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
@@ -50,6 +62,8 @@ fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions
         script: reader.parsed(section, "script", ExePattern::script),
         script_sha256: reader.parsed(section, "script_sha256", |text| parse_sha256("script_sha256", text)),
         clean_environment: reader.boolean(section, "clean_environment"),
+        container: reader.parsed(section, "container", ContainerPattern::parse),
+        kubernetes: reader.parsed(section, "kubernetes", KubernetesPattern::parse),
         ..Conditions::none(section.place)
     };
     // How it was started says nothing about who it is.
@@ -92,7 +106,7 @@ fn check_script(section: &Section<'_>, conditions: &Conditions, reader: &mut Rea
             "name the interpreter that executes it, such as exe = \"/usr/bin/python3\"",
         );
     }
-    if !["user", "unit", "cgroup", "group"].iter().any(|key| section.has(key)) {
+    if !["user", "unit", "cgroup", "group", "container", "kubernetes"].iter().any(|key| section.has(key)) {
         reader.findings.error(
             place,
             "a script alone lets every user act as this identity: whoever starts an interpreter can put code into it",
@@ -121,7 +135,7 @@ fn warn_if_not_pinned(conditions: &Conditions, reader: &mut Reader<'_>) {
 
 fn hint(key: &str) -> Option<Problem> {
     match key {
-        "container" | "parent" => Some(not_supported_yet(key, "[identity]")),
+        "parent" => Some(not_supported_yet(key, "[identity]")),
         "comm" | "cmdline" | "pid" | "name" => Some(Problem::new(
             format!("{} is not a condition", quote(key)),
             "a process chooses it itself, so it says nothing about who it is: use exe, sha256, user or unit",

@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{
     base::addr::{ClientAddr, ListenAddr, OriginalDst},
-    kernel::{Cgroups, OriginTable, is_closed, netns_cookie},
-    workload::Workload,
+    kernel::{OriginTable, is_closed, netns_cookie},
+    workload::{Workload, Workloads},
 };
 
 /// Who opened a connection, and where to.
@@ -64,7 +64,7 @@ pub struct Listener {
     /// Whether it is in another network namespace than the daemon.
     foreign: bool,
     origins: Arc<OriginTable>,
-    cgroups: Arc<Cgroups>,
+    workloads: Arc<Workloads>,
     places: Places,
 }
 
@@ -76,12 +76,12 @@ impl Listener {
     pub fn new(
         socket: TcpListener,
         origins: Arc<OriginTable>,
-        cgroups: Arc<Cgroups>,
+        workloads: Arc<Workloads>,
         places: Places,
         home: u64,
     ) -> io::Result<Self> {
         let netns = netns_cookie(&socket)?;
-        Ok(Self { socket, netns, foreign: netns != home, origins, cgroups, places })
+        Ok(Self { socket, netns, foreign: netns != home, origins, workloads, places })
     }
 
     /// Where it listens.
@@ -134,7 +134,7 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
         let dst = OriginalDst((ip, origin.dst_port).into());
-        let workload = Workload::of(&origin.capture, &self.cgroups, self.foreign);
+        let workload = self.workloads.of(&origin.capture, self.foreign);
         Some(Accepted { stream, client, origin: Origin { workload, dst }, place })
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     kernel::{Cgroups, Kernel, Plan, inherited, netns_cookie, take_listener},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
-    workload::identify::Matcher,
+    workload::{Workloads, identify::Matcher},
 };
 
 /// Why the daemon ends when somebody took its listener down.
@@ -121,6 +121,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let cgroups =
         Arc::new(Cgroups::open(config.kernel.cgroup.as_deref(), config.kernel.unit_root.as_deref())?);
+    let workloads = Arc::new(Workloads::new(Arc::clone(&cgroups), config.containers.clone()));
     let rules = network::kernel_rules(first.set(), &config.network.allow, first.resolvers());
     let (kernel, handles) = Kernel::start(&Plan {
         cgroups: &cgroups,
@@ -168,7 +169,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let acceptor = Acceptor {
         services: Arc::clone(&services),
         origins: Arc::clone(&origins),
-        cgroups: Arc::clone(&cgroups),
+        workloads: Arc::clone(&workloads),
         places,
         without_origin: Arc::clone(&without_origin),
         home,
@@ -187,7 +188,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         listeners: config.listen.all().map(|address| address.to_string()).to_vec(),
         matcher: Matcher::new(Arc::clone(&programs)),
         programs,
-        cgroups: Arc::clone(&cgroups),
+        workloads: Arc::clone(&workloads),
         started,
         running,
     });
@@ -205,12 +206,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         let kernel = Arc::clone(&kernel);
         tasks.spawn(async move { kernel.forward_messages().await });
     }
-    tasks.spawn(observer::observe(
-        handles.events,
-        Arc::clone(&services),
-        Arc::clone(&cgroups),
-        Arc::clone(&namespaces),
-    ));
+    tasks.spawn(observer::observe(handles.events, Arc::clone(&services), workloads, Arc::clone(&namespaces)));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
     let bounds = Bounds::new(Arc::clone(&kernel), Arc::clone(&namespaces), Arc::clone(&recorder));
     let (end_bounds, bounds_end) = watch::channel(false);

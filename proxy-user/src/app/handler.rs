@@ -22,9 +22,9 @@ use crate::{
         who,
     },
     forward::error::chain,
-    kernel::{self, Cgroups, Kernel, OriginTable, Programs},
+    kernel::{self, Kernel, OriginTable, Programs},
     record::JournaldState,
-    workload::identify::Matcher,
+    workload::{Workloads, identify::Matcher},
 };
 
 /// Everything that `status` tells about.
@@ -40,7 +40,7 @@ pub(super) struct DaemonHandler {
     /// Of its own: what is asked here does not wait for what calls ask.
     pub(super) matcher: Matcher,
     pub(super) programs: Arc<Programs>,
-    pub(super) cgroups: Arc<Cgroups>,
+    pub(super) workloads: Arc<Workloads>,
     pub(super) listeners: Vec<String>,
     pub(super) started: SystemTime,
     pub(super) running: Instant,
@@ -87,7 +87,7 @@ impl DaemonHandler {
         let who = Who {
             matcher: &self.matcher,
             programs: &self.programs,
-            cgroups: &self.cgroups,
+            workloads: &self.workloads,
             policy: &self.services.policy,
             unidentified: self.unidentified(),
         };
@@ -188,8 +188,14 @@ impl Handler for DaemonHandler {
         let pin = &self.config.kernel.pin;
         let programs: Vec<String> = kernel::attached(pin).into_iter().map(str::to_owned).collect();
         let (by, pin_dir) = (order.by, pin.display().to_string());
-        tracing::warn!(uid = by.uid, pid = by.pid, login_uid = by.login_uid, "told to take the kernel side off");
-        let record = |error| Detach { by: by.clone(), pin: pin_dir.clone(), programs: programs.clone(), error };
+        tracing::warn!(
+            uid = by.uid,
+            pid = by.pid,
+            login_uid = by.login_uid,
+            "told to take the kernel side off"
+        );
+        let record =
+            |error| Detach { by: by.clone(), pin: pin_dir.clone(), programs: programs.clone(), error };
         let noted = self.services.recorder.note(Record::Detach(record(None)));
         let unrecorded = noted.err().map(|error| chain(&error));
         if let Some(why) = unrecorded.as_ref().filter(|_| !order.force) {

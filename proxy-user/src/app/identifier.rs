@@ -44,6 +44,11 @@ impl Identifier for HostIdentifier {
                         Stand::Nobody
                     }
                 };
+                // What a runtime has not written down yet may make it somebody in a moment: the kernel is to ask again.
+                let unsettled = workload.container.as_ref().is_some_and(|container| container.is_unsettled());
+                if !matches!(answer.identified, Identified::One(_)) && unsettled {
+                    return answer.identified;
+                }
                 network.stand(workload.facts(), answer.by_start, live.generation(), stand);
                 answer.identified
             };

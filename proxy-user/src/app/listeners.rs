@@ -13,7 +13,8 @@ use tokio::{
 use crate::{
     accept::{Listener, Places},
     connection::{self, Services},
-    kernel::{Cgroups, OriginTable},
+    kernel::OriginTable,
+    workload::Workloads,
 };
 
 /// What every listener needs.
@@ -21,7 +22,7 @@ use crate::{
 pub(super) struct Acceptor {
     pub(super) services: Arc<Services>,
     pub(super) origins: Arc<OriginTable>,
-    pub(super) cgroups: Arc<Cgroups>,
+    pub(super) workloads: Arc<Workloads>,
     /// Bounds the connections that are open at once, over all listeners.
     pub(super) places: Arc<Semaphore>,
     /// Connections without an origin.
@@ -49,7 +50,7 @@ impl Acceptor {
     ) -> io::Result<AbortHandle> {
         let places = Places { places: Arc::clone(&self.places), unknown: Arc::clone(&self.without_origin) };
         let listener =
-            Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.cgroups), places, self.home)?;
+            Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.workloads), places, self.home)?;
         let services = Arc::clone(&self.services);
         let mut closing = self.closing.clone();
         let task = tokio::spawn(async move {

@@ -17,8 +17,8 @@ use crate::{
     authorize::{Asked, Caller, Kind, Refusal, Subject, authorize_network, entry},
     base::addr::OriginalDst,
     connection::Services,
-    kernel::{Cgroups, Events},
-    workload::{Identified, Workload},
+    kernel::Events,
+    workload::{Identified, Workloads},
 };
 
 /// The same refusal of the same workload is recorded once in this time; the others are counted.
@@ -42,7 +42,7 @@ struct Sameness {
 pub(super) async fn observe(
     mut events: Events,
     services: Arc<Services>,
-    cgroups: Arc<Cgroups>,
+    workloads: Arc<Workloads>,
     namespaces: Arc<Namespaces>,
 ) {
     let mut seen = HashMap::new();
@@ -64,7 +64,7 @@ pub(super) async fn observe(
             services.counters.count_merged();
             continue;
         }
-        take(&event, repeated, &services, &cgroups, &namespaces).await;
+        take(&event, repeated, &services, &workloads, &namespaces).await;
     }
 }
 
@@ -93,10 +93,10 @@ async fn take(
     event: &Event,
     repeated: bool,
     services: &Services,
-    cgroups: &Cgroups,
+    workloads: &Workloads,
     namespaces: &Namespaces,
 ) {
-    let workload = Workload::of(&event.capture, cgroups, event.capture.netns_cookie != namespaces.home());
+    let workload = workloads.of(&event.capture, event.capture.netns_cookie != namespaces.home());
     let subject = if event.kind == EVENT_UNVETTED {
         // A packet has no process: whoever sends it may not be the one that runs now.
         let why = "of a packet only the cgroup and the user of its socket are known".to_owned();

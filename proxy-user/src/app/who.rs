@@ -5,15 +5,15 @@ use nix::unistd::{Gid, Group, Uid, User};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    authorize::{LivePolicy, PolicyStore},
+    authorize::{LivePolicy, PolicyStore, entry},
     control::{
         Failure,
         status::Treatment,
         who::{ConditionReport, IdentityReport, ProcessReport, Target, WhoReport},
     },
-    kernel::{Cgroups, Programs, clock_ticks},
+    kernel::{Programs, clock_ticks},
     workload::{
-        Identified, Workload,
+        Identified, Workload, Workloads,
         conditions::Check,
         files,
         identify::{Judged, Matcher},
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Who<'a> {
     pub(super) matcher: &'a Matcher,
     pub(super) programs: &'a Programs,
-    pub(super) cgroups: &'a Cgroups,
+    pub(super) workloads: &'a Workloads,
     pub(super) policy: &'a PolicyStore,
     pub(super) unidentified: Treatment,
 }
@@ -50,7 +50,7 @@ impl Who<'_> {
         };
         match target {
             Target::Process(pid) => {
-                let seen = inspect::process(*pid, self.cgroups).map_err(no_workload)?;
+                let seen = inspect::process(*pid, self.workloads).map_err(no_workload)?;
                 report.processes.push(self.process(&seen, &live));
             }
             Target::Unit(name) => {
@@ -66,8 +66,8 @@ impl Who<'_> {
             let help = format!("see `systemctl status {name}`, or name a process by its id");
             Failure::new("no-process", format!("no process of the unit {name} is running: {why}"), help)
         };
-        let root = self.cgroups.unit_root();
-        let pids = inspect::processes_of_unit(name, self.cgroups)
+        let root = self.workloads.cgroups().unit_root();
+        let pids = inspect::processes_of_unit(name, self.workloads.cgroups())
             .ok_or_else(|| nothing_runs(&format!("it has no cgroup below {root}")))?;
         let begun = Instant::now();
         for pid in &pids {
@@ -75,7 +75,7 @@ impl Who<'_> {
                 report.omitted += 1;
                 continue;
             }
-            match inspect::process(*pid, self.cgroups) {
+            match inspect::process(*pid, self.workloads) {
                 Ok(seen) => report.processes.push(self.process(&seen, live)),
                 // It was in the list a moment ago.
                 Err(NoWorkload::Gone(_)) => {}
@@ -99,7 +99,7 @@ impl Who<'_> {
         }
         let not_governed = self.not_governed(seen);
         let (major, minor) = files::major_minor(workload.exe_dev);
-        let own = inspect::process(std::process::id(), self.cgroups).map_or(0, |own| own.netns_ino);
+        let own = inspect::process(std::process::id(), self.workloads).map_or(0, |own| own.netns_ino);
         ProcessReport {
             pid: workload.pid,
             started: started(workload.start_time_ns),
@@ -113,9 +113,14 @@ impl Who<'_> {
             group: Group::from_gid(Gid::from_raw(workload.gid)).ok().flatten().map(|group| group.name),
             cgroup: workload.cgroup.clone(),
             unit: workload.unit.clone(),
+            boot: workload.boot.to_string(),
+            invocation: workload.invocation.clone(),
+            container: workload.container.as_deref().map(entry::container),
+            container_problem: workload.container.as_ref().and_then(|known| known.told().problem.clone()),
+            ancestors: workload.ancestors.clone(),
             netns: seen.netns_ino,
             netns_is_the_daemons: seen.netns_ino != 0 && seen.netns_ino == own,
-            mntns: seen.mntns_ino,
+            mntns: workload.mntns,
             governed: not_governed.is_none(),
             not_governed,
             identity,
@@ -130,9 +135,9 @@ impl Who<'_> {
         if seen.workload.pid == std::process::id() {
             return Some("it is the daemon itself, whose connections are not turned".into());
         }
-        let governed = self.cgroups.governed().display();
+        let governed = self.workloads.cgroups().governed().display();
         match &seen.workload.cgroup {
-            Some(path) if self.cgroups.governs(path) => None,
+            Some(path) if self.workloads.cgroups().governs(path) => None,
             Some(path) => Some(format!(
                 "its cgroup {path} is not below {governed}, so nothing is attached to its connections"
             )),

@@ -7,6 +7,7 @@ use super::asked::Asked;
 use super::permit::{Passage, Permit};
 use super::refusal::Refusal;
 use super::subject::Subject;
+use crate::workload::container::{Container, Maker};
 
 /// A request that goes on.
 #[must_use]
@@ -62,6 +63,10 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
             unit: workload.unit.clone(),
             netns: workload.netns,
             comm: workload.comm.clone(),
+            invocation: workload.invocation.clone(),
+            mntns: Some(workload.mntns).filter(|inode| *inode != 0),
+            container: workload.container.as_deref().map(container),
+            ancestors: workload.ancestors.clone(),
         },
         identity: subject.identity().map(|identity| identity.name.clone()),
         dst: asked.dst.0,
@@ -79,6 +84,30 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         generation: subject.live().generation(),
     }
 }
+
+/// What is known of a container by now. Does not wait.
+#[must_use]
+pub fn container(known: &Container) -> proxy_journal::Container {
+    let told = known.told();
+    proxy_journal::Container {
+        runtime: known.runtime.as_str().to_owned(),
+        id: known.id.clone(),
+        name: told.name.clone(),
+        image: told.image.clone(),
+        claimed_by: match known.maker {
+            Maker::Root => None,
+            Maker::User(uid) => Some(format!("uid {uid}")),
+            Maker::Anybody => Some("anybody".to_owned()),
+        },
+        kubernetes: known.pod.as_ref().map(|uid| proxy_journal::Kubernetes {
+            pod_uid: uid.clone(),
+            namespace: told.namespace.clone(),
+            pod: told.pod.clone(),
+            service_account: told.account.clone(),
+        }),
+    }
+}
+
 /// What was refused cost its sender nothing, so it may not fill the journal: long texts are cut. What was allowed is
 /// recorded whole.
 fn shortened(text: &str, verdict: Verdict) -> &str {

@@ -106,6 +106,14 @@ fn write_process(page: &mut String, process: &ProcessReport, report: &WhoReport)
     writeln!(page, "user        {user}, group {}", named(&process.group, "gid", process.gid))?;
     writeln!(page, "cgroup      {}", process.cgroup.as_deref().map_or_else(none, safe))?;
     writeln!(page, "unit        {}", process.unit.as_deref().map_or_else(|| "none".to_owned(), safe))?;
+    if let Some(invocation) = &process.invocation {
+        writeln!(page, "invocation  {}", safe(invocation))?;
+    }
+    write_container(page, process)?;
+    if !process.ancestors.is_empty() {
+        let chain: Vec<String> = process.ancestors.iter().map(|exe| safe(exe)).collect();
+        writeln!(page, "started by  {}", chain.join(" < "))?;
+    }
     let inode = |inode: u64| if inode == 0 { none() } else { inode.to_string() };
     let whose = match (process.netns, process.netns_is_the_daemons) {
         (0, _) => "",
@@ -130,6 +138,29 @@ fn write_process(page: &mut String, process: &ProcessReport, report: &WhoReport)
         }
     }
     process.identities.iter().try_for_each(|identity| write_identity(page, identity))
+}
+
+fn write_container(page: &mut String, process: &ProcessReport) -> std::fmt::Result {
+    let Some(container) = &process.container else { return Ok(()) };
+    let unknown = "a name that is not known";
+    let name = container.name.as_deref().map_or_else(|| unknown.to_owned(), |name| safe(name));
+    writeln!(page, "container   {} {name} ({})", safe(&container.runtime), safe(&container.id))?;
+    if let Some(image) = &container.image {
+        writeln!(page, "image       {}", safe(image))?;
+    }
+    if let Some(who) = &container.claimed_by {
+        writeln!(page, "            its cgroup could be made by {}, so no `container` matches", safe(who))?;
+    }
+    if let Some(pod) = &container.kubernetes {
+        let part = |text: &Option<String>| text.as_deref().map_or_else(|| "?".to_owned(), |text| safe(text));
+        let (namespace, name) = (part(&pod.namespace), part(&pod.pod));
+        let account = part(&pod.service_account);
+        writeln!(page, "pod         {namespace}/{name} ({}), service account {account}", safe(&pod.pod_uid))?;
+    }
+    if let Some(why) = &process.container_problem {
+        writeln!(page, "            {}", safe(why))?;
+    }
+    Ok(())
 }
 
 fn write_identity(page: &mut String, identity: &IdentityReport) -> std::fmt::Result {

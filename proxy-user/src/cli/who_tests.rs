@@ -26,6 +26,11 @@ fn report() -> WhoReport {
         group: None,
         cgroup: Some("/system.slice/invoice.service".into()),
         unit: Some("invoice.service".into()),
+        boot: "b".into(),
+        invocation: Some("0123456789abcdef0123456789abcdef".into()),
+        container: None,
+        container_problem: None,
+        ancestors: vec!["/usr/bin/sh".into(), "/usr/sbin/cron".into()],
         netns: 11,
         netns_is_the_daemons: true,
         mntns: 12,
@@ -68,6 +73,8 @@ executable  /opt/bots/invoice-bot (device 254:1, inode 99)
 user        billing (uid 998), group gid 4343 (without a name)
 cgroup      /system.slice/invoice.service
 unit        invoice.service
+invocation  0123456789abcdef0123456789abcdef
+started by  /usr/bin/sh < /usr/sbin/cron
 namespaces  network 11 (the daemon's), mount 12
 identity    invoice-bot (policy generation 3)
 
@@ -80,6 +87,39 @@ identity    invoice-bot (policy generation 3)
                  it must run as user root
 ";
     assert_eq!(page(&report()), expected);
+}
+
+#[test]
+fn a_container_is_shown_with_its_pod_and_with_what_is_not_known_of_it() {
+    let mut report = report();
+    let process = &mut report.processes[0];
+    process.container = Some(proxy_journal::Container {
+        runtime: "containerd".into(),
+        id: "58a2".into(),
+        name: Some("payroll/export-7/app".into()),
+        image: Some("registry.test/app:1".into()),
+        claimed_by: None,
+        kubernetes: Some(proxy_journal::Kubernetes {
+            pod_uid: "3d0c".into(),
+            namespace: Some("payroll".into()),
+            pod: Some("export-7".into()),
+            service_account: None,
+        }),
+    });
+    process.container_problem = Some("the pod has no token of a service account".into());
+    let text = page(&report);
+    let expected = "\
+container   containerd payroll/export-7/app (58a2)
+image       registry.test/app:1
+pod         payroll/export-7 (3d0c), service account ?
+            the pod has no token of a service account
+";
+    assert!(text.contains(expected), "{text}");
+    let container = report.processes[0].container.as_mut().unwrap();
+    (container.name, container.claimed_by) = (None, Some("uid 1000".into()));
+    let text = page(&report);
+    assert!(text.contains("containerd a name that is not known (58a2)\n"), "{text}");
+    assert!(text.contains("could be made by uid 1000, so no `container` matches\n"), "{text}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Config {
     pub control: Control,
     /// What the daemon says of itself.
     pub log: Log,
+    /// Where runtimes of containers keep what they know.
+    pub containers: Containers,
 }
 
 /// The setting for workloads that no policy knows.
@@ -161,6 +163,34 @@ pub struct Log {
     pub level: String,
 }
 
+/// `[containers]`: folders of runtimes, which belong to root.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    /// Podman's and CRI-O's storage (`graphroot`).
+    pub podman: PathBuf,
+    /// The part of it that does not outlive a boot (`runroot`).
+    pub podman_run: PathBuf,
+    /// Docker's `data-root`.
+    pub docker: PathBuf,
+    /// containerd's `state`.
+    pub containerd: PathBuf,
+    /// The kubelet's `--root-dir`.
+    pub kubelet: PathBuf,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self {
+            podman: "/var/lib/containers/storage".into(),
+            podman_run: "/run/containers/storage".into(),
+            docker: "/var/lib/docker".into(),
+            containerd: "/run/containerd".into(),
+            kubelet: "/var/lib/kubelet".into(),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let or = |variable: &str, default: &str| {
@@ -182,6 +212,7 @@ impl Default for Config {
             journal: Journal::default(),
             control: Control::default(),
             log: Log::default(),
+            containers: Containers::default(),
         }
     }
 }

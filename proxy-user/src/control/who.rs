@@ -104,6 +104,21 @@ pub struct ProcessReport {
     pub cgroup: Option<String>,
     /// The system's unit.
     pub unit: Option<String>,
+    /// The boot that its start time counts from.
+    #[serde(default)]
+    pub boot: String,
+    /// Which run of the unit.
+    #[serde(default)]
+    pub invocation: Option<String>,
+    /// The container, as in the journal.
+    #[serde(default)]
+    pub container: Option<proxy_journal::Container>,
+    /// Why something of the container is not known.
+    #[serde(default)]
+    pub container_problem: Option<String>,
+    /// The executables of its parents up to the leader of its session: labels.
+    #[serde(default)]
+    pub ancestors: Vec<String>,
     /// Inode of the network namespace; 0: unknown.
     pub netns: u64,
     /// Whether that is the daemon's, too.

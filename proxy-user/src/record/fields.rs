@@ -69,6 +69,14 @@ impl Fields {
         self.put("EXE", &decision.workload.exe);
         self.put("BOT_PID", &decision.workload.pid.to_string());
         self.maybe("UNIT", decision.workload.unit.as_deref());
+        self.maybe("UNIT_INVOCATION_ID", decision.workload.invocation.as_deref());
+        if let Some(container) = &decision.workload.container {
+            self.put("CONTAINER_ID_FULL", &container.id);
+            self.maybe("CONTAINER_NAME", container.name.as_deref());
+            let pod = container.kubernetes.as_ref();
+            self.maybe("KUBERNETES_NAMESPACE", pod.and_then(|pod| pod.namespace.as_deref()));
+            self.maybe("KUBERNETES_ACCOUNT", pod.and_then(|pod| pod.service_account.as_deref()));
+        }
     }
 
     fn outcome(&mut self, outcome: &Outcome) {

@@ -13,9 +13,11 @@ use proxy_policy::Conditions;
 
 use super::{
     Workload,
+    container::{Container, Maker},
     digest::Digests,
     environment,
     files::{self, FileId},
+    process,
     script::{self, NotFound, Script, Scripts},
     writers,
 };
@@ -38,6 +40,10 @@ pub enum Condition {
     Unit,
     /// The cgroup.
     Cgroup,
+    /// The container.
+    Container,
+    /// The service account of the pod.
+    Kubernetes,
     /// The content of the executable.
     Sha256,
     /// Nobody put code of his own into it as it was started.
@@ -50,12 +56,14 @@ pub enum Condition {
 
 impl Condition {
     /// All, in the order in which they are asked.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Exe,
         Self::User,
         Self::Group,
         Self::Unit,
         Self::Cgroup,
+        Self::Container,
+        Self::Kubernetes,
         Self::Sha256,
         Self::CleanEnvironment,
         Self::Script,
@@ -77,6 +85,8 @@ impl Condition {
             Self::Group => "group",
             Self::Unit => "unit",
             Self::Cgroup => "cgroup",
+            Self::Container => "container",
+            Self::Kubernetes => "kubernetes",
             Self::Sha256 => "sha256",
             Self::CleanEnvironment => "clean_environment",
             Self::Script => "script",
@@ -149,6 +159,8 @@ impl<'a> Examination<'a> {
             Condition::Group => self.group()?,
             Condition::Unit => self.unit()?,
             Condition::Cgroup => self.cgroup()?,
+            Condition::Container => self.container()?,
+            Condition::Kubernetes => self.kubernetes()?,
             Condition::Sha256 => self.sha256()?,
             Condition::CleanEnvironment => self.clean_environment()?,
             Condition::Script => self.script()?,
@@ -170,8 +182,11 @@ impl<'a> Examination<'a> {
             return Some((wanted, "unknown".into(), Some(Miss { near: false, told: false, why })));
         }
         let file = FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino };
-        let label = self.workload.exe.clone().unwrap_or_else(|| "a file whose path is not known".into());
         let Some(path) = files::find(exe, file) else {
+            // As it is called now: it may have been replaced since it was seen.
+            let label = process::executable_label(self.workload.pid, self.workload.start_time_ns, file)
+                .or_else(|| self.workload.exe.clone())
+                .unwrap_or_else(|| "a file whose path is not known".into());
             let replaced = label.strip_suffix(" (deleted)").is_some_and(|old| exe.matches(old));
             let miss = match replaced {
                 true => Miss {
@@ -304,6 +319,37 @@ impl Examination<'_> {
         Some((hex(&wanted), found, why.map(|why| Miss { near, told: false, why: why.to_owned() })))
     }
 
+    fn container(&self) -> Option<Answer> {
+        let wanted = self.conditions.container.as_ref()?;
+        let found = self.workload.container.as_ref();
+        let label = found.map_or_else(|| "no container".to_owned(), |container| container.label());
+        let holds = found.filter(|container| container.maker == Maker::Root).is_some_and(|container| {
+            wanted.matches(container.runtime, &container.id, container.told().name.as_deref())
+        });
+        let why =
+            || format!("it must run in container {}, and runs in {label}{}", wanted.as_str(), missing(found));
+        let miss = if holds { None } else { self.miss(why()) };
+        Some((wanted.as_str().to_owned(), label, miss))
+    }
+
+    fn kubernetes(&self) -> Option<Answer> {
+        let wanted = self.conditions.kubernetes.as_ref()?;
+        let found = self.workload.container.as_ref().filter(|container| container.maker == Maker::Root);
+        let told = found.map(|container| container.told()).unwrap_or_default();
+        let account = told.account.as_deref();
+        let label = match (&told.namespace, account) {
+            (Some(namespace), Some(account)) => format!("{namespace}/{account}"),
+            (Some(namespace), None) => format!("{namespace}/ and an account that is not known"),
+            (None, _) => "no pod that is known".to_owned(),
+        };
+        let holds = told.namespace.as_deref().is_some_and(|namespace| wanted.matches(namespace, account));
+        let why = || {
+            format!("it must be of service account {}, and is of {label}{}", wanted.as_str(), missing(found))
+        };
+        let miss = if holds { None } else { self.miss(why()) };
+        Some((wanted.as_str().to_owned(), label, miss))
+    }
+
     fn clean_environment(&self) -> Option<Answer> {
         if !self.conditions.want_clean_environment() {
             return None;
@@ -337,6 +383,12 @@ fn writable(why: String) -> Miss {
         told: true,
         why: format!("{why}; only root and the user that it runs as may be able to"),
     }
+}
+
+/// Why something of a container is not known, as the end of a sentence.
+fn missing(container: Option<&Arc<Container>>) -> String {
+    let problem = container.and_then(|container| container.told().problem.clone());
+    problem.map_or_else(String::new, |problem| format!(" ({problem})"))
 }
 
 fn number(text: &str) -> Option<u32> {

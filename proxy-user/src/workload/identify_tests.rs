@@ -1,10 +1,14 @@
 //! What decides is what explains: one answer, with the conditions that led to it.
-use std::fs;
+use std::{fs, sync::Arc};
 
 use proxy_policy::{PolicySet, SourceFile, compile};
 
 use super::*;
-use crate::workload::files;
+use crate::workload::{
+    container::{self, Container, Maker},
+    files,
+    runtime::Runtimes,
+};
 
 /// A file that a workload executes, and the workload.
 struct Scene {
@@ -45,6 +49,78 @@ impl Scene {
             .collect();
         compile(&files).set.unwrap()
     }
+}
+
+const ID: &str = "58a2abcda25edca2ef835ed25e8318891e1745da1bcbdc6b5d62ae023d589fbc";
+const POD: &str = "3d0c9c5e-7a2b-4b1e-9f65-0a1b2c3d4e5f";
+
+/// A container of containerd in a pod, with what its runtime and the kubelet wrote in the folder of the scene.
+fn in_a_pod(scene: &Scene, maker: Maker) -> Workload {
+    let at = |name: &str| scene.dir.path().join(name);
+    let bundle = at("containerd/io.containerd.runtime.v2.task/k8s.io").join(ID);
+    fs::create_dir_all(&bundle).unwrap();
+    let annotations = format!(
+        r#"{{"annotations":{{"io.kubernetes.cri.container-name":"app","io.kubernetes.cri.sandbox-name":"export-7",
+        "io.kubernetes.cri.sandbox-namespace":"payroll","io.kubernetes.cri.sandbox-uid":"{POD}"}}}}"#
+    );
+    fs::write(bundle.join("config.json"), annotations).unwrap();
+    let containers = crate::config::Containers {
+        containerd: at("containerd"),
+        kubelet: at("kubelet"),
+        ..crate::config::Containers::default()
+    };
+    let path = format!("/kubepods/pod{POD}/{ID}");
+    let named = container::named(&path).unwrap();
+    let container = Container::new(&named, maker, Arc::new(Runtimes(containers)));
+    Workload { container: Some(Arc::new(container)), ..scene.workload.clone() }
+}
+
+#[test]
+fn a_container_is_who_its_runtime_says_and_a_pod_without_a_token_has_only_its_namespace() {
+    let scene = Scene::new();
+    let set = scene.set(&[
+        ("app", "container = \"containerd:payroll/export-*/app\"\nkubernetes = \"payroll/*\""),
+        ("by-account", "kubernetes = \"payroll/exporter\""),
+        ("other", "container = \"containerd:payroll/export-*/db\"\nexe = \"{root}/bot\""),
+        ("docker", "container = \"docker:*\""),
+    ]);
+    let workload = in_a_pod(&scene, Maker::Root);
+    let (identified, judged) = scene.matcher.explain(&workload, &set);
+    let found: Vec<_> = judged.iter().map(|judged| (judged.identity.name.as_str(), signs(judged))).collect();
+    let expected = [
+        ("app", vec!["+container", "+kubernetes"]),
+        ("by-account", vec!["-kubernetes"]),
+        ("docker", vec!["-container"]),
+        ("other", vec!["+exe", "-container"]),
+    ];
+    assert_eq!(found, expected.map(|(name, signs)| (name, signs.into_iter().map(str::to_owned).collect())));
+    assert!(matches!(identified, Identified::One(id) if set.identity(id).unwrap().name == "app"));
+    assert_eq!(identified, scene.matcher.find(&workload, &set, 1));
+    let why = judged[1].checks[0].miss.as_ref().unwrap();
+    assert!(
+        why.why.ends_with("account that is not known (the pod has no token of a service account)"),
+        "{why:?}"
+    );
+    assert!(workload.container.unwrap().is_unsettled(), "the token may come");
+}
+
+#[test]
+fn a_container_that_a_user_could_have_made_up_is_no_container_of_a_policy() {
+    let scene = Scene::new();
+    let by_id = format!("container = \"containerd:{ID}\"");
+    let set = scene.set(&[("id", by_id.as_str()), ("pod", "kubernetes = \"payroll/*\"")]);
+    for maker in [Maker::User(4242), Maker::Anybody] {
+        let (identified, judged) = scene.matcher.explain(&in_a_pod(&scene, maker), &set);
+        assert!(matches!(identified, Identified::None(_)), "{maker:?}: {judged:?}");
+        assert!(judged.iter().all(|judged| !judged.holds()), "{maker:?}: {judged:?}");
+    }
+    let workload = in_a_pod(&scene, Maker::Root);
+    assert!(
+        matches!(scene.matcher.find(&workload, &set, 1), Identified::Ambiguous(_)),
+        "both hold for root's"
+    );
+    let none = scene.matcher.explain(&scene.workload, &set).1;
+    assert_eq!(none[0].checks[0].found, "no container");
 }
 
 /// `+` holds, `-` does not, with its name.

@@ -7,13 +7,14 @@ use std::{
     fs::{self, File},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::Path,
+    sync::Arc,
 };
 
 use procfs::process::Process;
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    Workload,
+    Workload, Workloads, ancestors,
     files::{self, FileId},
     unit,
 };
@@ -27,8 +28,6 @@ pub struct Inspected {
     pub workload: Workload,
     /// Inode number of the network namespace; 0: unknown.
     pub netns_ino: u64,
-    /// Inode number of the mount namespace; 0: unknown.
-    pub mntns_ino: u64,
 }
 
 /// Why a process is no workload.
@@ -58,10 +57,10 @@ const ATTEMPTS: usize = 8;
 ///
 /// # Errors
 /// It is none, or none that can call.
-pub fn process(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
-    let mut last = read(pid, cgroups)?;
+pub fn process(pid: u32, workloads: &Workloads) -> Result<Inspected, NoWorkload> {
+    let mut last = read(pid, workloads)?;
     for _ in 0..ATTEMPTS {
-        let now = read(pid, cgroups)?;
+        let now = read(pid, workloads)?;
         if now == last {
             return Ok(now);
         }
@@ -70,7 +69,7 @@ pub fn process(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
     Err(NoWorkload::Changing(pid))
 }
 
-fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
+fn read(pid: u32, workloads: &Workloads) -> Result<Inspected, NoWorkload> {
     /// `include/linux/sched.h`
     const PF_KTHREAD: u32 = 0x0020_0000;
     let gone = |_| NoWorkload::Gone(pid);
@@ -88,10 +87,12 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
     }
     let exe = Executable::of(pid);
     let cgroup = cgroup_of(pid);
-    let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
     let inode = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.ino());
+    let cgroup_id = cgroup.as_deref().map_or(0, |path| inode(&workloads.cgroups().folder_of(path)));
+    let place = workloads.place(cgroup_id).filter(|place| Some(&place.path) == cgroup.as_ref());
     let namespace = |kind: &str| inode(Path::new(&format!("/proc/{pid}/ns/{kind}")));
     let workload = Workload {
+        boot: Arc::clone(workloads.boot()),
         pid,
         // Known to the tick, as everything that is compared with /proc; 0 would mean that it is not known.
         start_time_ns: (stat.starttime * (1_000_000_000 / clock_ticks())).max(1),
@@ -100,14 +101,18 @@ fn read(pid: u32, cgroups: &Cgroups) -> Result<Inspected, NoWorkload> {
         exe: exe.and_then(|exe| exe.path),
         uid: status.ruid,
         gid: status.rgid,
-        cgroup_id: cgroup.as_deref().map_or(0, |path| inode(&cgroups.folder_of(path))),
+        cgroup_id,
         cgroup,
-        unit,
+        invocation: place.as_ref().and_then(|place| workloads.invocation(place, cgroup_id)),
+        container: place.as_ref().and_then(|place| place.container.clone()),
+        unit: place.and_then(|place| place.unit),
+        mntns: namespace("mnt"),
+        ancestors: ancestors::of(pid, stat.starttime * (1_000_000_000 / clock_ticks())),
         environment: proxy_common::ENVIRONMENT_UNSEEN,
         comm: stat.comm,
         ..Workload::default()
     };
-    Ok(Inspected { workload, netns_ino: namespace("net"), mntns_ino: namespace("mnt") })
+    Ok(Inspected { workload, netns_ino: namespace("net") })
 }
 
 /// What a process executes: file and path of one descriptor, so that the path is that of the file.
@@ -175,31 +180,32 @@ mod tests {
 
     use super::*;
 
-    fn cgroups() -> Cgroups {
-        Cgroups::open(None, Some("/")).unwrap()
+    fn workloads() -> Workloads {
+        let cgroups = Arc::new(Cgroups::open(None, Some("/")).unwrap());
+        Workloads::new(cgroups, crate::config::Containers::default())
     }
 
     #[test]
     fn a_process_is_what_it_runs_and_who_runs_it() {
-        let seen = process(std::process::id(), &cgroups()).unwrap();
+        let seen = process(std::process::id(), &workloads()).unwrap();
         let me = files::named_by(&std::env::current_exe().unwrap()).unwrap();
         assert_eq!((seen.workload.exe_dev, seen.workload.exe_ino), (me.dev, me.ino));
         assert_eq!(seen.workload.uid, nix::unistd::getuid().as_raw());
-        assert!(seen.workload.start_time_ns > 0 && seen.netns_ino > 0 && seen.mntns_ino > 0);
-        let folder = cgroups().folder_of(seen.workload.cgroup.as_deref().unwrap());
+        assert!(seen.workload.start_time_ns > 0 && seen.netns_ino > 0 && seen.workload.mntns > 0);
+        let folder = workloads().cgroups().folder_of(seen.workload.cgroup.as_deref().unwrap());
         assert_eq!(seen.workload.cgroup_id, fs::metadata(folder).unwrap().ino());
     }
 
     #[test]
     fn what_is_no_process_is_told_apart() {
-        assert_eq!(process(u32::MAX, &cgroups()), Err(NoWorkload::Gone(u32::MAX)));
+        assert_eq!(process(u32::MAX, &workloads()), Err(NoWorkload::Gone(u32::MAX)));
         let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id();
         // Not reaped yet: it is in /proc until we wait for it.
-        let ended = |_| process(pid, &cgroups()) == Err(NoWorkload::Ended(pid));
+        let ended = |_| process(pid, &workloads()) == Err(NoWorkload::Ended(pid));
         assert!((0..1_000_000).any(ended));
         child.wait().unwrap();
-        assert_eq!(process(pid, &cgroups()), Err(NoWorkload::Gone(pid)));
+        assert_eq!(process(pid, &workloads()), Err(NoWorkload::Gone(pid)));
         let (tell, told) = std::sync::mpsc::channel();
         let (end, wait) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -207,7 +213,7 @@ mod tests {
             let _ = wait.recv();
         });
         let tid = u32::try_from(told.recv().unwrap()).unwrap();
-        assert_eq!(process(tid, &cgroups()), Err(NoWorkload::Thread(tid, std::process::id())));
+        assert_eq!(process(tid, &workloads()), Err(NoWorkload::Thread(tid, std::process::id())));
         drop(end);
         thread.join().unwrap();
     }

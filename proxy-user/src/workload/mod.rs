@@ -3,28 +3,36 @@
 //! Invariant: identity comes from the capture alone. What is read later (`/proc`, paths) is a label, or is believed
 //! only as far as it agrees with the captured start time, device and inode.
 
+mod ancestors;
 pub mod conditions;
+pub mod container;
 pub mod digest;
 mod environment;
 pub mod files;
 pub mod identify;
 pub mod inspect;
+mod invocation;
+mod known;
 pub mod process;
-pub mod script;
 mod interpreter;
+pub mod script;
+pub mod runtime;
 pub mod unit;
 pub mod writers;
 
 use std::{fmt, sync::Arc};
 
-use proxy_common::{Capture, Facts};
+use proxy_common::Facts;
 use proxy_policy::IdentityId;
 
-use crate::kernel::Cgroups;
+use self::container::Container;
+pub use self::known::Workloads;
 
 /// A process, as the kernel saw it when it connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
+    /// The boot that start times count from.
+    pub boot: Arc<str>,
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// Start, nanoseconds since boot; 0: could not be read, and matches nothing.
@@ -53,44 +61,23 @@ pub struct Workload {
     pub cgroup: Option<String>,
     /// The systemd unit that the cgroup belongs to.
     pub unit: Option<String>,
+    /// Which run of that unit: systemd's InvocationID, as it was when the process was first seen.
+    pub invocation: Option<String>,
+    /// The container that the cgroup belongs to.
+    pub container: Option<Arc<Container>>,
     /// Cookie of the network namespace.
     pub netns: u64,
     /// Whether that is another one than the daemon's: addresses mean something else there.
     pub foreign: bool,
+    /// Inode number of the mount namespace; 0: could not be read.
+    pub mntns: u64,
+    /// The executables of its parents up to the leader of its session: labels.
+    pub ancestors: Vec<String>,
     /// The kernel's `comm`: a label.
     pub comm: String,
 }
 
 impl Workload {
-    /// Tells a capture in words. Looks at `/proc` and the cgroup file system, which are memory: it does not wait.
-    #[must_use]
-    pub fn of(capture: &Capture, cgroups: &Cgroups, foreign: bool) -> Arc<Self> {
-        let cgroup = cgroups.path_of(capture.cgroup_id);
-        let unit = cgroup.as_deref().and_then(|path| unit::of_cgroup(path, cgroups.unit_root()));
-        let length = capture.comm.iter().position(|byte| *byte == 0).unwrap_or(capture.comm.len());
-        let comm = capture.comm.get(..length).unwrap_or_default();
-        let file = files::FileId { dev: u64::from(capture.exe_dev), ino: capture.exe_ino };
-        Arc::new(Self {
-            pid: capture.tgid,
-            start_time_ns: capture.start_time_ns,
-            exe: process::executable_label(capture.tgid, capture.start_time_ns, file),
-            exe_dev: u64::from(capture.exe_dev),
-            exe_ino: capture.exe_ino,
-            exe_ctime_ns: capture.exe_ctime_ns,
-            environment: capture.environment,
-            exec_tgid: capture.exec_tgid,
-            exec_ns: capture.exec_ns,
-            uid: capture.uid,
-            gid: capture.gid,
-            cgroup_id: capture.cgroup_id,
-            cgroup,
-            unit,
-            netns: capture.netns_cookie,
-            foreign,
-            comm: String::from_utf8_lossy(comm).into_owned(),
-        })
-    }
-
     /// What its standing in the kernel depends on.
     #[must_use]
     pub fn facts(&self) -> Facts {

@@ -10,7 +10,7 @@ use super::{
 use crate::kernel::clock_ticks;
 
 /// Whether `/proc/PID` is still the process that started at this time (nanoseconds since boot): `/proc` shows ticks.
-fn is_same(process: &Process, start_time_ns: u64) -> bool {
+pub(super) fn is_same(process: &Process, start_time_ns: u64) -> bool {
     let ticks = start_time_ns / (1_000_000_000 / clock_ticks());
     process.stat().is_ok_and(|stat| stat.starttime == ticks)
 }

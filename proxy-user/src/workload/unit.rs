@@ -5,17 +5,28 @@
 /// it and is never believed: a user manager's own units, or a container's, could be named like anything.
 #[must_use]
 pub fn of_cgroup(path: &str, root: &str) -> Option<String> {
+    let folder = folder_of_cgroup(path, root)?;
+    // systemd prefixes a name that would clash with a controller's file by an underscore.
+    let name = folder.rsplit('/').next()?;
+    Some(name.strip_prefix('_').unwrap_or(name).to_owned())
+}
+
+/// The cgroup of that unit: a part of the path.
+#[must_use]
+pub fn folder_of_cgroup<'p>(path: &'p str, root: &str) -> Option<&'p str> {
     let inside = match root.trim_end_matches('/') {
         "" => path,
         root => path.strip_prefix(root).filter(|rest| rest.starts_with('/'))?,
     };
     let first = inside.split('/').filter(|part| !part.is_empty()).find(|part| !part.ends_with(".slice"))?;
-    // systemd prefixes a name that would clash with a controller's file by an underscore.
     let name = first.strip_prefix('_').unwrap_or(first);
     let known = [".service", ".scope", ".socket", ".mount", ".swap"]
         .iter()
         .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()));
-    known.then(|| name.to_owned())
+    let before = path.len() - inside.len();
+    // The first part of that name: what stands before it are slices.
+    let at = inside.split('/').take_while(|part| *part != first).map(|part| part.len() + 1).sum::<usize>();
+    known.then(|| path.get(..before + at + first.len()))?
 }
 
 #[cfg(test)]
@@ -42,6 +53,15 @@ mod tests {
     fn a_unit_of_a_user_manager_is_the_user_manager() {
         let path = "/user.slice/user-1000.slice/user@1000.service/app.slice/invoice.service";
         assert_eq!(of_cgroup(path, "/").as_deref(), Some("user@1000.service"));
+    }
+
+    #[test]
+    fn the_folder_of_a_unit_is_the_path_up_to_it() {
+        let of = super::folder_of_cgroup;
+        assert_eq!(of("/a.slice/x.service/a/x.service", "/"), Some("/a.slice/x.service"));
+        assert_eq!(of("/box/a.slice/_cpu.service/y", "/box"), Some("/box/a.slice/_cpu.service"));
+        assert_eq!(of_cgroup("/box/a.slice/_cpu.service/y", "/box").as_deref(), Some("cpu.service"));
+        assert_eq!(of("/box/a.slice", "/box"), None);
     }
 
     #[test]

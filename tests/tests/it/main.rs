@@ -11,6 +11,7 @@ mod attacks;
 mod bounds;
 mod calls;
 mod detach;
+mod containers;
 mod startup;
 mod journal;
 mod identity;

@@ -44,7 +44,8 @@ const FILES: [(&str, &str); 13] = [
     (
         "etc/systemd/system/invoice.service",
         "[Service]\nType=oneshot\nExecStart=-/usr/bin/curl -sS -m 10 --cacert /etc/vs-ca.pem https://api.demo.test/v1/x \
-         -o /out/body -w \"%%{http_code}\"\nStandardOutput=file:/out/code\nStandardError=null\n",
+         -o /out/body -w \"%%{http_code}\"\nExecStartPost=/bin/sh -c 'echo \"$$INVOCATION_ID\" >/out/invocation'\n\
+         StandardOutput=file:/out/code\nStandardError=null\n",
     ),
     (
         "etc/vouchsafe/policies/storm.toml",
@@ -192,6 +193,7 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
     assert_eq!(fact("status"), "0");
     assert_eq!(fact("call"), "200 welcome", "the unit of the bot is its identity");
     assert_ne!(fact("journald"), "0", "journalctl finds the call by IDENTITY, with the bot's UNIT");
+    assert_eq!(fact("invocation"), "1", "the run of the unit is the one that systemd told the unit itself");
     assert_eq!(fact("call-private"), "200 welcome", "a unit with a network of its own");
     assert_eq!(fact("call-joined"), "200 welcome", "a unit in the network of another one");
     assert_eq!(fact("reload"), "0 active");

@@ -38,7 +38,8 @@ impl<'a> Load<'a> {
         fs::create_dir_all(world.path("api/files/v1/slowly")).unwrap();
         fs::write(world.path("api/files/v1/slowly/file"), vec![b'x'; 300 * 1024]).unwrap();
         // The same content in other files: upgrades, as far as the system can tell.
-        let releases = ["one", "two", "three"].map(|name| world.copy(daemon_binary(), &format!("releases/{name}")));
+        let releases =
+            ["one", "two", "three"].map(|name| world.copy(daemon_binary(), &format!("releases/{name}")));
         let keeper = Keeper::start(world, &releases[0]);
         let roots = world.vouchsafe(&["ca", "export"]);
         assert_eq!(roots.code, Some(0), "{roots:?}");
@@ -70,11 +71,15 @@ impl<'a> Load<'a> {
             assert_eq!(runs, self.releases[0]);
         }
         let restarts = begun.elapsed();
-        assert!(restarts < Duration::from_secs(seconds), "the load ended before the last restart: {restarts:?}");
+        assert!(
+            restarts < Duration::from_secs(seconds),
+            "the load ended before the last restart: {restarts:?}"
+        );
         let said = caller.rest();
         assert_eq!(caller.wait(), Some(0), "{said}");
         let drained = self.drained();
-        let waited: Vec<Duration> = drained[known..].iter().zip(starts).map(|(end, start)| *end + start).collect();
+        let waited: Vec<Duration> =
+            drained[known..].iter().zip(starts).map(|(end, start)| *end + start).collect();
         println!("{said}new connections waited for {waited:?}");
         (serde_json::from_str(&said).unwrap(), waited)
     }
@@ -99,7 +104,10 @@ fn answered(told: &Value, seconds: u64, waited: &[Duration]) {
     let short = [whole(told, "http1"), whole(told, "http2")];
     let answered: u64 = short.iter().map(|way| number(&way["answered"])).sum();
     let served = Duration::from_secs(seconds) - waited.iter().sum::<Duration>();
-    assert!(answered as f64 >= 200.0 * served.as_secs_f64(), "{answered} in {served:?} is not enough of a load");
+    assert!(
+        answered as f64 >= 200.0 * served.as_secs_f64(),
+        "{answered} in {served:?} is not enough of a load"
+    );
     for way in short {
         assert!(number(&way["connections"]) >= 8 * 3, "{told:#}");
     }

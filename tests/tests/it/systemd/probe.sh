@@ -34,6 +34,7 @@ vouchsafe ca export --out /etc/vs-ca.pem
 vouchsafe status >/dev/null; say "status $?"
 call call
 say "journald $(journalctl -u vouchsafe IDENTITY=invoice-bot VERDICT=allow -o json --no-pager | grep -c invoice.service)"
+say "invocation $(vouchsafe audit tail --json 2>/dev/null | grep '"verdict":"allow"' | grep -c "\"invocation\":\"$(cat /out/invocation)\"")"
 cd /etc/systemd/system/invoice.service.d
 mv network.conf.off network.conf; systemctl daemon-reload
 call call-private
