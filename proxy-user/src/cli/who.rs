@@ -143,7 +143,7 @@ fn write_process(page: &mut String, process: &ProcessReport, report: &WhoReport)
 fn write_container(page: &mut String, process: &ProcessReport) -> std::fmt::Result {
     let Some(container) = &process.container else { return Ok(()) };
     let unknown = "a name that is not known";
-    let name = container.name.as_deref().map_or_else(|| unknown.to_owned(), |name| safe(name));
+    let name = container.name.as_deref().map_or_else(|| unknown.to_owned(), safe);
     writeln!(page, "container   {} {name} ({})", safe(&container.runtime), safe(&container.id))?;
     if let Some(image) = &container.image {
         writeln!(page, "image       {}", safe(image))?;

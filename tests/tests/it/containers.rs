@@ -26,7 +26,7 @@ fn world() -> World {
     world
 }
 
-fn curl<'a>(url: &'a str) -> [&'a str; 9] {
+fn curl(url: &str) -> [&str; 9] {
     ["-sS", "--cacert", "/bots.pem", "-m", "15", "-w", " %{http_code}", "--", url]
 }
 
