@@ -12,13 +12,20 @@ const IMAGE: &str = "localhost/box:1";
 /// Podman, with an image that holds copies of the bots `curl` and `actor` in `/bots` and what they load.
 pub struct Podman<'a> {
     world: &'a World,
+    driver: &'static str,
 }
 
 impl<'a> Podman<'a> {
-    /// Makes the image.
+    /// Makes the image; images and containers are folders.
     #[must_use]
     pub fn new(world: &'a World) -> Self {
-        let podman = Self { world };
+        Self::with_driver(world, "vfs")
+    }
+
+    /// The same with this driver of its storage (containers-storage.conf(5)).
+    #[must_use]
+    pub fn with_driver(world: &'a World, driver: &'static str) -> Self {
+        let podman = Self { world, driver };
         let programs = ["curl", "actor"].map(|name| world.path("bots").join(name));
         for program in &programs {
             world.copy(program, &format!("image/bots/{}", program.file_name().unwrap().to_str().unwrap()));
@@ -50,7 +57,12 @@ impl<'a> Podman<'a> {
         command.args(["run", "--rm", "-i", "--name", name, "--network", "none"]);
         command.arg(format!("--cgroup-parent={}/bots", self.world.governed_path()));
         // Root here may lack CAP_SYS_RESOURCE; without these nothing raises a limit. (The filter of devices would.)
-        command.args(["--privileged", "--pids-limit=0", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]);
+        command.args([
+            "--privileged",
+            "--pids-limit=0",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1024:1024",
+        ]);
         for host in ["api.test", "plain.test"] {
             command.arg(format!("--add-host={host}:{ADDRESS}"));
         }
@@ -77,10 +89,20 @@ impl<'a> Podman<'a> {
     fn command(&self) -> Command {
         let mut command = self.world.enter(None);
         let script = "mount -t cgroup2 none /sys/fs/cgroup && exec podman \"$@\"";
-        command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "sh", "-c", script, "sh"]);
+        command.args([
+            "env",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ]);
         command.arg("--root").arg(self.storage()).arg("--runroot").arg(self.world.path("run-storage"));
         command.arg("--tmpdir").arg(self.world.path("podman"));
-        command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]);
+        command.arg("--storage-driver").arg(self.driver);
+        command.args(["--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]);
         command
     }
 }

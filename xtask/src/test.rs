@@ -38,7 +38,12 @@ pub(crate) const NEEDS: &[Need] = &[
 pub(crate) const CONTAINERS: &[Need] = &[
     Need::same("podman", "podman", "containers of a real runtime"),
     Need::same("crun", "crun", "what starts them"),
-    Need { dnf: "glibc-common", pacman: "glibc", zypper: "glibc", ..Need::same("ldd", "libc-bin", "their image") },
+    Need {
+        dnf: "glibc-common",
+        pacman: "glibc",
+        zypper: "glibc",
+        ..Need::same("ldd", "libc-bin", "their image")
+    },
 ];
 
 /// What to test, as the command line says it.

@@ -143,7 +143,7 @@ fn write_process(page: &mut String, process: &ProcessReport, report: &WhoReport)
 fn write_container(page: &mut String, process: &ProcessReport) -> std::fmt::Result {
     let Some(container) = &process.container else { return Ok(()) };
     let unknown = "a name that is not known";
-    let name = container.name.as_deref().map_or_else(|| unknown.to_owned(), |name| safe(name));
+    let name = container.name.as_deref().map_or_else(|| unknown.to_owned(), safe);
     writeln!(page, "container   {} {name} ({})", safe(&container.runtime), safe(&container.id))?;
     if let Some(image) = &container.image {
         writeln!(page, "image       {}", safe(image))?;
@@ -152,7 +152,7 @@ fn write_container(page: &mut String, process: &ProcessReport) -> std::fmt::Resu
         writeln!(page, "            its cgroup could be made by {}, so no `container` matches", safe(who))?;
     }
     if let Some(pod) = &container.kubernetes {
-        let part = |text: &Option<String>| text.as_deref().map_or_else(|| "?".to_owned(), |text| safe(text));
+        let part = |text: &Option<String>| text.as_deref().map_or_else(|| "?".to_owned(), safe);
         let (namespace, name) = (part(&pod.namespace), part(&pod.pod));
         let account = part(&pod.service_account);
         writeln!(page, "pod         {namespace}/{name} ({}), service account {account}", safe(&pod.pod_uid))?;
