@@ -30,6 +30,7 @@ fn decision(id: Uuid) -> Record {
             unit: Some("invoice-bot.service".into()),
             netns: 4_026_531_840,
             comm: "invoice-bot".into(),
+            ..Workload::default()
         },
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),

@@ -297,6 +297,19 @@ fn a_call_is_one_line_of_the_tail() {
 }
 
 #[test]
+fn a_journal_from_before_containers_were_recorded_verifies_and_is_read_and_written_as_it_was() {
+    let body = r#""kind":"decision","id":"01900000-0000-7000-8000-000000000001","workload":{"pid":4242,"start_time_ns":7,"exe":"/opt/bot","exe_dev":1,"exe_ino":2,"uid":998,"gid":998,"cgroup":9,"netns":5,"comm":"bot"},"dst":"203.0.113.10:443","has_query":false,"verdict":"deny","reason":"no","generation":1"#;
+    let bytes = rechain(&[body]);
+    assert_eq!((verify(&bytes).first_break, verify(&bytes).records), (None, 1));
+    let items: Vec<Item> = Reader::new(BufReader::new(&*bytes)).map(Result::unwrap).collect();
+    let [Item::Entry(entry)] = items.as_slice() else { panic!("{items:?}") };
+    let Content::Known(record @ Record::Decision(decision)) = &entry.content else { panic!("{entry:?}") };
+    assert_eq!((&decision.workload.container, decision.workload.ancestors.len()), (&None, 0));
+    let again = journal(std::slice::from_ref(record));
+    assert!(String::from_utf8(again).unwrap().contains(body), "nothing is added to what has none of it");
+}
+
+#[test]
 fn the_auditors_verifier_tells_whole_broken_and_unreadable_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal-00000001.jsonl");

@@ -12,13 +12,20 @@ const IMAGE: &str = "localhost/box:1";
 /// Podman, with an image that holds copies of the bots `curl` and `actor` in `/bots` and what they load.
 pub struct Podman<'a> {
     world: &'a World,
+    driver: &'static str,
 }
 
 impl<'a> Podman<'a> {
-    /// Makes the image.
+    /// Makes the image; images and containers are folders.
     #[must_use]
     pub fn new(world: &'a World) -> Self {
-        let podman = Self { world };
+        Self::with_driver(world, "vfs")
+    }
+
+    /// The same with this driver of its storage (containers-storage.conf(5)).
+    #[must_use]
+    pub fn with_driver(world: &'a World, driver: &'static str) -> Self {
+        let podman = Self { world, driver };
         let programs = ["curl", "actor"].map(|name| world.path("bots").join(name));
         for program in &programs {
             world.copy(program, &format!("image/bots/{}", program.file_name().unwrap().to_str().unwrap()));
@@ -94,12 +101,8 @@ impl<'a> Podman<'a> {
         ]);
         command.arg("--root").arg(self.storage()).arg("--runroot").arg(self.world.path("run-storage"));
         command.arg("--tmpdir").arg(self.world.path("podman"));
-        command.args([
-            "--storage-driver=vfs",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=none",
-            "--runtime=crun",
-        ]);
+        command.arg("--storage-driver").arg(self.driver);
+        command.args(["--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]);
         command
     }
 }

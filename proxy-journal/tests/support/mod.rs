@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Blame, Decision, Outcome, PolicyLoad, PolicyResult, Record, Recovered, Rule, Start, Stop, Timestamp,
-    Verdict, Workload, Writer,
+    Blame, Container, Decision, Kubernetes, Outcome, PolicyLoad, PolicyResult, Record, Recovered, Rule,
+    Start, Stop, Timestamp, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -99,22 +99,51 @@ fn address() -> impl Strategy<Value = SocketAddr> {
     })
 }
 
-fn workload() -> impl Strategy<Value = Workload> {
-    ((any::<u32>(), any::<u64>(), text(), any::<u64>()), (of(text()), of(text()), text(), any::<u32>()))
-        .prop_map(|((pid, number, exe, cgroup), (cgroup_path, unit, comm, uid))| Workload {
-            pid,
-            start_time_ns: number,
-            exe,
-            exe_dev: number,
-            exe_ino: number,
-            uid,
-            gid: uid,
-            cgroup,
-            cgroup_path,
-            unit,
-            netns: cgroup,
-            comm,
+fn workload() -> BoxedStrategy<Workload> {
+    (
+        (any::<u32>(), any::<u64>(), text(), any::<u64>()),
+        (of(text()), of(text()), text(), any::<u32>()),
+        (of(text()), of(any::<u64>()), of(container()), proptest::collection::vec(text(), 0..3)),
+    )
+        .prop_map(|(process, place, more)| {
+            let ((pid, number, exe, cgroup), (cgroup_path, unit, comm, uid)) = (process, place);
+            let (invocation, mntns, container, ancestors) = more;
+            Workload {
+                pid,
+                start_time_ns: number,
+                exe,
+                exe_dev: number,
+                exe_ino: number,
+                uid,
+                gid: uid,
+                cgroup,
+                cgroup_path,
+                unit,
+                netns: cgroup,
+                comm,
+                invocation,
+                mntns,
+                container,
+                ancestors,
+            }
         })
+        .boxed()
+}
+
+fn container() -> BoxedStrategy<Container> {
+    let pod = (text(), of(text()), of(text()), of(text())).prop_map(|(pod_uid, namespace, pod, account)| {
+        Kubernetes { pod_uid, namespace, pod, service_account: account }
+    });
+    (text(), of(text()), of(text()), of(text()), of(pod.boxed()))
+        .prop_map(|(id, name, image, claimed_by, kubernetes)| Container {
+            runtime: "podman".into(),
+            id,
+            name,
+            image,
+            claimed_by,
+            kubernetes,
+        })
+        .boxed()
 }
 
 fn any_decision() -> impl Strategy<Value = Record> {

@@ -117,7 +117,7 @@ impl Who<'_> {
             invocation: workload.invocation.clone(),
             container: workload.container.as_deref().map(entry::container),
             container_problem: workload.container.as_ref().and_then(|known| known.told().problem.clone()),
-            ancestors: workload.ancestors.clone(),
+            ancestors: workload.ancestors.get().cloned().unwrap_or_default(),
             netns: seen.netns_ino,
             netns_is_the_daemons: seen.netns_ino != 0 && seen.netns_ino == own,
             mntns: workload.mntns,

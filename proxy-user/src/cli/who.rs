@@ -152,7 +152,7 @@ fn write_container(page: &mut String, process: &ProcessReport) -> std::fmt::Resu
         writeln!(page, "            its cgroup could be made by {}, so no `container` matches", safe(who))?;
     }
     if let Some(pod) = &container.kubernetes {
-        let part = |text: &Option<String>| text.as_deref().map_or_else(|| "?".to_owned(), |text| safe(text));
+        let part = |text: &Option<String>| text.as_deref().map_or_else(|| "?".to_owned(), safe);
         let (namespace, name) = (part(&pod.namespace), part(&pod.pod));
         let account = part(&pod.service_account);
         writeln!(page, "pod         {namespace}/{name} ({}), service account {account}", safe(&pod.pod_uid))?;

@@ -123,9 +123,7 @@ impl Matcher {
         set: &'p PolicySet,
         depth: Depth,
     ) -> (Identified, Vec<Judged<'p>>) {
-        if let Some(container) = &workload.container {
-            container.ask();
-        }
+        workload.learn();
         if workload.start_time_ns == 0 && depth == Depth::Decide {
             return (decide(workload, &[]), Vec::new());
         }

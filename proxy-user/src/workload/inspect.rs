@@ -14,7 +14,7 @@ use procfs::process::Process;
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    Workload, Workloads, ancestors,
+    Workload, Workloads,
     files::{self, FileId},
     unit,
 };
@@ -107,7 +107,6 @@ fn read(pid: u32, workloads: &Workloads) -> Result<Inspected, NoWorkload> {
         container: place.as_ref().and_then(|place| place.container.clone()),
         unit: place.and_then(|place| place.unit),
         mntns: namespace("mnt"),
-        ancestors: ancestors::of(pid, stat.starttime * (1_000_000_000 / clock_ticks())),
         environment: proxy_common::ENVIRONMENT_UNSEEN,
         comm: stat.comm,
         ..Workload::default()

@@ -8,13 +8,13 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use proxy_common::{COMM_LEN, Capture};
 
 use super::{
-    Workload, ancestors,
+    Workload,
     container::{self, Container},
     files, invocation, process,
     runtime::Runtimes,
@@ -87,7 +87,7 @@ impl Workloads {
     }
 
     /// Tells a capture in words; the same process is told once. Looks at `/proc` and the cgroup file system, which are
-    /// memory: it does not wait. What is on a disk, the runtime's files, is asked for at the identification.
+    /// memory: it does not wait. The rest is found out by [`Workload::learn`], at the identification.
     #[must_use]
     pub fn of(&self, capture: &Capture, foreign: bool) -> Arc<Workload> {
         let seen = Seen { capture: Capture { tid: 0, comm: [0; COMM_LEN], ..*capture }, foreign };
@@ -138,7 +138,7 @@ impl Workloads {
             netns: capture.netns_cookie,
             foreign,
             mntns: u64::from(capture.mntns_ino),
-            ancestors: ancestors::of(capture.tgid, capture.start_time_ns),
+            ancestors: OnceLock::new(),
             comm: String::from_utf8_lossy(comm).into_owned(),
         }
     }

@@ -20,7 +20,10 @@ pub mod runtime;
 pub mod unit;
 pub mod writers;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use proxy_common::Facts;
 use proxy_policy::IdentityId;
@@ -71,13 +74,22 @@ pub struct Workload {
     pub foreign: bool,
     /// Inode number of the mount namespace; 0: could not be read.
     pub mntns: u64,
-    /// The executables of its parents up to the leader of its session: labels.
-    pub ancestors: Vec<String>,
+    /// The executables of its parents up to the leader of its session: labels. Set by [`learn`](Self::learn).
+    pub ancestors: OnceLock<Vec<String>>,
     /// The kernel's `comm`: a label.
     pub comm: String,
 }
 
 impl Workload {
+    /// Finds out what takes longer than a connection may wait for on its way in: what a runtime's files say of its
+    /// container, and its ancestors. Blocks on the disk; once known, it costs nothing.
+    pub fn learn(&self) {
+        if let Some(container) = &self.container {
+            container.ask();
+        }
+        self.ancestors.get_or_init(|| ancestors::of(self.pid, self.start_time_ns));
+    }
+
     /// What its standing in the kernel depends on.
     #[must_use]
     pub fn facts(&self) -> Facts {

@@ -291,3 +291,25 @@ fn sha256(file: &Path) -> String {
     let digest = sha2::Sha256::digest(fs::read(file).unwrap());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn the_journal_says_what_a_program_was_started_by_up_to_the_leader_of_its_session() {
+    let world = World::start();
+    let curl = world.path("bots/curl");
+    let script = format!(
+        "{} -sS -m 10 --cacert {} https://api.test/v1/child; true",
+        curl.display(),
+        world.path("bots.pem").display()
+    );
+    let told = world.bot("/usr/bin/setsid").args(["--wait", "sh", "-c", &script]).run();
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let workload = &world.decision(Some("/v1/child"))["workload"];
+    let shell = std::fs::canonicalize("/bin/sh").unwrap();
+    assert_eq!(workload["ancestors"], serde_json::json!([shell.to_str().unwrap()]), "{workload}");
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let mntns = workload["mntns"].as_u64().unwrap();
+    assert!(
+        mntns > 0 && own.to_str() != Some(&format!("mnt:[{mntns}]")),
+        "bots have mount namespaces of their own"
+    );
+}
