@@ -39,6 +39,7 @@ mod conditions;
 mod model;
 mod network;
 mod operation;
+mod until;
 
 // From files to parts: each file on its own.
 mod draft;
@@ -57,7 +58,7 @@ mod set;
 
 pub use compile::{Compiled, compile};
 pub use conditions::{Conditions, ExePattern, Pattern};
-pub use decide::{Call, Decision, Explanation, Reason, RuleRef, Verdict};
+pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use model::{
@@ -70,3 +71,4 @@ pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};
 pub use set::PolicySet;
 pub use source::SourceFile;
+pub use until::{Moment, Until};
