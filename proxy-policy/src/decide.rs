@@ -5,6 +5,7 @@ use std::fmt;
 use crate::model::{Api, ApiId, Credential, Identity, IdentityId};
 use crate::path::CallPath;
 use crate::set::{PolicySet, Rule};
+use crate::until::{Moment, Until};
 
 /// A call, as far as a policy looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,30 @@ pub struct Call<'a> {
     pub method: &'a str,
     /// The path, as it will be forwarded.
     pub path: &'a CallPath<'a>,
+    /// What it is besides a request.
+    pub kind: CallKind,
+    /// When it is decided.
+    pub now: Moment,
+}
+
+/// What a call is besides a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CallKind {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// A gRPC call: a `POST` whose content type is `application/grpc`, alone or with `+` or parameters behind it.
+    Grpc,
+    /// The upgrade to a WebSocket.
+    WebSocket,
+}
+
+impl<'a> Call<'a> {
+    /// A request that is nothing besides.
+    #[must_use]
+    pub fn plain(api: ApiId, method: &'a str, path: &'a CallPath<'a>, now: Moment) -> Self {
+        Self { api, method, path, kind: CallKind::Plain, now }
+    }
 }
 
 /// Yes or no.
@@ -67,6 +92,13 @@ pub enum Reason<'p> {
         /// The name of the API.
         api: &'p str,
     },
+    /// A grant would allow it, but is over.
+    Expired {
+        /// What it would have been allowed by.
+        rule: RuleRef<'p>,
+        /// Until when.
+        until: &'p Until,
+    },
     /// The identity has no grant for the API at all.
     NoGrant {
         /// The name of the API.
@@ -84,6 +116,7 @@ impl fmt::Display for Reason<'_> {
             Self::Allowed(rule) => write!(f, "allowed by {rule}"),
             Self::Denied(rule) => write!(f, "denied by {rule}"),
             Self::NotGranted { api } => write!(f, "no grant for {api} allows it"),
+            Self::Expired { rule, until } => write!(f, "expired: {rule} was granted until {until}"),
             Self::NoGrant { api } => write!(f, "it has no grant for {api}"),
             Self::UnknownApi => f.write_str("the API is not in the policy"),
             Self::UnknownIdentity => f.write_str("the identity is not in the policy"),
@@ -143,7 +176,13 @@ impl fmt::Display for Explanation<'_, '_> {
         let who = self.decision.identity.map_or("an unknown identity", |identity| &identity.name);
         let may = if self.decision.is_allowed() { "may" } else { "may not" };
         let Call { method, path, .. } = self.call;
-        write!(f, "{who} {may} {} {path}: {}", method.escape_debug(), self.decision.reason)
+        write!(f, "{who} {may} {} {path}: {}", method.escape_debug(), self.decision.reason)?;
+        match (self.call.kind, self.decision.reason) {
+            (CallKind::WebSocket, Reason::NotGranted { .. }) => {
+                write!(f, " (an upgrade is an operation of its own: \"websocket {path}\")")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -169,16 +208,26 @@ impl PolicySet {
         let Some((denies, allows)) = self.rules(identity, call.api) else {
             return no(Reason::NoGrant { api: &what.name });
         };
-        if let Some(rule) = denies.iter().find(|rule| rule.operation.denies(call.method, call.path)) {
+        if let Some(rule) =
+            denies.iter().find(|rule| rule.operation.denies(call.kind, call.method, call.path))
+        {
             let (rule, role, _) = self.refer(known, rule);
             return Decision { rule: Some(rule), role, ..no(Reason::Denied(rule)) };
         }
-        let Some(rule) = allows.iter().find(|rule| rule.operation.allows(call.method, call.path)) else {
-            return no(Reason::NotGranted { api: &what.name });
-        };
-        let (rule, role, credential) = self.refer(known, rule);
-        let reason = Reason::Allowed(rule);
-        Decision { verdict: Verdict::Allow, rule: Some(rule), role, credential, ..no(reason) }
+        let mut expired = None;
+        for rule in allows.iter().filter(|rule| rule.operation.allows(call.kind, call.method, call.path)) {
+            let until = known.grants.get(rule.grant as usize).and_then(|grant| grant.until.as_ref());
+            if let Some(until) = until.filter(|until| until.is_over(call.now)) {
+                expired = expired.or(Some((rule, until)));
+                continue;
+            }
+            let (rule, role, credential) = self.refer(known, rule);
+            let reason = Reason::Allowed(rule);
+            return Decision { verdict: Verdict::Allow, rule: Some(rule), role, credential, ..no(reason) };
+        }
+        let Some((rule, until)) = expired else { return no(Reason::NotGranted { api: &what.name }) };
+        let (rule, role, _) = self.refer(known, rule);
+        Decision { rule: Some(rule), role, ..no(Reason::Expired { rule, until }) }
     }
 
     /// Where a rule stands, the role that it is from, the credential that its grant names.

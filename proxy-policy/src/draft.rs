@@ -11,10 +11,11 @@ use crate::conditions::Conditions;
 use crate::diagnostic::{Findings, Problem, quote};
 use crate::model::{ApiHost, CredentialKind, Inject, Scheme, SecretRef, Unmatched};
 use crate::network::NetworkRule;
-use crate::operation::Operation;
+use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
 use crate::source::SourceFile;
+use crate::until::Until;
 
 /// An `[api.NAME]` table.
 pub(crate) struct ApiDraft {
@@ -39,8 +40,8 @@ pub(crate) struct CredentialDraft {
 pub(crate) struct GrantBody {
     pub(crate) place: Place,
     pub(crate) api: Option<Spanned<String>>,
-    pub(crate) allow: Vec<Spanned<Operation>>,
-    pub(crate) deny: Vec<Spanned<Operation>>,
+    pub(crate) allow: Vec<Spanned<Template>>,
+    pub(crate) deny: Vec<Spanned<Template>>,
     /// Whether something was written under `allow`, even if it could not be read.
     pub(crate) allows: bool,
     pub(crate) credential: Option<Spanned<String>>,
@@ -49,13 +50,24 @@ pub(crate) struct GrantBody {
 /// A `[role.NAME]` table.
 pub(crate) struct RoleDraft {
     pub(crate) name: Spanned<String>,
+    /// What a grant says of it by `with`.
+    pub(crate) parameters: Vec<String>,
+    pub(crate) include: Vec<RoleUse>,
     pub(crate) body: GrantBody,
+}
+
+/// A role that is named, with the values of its parameters.
+pub(crate) struct RoleUse {
+    pub(crate) role: Spanned<String>,
+    pub(crate) with: Vec<(Spanned<String>, Spanned<String>)>,
 }
 
 /// A `[[grant]]`: by role, with a credential or without, or spelled out.
 pub(crate) struct GrantDraft {
-    pub(crate) role: Option<Spanned<String>>,
+    pub(crate) role: Option<RoleUse>,
     pub(crate) body: GrantBody,
+    /// When what it allows ends.
+    pub(crate) until: Option<Until>,
     /// What may be reached past the proxy; a grant has either this, or operations.
     pub(crate) network: Vec<Spanned<NetworkRule>>,
 }
@@ -153,8 +165,7 @@ impl Draft {
             (Folder::Parts | Folder::Other, None) => {}
         }
         for (name, section) in reader.named(&root, "role") {
-            let body = grant::read_role(&section, reader);
-            self.roles.push(RoleDraft { name, body });
+            self.roles.push(grant::read_role(name, &section, reader));
         }
         for (name, section) in reader.named(&root, "api") {
             self.apis.push(api::read(name, &section, reader));
@@ -169,7 +180,8 @@ impl Draft {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "limit" | "when" | "network" => "[[grant]]",
+        "allow" | "deny" | "limit" | "when" | "until" | "with" | "network" => "[[grant]]",
+        "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",
         _ => return None,

@@ -41,6 +41,7 @@ mod container;
 mod model;
 mod network;
 mod operation;
+mod until;
 
 // From files to parts: each file on its own.
 mod draft;
@@ -60,7 +61,7 @@ mod set;
 pub use compile::{Compiled, compile};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
-pub use decide::{Call, Decision, Explanation, Reason, RuleRef, Verdict};
+pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
@@ -74,3 +75,4 @@ pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};
 pub use set::PolicySet;
 pub use source::SourceFile;
+pub use until::{Moment, Until};

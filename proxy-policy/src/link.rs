@@ -1,15 +1,18 @@
 //! Puts the parts together: resolves names, and refuses what does not fit.
 
+mod roles;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Findings, quote};
-use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft, RoleDraft};
+use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft};
 use crate::hosts::HostIndex;
 use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme};
 use crate::names::{Names, place_text};
-use crate::operation::Operation;
+use crate::operation::{Arguments, Operation, Template};
 use crate::place::{Place, Spanned};
+use roles::Roles;
 
 /// The parts of a policy set. Only complete if there were no errors.
 #[derive(Default)]
@@ -36,14 +39,14 @@ pub(crate) fn link(draft: &Draft, files: &[String], findings: &mut Findings) -> 
     };
     let hosts = linker.hosts();
     let bindings = linker.bindings();
-    let resolved: Vec<Option<Role>> = draft.roles.iter().map(|role| linker.role(role, &bindings)).collect();
+    let mut roles = Roles::link(&mut linker, &bindings);
     // Only to report identities that are there twice.
     let identities = draft.identities.iter().map(|identity| &identity.name);
     Names::collect("identity", identities, &[], files, linker.findings);
     Linked {
         identities: (0..)
             .zip(&draft.identities)
-            .map(|(id, identity)| linker.identity(IdentityId(id), identity, &resolved, &bindings))
+            .map(|(id, identity)| linker.identity(IdentityId(id), identity, &mut roles, &bindings))
             .collect(),
         apis: (0..).zip(&draft.apis).map(|(id, draft)| api(ApiId(id), draft)).collect(),
         credentials: (0..)
@@ -64,8 +67,11 @@ struct Linker<'d, 'f> {
     findings: &'f mut Findings,
 }
 
-/// A role whose API is known.
-struct Role {
+/// What a grant or role itself says of one API.
+#[derive(Clone)]
+struct Piece {
+    /// The role that says it.
+    role: Option<String>,
     api: ApiId,
     credential: Option<CredentialId>,
     /// Whether a credential is named, even if it is not known.
@@ -133,25 +139,40 @@ impl Linker<'_, '_> {
         bindings
     }
 
-    fn role(&mut self, draft: &RoleDraft, bindings: &[Vec<ApiId>]) -> Option<Role> {
-        self.body(&draft.body, bindings)
-    }
-
-    /// Resolves what roles and grants have in common; nothing if the API is not known.
-    fn body(&mut self, body: &GrantBody, bindings: &[Vec<ApiId>]) -> Option<Role> {
+    /// Resolves what roles and grants have in common; nothing if the API is not known. The operations are left out.
+    fn body(&mut self, body: &GrantBody, bindings: &[Vec<ApiId>]) -> Option<Piece> {
         let api = body.api.as_ref().and_then(|name| self.apis.find(name, self.findings));
         let credential = self.credential(body.credential.as_ref(), api, bindings);
-        let share = |operations: &[Spanned<Operation>]| {
-            operations.iter().map(|it| Spanned::new(Arc::new(it.value.clone()), it.place)).collect()
-        };
-        Some(Role {
+        Some(Piece {
+            role: None,
             api: ApiId(id(api?)),
             credential,
             names_credential: body.credential.is_some(),
             allows: body.allows,
-            allow: share(&body.allow),
-            deny: share(&body.deny),
+            allow: Vec::new(),
+            deny: Vec::new(),
         })
+    }
+
+    /// The operations of a list with these values; errors are told at `place`.
+    fn operations(
+        &mut self,
+        templates: &[Spanned<Template>],
+        arguments: &Arguments,
+        place: Place,
+    ) -> Vec<Spanned<Arc<Operation>>> {
+        let mut operations = Vec::new();
+        for template in templates {
+            match template.with(arguments) {
+                Ok(operation) => operations.push(Spanned::new(Arc::new(operation), template.place)),
+                Err(problem) => {
+                    let at = place_text(template.place, self.files);
+                    let message = format!("{} (the operation at {at} with these values)", problem.message);
+                    self.findings.error(place, message, problem.help);
+                }
+            }
+        }
+        operations
     }
 
     /// Resolves the credential that a role or grant names for an API.
@@ -204,11 +225,11 @@ impl Linker<'_, '_> {
         &mut self,
         id: IdentityId,
         draft: &IdentityDraft,
-        roles: &[Option<Role>],
+        roles: &mut Roles,
         bindings: &[Vec<ApiId>],
     ) -> Identity {
         let calls = draft.grants.iter().filter(|grant| grant.network.is_empty());
-        let grants = calls.filter_map(|grant| self.grant(grant, roles, bindings)).collect();
+        let grants = calls.flat_map(|grant| self.grant(grant, roles, bindings)).collect();
         let network = draft.grants.iter().flat_map(|grant| grant.network.clone()).collect();
         let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
         let identity = Identity {
@@ -225,36 +246,48 @@ impl Linker<'_, '_> {
         identity
     }
 
-    fn grant(
-        &mut self,
-        draft: &GrantDraft,
-        roles: &[Option<Role>],
-        bindings: &[Vec<ApiId>],
-    ) -> Option<Grant> {
-        let place = draft.body.place;
-        let Some(name) = &draft.role else {
-            let body = self.body(&draft.body, bindings)?;
-            self.need_credential(place, &body, body.names_credential);
-            let Role { api, credential, allow, deny, .. } = body;
-            return Some(Grant { place, api, role: None, credential, allow, deny });
-        };
-        let found = self.roles.find(name, self.findings);
-        let role = found.and_then(|found| roles.get(found)).and_then(Option::as_ref);
-        let api = role.map(|role| role.api.0 as usize);
-        let credential = self.credential(draft.body.credential.as_ref(), api, bindings);
-        let role = role?;
-        self.need_credential(place, role, role.names_credential || draft.body.credential.is_some());
-        Some(Grant {
+    /// One grant for each API part of its role, or the one that is spelled out.
+    fn grant(&mut self, draft: &GrantDraft, roles: &mut Roles, bindings: &[Vec<ApiId>]) -> Vec<Grant> {
+        let (place, named) = (draft.body.place, draft.body.credential.is_some());
+        let grant = |piece: &Piece, credential| Grant {
             place,
-            api: role.api,
-            role: Some(name.value.clone()),
-            credential: credential.or(role.credential),
-            allow: role.allow.clone(),
-            deny: role.deny.clone(),
-        })
+            api: piece.api,
+            role: piece.role.clone(),
+            until: draft.until.clone(),
+            credential,
+            allow: piece.allow.clone(),
+            deny: piece.deny.clone(),
+        };
+        let Some(role) = &draft.role else {
+            let Some(mut piece) = self.body(&draft.body, bindings) else { return Vec::new() };
+            self.need_credential(place, &piece, piece.names_credential);
+            piece.allow = self.operations(&draft.body.allow, &Arguments::new(), place);
+            piece.deny = self.operations(&draft.body.deny, &Arguments::new(), place);
+            return vec![grant(&piece, piece.credential)];
+        };
+        let Some(pieces) = roles.of_grant(self, role) else { return Vec::new() };
+        let first = pieces.first().map(|piece| piece.api);
+        if let Some(credential) = &draft.body.credential
+            && pieces.iter().any(|piece| Some(piece.api) != first)
+        {
+            self.findings.error(
+                credential.place,
+                format!("the role {} is for several APIs, and this is one credential", quote(&role.role)),
+                "name the credentials in the roles, or grant the included roles one by one",
+            );
+            return Vec::new();
+        }
+        let api = first.map(|api| api.0 as usize);
+        let credential = self.credential(draft.body.credential.as_ref(), api, bindings);
+        let mut grants = Vec::new();
+        for piece in pieces.iter() {
+            self.need_credential(place, piece, piece.names_credential || named);
+            grants.push(grant(piece, credential.or(piece.credential)));
+        }
+        grants
     }
 
-    fn need_credential(&mut self, place: Place, role: &Role, named: bool) {
+    fn need_credential(&mut self, place: Place, role: &Piece, named: bool) {
         let Some(api) = self.draft.apis.get(role.api.0 as usize) else { return };
         if api.injects && role.allows && !named {
             self.findings.error(

@@ -7,6 +7,7 @@ use crate::conditions::Conditions;
 use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
+use crate::until::Until;
 
 /// An identity of one [`crate::PolicySet`]; without meaning in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,8 +108,10 @@ pub struct Grant {
     pub place: Place,
     /// The API.
     pub api: ApiId,
-    /// The role that it comes from.
+    /// The role that it comes from; of an included one its own name.
     pub role: Option<String>,
+    /// When what it allows ends. What it denies does not end.
+    pub until: Option<Until>,
     /// What is attached to the calls that it allows.
     pub credential: Option<CredentialId>,
     /// What it allows.

@@ -137,6 +137,18 @@ pub(crate) fn escape(bytes: &[u8], at: usize) -> Option<u8> {
     }
 }
 
+/// The text of one segment in normal form with all its escapes decoded.
+pub(crate) fn decoded(segment: &str) -> String {
+    let (bytes, mut at) = (segment.as_bytes(), 0);
+    let mut out = Vec::with_capacity(bytes.len());
+    while let Some(byte) = bytes.get(at) {
+        let found = escape(bytes, at);
+        out.push(found.unwrap_or(*byte));
+        at += if found.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Decodes unreserved escapes, raises the hex digits of the others, refuses what is not allowed.
 fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
     let bytes = raw.as_bytes();

@@ -100,6 +100,71 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A date, or a date with a time.
+    pub(crate) fn datetime(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+    ) -> Option<Spanned<toml::value::Datetime>> {
+        let value = section.table.get(key)?;
+        let place = self.place(value);
+        match value.get_ref() {
+            DeValue::Datetime(value) => Some(Spanned::new(*value, place)),
+            other => {
+                let help = format!("write {key} = 2027-01-31, without quotes");
+                self.wrong_type(section, key, place, "a date", other, help);
+                None
+            }
+        }
+    }
+
+    /// A table of strings: `{ owner = "acme" }`, in the order of the file.
+    pub(crate) fn string_table(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+    ) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let help = format!("write {key} = {{ name = \"value\" }}");
+        let Some(inner) = self.section(section, key, &format!("\"{key}\""), &help) else { return Vec::new() };
+        let mut names: Vec<Spanned<String>> = inner
+            .table
+            .keys()
+            .map(|name| Spanned::new(name.get_ref().to_string(), self.place(name)))
+            .collect();
+        names.sort_by_key(|name| name.place);
+        names.into_iter().filter_map(|name| Some((name.clone(), self.string(&inner, &name)?))).collect()
+    }
+
+    /// A list of strings and tables; a table is called `what` in messages.
+    pub(crate) fn strings_or_tables<'t>(
+        &mut self,
+        section: &Section<'t>,
+        key: &str,
+        what: &str,
+    ) -> Vec<Result<Spanned<String>, Section<'t>>> {
+        let Some(value) = section.table.get(key) else { return Vec::new() };
+        let place = self.place(value);
+        let help = format!("write {key} = [\"…\"], or {key} = [{{ … }}]");
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(section, key, place, "a list", value.get_ref(), help);
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        for item in items.iter() {
+            let place = self.place(item);
+            match item.get_ref() {
+                DeValue::String(text) => out.push(Ok(Spanned::new(text.to_string(), place))),
+                DeValue::Table(table) => {
+                    out.push(Err(Section { what: what.into(), preposition: "in", place, table }));
+                }
+                other => {
+                    self.wrong_type(section, key, place, "a list of strings and tables", other, help.clone())
+                }
+            }
+        }
+        out
+    }
+
     /// A string that is not there is an error that says `help`.
     pub(crate) fn required(
         &mut self,

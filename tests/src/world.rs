@@ -252,7 +252,7 @@ exec nsenter --net={root}/net unshare --mount --propagation slave \
         self.policy(
             &format!("policies/{name}.toml"),
             &format!(
-                "[identity]\n{conditions}\n\n[[grant]]\napi = \"demo\"\nallow = [\"GET|PUT|HEAD /v1/**\"]\n\
+                "[identity]\n{conditions}\n\n[[grant]]\napi = \"demo\"\nallow = [\"GET|PUT|HEAD /v1/**\", \"websocket /v1/**\"]\n\
                  deny = [\"* /v1/forbidden/**\"]\ncredential = \"demo-key\"\n\n\
                  [[grant]]\napi = \"plain\"\nallow = [\"GET /v1/**\"]\n"
             ),

@@ -1,15 +1,19 @@
 //! `[[grant]]` and `[role.NAME]`: operations of one API and the credential for them.
 
-use super::{GrantBody, GrantDraft, not_supported_yet};
+use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, not_supported_yet};
 use crate::diagnostic::{Problem, quote};
 use crate::network::NetworkRule;
-use crate::operation::Operation;
+use crate::operation::{Operation, Template, is_name};
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
+use crate::until::Until;
+
+/// What a grant may say, in the order of the documentation.
+const GRANT: [&str; 8] = ["role", "with", "api", "allow", "deny", "credential", "until", "network"];
 
 /// Reads a `[[grant]]`.
 pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
-    reader.check_keys(section, &["role", "api", "allow", "deny", "credential", "network"], grant_hint);
+    reader.check_keys(section, &GRANT, grant_hint);
     if section.has("network") {
         return read_network(section, reader);
     }
@@ -23,20 +27,50 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
             );
         }
     }
-    let body = read_body(section, reader);
+    let with = reader.string_table(section, "with");
+    if section.has("with") && !section.has("role") {
+        reader.findings.error(
+            reader.key_place(section, "with"),
+            "\"with\" gives the parameters of a role, and this grant names none",
+            "add role = \"…\", or write the values into the operations",
+        );
+    }
+    let until = reader.datetime(section, "until").and_then(|value| match Until::of(&value) {
+        Ok(until) => Some(until),
+        Err(problem) => {
+            reader.findings.problem(value.place, problem);
+            None
+        }
+    });
+    let body = read_body(section, &[], reader);
     if !section.has("role") {
         check_complete(section, "name a role, or an api with allow or deny", reader);
+        if until.is_some() && !section.has("allow") && section.has("deny") {
+            reader.findings.error(
+                reader.key_place(section, "until"),
+                "\"until\" ends what a grant allows, and this one only denies",
+                "remove it: a deny holds as long as it stands here",
+            );
+        }
     }
-    GrantDraft { role, body, network: Vec::new() }
+    GrantDraft { role: role.map(|role| RoleUse { role, with }), body, until, network: Vec::new() }
 }
 
 /// Reads a `[[grant]]` of traffic that does not go through the proxy.
 fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
-    for key in ["role", "api", "allow", "deny", "credential"].into_iter().filter(|key| section.has(key)) {
+    for key in GRANT.into_iter().filter(|key| *key != "network" && section.has(key)) {
+        let help = match key {
+            "until" => {
+                "what the kernel was told to let through has no end yet: remove it, and the grant when it is over"
+            }
+            _ => {
+                "what goes past the proxy has no operations and no credential: write a second [[grant]] for it"
+            }
+        };
         reader.findings.error(
             reader.key_place(section, key),
             format!("a grant has either \"network\" or \"{key}\", not both"),
-            "what goes past the proxy has no operations and no credential: write a second [[grant]] for it",
+            help,
         );
     }
     let before = reader.findings.len();
@@ -63,18 +97,52 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allows: false,
         credential: None,
     };
-    GrantDraft { role: None, body, network }
+    GrantDraft { role: None, body, until: None, network }
 }
 
 /// Reads a `[role.NAME]`.
-pub(super) fn read_role(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantBody {
-    reader.check_keys(section, &["api", "allow", "deny", "credential"], role_hint);
-    let body = read_body(section, reader);
-    check_complete(section, "name the api that the operations belong to", reader);
-    body
+pub(super) fn read_role(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> RoleDraft {
+    reader.check_keys(section, &["params", "include", "api", "allow", "deny", "credential"], role_hint);
+    let mut parameters: Vec<String> = Vec::new();
+    for parameter in reader.strings(section, "params") {
+        let message = if !is_name(&parameter) {
+            format!("{} is not a name for a parameter", quote(&parameter))
+        } else if parameters.contains(&parameter.value) {
+            format!("the parameter {} is there twice", quote(&parameter))
+        } else {
+            parameters.push(parameter.value);
+            continue;
+        };
+        let help = "a name has small letters, digits and _, and begins with a letter; each stands once";
+        reader.findings.error(parameter.place, message, help);
+    }
+    let before = reader.findings.errors();
+    let include = read_include(section, reader);
+    let includes_nothing = include.is_empty() && reader.findings.errors() == before;
+    let body = read_body(section, &parameters, reader);
+    if includes_nothing || section.has("api") || section.has("allow") || section.has("deny") {
+        check_complete(section, "name the api that the operations belong to", reader);
+    }
+    RoleDraft { name, parameters, include, body }
 }
 
-fn read_body(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantBody {
+fn read_include(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<RoleUse> {
+    let mut include = Vec::new();
+    for item in reader.strings_or_tables(section, "include", "\"include\"") {
+        match item {
+            Ok(role) => include.push(RoleUse { role, with: Vec::new() }),
+            Err(table) => {
+                reader.check_keys(&table, &["role", "with"], |_| None);
+                let role = reader.required(&table, "role", "name the role that is included");
+                let with = reader.string_table(&table, "with");
+                include.extend(role.map(|role| RoleUse { role, with }));
+            }
+        }
+    }
+    include
+}
+
+fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'_>) -> GrantBody {
     let api = reader.string(section, "api");
     let before = reader.findings.len();
     let allow = reader.strings(section, "allow");
@@ -88,12 +156,17 @@ fn read_body(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantBody {
         place: section.place,
         api,
         allows: !allow.is_empty(),
-        allow: operations(&allow, reader),
-        deny: operations(&deny, reader),
+        allow: operations(&allow, parameters, reader),
+        deny: operations(&deny, parameters, reader),
         credential,
     };
-    for allow in &body.allow {
-        if let Some(deny) = body.deny.iter().find(|deny| deny.denies_all_of(allow)) {
+    let fixed = |list: &'_ [Spanned<Template>]| -> Vec<Spanned<Operation>> {
+        let fixed = list.iter().filter(|template| !template.is_parametric());
+        fixed.map(|template| Spanned::new(template.sample().clone(), template.place)).collect()
+    };
+    let (allows, denies) = (fixed(&body.allow), fixed(&body.deny));
+    for allow in &allows {
+        if let Some(deny) = denies.iter().find(|deny| deny.denies_all_of(allow)) {
             reader.findings.warning(
                 allow.place,
                 format!(
@@ -126,20 +199,24 @@ fn allows_nothing(section: &Section<'_>, reader: &mut Reader<'_>) {
     );
 }
 
-fn operations(texts: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<Spanned<Operation>> {
-    let mut operations: Vec<Spanned<Operation>> = Vec::new();
+fn operations(
+    texts: &[Spanned<String>],
+    parameters: &[String],
+    reader: &mut Reader<'_>,
+) -> Vec<Spanned<Template>> {
+    let mut operations: Vec<Spanned<Template>> = Vec::new();
     for text in texts {
-        let Some(operation) = reader.parse(text, Operation::parse) else { continue };
-        if operations.contains(&operation) {
-            let message = format!("{} is in the list twice", quote(operation.as_str()));
-            reader.findings.warning(operation.place, message, "remove one");
+        let Some(template) = reader.parse(text, |text| Template::parse(text, parameters)) else { continue };
+        if operations.contains(&template) {
+            let message = format!("{} is in the list twice", quote(text));
+            reader.findings.warning(template.place, message, "remove one");
             continue;
         }
-        if let Some((method, meant)) = operation.method_slip() {
+        if let Some((method, meant)) = template.sample().method_slip() {
             let message = format!("{} is not a usual method", quote(method));
-            reader.findings.warning(operation.place, message, format!("did you mean \"{meant}\"?"));
+            reader.findings.warning(template.place, message, format!("did you mean \"{meant}\"?"));
         }
-        operations.push(operation);
+        operations.push(template);
     }
     operations
 }
@@ -147,6 +224,10 @@ fn operations(texts: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<Spanned
 fn grant_hint(key: &str) -> Option<Problem> {
     match key {
         "limit" | "when" => Some(not_supported_yet(key, "[[grant]]")),
+        "params" | "include" => Some(Problem::new(
+            format!("{} does not stand in a [[grant]]", quote(key)),
+            "roles have parameters and include others; a grant names one role, role = \"…\"",
+        )),
         "description" | "unmatched" => Some(Problem::new(
             format!("{} does not stand in a [[grant]]", quote(key)),
             "move it to the top of the file, above every [table]",
@@ -158,10 +239,12 @@ fn grant_hint(key: &str) -> Option<Problem> {
 fn role_hint(key: &str) -> Option<Problem> {
     match key {
         "limit" | "when" => Some(not_supported_yet(key, "a role")),
-        "role" => Some(Problem::new(
-            "a role cannot name another role",
-            "write the operations here, or name both roles in grants",
+        "role" => Some(Problem::new("a role includes others by \"include\"", "write include = [\"…\"]")),
+        "with" => Some(Problem::new(
+            "\"with\" stands where a role is used",
+            "name the parameters here, params = [\"…\"], and their values in the grant",
         )),
+        "until" => Some(Problem::new("a role does not end", "write until = … in the [[grant]] that uses it")),
         _ => None,
     }
 }

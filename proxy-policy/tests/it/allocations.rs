@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use proxy_policy::{Call, CallPath, Scheme, compile};
 
+use crate::NOW;
 use crate::folders::{policies, read};
 
 struct Counting;
@@ -39,7 +40,7 @@ fn a_call_with_a_normal_path_is_decided_without_an_allocation() {
     for method in ["GET", "DELETE"] {
         let path = CallPath::normalize("/v1/invoices/in_1/lines%20x").unwrap();
         let api = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap();
-        let decision = set.decide(bot, &Call { api: api.id, method, path: &path });
+        let decision = set.decide(bot, &Call::plain(api.id, method, &path, NOW));
         assert_eq!(decision.is_allowed(), method == "GET");
     }
     assert_eq!(ALLOCATIONS.get(), before);

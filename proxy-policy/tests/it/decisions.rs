@@ -7,6 +7,7 @@ use proxy_policy::{
     Call, CallPath, Host, IdentityId, PolicySet, Reason, Scheme, SourceFile, Unmatched, Verdict, compile,
 };
 
+use crate::NOW;
 use crate::folders::{policies, read};
 
 fn example() -> PolicySet {
@@ -28,7 +29,7 @@ fn answer(set: &PolicySet, identity: &str, method: &str, url: &str) -> String {
         return "no-api".into();
     };
     let Ok(path) = CallPath::normalize(path) else { return "refused".into() };
-    let decision = set.decide(id(set, identity), &Call { api: api.id, method, path: &path });
+    let decision = set.decide(id(set, identity), &Call::plain(api.id, method, &path, NOW));
     match decision.credential {
         Some(credential) => format!("{} {}", decision.verdict, credential.name),
         None => decision.verdict.to_string(),
@@ -55,7 +56,7 @@ fn a_decision_says_why_in_words() {
     let say = |identity: &str, method: &str, api: &str, path: &str| {
         let path = CallPath::normalize(path).unwrap();
         let api = set.apis().find(|known| known.name == api).unwrap().id;
-        let call = Call { api, method, path: &path };
+        let call = Call::plain(api, method, &path, NOW);
         set.decide(id(&set, identity), &call).explain(&call).to_string()
     };
     assert_eq!(
@@ -83,7 +84,7 @@ fn a_decision_names_role_and_credential_only_as_they_decided() {
     let set = example();
     let path = CallPath::normalize("/v1/invoices").unwrap();
     let stripe = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap();
-    let call = Call { api: stripe.id, method: "GET", path: &path };
+    let call = Call::plain(stripe.id, "GET", &path, NOW);
     let decision = set.decide(id(&set, "invoice-bot"), &call);
     assert_eq!(decision.role, Some("stripe-invoice-reader"));
     assert_eq!(
@@ -99,7 +100,7 @@ fn a_decision_names_role_and_credential_only_as_they_decided() {
 fn ids_of_another_set_are_denied() {
     let (set, path) = (example(), CallPath::normalize("/").unwrap());
     let stripe = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap().id;
-    let call = Call { api: stripe, method: "GET", path: &path };
+    let call = Call::plain(stripe, "GET", &path, NOW);
     assert_eq!(set.decide(IdentityId(99), &call).reason, Reason::UnknownIdentity);
     let call = Call { api: proxy_policy::ApiId(99), ..call };
     let decision = set.decide(id(&set, "invoice-bot"), &call);
@@ -139,7 +140,7 @@ fn set_of(grants: &[(Vec<String>, Vec<String>)]) -> PolicySet {
 fn allows(set: &PolicySet, method: &str, path: &str) -> bool {
     let path = CallPath::normalize(path).unwrap();
     let api = set.apis().next().unwrap().id;
-    set.decide(IdentityId(0), &Call { api, method, path: &path }).is_allowed()
+    set.decide(IdentityId(0), &Call::plain(api, method, &path, NOW)).is_allowed()
 }
 
 proptest! {

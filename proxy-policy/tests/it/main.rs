@@ -1,5 +1,9 @@
 //! The crate as its users see it: whole folders of policy files in, diagnostics and decisions out.
 
+/// The moment of every decision here, unless it matters: 2027-01-01T00:00:00Z.
+#[cfg(test)]
+pub(crate) const NOW: proxy_policy::Moment = proxy_policy::Moment(1_798_761_600);
+
 #[cfg(test)]
 mod allocations;
 #[cfg(test)]
@@ -8,3 +12,7 @@ mod decisions;
 mod folders;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod roles;
+#[cfg(test)]
+mod tricks;

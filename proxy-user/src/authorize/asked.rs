@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use proxy_policy::{CallPath, Host, Scheme};
+use proxy_policy::{CallKind, CallPath, Host, Scheme};
 
 use crate::base::addr::OriginalDst;
 
@@ -22,6 +22,8 @@ pub struct Facts<'a> {
     pub path: CallPath<'a>,
     /// What stands after the first `?`, as the client sent it.
     pub query: Option<&'a str>,
+    /// Whether it is a gRPC call or the upgrade to a WebSocket.
+    pub kind: CallKind,
 }
 
 impl<'a> Facts<'a> {

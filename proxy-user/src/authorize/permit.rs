@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use proxy_journal::Rule;
-use proxy_policy::{ApiId, Call, CredentialId, Host, RuleRef, Scheme, Transport, Unmatched};
+use proxy_policy::{ApiId, Call, CredentialId, Host, Moment, RuleRef, Scheme, Transport, Unmatched};
 
 use super::Unidentified;
 use super::asked::Facts;
@@ -91,6 +91,7 @@ pub fn authorize(
     subject: &Subject,
     facts: &Facts<'_>,
     unidentified: Unidentified,
+    now: Moment,
 ) -> Result<Permit, Refusal> {
     let live = subject.live();
     let host = facts.host.name();
@@ -103,7 +104,8 @@ pub fn authorize(
         return Ok(Permit { live: Arc::clone(live), api: None, credential: None, rule: None, reason });
     };
     let identity = known(subject)?;
-    let call = Call { api: api.id, method: facts.method.as_str(), path: &facts.path };
+    let method = facts.method.as_str();
+    let call = Call { api: api.id, method, path: &facts.path, kind: facts.kind, now };
     let decision = live.set().decide(identity, &call);
     let rule = decision.rule.map(spelled);
     if !decision.is_allowed() {

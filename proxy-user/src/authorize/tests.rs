@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
-use proxy_policy::{CallPath, Host, Scheme, SourceFile};
+use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme, SourceFile};
 
 use super::*;
 use crate::workload::{Identified, Workload};
@@ -72,8 +72,9 @@ fn decide(
         method,
         path: CallPath::normalize(path).unwrap(),
         query: None,
+        kind: CallKind::Plain,
     };
-    authorize(subject, &facts, Unidentified::Pass)
+    authorize(subject, &facts, Unidentified::Pass, Moment(0))
 }
 
 #[test]

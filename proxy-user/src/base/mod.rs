@@ -1,4 +1,6 @@
-//! What everything above uses: addresses that say whose they are, durations as people write them, who may change a file.
+//! What everything above uses: addresses that say whose they are, the moment, durations as people write them, who may
+//! change a file.
 pub mod addr;
+pub mod clock;
 pub mod duration;
 pub mod ownership;

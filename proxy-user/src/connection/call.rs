@@ -13,6 +13,7 @@ use proxy_policy::{Host, Scheme};
 use super::{Connection, upgrade};
 use crate::authorize::{Asked, Facts, Kind, Permit, Refusal, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
+use crate::base::clock;
 use crate::credentials::{Attachment, Inject};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
@@ -89,7 +90,7 @@ impl Calls {
         facts: &Facts<'_>,
     ) -> Result<(Permit, Option<Attachment>), Refusal> {
         let services = &self.connection.services;
-        let permit = authorize(subject, facts, services.settings.unidentified)?;
+        let permit = authorize(subject, facts, services.settings.unidentified, clock::now())?;
         let Some(id) = permit.credential() else { return Ok((permit, None)) };
         let live = permit.live();
         let inject =

@@ -12,10 +12,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Uri, Version};
-use proxy_policy::{CallPath, Host, Scheme};
+use proxy_policy::{CallKind, CallPath, Host, Scheme};
 
+use super::hop;
 use crate::authorize::{Facts, Kind, Refusal};
 
 /// What is known of a connection before its first request.
@@ -66,8 +67,24 @@ pub fn read<'a>(
     if path.is_asterisk() && method != Method::OPTIONS {
         return Err(Refusal::new(Kind::BadRequest, "the target * is for OPTIONS only"));
     }
-    Ok(Facts { scheme: leg.scheme, host, port: leg.port, method, path, query: uri.query() })
+    let kind = match hop::wants_websocket(version, method, headers) {
+        true => CallKind::WebSocket,
+        false if method == Method::POST && is_grpc(headers) => CallKind::Grpc,
+        false => CallKind::Plain,
+    };
+    Ok(Facts { scheme: leg.scheme, host, port: leg.port, method, path, query: uri.query(), kind })
 }
+
+/// Whether the content type is that of gRPC over HTTP/2: `application/grpc`, also with `+proto` or parameters behind it.
+/// gRPC-Web is another protocol.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return false };
+    let (head, rest) = value.as_bytes().split_at_checked(GRPC.len()).unwrap_or_default();
+    head.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+const GRPC: &[u8] = b"application/grpc";
 
 /// Holds the header list of HTTP/2 against the limit (in bytes as RFC 9113 §6.5.2 counts); over HTTP/1 hyper does it.
 ///
@@ -222,6 +239,31 @@ mod tests {
         let uri: Uri = uri.parse().unwrap();
         let facts = read(leg, version, method, &uri, &headers).map_err(|refusal| refusal.kind)?;
         Ok(format!("{}{}", facts.host.name(), facts.path))
+    }
+
+    #[test]
+    fn a_grpc_call_and_a_websocket_are_told_from_a_plain_request() {
+        let leg = leg(Scheme::Https, Some("api.test"));
+        let kind = |method: Method, pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "api.test".parse().unwrap());
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            read(&leg, Version::HTTP_11, &method, &Uri::from_static("/a.B/C"), &headers).unwrap().kind
+        };
+        for value in ["application/grpc", "Application/GRPC+proto", "application/grpc;x=y"] {
+            assert_eq!(kind(Method::POST, &[("content-type", value)]), CallKind::Grpc, "{value}");
+            assert_eq!(kind(Method::PUT, &[("content-type", value)]), CallKind::Plain, "{value}");
+        }
+        for value in ["application/grpc-web", "application/grpcx", "application/json", ""] {
+            assert_eq!(kind(Method::POST, &[("content-type", value)]), CallKind::Plain, "{value}");
+        }
+        let twice = [("content-type", "application/grpc"), ("content-type", "text/plain")];
+        assert_eq!(kind(Method::POST, &twice), CallKind::Plain);
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        assert_eq!(kind(Method::GET, &upgrade), CallKind::WebSocket);
+        assert_eq!(kind(Method::GET, &[("upgrade", "websocket")]), CallKind::Plain);
     }
 
     #[test]

@@ -239,6 +239,18 @@ async fn a_websocket_is_carried_both_ways_and_its_bytes_are_counted() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_not_allowed_by_a_rule_for_get() {
+    let (world, upstream) = world_with(Alpn::Http2OrHttp1, switch).await;
+    let mut client = world.http1("bot").await;
+    let ask = [("host", &*host(&world)), ("connection", "Upgrade"), ("upgrade", "websocket")];
+    let response = client.send(request("GET", "/v1/other", &ask)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert!(upstream.seen().is_empty());
+    let refused = world.book.refusal().await;
+    assert!(refused.reason.contains("\"websocket /v1/other\""), "{}", refused.reason);
+}
+
+#[tokio::test]
 async fn a_drain_lets_the_call_end_and_closes_the_connection() {
     let (world, _upstream) = world_with(Alpn::Http1, echo).await;
     let mut client = world.http1("bot").await;

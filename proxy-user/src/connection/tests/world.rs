@@ -161,7 +161,7 @@ impl World {
 fn policy(port: u16, more: &str, generation: u64) -> LivePolicy {
     let bot = format!(
         "[identity]\nexe = \"/opt/bot\"\n[[grant]]\napi = \"stripe\"\n\
-         allow = [\"GET|HEAD /v1/**\", \"POST /up\"{more}]\ncredential = \"key\"\n\
+         allow = [\"GET|HEAD /v1/**\", \"POST /up\", \"websocket /v1/ws\"{more}]\ncredential = \"key\"\n\
          [[grant]]\napi = \"plain\"\nallow = [\"* /**\"]\n"
     );
     let stripe = format!(
