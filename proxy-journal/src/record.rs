@@ -168,6 +168,9 @@ pub struct Workload {
     /// The container that the control group belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// The script that its interpreter was started with, as it was written there: a label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// The executables of its parents up to the leader of its session: labels only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,

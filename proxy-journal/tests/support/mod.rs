@@ -118,6 +118,7 @@ fn workload() -> BoxedStrategy<Workload> {
                 gid: uid,
                 cgroup,
                 cgroup_path,
+                script: unit.clone(),
                 unit,
                 netns: cgroup,
                 comm,

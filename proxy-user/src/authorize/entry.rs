@@ -66,6 +66,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
             invocation: workload.invocation.clone(),
             mntns: Some(workload.mntns).filter(|inode| *inode != 0),
             container: workload.container.as_deref().map(container),
+            script: workload.script.get().cloned().flatten(),
             ancestors: workload.ancestors.get().cloned().unwrap_or_default(),
         },
         identity: subject.identity().map(|identity| identity.name.clone()),

@@ -67,6 +67,7 @@ impl Fields {
         }
         self.put("DESTINATION", &decision.dst.to_string());
         self.put("EXE", &decision.workload.exe);
+        self.maybe("SCRIPT", decision.workload.script.as_deref());
         self.put("BOT_PID", &decision.workload.pid.to_string());
         self.maybe("UNIT", decision.workload.unit.as_deref());
         self.maybe("UNIT_INVOCATION_ID", decision.workload.invocation.as_deref());

@@ -133,6 +133,11 @@ impl Lookups {
     pub(super) fn new(programs: Arc<Programs>) -> Self {
         Self { scripts: Scripts::new(programs), ..Self::default() }
     }
+
+    /// The script that a workload was started with, as it was written there.
+    pub(super) fn script_label(&self, workload: &Workload) -> Option<String> {
+        self.scripts.label(workload)
+    }
 }
 
 /// The conditions of one identity, about to be held against one workload. Blocks on the file system.

@@ -124,6 +124,7 @@ impl Matcher {
         depth: Depth,
     ) -> (Identified, Vec<Judged<'p>>) {
         workload.learn();
+        workload.script.get_or_init(|| self.lookups.script_label(workload));
         if workload.start_time_ns == 0 && depth == Depth::Decide {
             return (decide(workload, &[]), Vec::new());
         }

@@ -76,6 +76,8 @@ pub struct Workload {
     pub mntns: u64,
     /// The executables of its parents up to the leader of its session: labels. Set by [`learn`](Self::learn).
     pub ancestors: OnceLock<Vec<String>>,
+    /// The script that its interpreter was started with, as it was written there: a label. Set by the identification.
+    pub script: OnceLock<Option<String>>,
     /// The kernel's `comm`: a label.
     pub comm: String,
 }

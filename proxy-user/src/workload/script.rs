@@ -107,6 +107,14 @@ impl Scripts {
         judge.script(Path::new(OsStr::from_bytes(argument)))
     }
 
+    /// What the interpreter took for its script, as it was written: for people, and nothing that was held against files.
+    pub(super) fn label(&self, workload: &Workload) -> Option<String> {
+        let file_name = Path::new(workload.exe.as_deref()?).file_name()?.to_str()?;
+        let start = self.start(workload).ok()?;
+        let argument = interpreter::script(file_name, arguments(&start)).ok()?;
+        Some(String::from_utf8_lossy(argument).into_owned())
+    }
+
     /// What was captured of the very `execve` that the workload comes from.
     fn start(&self, workload: &Workload) -> Result<Arc<Program>, NotFound> {
         let id = (workload.exec_ns, workload.exec_tgid);

@@ -102,6 +102,7 @@ fn a_script_is_itself_however_it_is_started() {
     let mut scene = Scene::new(BY_PATH);
     let script = scene.script.display().to_string();
     assert_eq!(scene.started_with(&[&script]).0, report());
+    assert_eq!(scene.world.decision(Some("/v1/call-1"))["workload"]["script"], script.as_str());
     assert_eq!(scene.started_with(&["-uB", "-I", &script, "--option", "x"]).0, report());
     // By its first line.
     let (who, why) = scene.identity_of(|scene, path| scene.bot(&scene.script).arg(path).command());
