@@ -40,6 +40,7 @@ mod model;
 mod network;
 mod operation;
 mod until;
+mod when;
 
 // From files to parts: each file on its own.
 mod draft;
@@ -54,6 +55,7 @@ mod overlap;
 // The set and its answers.
 mod compile;
 mod decide;
+mod index;
 mod set;
 
 pub use compile::{Compiled, compile};
@@ -63,7 +65,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use model::{
     Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
-    Scheme, SecretRef, Store, Summary, Unmatched,
+    Mode, Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
@@ -72,3 +74,4 @@ pub use place::{FileId, Place, Spanned};
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use until::{Moment, Until};
+pub use when::{Body, BodyFault, BodyState, Condition, Facts, Fault, Source};
