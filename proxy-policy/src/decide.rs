@@ -157,7 +157,9 @@ impl fmt::Display for Reason<'_> {
                 write!(f, "denied by {rule}, whose condition cannot be decided: {fault}")
             }
             Self::FactsNeeded => f.write_str("it hangs on a condition, and what that looks at is not known"),
-            Self::BodyNeeded { .. } => f.write_str("it hangs on a condition that looks at the body, which was not read"),
+            Self::BodyNeeded { .. } => {
+                f.write_str("it hangs on a condition that looks at the body, which was not read")
+            }
             Self::NoGrant { api } => write!(f, "it has no grant for {api}"),
             Self::UnknownApi => f.write_str("the API is not in the policy"),
             Self::UnknownIdentity => f.write_str("the identity is not in the policy"),
@@ -217,9 +219,15 @@ pub struct Explanation<'a, 'p> {
 impl fmt::Display for Explanation<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = self.decision.identity.map_or("an unknown identity", |identity| &identity.name);
-        let may = if self.decision.is_allowed() && self.decision.observed.is_none() { "may" } else { "may not" };
+        let may =
+            if self.decision.is_allowed() && self.decision.observed.is_none() { "may" } else { "may not" };
         let Call { method, path, .. } = self.call;
-        write!(f, "{who} {may} {} {path}: {}", method.escape_debug(), self.decision.observed.unwrap_or(self.decision.reason))?;
+        write!(
+            f,
+            "{who} {may} {} {path}: {}",
+            method.escape_debug(),
+            self.decision.observed.unwrap_or(self.decision.reason)
+        )?;
         match (self.call.kind, self.decision.reason) {
             (CallKind::WebSocket, Reason::NotGranted { .. }) => {
                 write!(f, " (an upgrade is an operation of its own: \"websocket {path}\")")
@@ -303,9 +311,10 @@ impl PolicySet {
                             ..no(reason)
                         };
                     }
-                    Held::No(when) => {
-                        Reason::Unmet { rule: place, condition: self.place_ref(when.place, when.condition.as_str()) }
-                    }
+                    Held::No(when) => Reason::Unmet {
+                        rule: place,
+                        condition: self.place_ref(when.place, when.condition.as_str()),
+                    },
                     Held::Fault(fault) => Reason::Faulty { rule: place, fault },
                     Held::Needs(needs) => return no(needs),
                 },
@@ -326,7 +335,13 @@ impl PolicySet {
     }
 
     /// Whether a deny counts: for every reading of the path that some server has.
-    fn deny_holds<'p>(&'p self, who: &Identity, grant: &'p Grant, rule: &'p Rule, call: &Call<'_>) -> Held<'p> {
+    fn deny_holds<'p>(
+        &'p self,
+        who: &Identity,
+        grant: &'p Grant,
+        rule: &'p Rule,
+        call: &Call<'_>,
+    ) -> Held<'p> {
         match self.holds(who, grant, rule, call, false) {
             Held::No(when) if rule.operation.capture_names().next().is_some() => {
                 match self.holds(who, grant, rule, call, true) {
@@ -352,8 +367,13 @@ impl PolicySet {
                 true => Vec::new(),
                 false => rule.operation.captures(call.path, folded),
             };
-            let case =
-                Case { call, identity: &who.name, captures, params: &when.params, body_limit: grant.body_limit };
+            let case = Case {
+                call,
+                identity: &who.name,
+                captures,
+                params: &when.params,
+                body_limit: grant.body_limit,
+            };
             match when.condition.holds(&case) {
                 Ok(true) => {}
                 Ok(false) => return Held::No(when),
@@ -361,7 +381,9 @@ impl PolicySet {
                 Err(Unknown::Facts) => return Held::Needs(Reason::FactsNeeded),
                 Err(Unknown::Body) => {
                     let limits = who.grants.iter().filter(|it| it.api == grant.api).map(|it| it.body_limit);
-                    return Held::Needs(Reason::BodyNeeded { limit: limits.max().unwrap_or(grant.body_limit) });
+                    return Held::Needs(Reason::BodyNeeded {
+                        limit: limits.max().unwrap_or(grant.body_limit),
+                    });
                 }
             }
         }

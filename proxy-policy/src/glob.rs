@@ -104,7 +104,9 @@ impl Glob {
     /// The segments up to the first that is neither literal nor `*`; without a slash at the end if that does not matter.
     pub(crate) fn leads(&self, ends_open: bool) -> Vec<Lead> {
         let segments = match &*self.segments {
-            [before @ .., Segment::Literal(last)] if ends_open && last.is_empty() && !before.is_empty() => before,
+            [before @ .., Segment::Literal(last)] if ends_open && last.is_empty() && !before.is_empty() => {
+                before
+            }
             all => all,
         };
         let lead = |segment: &Segment| match segment {

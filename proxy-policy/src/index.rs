@@ -122,7 +122,8 @@ impl Index {
     /// A segment as the tree spells it: decoded; for denies without parameters and in small letters.
     fn key<'s>(&self, segment: &'s str) -> Cow<'s, [u8]> {
         let bytes = segment.as_bytes();
-        let plain = |byte: &u8| *byte != b'%' && !(self.denies && (byte.is_ascii_uppercase() || *byte == b';'));
+        let plain =
+            |byte: &u8| *byte != b'%' && !(self.denies && (byte.is_ascii_uppercase() || *byte == b';'));
         if bytes.iter().all(plain) {
             return Cow::Borrowed(bytes);
         }

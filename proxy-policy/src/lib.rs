@@ -64,8 +64,8 @@ pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict
 pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use model::{
-    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
-    Mode, Scheme, SecretRef, Store, Summary, Unmatched, When,
+    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject, Mode,
+    Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

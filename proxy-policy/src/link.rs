@@ -314,7 +314,9 @@ impl Linker<'_, '_> {
         for when in &grant.when {
             for name in when.condition.captures() {
                 let operations = grant.allow.iter().chain(&grant.deny);
-                let Some(without) = operations.into_iter().find(|it| !it.capture_names().any(|it| it == name)) else {
+                let Some(without) =
+                    operations.into_iter().find(|it| !it.capture_names().any(|it| it == name))
+                else {
                     continue;
                 };
                 self.findings.error(

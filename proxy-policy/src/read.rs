@@ -109,7 +109,14 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         if number.is_none() {
-            self.wrong_type(section, key, place, "an integer", value.get_ref(), format!("write {key} = 1000"));
+            self.wrong_type(
+                section,
+                key,
+                place,
+                "an integer",
+                value.get_ref(),
+                format!("write {key} = 1000"),
+            );
         }
         Some(Spanned::new(number?, place))
     }
@@ -120,7 +127,10 @@ impl<'a> Reader<'a> {
         let start = value.span().start;
         let raw = self.lines.text(value.span());
         let DeValue::String(text) = value.get_ref() else { return self.place(value) };
-        match ["'''\r\n", "'''\n", "'''", "'", "\"\"\"\n", "\"\"\"", "\""].iter().find(|quote| raw.starts_with(**quote)) {
+        match ["'''\r\n", "'''\n", "'''", "'", "\"\"\"\n", "\"\"\"", "\""]
+            .iter()
+            .find(|quote| raw.starts_with(**quote))
+        {
             Some(quote) if raw.get(quote.len()..).is_some_and(|rest| rest.starts_with(&**text)) => {
                 self.lines.place(start + quote.len() + at)
             }

@@ -17,10 +17,10 @@ mod methods;
 mod pattern;
 mod template;
 
+pub(crate) use crate::glob::Lead;
 use methods::Methods;
 pub(crate) use methods::is_token;
 use pattern::PathPattern;
-pub(crate) use crate::glob::Lead;
 pub(crate) use pattern::is_name;
 pub(crate) use template::{Arguments, Template, check_value, substitute};
 

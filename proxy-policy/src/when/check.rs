@@ -1,21 +1,22 @@
 //! What can be found wrong with a condition before it is evaluated: names, types, and what could take too long.
 //!
 //! A condition looks at what a bot sends, so the time of its evaluation must have a bound whatever that is. Its text is
-//! short; loops (`all`, `exists` …) do not stand in each other, there are few, and little in them goes over whole strings;
-//! regular expressions are constants, compiled at the load; nothing makes strings or lists longer.
+//! short; loops (`all`, `exists` …) do not stand in each other, there are few, and what takes time with the length of a
+//! value is in them only for what the loop is at, so that all rounds together take as long as the whole is; regular
+//! expressions are constants, compiled at the load; nothing makes strings or lists longer.
 
-use cel::common::ast::{ComprehensionExpr, CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op,
+};
 use regex::{Regex, RegexBuilder};
 
-use super::types::{self, Type, VARIABLES};
 use super::MATCHES;
+use super::types::{self, Type, VARIABLES};
 use crate::diagnostic::{Problem, quote};
 use crate::suggest;
 
 /// Loops in one condition.
 const MAX_LOOPS: usize = 4;
-/// Functions over strings inside of loops.
-const MAX_SEARCHES: usize = 4;
 /// Bytes of a compiled regular expression.
 const MAX_REGEX: usize = 64 * 1024;
 
@@ -35,7 +36,7 @@ pub(super) type Wrong = (u64, Problem);
 /// Checks a whole condition. The regular expressions in it are replaced by their numbers.
 pub(super) fn check(expression: &mut IdedExpr, params: &[String]) -> Result<Findings, Wrong> {
     let mut checker =
-        Checker { params, scope: Vec::new(), loops: 0, searches: 0, in_loop: false, found: Findings::default() };
+        Checker { params, scope: Vec::new(), loops: 0, in_loop: false, found: Findings::default() };
     let of = checker.infer(expression)?;
     if !of.may_be(&Type::Bool) {
         return Err((
@@ -54,15 +55,35 @@ struct Checker<'p> {
     /// The variables of the loop.
     scope: Vec<(String, Type)>,
     loops: usize,
-    searches: usize,
     in_loop: bool,
     found: Findings,
 }
 
 const FUNCTIONS: [&str; 24] = [
-    "all", "contains", "double", "duration", "endsWith", "exists", "exists_one", "filter", "getDate",
-    "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMinutes", "getMonth",
-    "getSeconds", "has", "int", "map", "matches", "size", "startsWith", "timestamp",
+    "all",
+    "contains",
+    "double",
+    "duration",
+    "endsWith",
+    "exists",
+    "exists_one",
+    "filter",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "has",
+    "int",
+    "map",
+    "matches",
+    "size",
+    "startsWith",
+    "timestamp",
 ];
 
 impl Checker<'_> {
@@ -91,10 +112,9 @@ impl Checker<'_> {
                 Ok(Type::List(Box::new(of.unwrap_or(Type::Dyn))))
             }
             Expr::Comprehension(comprehension) => self.comprehension(id, comprehension),
-            Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => Err((
-                id,
-                Problem::new("a condition does not make maps", "compare the fields one by one"),
-            )),
+            Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => {
+                Err((id, Problem::new("a condition does not make maps", "compare the fields one by one")))
+            }
         }
     }
 
@@ -104,7 +124,13 @@ impl Checker<'_> {
         }
         self.found.uses_body |= name == "body";
         types::variable(name).ok_or_else(|| {
-            (id, Problem::new(format!("unknown variable {}", quote(name)), suggest::help(name, VARIABLES, "variable")))
+            (
+                id,
+                Problem::new(
+                    format!("unknown variable {}", quote(name)),
+                    suggest::help(name, VARIABLES, "variable"),
+                ),
+            )
         })
     }
 
@@ -145,7 +171,10 @@ impl Checker<'_> {
             },
             other => {
                 let message = format!("{} has no field {}", other.name(), quote(name));
-                Err((id, Problem::new(message, "only request, workload, captures, params and JSON have fields")))
+                Err((
+                    id,
+                    Problem::new(message, "only request, workload, captures, params and JSON have fields"),
+                ))
             }
         }
     }
@@ -166,9 +195,29 @@ impl Checker<'_> {
             args.push(self.infer(arg)?);
         }
         if let Some(target) = target {
+            if !call.target.as_deref().is_none_or(|target| self.is_bounded(target, &Type::Dyn)) {
+                return Err((id, self.too_long(&name)));
+            }
             return self.method(id, &name, target, &args, call);
         }
-        let wrong = |what: String| Err((id, Problem::new(what, "see \"Conditions\" in the documentation of the policy")));
+        let bounded = |at: usize| match (call.args.get(at), args.get(at)) {
+            (Some(arg), Some(of)) => self.is_bounded(arg, of),
+            _ => true,
+        };
+        let too_long = match name.as_str() {
+            op::EQUALS | op::NOT_EQUALS | op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS => {
+                !bounded(0) && !bounded(1)
+            }
+            op::IN => !bounded(1),
+            "size" => !bounded(0),
+            _ => false,
+        };
+        if too_long {
+            return Err((id, self.too_long(&name)));
+        }
+        let wrong = |what: String| {
+            Err((id, Problem::new(what, "see \"Conditions\" in the documentation of the policy")))
+        };
         match (name.as_str(), args.as_slice()) {
             (op::LOGICAL_AND | op::LOGICAL_OR | op::LOGICAL_NOT, args) => {
                 match args.iter().find(|of| !of.may_be(&Type::Bool)) {
@@ -177,10 +226,12 @@ impl Checker<'_> {
                 }
             }
             ("@not_strictly_false", _) => Ok(Type::Bool),
-            (op::EQUALS | op::NOT_EQUALS, [a, b]) => match a.may_be(b) || *a == Type::Null || *b == Type::Null {
-                true => Ok(Type::Bool),
-                false => wrong(format!("{} is never equal to {}", a.name(), b.name())),
-            },
+            (op::EQUALS | op::NOT_EQUALS, [a, b]) => {
+                match a.may_be(b) || *a == Type::Null || *b == Type::Null {
+                    true => Ok(Type::Bool),
+                    false => wrong(format!("{} is never equal to {}", a.name(), b.name())),
+                }
+            }
             (op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS, [a, b]) => {
                 let ordered = [Type::Number, Type::String, Type::Timestamp, Type::Duration];
                 match ordered.iter().any(|of| a.may_be(of) && b.may_be(of)) {
@@ -188,7 +239,7 @@ impl Checker<'_> {
                     false => wrong(format!("{} cannot be compared with {}", a.name(), b.name())),
                 }
             }
-            (op::IN, [a, Type::List(of) ]) if !a.may_be(of) => {
+            (op::IN, [a, Type::List(of)]) if !a.may_be(of) => {
                 wrong(format!("{} is never in this list, which has {}", a.name(), of.name()))
             }
             (op::IN, [a, Type::Map(_)]) if !a.may_be(&Type::String) => {
@@ -199,7 +250,9 @@ impl Checker<'_> {
             (op::INDEX, [Type::List(of), Type::Number | Type::Dyn]) => Ok((**of).clone()),
             (op::INDEX, [Type::Map(of), Type::String | Type::Dyn]) => Ok((**of).clone()),
             (op::INDEX, [Type::Dyn, Type::Number | Type::String | Type::Dyn]) => Ok(Type::Dyn),
-            (op::INDEX, [of @ (Type::Record(..) | Type::Captures | Type::Params), Type::String]) if key.is_some() => {
+            (op::INDEX, [of @ (Type::Record(..) | Type::Captures | Type::Params), Type::String])
+                if key.is_some() =>
+            {
                 let of = of.clone();
                 self.field(id, &of, key.as_deref().unwrap_or_default())
             }
@@ -233,43 +286,54 @@ impl Checker<'_> {
             ("duration", [Type::String | Type::Dyn]) => Ok(Type::Duration),
             (function, _) if FUNCTIONS.contains(&function) => {
                 let args: Vec<&str> = args.iter().map(Type::name).collect();
-                wrong(format!("{function} does not take {}", if args.is_empty() { "nothing".into() } else { args.join(" and ") }))
+                wrong(format!(
+                    "{function} does not take {}",
+                    if args.is_empty() { "nothing".into() } else { args.join(" and ") }
+                ))
             }
             (function, _) => Err((
                 id,
-                Problem::new(format!("unknown function {}", quote(function)), suggest::help(function, FUNCTIONS, "function")),
+                Problem::new(
+                    format!("unknown function {}", quote(function)),
+                    suggest::help(function, FUNCTIONS, "function"),
+                ),
             )),
         }
     }
 
-    fn method(&mut self, id: u64, name: &str, target: Type, args: &[Type], call: &mut CallExpr) -> Result<Type, Wrong> {
+    fn method(
+        &mut self,
+        id: u64,
+        name: &str,
+        target: Type,
+        args: &[Type],
+        call: &mut CallExpr,
+    ) -> Result<Type, Wrong> {
         let wrong = |what: String, help: &str| Err((id, Problem::new(what, help)));
         match (name, args) {
-            ("size", []) if matches!(target, Type::String | Type::List(_) | Type::Map(_) | Type::Dyn) => Ok(Type::Number),
+            ("size", []) if matches!(target, Type::String | Type::List(_) | Type::Map(_) | Type::Dyn) => {
+                Ok(Type::Number)
+            }
             ("contains" | "startsWith" | "endsWith" | "matches", [arg])
                 if target.may_be(&Type::String) && arg.may_be(&Type::String) =>
             {
-                if self.in_loop {
-                    self.searches += 1;
-                }
-                if self.searches > MAX_SEARCHES {
-                    let message = format!("more than {MAX_SEARCHES} searches in strings inside of loops");
-                    return wrong(message, "look at fewer fields, so that the time of a decision stays bounded");
+                if !call.args.iter().all(|arg| self.is_short(arg)) {
+                    return Err((id, self.too_long(name)));
                 }
                 if name == "matches" {
                     self.regex(id, call)?;
                 }
                 Ok(Type::Bool)
             }
-            ("getFullYear" | "getMonth" | "getDate" | "getDayOfMonth" | "getDayOfWeek" | "getDayOfYear" | "getHours"
-            | "getMinutes" | "getSeconds", [] | [Type::String])
-                if target.may_be(&Type::Timestamp) =>
-            {
-                Ok(Type::Number)
-            }
+            (
+                "getFullYear" | "getMonth" | "getDate" | "getDayOfMonth" | "getDayOfWeek" | "getDayOfYear"
+                | "getHours" | "getMinutes" | "getSeconds",
+                [] | [Type::String],
+            ) if target.may_be(&Type::Timestamp) => Ok(Type::Number),
             (known, args) if FUNCTIONS.contains(&known) => {
                 let args: Vec<&str> = args.iter().map(Type::name).collect();
-                let with = if args.is_empty() { String::new() } else { format!(" with {}", args.join(" and ")) };
+                let with =
+                    if args.is_empty() { String::new() } else { format!(" with {}", args.join(" and ")) };
                 wrong(
                     format!("{known} is not for {}{with}", target.name()),
                     "see \"Conditions\" in the documentation of the policy",
@@ -284,11 +348,13 @@ impl Checker<'_> {
 
     /// Compiles the constant of `text.matches("…")`, and puts its number in its place.
     fn regex(&mut self, id: u64, call: &mut CallExpr) -> Result<(), Wrong> {
-        let Some(Expr::Literal(LiteralValue::String(pattern))) = call.args.first().map(|arg| &arg.expr) else {
+        let Some(Expr::Literal(LiteralValue::String(pattern))) = call.args.first().map(|arg| &arg.expr)
+        else {
             let help = "write the regular expression itself, text.matches(\"^a+$\")";
             return Err((id, Problem::new("matches needs a constant", help)));
         };
-        let regex = RegexBuilder::new(pattern.inner()).size_limit(MAX_REGEX).dfa_size_limit(MAX_REGEX).build();
+        let regex =
+            RegexBuilder::new(pattern.inner()).size_limit(MAX_REGEX).dfa_size_limit(MAX_REGEX).build();
         let regex = regex.map_err(|_| {
             let help = "see https://docs.rs/regex for what can be written; it has neither look-around nor references";
             (id, Problem::new(format!("{} is no regular expression, or too large", quote(pattern.inner())), help))
@@ -305,6 +371,42 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// Whether all rounds of a loop together take no longer for this than the whole value is long: outside of loops; for
+    /// constants and what has a fixed size; for what the loop is at.
+    fn is_bounded(&self, expression: &IdedExpr, of: &Type) -> bool {
+        let fixed = matches!(of, Type::Number | Type::Bool | Type::Null | Type::Timestamp | Type::Duration);
+        !self.in_loop || fixed || self.is_short(expression) || self.is_of_the_loop(expression)
+    }
+
+    /// A constant, or a list of constants.
+    fn is_short(&self, expression: &IdedExpr) -> bool {
+        match &expression.expr {
+            Expr::Literal(_) => true,
+            Expr::List(list) => list.elements.iter().all(|element| self.is_short(element)),
+            _ => !self.in_loop,
+        }
+    }
+
+    /// The variable of a loop, or something inside of it.
+    fn is_of_the_loop(&self, expression: &IdedExpr) -> bool {
+        match &expression.expr {
+            Expr::Ident(name) => self.scope.iter().any(|(known, _)| known == name),
+            Expr::Select(select) => self.is_of_the_loop(&select.operand),
+            Expr::Call(call) if call.func_name == op::INDEX => {
+                call.args.first().is_some_and(|of| self.is_of_the_loop(of))
+            }
+            _ => false,
+        }
+    }
+
+    fn too_long(&self, name: &str) -> Problem {
+        let name = name.trim_matches(['_', '@']);
+        Problem::new(
+            format!("{} in a loop goes over something outside of it in every round", quote(name)),
+            "compare what the loop is at with constants or with numbers, or write this outside of the loop",
+        )
+    }
+
     fn is_accumulator(&self, call: &CallExpr) -> bool {
         matches!(call.args.first().map(|arg| &arg.expr), Some(Expr::Ident(name)) if name.starts_with('@'))
     }
@@ -314,16 +416,27 @@ impl Checker<'_> {
         self.loops += 1;
         let wrong = |message: String, help: &str| Err((id, Problem::new(message, help)));
         if self.in_loop {
-            return wrong("a loop stands in another".into(), "its time would have no bound: look at one list at a time");
+            return wrong(
+                "a loop stands in another".into(),
+                "its time would have no bound: look at one list at a time",
+            );
         }
         if self.loops > MAX_LOOPS {
-            return wrong(format!("more than {MAX_LOOPS} loops"), "look at fewer lists, so that the time of a decision stays bounded");
+            return wrong(
+                format!("more than {MAX_LOOPS} loops"),
+                "look at fewer lists, so that the time of a decision stays bounded",
+            );
         }
         let element = match self.infer(&mut it.iter_range)? {
             Type::Dyn => Type::Dyn,
             Type::List(of) => *of,
             Type::Map(_) => Type::String,
-            other => return wrong(format!("{} is nothing to go through", other.name()), "all, exists and filter go through lists and maps"),
+            other => {
+                return wrong(
+                    format!("{} is nothing to go through", other.name()),
+                    "all, exists and filter go through lists and maps",
+                );
+            }
         };
         let accumulator = match self.infer(&mut it.accu_init)? {
             Type::List(_) => Type::List(Box::new(Type::Dyn)),

@@ -27,8 +27,10 @@ pub use json::{Body, BodyFault};
 
 /// The longest condition, in bytes.
 const MAX_TEXT: usize = 2048;
-/// How deep a condition may be nested.
-const MAX_DEPTH: u16 = 48;
+/// How deep brackets may be nested.
+const MAX_NESTING: usize = 12;
+/// Operators, brackets and dots: the parser and the evaluation go down one step for each, at worst.
+const MAX_PARTS: usize = 150;
 /// What `matches` with a compiled expression is called inside.
 const MATCHES: &str = "matches_constant";
 
@@ -112,17 +114,30 @@ impl Condition {
             let message = format!("the condition is longer than {MAX_TEXT} bytes");
             return Err((0, Problem::new(message, "write several grants with shorter ones")));
         }
-        let parsed = Parser::new().max_recursion_depth(MAX_DEPTH).error_recovery_limit(4).parse_with_source_info(text);
+        if !is_small(text) {
+            let message = format!(
+                "the condition has more than {MAX_PARTS} parts, or is nested more than {MAX_NESTING} deep"
+            );
+            return Err((0, Problem::new(message, "write several grants with simpler ones")));
+        }
+        let parsed = Parser::new().error_recovery_limit(4).parse_with_source_info(text);
         let (mut expression, source) = parsed.map_err(|errors| {
             let error = errors.errors.first();
             let (line, column) = error.map_or((1, 1), |error| error.pos);
-            let message = error.map_or_else(|| "?".into(), |error| error.msg.lines().next().unwrap_or("").to_owned());
+            let message =
+                error.map_or_else(|| "?".into(), |error| error.msg.lines().next().unwrap_or("").to_owned());
             let line = usize::try_from(line).unwrap_or(1).max(1);
             let column = usize::try_from(column).unwrap_or(1).max(1);
             let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
             let at = start + column - 1;
             let message = message.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
-            (at, Problem::new(format!("not CEL: {message}"), "a condition is an expression of https://cel.dev"))
+            (
+                at,
+                Problem::new(
+                    format!("not CEL: {message}"),
+                    "a condition is an expression of https://cel.dev",
+                ),
+            )
         })?;
         let found = check::check(&mut expression, params).map_err(|(id, problem)| {
             (source.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or(0)), problem)
@@ -179,7 +194,8 @@ impl Condition {
             request.push(("query", facts::query(facts.query).ok_or(Unknown::Fault(Fault::Query))?));
         }
         if self.uses_headers {
-            let headers = facts.headers.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
+            let headers =
+                facts.headers.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
             request.push(("headers", facts::table(headers)));
         }
         context.add_variable_from_value("request", facts::table(request));
@@ -205,6 +221,32 @@ impl Condition {
             Err(error) => Err(Unknown::Fault(fault(&error))),
         }
     }
+}
+
+/// Whether the parser can read a text without going too deep, by its characters outside of strings; where it is not plain
+/// what is a string, by all of them.
+fn is_small(text: &str) -> bool {
+    let plain = !text.contains('\\') && !text.contains("\"\"\"") && !text.contains("'''");
+    let (mut quote, mut parts, mut depth) = (None, 0, 0usize);
+    for c in text.chars() {
+        if let Some(end) = quote {
+            if c == end {
+                quote = None;
+            }
+            continue;
+        }
+        match c {
+            '"' | '\'' if plain => quote = Some(c),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        parts += usize::from(".([{!-+*/%?<>=&|".contains(c));
+        if depth > MAX_NESTING || parts > MAX_PARTS {
+            return false;
+        }
+    }
+    true
 }
 
 fn fault(error: &ExecutionError) -> Fault {

@@ -37,7 +37,8 @@ pub(super) const WORKLOAD: [(&str, Type); 6] = [
 pub(super) const REQUEST: [(&str, Type); 5] =
     [("headers", Type::Dyn), ("host", STRING), ("method", STRING), ("path", STRING), ("query", Type::Dyn)];
 
-pub(super) const VARIABLES: [&str; 7] = ["body", "captures", "identity", "now", "params", "request", "workload"];
+pub(super) const VARIABLES: [&str; 7] =
+    ["body", "captures", "identity", "now", "params", "request", "workload"];
 
 /// The type of a variable.
 pub(super) fn variable(name: &str) -> Option<Type> {
