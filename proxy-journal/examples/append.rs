@@ -42,6 +42,7 @@ fn decision(id: Uuid) -> Record {
         path: Some("/v1/invoices/in_1MtHbELkdIwHu7ixl4OzzPMv".into()),
         has_query: false,
         verdict: Verdict::Allow,
+        observed: false,
         rule: Some(Rule {
             file: "roles/stripe-invoice-reader.toml".into(),
             line: 4,

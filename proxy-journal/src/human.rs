@@ -143,6 +143,7 @@ fn detached(detach: &Detach, colour: bool) -> String {
 /// A decision as one line: identity, verdict, request, reason, rule, process.
 pub fn decided(decision: &Decision, colour: bool) -> String {
     let (verdict, shade) = match decision.verdict {
+        Verdict::Allow if decision.observed => ("observed", Paint::Yellow),
         Verdict::Allow => ("allow", Paint::Green),
         Verdict::Deny => ("deny", Paint::Red),
     };

@@ -118,6 +118,9 @@ pub struct Decision {
     pub has_query: bool,
     /// What was decided.
     pub verdict: Verdict,
+    /// Whether it goes on only because its identity or grant has `mode = "observe"`; `reason` says why it would be denied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
     /// The rule that decided; absent when no rule matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use crate::model::{Api, ApiId, Credential, Identity, IdentityId};
+use crate::model::{Api, ApiId, Credential, Grant, Identity, IdentityId, Mode, When};
 use crate::path::CallPath;
+use crate::place::Place;
 use crate::set::{PolicySet, Rule};
 use crate::until::{Moment, Until};
+use crate::when::{Case, Facts, Fault, Unknown};
 
 /// A call, as far as a policy looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,8 @@ pub struct Call<'a> {
     pub kind: CallKind,
     /// When it is decided.
     pub now: Moment,
+    /// What conditions look at. Without it, a decision that hangs on a condition says that it needs them.
+    pub facts: Option<&'a Facts<'a>>,
 }
 
 /// What a call is besides a request.
@@ -38,7 +42,7 @@ impl<'a> Call<'a> {
     /// A request that is nothing besides.
     #[must_use]
     pub fn plain(api: ApiId, method: &'a str, path: &'a CallPath<'a>, now: Moment) -> Self {
-        Self { api, method, path, kind: CallKind::Plain, now }
+        Self { api, method, path, kind: CallKind::Plain, now, facts: None }
     }
 }
 
@@ -99,6 +103,34 @@ pub enum Reason<'p> {
         /// Until when.
         until: &'p Until,
     },
+    /// A grant would allow it, but its condition does not hold.
+    Unmet {
+        /// What it would have been allowed by.
+        rule: RuleRef<'p>,
+        /// The condition.
+        condition: RuleRef<'p>,
+    },
+    /// A grant may allow it, but its condition cannot be decided.
+    Faulty {
+        /// What it would have been allowed by.
+        rule: RuleRef<'p>,
+        /// Why.
+        fault: Fault,
+    },
+    /// A deny may match: its condition cannot be decided.
+    DeniedInDoubt {
+        /// The deny.
+        rule: RuleRef<'p>,
+        /// Why.
+        fault: Fault,
+    },
+    /// It hangs on a condition: ask again with [`Call::facts`].
+    FactsNeeded,
+    /// It hangs on the body: ask again with [`Facts::body`], of which not more than this is looked at.
+    BodyNeeded {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The identity has no grant for the API at all.
     NoGrant {
         /// The name of the API.
@@ -117,6 +149,17 @@ impl fmt::Display for Reason<'_> {
             Self::Denied(rule) => write!(f, "denied by {rule}"),
             Self::NotGranted { api } => write!(f, "no grant for {api} allows it"),
             Self::Expired { rule, until } => write!(f, "expired: {rule} was granted until {until}"),
+            Self::Unmet { rule, condition } => {
+                write!(f, "the condition of {rule} does not hold ({}:{})", condition.file, condition.line)
+            }
+            Self::Faulty { rule, fault } => write!(f, "the condition of {rule} cannot be decided: {fault}"),
+            Self::DeniedInDoubt { rule, fault } => {
+                write!(f, "denied by {rule}, whose condition cannot be decided: {fault}")
+            }
+            Self::FactsNeeded => f.write_str("it hangs on a condition, and what that looks at is not known"),
+            Self::BodyNeeded { .. } => {
+                f.write_str("it hangs on a condition that looks at the body, which was not read")
+            }
             Self::NoGrant { api } => write!(f, "it has no grant for {api}"),
             Self::UnknownApi => f.write_str("the API is not in the policy"),
             Self::UnknownIdentity => f.write_str("the identity is not in the policy"),
@@ -142,6 +185,8 @@ pub struct Decision<'p> {
     pub role: Option<&'p str>,
     /// What to attach; only ever with an allow.
     pub credential: Option<&'p Credential>,
+    /// Of a call that goes on only because it is observed: why it would be denied.
+    pub observed: Option<Reason<'p>>,
 }
 
 impl<'p> Decision<'p> {
@@ -174,9 +219,15 @@ pub struct Explanation<'a, 'p> {
 impl fmt::Display for Explanation<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = self.decision.identity.map_or("an unknown identity", |identity| &identity.name);
-        let may = if self.decision.is_allowed() { "may" } else { "may not" };
+        let may =
+            if self.decision.is_allowed() && self.decision.observed.is_none() { "may" } else { "may not" };
         let Call { method, path, .. } = self.call;
-        write!(f, "{who} {may} {} {path}: {}", method.escape_debug(), self.decision.reason)?;
+        write!(
+            f,
+            "{who} {may} {} {path}: {}",
+            method.escape_debug(),
+            self.decision.observed.unwrap_or(self.decision.reason)
+        )?;
         match (self.call.kind, self.decision.reason) {
             (CallKind::WebSocket, Reason::NotGranted { .. }) => {
                 write!(f, " (an upgrade is an operation of its own: \"websocket {path}\")")
@@ -186,9 +237,19 @@ impl fmt::Display for Explanation<'_, '_> {
     }
 }
 
+/// What is known of the conditions of a rule.
+enum Held<'p> {
+    Yes,
+    No(&'p When),
+    Fault(Fault),
+    /// Facts or a body.
+    Needs(Reason<'p>),
+}
+
 impl PolicySet {
     /// Decides a call: deny wins, then the first allow, in the order of the identity's grants; what is not granted is
-    /// denied. Allocates nothing.
+    /// denied. A grant whose condition does not hold is as good as none; when it cannot be decided, its denies hold and
+    /// its allows do not. Allocates nothing while no condition is asked.
     #[must_use]
     pub fn decide<'p>(&'p self, identity: IdentityId, call: &Call<'_>) -> Decision<'p> {
         let who = self.identity(identity);
@@ -201,33 +262,137 @@ impl PolicySet {
             rule: None,
             role: None,
             credential: None,
+            observed: None,
         };
         let (Some(known), Some(what)) = (who, api) else {
             return no(if who.is_none() { Reason::UnknownIdentity } else { Reason::UnknownApi });
         };
-        let Some((denies, allows)) = self.rules(identity, call.api) else {
-            return no(Reason::NoGrant { api: &what.name });
+        let observing = known.mode == Mode::Observe;
+        let pass = |decision: Decision<'p>| Decision {
+            verdict: Verdict::Allow,
+            observed: Some(decision.observed.unwrap_or(decision.reason)),
+            ..decision
         };
-        if let Some(rule) =
-            denies.iter().find(|rule| rule.operation.denies(call.kind, call.method, call.path))
-        {
-            let (rule, role, _) = self.refer(known, rule);
-            return Decision { rule: Some(rule), role, ..no(Reason::Denied(rule)) };
-        }
-        let mut expired = None;
-        for rule in allows.iter().filter(|rule| rule.operation.allows(call.kind, call.method, call.path)) {
-            let until = known.grants.get(rule.grant as usize).and_then(|grant| grant.until.as_ref());
-            if let Some(until) = until.filter(|until| until.is_over(call.now)) {
-                expired = expired.or(Some((rule, until)));
-                continue;
+        let Some((denies, allows)) = self.rules(identity, call.api) else {
+            let denied = no(Reason::NoGrant { api: &what.name });
+            return if observing { pass(denied) } else { denied };
+        };
+        let mut observed = None;
+        for rule in denies.matching(call) {
+            let (place, role, _) = self.refer(known, rule);
+            let grant = known.grants.get(rule.grant as usize);
+            let reason = match grant.map_or(Held::Yes, |grant| self.deny_holds(known, grant, rule, call)) {
+                Held::Yes => Reason::Denied(place),
+                Held::No(_) => continue,
+                Held::Fault(fault) => Reason::DeniedInDoubt { rule: place, fault },
+                Held::Needs(needs) => return no(needs),
+            };
+            if !observing && grant.is_none_or(|grant| grant.mode == Mode::Enforce) {
+                return Decision { rule: Some(place), role, ..no(reason) };
             }
-            let (rule, role, credential) = self.refer(known, rule);
-            let reason = Reason::Allowed(rule);
-            return Decision { verdict: Verdict::Allow, rule: Some(rule), role, credential, ..no(reason) };
+            observed = observed.or(Some(reason));
         }
-        let Some((rule, until)) = expired else { return no(Reason::NotGranted { api: &what.name }) };
-        let (rule, role, _) = self.refer(known, rule);
-        Decision { rule: Some(rule), role, ..no(Reason::Expired { rule, until }) }
+        // The first one that would have allowed it, and the first one of those that are only observed.
+        let (mut missed, mut passed) = (None, None);
+        for rule in allows.matching(call) {
+            let Some(grant) = known.grants.get(rule.grant as usize) else { continue };
+            let (place, role, credential) = self.refer(known, rule);
+            let reason = match &grant.until {
+                Some(until) if until.is_over(call.now) => Reason::Expired { rule: place, until },
+                _ => match self.holds(known, grant, rule, call, false) {
+                    Held::Yes => {
+                        let reason = Reason::Allowed(place);
+                        return Decision {
+                            verdict: Verdict::Allow,
+                            rule: Some(place),
+                            role,
+                            credential,
+                            observed,
+                            ..no(reason)
+                        };
+                    }
+                    Held::No(when) => Reason::Unmet {
+                        rule: place,
+                        condition: self.place_ref(when.place, when.condition.as_str()),
+                    },
+                    Held::Fault(fault) => Reason::Faulty { rule: place, fault },
+                    Held::Needs(needs) => return no(needs),
+                },
+            };
+            let decision = Decision { rule: Some(place), role, observed, ..no(reason) };
+            missed = missed.or(Some(decision));
+            if grant.mode == Mode::Observe {
+                passed = passed.or(Some(decision));
+            }
+        }
+        let missed = missed.unwrap_or(Decision { observed, ..no(Reason::NotGranted { api: &what.name }) });
+        match passed {
+            _ if observing => pass(missed),
+            Some(decision) => pass(decision),
+            // What would have been denied was only observed, but nothing allows it.
+            None => Decision { observed: None, ..missed },
+        }
+    }
+
+    /// Whether a deny counts: for every reading of the path that some server has.
+    fn deny_holds<'p>(
+        &'p self,
+        who: &Identity,
+        grant: &'p Grant,
+        rule: &'p Rule,
+        call: &Call<'_>,
+    ) -> Held<'p> {
+        match self.holds(who, grant, rule, call, false) {
+            Held::No(when) if rule.operation.capture_names().next().is_some() => {
+                match self.holds(who, grant, rule, call, true) {
+                    Held::No(_) => Held::No(when),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether all conditions of a grant hold for a call that the operation of `rule` matches.
+    fn holds<'p>(
+        &'p self,
+        who: &Identity,
+        grant: &'p Grant,
+        rule: &'p Rule,
+        call: &Call<'_>,
+        folded: bool,
+    ) -> Held<'p> {
+        for when in &grant.when {
+            let captures = match when.condition.captures().is_empty() {
+                true => Vec::new(),
+                false => rule.operation.captures(call.path, folded),
+            };
+            let case = Case {
+                call,
+                identity: &who.name,
+                captures,
+                params: &when.params,
+                body_limit: grant.body_limit,
+            };
+            match when.condition.holds(&case) {
+                Ok(true) => {}
+                Ok(false) => return Held::No(when),
+                Err(Unknown::Fault(fault)) => return Held::Fault(fault),
+                Err(Unknown::Facts) => return Held::Needs(Reason::FactsNeeded),
+                Err(Unknown::Body) => {
+                    let limits = who.grants.iter().filter(|it| it.api == grant.api).map(|it| it.body_limit);
+                    return Held::Needs(Reason::BodyNeeded {
+                        limit: limits.max().unwrap_or(grant.body_limit),
+                    });
+                }
+            }
+        }
+        Held::Yes
+    }
+
+    fn place_ref<'p>(&'p self, place: Place, text: &'p str) -> RuleRef<'p> {
+        let file = self.file_name(place.file).unwrap_or_default();
+        RuleRef { file, line: place.line, column: place.column, text }
     }
 
     /// Where a rule stands, the role that it is from, the credential that its grant names.
@@ -237,11 +402,8 @@ impl PolicySet {
         rule: &'p Rule,
     ) -> (RuleRef<'p>, Option<&'p str>, Option<&'p Credential>) {
         let grant = identity.grants.get(rule.grant as usize);
-        let place = rule.place;
-        let file = self.file_name(place.file).unwrap_or_default();
-        let text = rule.operation.as_str();
         (
-            RuleRef { file, line: place.line, column: place.column, text },
+            self.place_ref(rule.place, rule.operation.as_str()),
             grant.and_then(|grant| grant.role.as_deref()),
             grant.and_then(|grant| grant.credential).and_then(|id| self.credential(id)),
         )

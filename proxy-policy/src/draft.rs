@@ -5,17 +5,20 @@ mod credential;
 mod grant;
 mod identity;
 
+use std::sync::Arc;
+
 use toml::de::DeTable;
 
 use crate::conditions::Conditions;
 use crate::diagnostic::{Findings, Problem, quote};
-use crate::model::{ApiHost, CredentialKind, Inject, Scheme, SecretRef, Unmatched};
+use crate::model::{ApiHost, CredentialKind, Inject, Mode, Scheme, SecretRef, Unmatched};
 use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
 use crate::source::SourceFile;
 use crate::until::Until;
+use crate::when::Condition;
 
 /// An `[api.NAME]` table.
 pub(crate) struct ApiDraft {
@@ -44,6 +47,8 @@ pub(crate) struct GrantBody {
     pub(crate) deny: Vec<Spanned<Template>>,
     /// Whether something was written under `allow`, even if it could not be read.
     pub(crate) allows: bool,
+    pub(crate) when: Option<Spanned<Arc<Condition>>>,
+    pub(crate) body_limit: Option<usize>,
     pub(crate) credential: Option<Spanned<String>>,
 }
 
@@ -68,6 +73,7 @@ pub(crate) struct GrantDraft {
     pub(crate) body: GrantBody,
     /// When what it allows ends.
     pub(crate) until: Option<Until>,
+    pub(crate) mode: Mode,
     /// What may be reached past the proxy; a grant has either this, or operations.
     pub(crate) network: Vec<Spanned<NetworkRule>>,
 }
@@ -80,6 +86,7 @@ pub(crate) struct IdentityDraft {
     /// Whether every condition could be read: only then they can be compared with others.
     pub(crate) comparable: bool,
     pub(crate) unmatched: Unmatched,
+    pub(crate) mode: Mode,
     pub(crate) grants: Vec<GrantDraft>,
 }
 
@@ -146,9 +153,9 @@ impl Draft {
     }
 
     fn read_table<'t>(&mut self, path: &str, table: &'t DeTable<'t>, reader: &mut Reader<'_>) {
-        const KEYS: [&str; 7] =
-            ["description", "unmatched", "identity", "grant", "role", "api", "credential"];
-        const IDENTITY: [&str; 4] = ["description", "unmatched", "identity", "grant"];
+        const KEYS: [&str; 8] =
+            ["description", "mode", "unmatched", "identity", "grant", "role", "api", "credential"];
+        const IDENTITY: [&str; 5] = ["description", "mode", "unmatched", "identity", "grant"];
         let root = reader.root(table);
         let (folder, stem) = place_of(path);
         reader.check_keys(&root, &KEYS, top_hint);
@@ -180,7 +187,7 @@ impl Draft {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "limit" | "when" | "until" | "with" | "network" => "[[grant]]",
+        "allow" | "deny" | "limit" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",

@@ -57,6 +57,15 @@ enum Token {
     Byte(u8),
 }
 
+/// A segment of a pattern that an index can look up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lead {
+    /// These bytes.
+    Literal(Box<[u8]>),
+    /// Any one segment.
+    Star,
+}
+
 /// A compiled pattern. A leading slash of pattern and text is not part of the segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Glob {
@@ -90,6 +99,22 @@ impl Glob {
         };
         let text = text.strip_prefix('/').unwrap_or(text);
         matches::<S>(segments, text.strip_suffix('/').unwrap_or(text).as_bytes())
+    }
+
+    /// The segments up to the first that is neither literal nor `*`; without a slash at the end if that does not matter.
+    pub(crate) fn leads(&self, ends_open: bool) -> Vec<Lead> {
+        let segments = match &*self.segments {
+            [before @ .., Segment::Literal(last)] if ends_open && last.is_empty() && !before.is_empty() => {
+                before
+            }
+            all => all,
+        };
+        let lead = |segment: &Segment| match segment {
+            Segment::Literal(bytes) => Some(Lead::Literal(bytes.clone())),
+            Segment::One => Some(Lead::Star),
+            Segment::Rest | Segment::Mixed(_) => None,
+        };
+        segments.iter().map_while(lead).collect()
     }
 
     /// Whether it is certain that every text that `other` matches is matched by this one, too.

@@ -42,6 +42,7 @@ mod model;
 mod network;
 mod operation;
 mod until;
+mod when;
 
 // From files to parts: each file on its own.
 mod draft;
@@ -56,6 +57,7 @@ mod overlap;
 // The set and its answers.
 mod compile;
 mod decide;
+mod index;
 mod set;
 
 pub use compile::{Compiled, compile};
@@ -66,8 +68,8 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
-    Scheme, SecretRef, Store, Summary, Unmatched,
+    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject, Mode,
+    Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
@@ -76,3 +78,4 @@ pub use place::{FileId, Place, Spanned};
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use until::{Moment, Until};
+pub use when::{Body, BodyFault, BodyState, Condition, Facts, Fault, Source};

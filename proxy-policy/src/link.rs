@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, quote};
 use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft};
 use crate::hosts::HostIndex;
-use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme};
+use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, When};
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
 use crate::place::{Place, Spanned};
+use crate::when::Condition;
 use roles::Roles;
 
 /// The parts of a policy set. Only complete if there were no errors.
@@ -79,10 +80,19 @@ struct Piece {
     allows: bool,
     allow: Vec<Spanned<Arc<Operation>>>,
     deny: Vec<Spanned<Arc<Operation>>>,
+    when: Vec<When>,
+    body_limit: Option<usize>,
 }
+
+/// Bytes of a body that conditions look at, unless the policy says otherwise.
+const BODY_LIMIT: usize = 64 * 1024;
 
 fn id(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+fn when(when: &Spanned<Arc<Condition>>, params: &Arguments) -> When {
+    When { condition: Arc::clone(&when.value), place: when.place, params: Arc::new(params.clone()) }
 }
 
 fn api(id: ApiId, draft: &ApiDraft) -> Api {
@@ -151,6 +161,8 @@ impl Linker<'_, '_> {
             allows: body.allows,
             allow: Vec::new(),
             deny: Vec::new(),
+            when: Vec::new(),
+            body_limit: body.body_limit,
         })
     }
 
@@ -239,6 +251,7 @@ impl Linker<'_, '_> {
             file,
             conditions: draft.conditions.clone(),
             unmatched: draft.unmatched,
+            mode: draft.mode,
             grants,
             network,
         };
@@ -249,11 +262,16 @@ impl Linker<'_, '_> {
     /// One grant for each API part of its role, or the one that is spelled out.
     fn grant(&mut self, draft: &GrantDraft, roles: &mut Roles, bindings: &[Vec<ApiId>]) -> Vec<Grant> {
         let (place, named) = (draft.body.place, draft.body.credential.is_some());
+        // What a grant by role says itself is for all parts of the role.
+        let own: Vec<When> = draft.body.when.iter().map(|when| self::when(when, &Arguments::new())).collect();
         let grant = |piece: &Piece, credential| Grant {
             place,
             api: piece.api,
             role: piece.role.clone(),
             until: draft.until.clone(),
+            when: own.iter().chain(&piece.when).cloned().collect(),
+            body_limit: draft.body.body_limit.or(piece.body_limit).unwrap_or(BODY_LIMIT),
+            mode: draft.mode,
             credential,
             allow: piece.allow.clone(),
             deny: piece.deny.clone(),
@@ -263,7 +281,9 @@ impl Linker<'_, '_> {
             self.need_credential(place, &piece, piece.names_credential);
             piece.allow = self.operations(&draft.body.allow, &Arguments::new(), place);
             piece.deny = self.operations(&draft.body.deny, &Arguments::new(), place);
-            return vec![grant(&piece, piece.credential)];
+            let grant = grant(&piece, piece.credential);
+            self.check_conditions(&grant);
+            return vec![grant];
         };
         let Some(pieces) = roles.of_grant(self, role) else { return Vec::new() };
         let first = pieces.first().map(|piece| piece.api);
@@ -282,9 +302,30 @@ impl Linker<'_, '_> {
         let mut grants = Vec::new();
         for piece in pieces.iter() {
             self.need_credential(place, piece, piece.names_credential || named);
-            grants.push(grant(piece, credential.or(piece.credential)));
+            let grant = grant(piece, credential.or(piece.credential));
+            self.check_conditions(&grant);
+            grants.push(grant);
         }
         grants
+    }
+
+    /// Every operation must have the segments that the conditions look at.
+    fn check_conditions(&mut self, grant: &Grant) {
+        for when in &grant.when {
+            for name in when.condition.captures() {
+                let operations = grant.allow.iter().chain(&grant.deny);
+                let Some(without) =
+                    operations.into_iter().find(|it| !it.capture_names().any(|it| it == name))
+                else {
+                    continue;
+                };
+                self.findings.error(
+                    when.place,
+                    format!("the condition looks at captures.{name}, which {} does not have", quote(without.as_str())),
+                    format!("write {{{name}}} for a segment of each operation, or put that one in a grant of its own"),
+                );
+            }
+        }
     }
 
     fn need_credential(&mut self, place: Place, role: &Piece, named: bool) {

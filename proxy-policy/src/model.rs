@@ -1,5 +1,6 @@
 //! What a compiled policy set is made of.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
 use crate::until::Until;
+use crate::when::Condition;
 
 /// An identity of one [`crate::PolicySet`]; without meaning in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +80,39 @@ impl Unmatched {
     }
 }
 
+/// What happens to what a policy does not allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It goes on, and is recorded as what would be refused.
+    Observe,
+}
+
+impl Mode {
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// A condition of a grant, with the values of the role that it is from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct When {
+    /// The condition.
+    pub condition: Arc<Condition>,
+    /// Where it stands.
+    pub place: Place,
+    /// The parameters that it can look at.
+    pub params: Arc<BTreeMap<String, String>>,
+}
+
 /// A name that a policy gives to the workloads that it matches.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -94,6 +129,8 @@ pub struct Identity {
     pub conditions: Conditions,
     /// What happens to hosts that no API names.
     pub unmatched: Unmatched,
+    /// What happens to calls that it may not make.
+    pub mode: Mode,
     /// What it may do, in the order of the file.
     pub grants: Vec<Grant>,
     /// What it may reach past the proxy.
@@ -112,6 +149,12 @@ pub struct Grant {
     pub role: Option<String>,
     /// When what it allows ends. What it denies does not end.
     pub until: Option<Until>,
+    /// What must hold for it to count, as a whole: what it allows and what it denies.
+    pub when: Vec<When>,
+    /// The most bytes of a body that its conditions look at.
+    pub body_limit: usize,
+    /// Whether what keeps its operations from being allowed, and what it denies, is only recorded.
+    pub mode: Mode,
     /// What is attached to the calls that it allows.
     pub credential: Option<CredentialId>,
     /// What it allows.

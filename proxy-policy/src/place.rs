@@ -72,6 +72,11 @@ impl<'t> Lines<'t> {
         Place { file: self.file, line: saturate(line), column: saturate(column) }
     }
 
+    /// A piece of the text.
+    pub(crate) fn text(&self, range: std::ops::Range<usize>) -> &str {
+        self.text.get(range).unwrap_or_default()
+    }
+
     /// The beginning of the file.
     pub(crate) fn top(&self) -> Place {
         Place { file: self.file, line: 1, column: 1 }

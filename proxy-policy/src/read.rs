@@ -100,6 +100,44 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An integer.
+    pub(crate) fn integer(&mut self, section: &Section<'_>, key: &str) -> Option<Spanned<i64>> {
+        let value = section.table.get(key)?;
+        let place = self.place(value);
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong_type(
+                section,
+                key,
+                place,
+                "an integer",
+                value.get_ref(),
+                format!("write {key} = 1000"),
+            );
+        }
+        Some(Spanned::new(number?, place))
+    }
+
+    /// The place of a byte of a string that was written as it is; the place of the string if it has escapes.
+    pub(crate) fn place_within(&self, section: &Section<'_>, key: &str, at: usize) -> Place {
+        let Some(value) = section.table.get(key) else { return section.place };
+        let start = value.span().start;
+        let raw = self.lines.text(value.span());
+        let DeValue::String(text) = value.get_ref() else { return self.place(value) };
+        match ["'''\r\n", "'''\n", "'''", "'", "\"\"\"\n", "\"\"\"", "\""]
+            .iter()
+            .find(|quote| raw.starts_with(**quote))
+        {
+            Some(quote) if raw.get(quote.len()..).is_some_and(|rest| rest.starts_with(&**text)) => {
+                self.lines.place(start + quote.len() + at)
+            }
+            _ => self.place(value),
+        }
+    }
+
     /// A date, or a date with a time.
     pub(crate) fn datetime(
         &mut self,

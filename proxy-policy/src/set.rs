@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::decide::RuleRef;
+use crate::decide::{Call, RuleRef};
 use crate::hosts::HostIndex;
+use crate::index::Index;
 use crate::link::Linked;
 use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
 use crate::network::Transport;
@@ -42,6 +43,30 @@ struct Block {
     api: ApiId,
     denies: Range<usize>,
     allows: Range<usize>,
+    deny_index: Index,
+    allow_index: Index,
+}
+
+/// The denies, or the allows, of an identity for an API.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'p> {
+    list: &'p [Rule],
+    index: &'p Index,
+}
+
+impl<'p> Rules<'p> {
+    /// Those that match a call, in the order of the grants.
+    pub(crate) fn matching<'c>(self, call: &'c Call<'c>) -> impl Iterator<Item = &'p Rule> + 'c
+    where
+        'p: 'c,
+    {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let at = self.index.find(from, call, |at| self.list.get(at).map(|rule| &*rule.operation))?;
+            from = at + 1;
+            self.list.get(at)
+        })
+    }
 }
 
 impl PolicySet {
@@ -141,10 +166,11 @@ impl PolicySet {
     }
 
     /// The denies and the allows of an identity for an API, if it has a grant for it.
-    pub(crate) fn rules(&self, identity: IdentityId, api: ApiId) -> Option<(&[Rule], &[Rule])> {
+    pub(crate) fn rules(&self, identity: IdentityId, api: ApiId) -> Option<(Rules<'_>, Rules<'_>)> {
         let blocks = self.blocks.get(identity.0 as usize)?;
         let block = blocks.get(blocks.binary_search_by_key(&api, |block| block.api).ok()?)?;
-        Some((self.rules.get(block.denies.clone())?, self.rules.get(block.allows.clone())?))
+        let list = |range: &Range<usize>, index| Some(Rules { list: self.rules.get(range.clone())?, index });
+        Some((list(&block.denies, &block.deny_index)?, list(&block.allows, &block.allow_index)?))
     }
 }
 
@@ -164,11 +190,16 @@ fn blocks(identity: &Identity, rules: &mut Vec<Rule>) -> Vec<Block> {
         }
         start..rules.len()
     };
-    apis.into_iter()
-        .map(|api| Block {
-            api,
-            denies: append(api, |grant| &grant.deny),
-            allows: append(api, |grant| &grant.allow),
-        })
-        .collect()
+    let ranges: Vec<_> = apis
+        .into_iter()
+        .map(|api| (api, append(api, |grant| &grant.deny), append(api, |grant| &grant.allow)))
+        .collect();
+    let block = |(api, denies, allows): (ApiId, Range<usize>, Range<usize>)| {
+        let of = |range: &Range<usize>| rules.get(range.clone()).unwrap_or_default();
+        let operations = |range| of(range).iter().map(|rule| &*rule.operation);
+        let deny_index = Index::of_denies(operations(&denies));
+        let allow_index = Index::of_allows(operations(&allows));
+        Block { api, denies, allows, deny_index, allow_index }
+    };
+    ranges.into_iter().map(block).collect()
 }

@@ -35,6 +35,7 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         path: Some("/v1/invoices".into()),
         has_query: true,
         verdict: Verdict::Allow,
+        observed: false,
         rule: Some(Rule {
             file: "policies/invoice-bot.toml".into(),
             line: 9,

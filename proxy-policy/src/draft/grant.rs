@@ -1,15 +1,24 @@
 //! `[[grant]]` and `[role.NAME]`: operations of one API and the credential for them.
 
-use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, not_supported_yet};
+use std::sync::Arc;
+
+use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, not_supported_yet};
 use crate::diagnostic::{Problem, quote};
+use crate::model::Mode;
 use crate::network::NetworkRule;
 use crate::operation::{Operation, Template, is_name};
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
 use crate::until::Until;
+use crate::when::Condition;
 
 /// What a grant may say, in the order of the documentation.
-const GRANT: [&str; 8] = ["role", "with", "api", "allow", "deny", "credential", "until", "network"];
+const GRANT: [&str; 11] =
+    ["role", "with", "api", "allow", "deny", "credential", "when", "body_limit", "until", "mode", "network"];
+/// What a role may say.
+const ROLE: [&str; 8] = ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit"];
+/// Bytes of a body that conditions look at, unless the grant or role says otherwise, and at most.
+const MAX_BODY: usize = 1024 * 1024;
 
 /// Reads a `[[grant]]`.
 pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
@@ -42,6 +51,7 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
             None
         }
     });
+    let mode = identity::read_mode(section, reader);
     let body = read_body(section, &[], reader);
     if !section.has("role") {
         check_complete(section, "name a role, or an api with allow or deny", reader);
@@ -53,7 +63,7 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
             );
         }
     }
-    GrantDraft { role: role.map(|role| RoleUse { role, with }), body, until, network: Vec::new() }
+    GrantDraft { role: role.map(|role| RoleUse { role, with }), body, until, mode, network: Vec::new() }
 }
 
 /// Reads a `[[grant]]` of traffic that does not go through the proxy.
@@ -95,14 +105,16 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allow: Vec::new(),
         deny: Vec::new(),
         allows: false,
+        when: None,
+        body_limit: None,
         credential: None,
     };
-    GrantDraft { role: None, body, until: None, network }
+    GrantDraft { role: None, body, until: None, mode: Mode::Enforce, network }
 }
 
 /// Reads a `[role.NAME]`.
 pub(super) fn read_role(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> RoleDraft {
-    reader.check_keys(section, &["params", "include", "api", "allow", "deny", "credential"], role_hint);
+    reader.check_keys(section, &ROLE, role_hint);
     let mut parameters: Vec<String> = Vec::new();
     for parameter in reader.strings(section, "params") {
         let message = if !is_name(&parameter) {
@@ -158,6 +170,8 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
         allows: !allow.is_empty(),
         allow: operations(&allow, parameters, reader),
         deny: operations(&deny, parameters, reader),
+        when: read_when(section, parameters, reader),
+        body_limit: read_body_limit(section, reader),
         credential,
     };
     let fixed = |list: &'_ [Spanned<Template>]| -> Vec<Spanned<Operation>> {
@@ -179,6 +193,34 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
         }
     }
     body
+}
+
+fn read_when(
+    section: &Section<'_>,
+    parameters: &[String],
+    reader: &mut Reader<'_>,
+) -> Option<Spanned<Arc<Condition>>> {
+    let text = reader.string(section, "when")?;
+    match Condition::parse(&text, parameters) {
+        Ok(condition) => Some(Spanned::new(Arc::new(condition), text.place)),
+        Err((at, problem)) => {
+            let place = reader.place_within(section, "when", at);
+            reader.findings.problem(place, problem);
+            None
+        }
+    }
+}
+
+fn read_body_limit(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<usize> {
+    let limit = reader.integer(section, "body_limit")?;
+    match usize::try_from(limit.value).ok().filter(|limit| (1..=MAX_BODY).contains(limit)) {
+        Some(limit) => Some(limit),
+        None => {
+            let help = format!("write a number of bytes from 1 to {MAX_BODY}; without it, it is 65536");
+            reader.findings.error(limit.place, format!("\"body_limit\" cannot be {}", limit.value), help);
+            None
+        }
+    }
 }
 
 fn check_complete(section: &Section<'_>, help: &str, reader: &mut Reader<'_>) {
@@ -223,7 +265,7 @@ fn operations(
 
 fn grant_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" | "when" => Some(not_supported_yet(key, "[[grant]]")),
+        "limit" => Some(not_supported_yet(key, "[[grant]]")),
         "params" | "include" => Some(Problem::new(
             format!("{} does not stand in a [[grant]]", quote(key)),
             "roles have parameters and include others; a grant names one role, role = \"…\"",
@@ -238,11 +280,15 @@ fn grant_hint(key: &str) -> Option<Problem> {
 
 fn role_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" | "when" => Some(not_supported_yet(key, "a role")),
+        "limit" => Some(not_supported_yet(key, "a role")),
         "role" => Some(Problem::new("a role includes others by \"include\"", "write include = [\"…\"]")),
         "with" => Some(Problem::new(
             "\"with\" stands where a role is used",
             "name the parameters here, params = [\"…\"], and their values in the grant",
+        )),
+        "mode" => Some(Problem::new(
+            "a role has no mode",
+            "write mode = \"observe\" in the [[grant]] that uses it, or at the top of the identity's file",
         )),
         "until" => Some(Problem::new("a role does not end", "write until = … in the [[grant]] that uses it")),
         _ => None,

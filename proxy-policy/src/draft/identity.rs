@@ -4,7 +4,7 @@ use super::{GrantDraft, IdentityDraft, grant, not_supported_yet};
 use crate::conditions::{Conditions, ExePattern, Pattern, parse_sha256};
 use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
-use crate::model::Unmatched;
+use crate::model::{Mode, Unmatched};
 use crate::place::Spanned;
 use crate::read::{Reader, Section, check_name};
 use crate::suggest;
@@ -26,6 +26,7 @@ const CONDITIONS: [&str; 10] = [
 pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
     let description = reader.string(root, "description").map(|text| text.value);
     let unmatched = reader.parsed(root, "unmatched", parse_unmatched).map(|it| it.value).unwrap_or_default();
+    let mode = read_mode(root, reader);
     let grants: Vec<GrantDraft> =
         reader.sections(root, "grant").iter().map(|section| grant::read(section, reader)).collect();
     if !root.has("identity") {
@@ -46,7 +47,7 @@ pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> O
     let conditions = read_conditions(&section, reader);
     let comparable = reader.findings.errors() == before;
     let name = Spanned::new(name.to_owned(), section.place);
-    Some(IdentityDraft { name, description, conditions, comparable, unmatched, grants })
+    Some(IdentityDraft { name, description, conditions, comparable, unmatched, mode, grants })
 }
 
 fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions {
@@ -142,7 +143,7 @@ fn hint(key: &str) -> Option<Problem> {
         )),
         "uid" => Some(Problem::new("unknown key \"uid\" in [identity]", "write user = \"1000\"")),
         "gid" => Some(Problem::new("unknown key \"gid\" in [identity]", "write group = \"1000\"")),
-        "description" | "unmatched" => Some(Problem::new(
+        "description" | "unmatched" | "mode" => Some(Problem::new(
             format!("{} is not a condition of [identity]", quote(key)),
             "move it to the top of the file, above every [table]",
         )),
@@ -162,6 +163,22 @@ fn parse_account(key: &str, text: &str) -> Result<String, Problem> {
         return Err(Problem::new(format!("\"{key}\" has no wildcards"), help));
     }
     Ok(text.to_owned())
+}
+
+/// `mode`, of an identity or a grant.
+pub(super) fn read_mode(section: &Section<'_>, reader: &mut Reader<'_>) -> Mode {
+    let mode = reader.parsed(section, "mode", |text| match text {
+        "enforce" => Ok(Mode::Enforce),
+        "observe" => Ok(Mode::Observe),
+        other => Err(Problem::new(
+            format!("\"mode\" cannot be {}", quote(other)),
+            suggest::nearest(other, ["enforce", "observe"]).map_or_else(
+                || "write \"enforce\" (the default) or \"observe\"".to_owned(),
+                |meant| format!("did you mean \"{meant}\"?"),
+            ),
+        )),
+    });
+    mode.map(|mode| mode.value).unwrap_or_default()
 }
 
 fn parse_unmatched(text: &str) -> Result<Unmatched, Problem> {

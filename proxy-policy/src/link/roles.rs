@@ -145,7 +145,8 @@ impl Roles {
         if let Some(head) = self.heads.get(role).and_then(Option::as_ref) {
             let allow = linker.operations(&draft.body.allow, arguments, place);
             let deny = linker.operations(&draft.body.deny, arguments, place);
-            parts.push(Piece { allow, deny, ..head.clone() });
+            let when = draft.body.when.iter().map(|it| super::when(it, arguments)).collect();
+            parts.push(Piece { allow, deny, when, ..head.clone() });
         }
         let includes = self.includes.get(role).cloned().unwrap_or_default();
         let mut whole = true;

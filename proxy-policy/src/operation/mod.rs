@@ -17,6 +17,7 @@ mod methods;
 mod pattern;
 mod template;
 
+pub(crate) use crate::glob::Lead;
 use methods::Methods;
 pub(crate) use methods::is_token;
 use pattern::PathPattern;
@@ -131,6 +132,11 @@ impl Operation {
             }
             (a, b) => a == b,
         }
+    }
+
+    /// How its path begins, for an index: the segments up to the first that is neither literal nor `*`.
+    pub(crate) fn leads(&self, denies: bool) -> Vec<Lead> {
+        self.path.leads(denies)
     }
 
     /// The names that it gives to segments (`{name}`).

@@ -1,7 +1,7 @@
 //! The path of an operation: a pattern in normal form, with `{name}` for a segment that conditions can look at.
 
 use crate::diagnostic::{Problem, quote};
-use crate::glob::{Glob, Percent};
+use crate::glob::{Glob, Lead, Percent};
 use crate::path::{CallPath, PathError, decoded};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,17 @@ impl PathPattern {
         match self {
             Self::Asterisk => "*",
             Self::Glob { text, .. } => text,
+        }
+    }
+
+    /// The segments up to the first that is neither literal nor `*`; for denies as the most forgiving server reads them.
+    pub(super) fn leads(&self, denies: bool) -> Vec<Lead> {
+        match self {
+            Self::Asterisk => Vec::new(),
+            // A parameter in the pattern is matched as it is, and as if it were not there.
+            Self::Glob { text, .. } if denies && (text.contains(';') || text.contains("%3B")) => Vec::new(),
+            Self::Glob { folded, .. } if denies => folded.leads(true),
+            Self::Glob { glob, .. } => glob.leads(false),
         }
     }
 

@@ -36,7 +36,7 @@ fn at<'p>(
 ) -> Decision<'p> {
     let path = CallPath::normalize(path).unwrap();
     let api = set.apis().find(|known| known.name == api).unwrap().id;
-    set.decide(IdentityId(0), &Call { api, method, path: &path, kind, now })
+    set.decide(IdentityId(0), &Call { kind, ..Call::plain(api, method, &path, now) })
 }
 
 fn get<'p>(set: &'p PolicySet, api: &str, path: &str) -> Decision<'p> {

@@ -64,7 +64,10 @@ impl DaemonHandler {
                 let tally = tallies.iter().find(|(name, _)| *name == identity.name).map(|(_, tally)| tally);
                 IdentityStatus {
                     name: identity.name.clone(),
-                    mode: Mode::Enforce,
+                    mode: match identity.mode {
+                        proxy_policy::Mode::Enforce => Mode::Enforce,
+                        proxy_policy::Mode::Observe => Mode::Observe,
+                    },
                     unmatched: match identity.unmatched {
                         Unmatched::Deny => Treatment::Deny,
                         Unmatched::Pass => Treatment::Pass,

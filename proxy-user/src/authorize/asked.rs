@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use proxy_policy::{CallKind, CallPath, Host, Scheme};
+use proxy_policy::{Body, BodyFault, BodyState, CallKind, CallPath, Host, Scheme};
 
 use crate::base::addr::OriginalDst;
 
@@ -38,6 +38,37 @@ impl<'a> Facts<'a> {
             method: Some(self.method.as_str()),
             path: Some(self.path.as_str()),
             has_query: self.query.is_some(),
+        }
+    }
+}
+
+/// What conditions look at, gathered when one asked.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The headers as they will be forwarded, each name once.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: SeenBody,
+}
+
+/// How far a body is known.
+#[derive(Debug, Default)]
+pub enum SeenBody {
+    /// No condition asked for it.
+    #[default]
+    NotRead,
+    /// It is JSON.
+    Json(Body),
+    /// It was looked at as far as it can be.
+    Fault(BodyFault),
+}
+
+impl SeenBody {
+    pub(super) fn state(&self) -> BodyState<'_> {
+        match self {
+            Self::NotRead => BodyState::NotRead,
+            Self::Json(body) => BodyState::Json(body),
+            Self::Fault(fault) => BodyState::Fault(*fault),
         }
     }
 }

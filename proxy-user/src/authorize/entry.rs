@@ -20,6 +20,7 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
             .and_then(|id| live.credential(id))
             .map(|(known, _)| known.name.clone()),
         rule: permit.rule().cloned(),
+        observed: permit.is_observed(),
         ..entry(subject, asked, Verdict::Allow, permit.reason())
     }
 }
@@ -27,7 +28,12 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
 /// A connection that goes through.
 #[must_use]
 pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decision {
-    Decision { rule: passage.rule().cloned(), ..entry(subject, asked, Verdict::Allow, passage.reason()) }
+    let observed = passage.is_observed();
+    Decision {
+        rule: passage.rule().cloned(),
+        observed,
+        ..entry(subject, asked, Verdict::Allow, passage.reason())
+    }
 }
 
 /// A request or a connection that is refused.
@@ -79,6 +85,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         path: owned(asked.path.map(|path| shortened(path, verdict))),
         has_query: asked.has_query,
         verdict,
+        observed: false,
         rule: None,
         reason: shortened(reason, verdict).to_owned(),
         credential: None,

@@ -17,8 +17,8 @@ pub mod subject;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use asked::{Asked, Facts};
-pub use permit::{Passage, Permit, authorize, authorize_network, authorize_passage};
+pub use asked::{Asked, Facts, Seen, SeenBody};
+pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Refusal};
 pub use subject::{Caller, Identifier, Subject};

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use proxy_journal::Rule;
-use proxy_policy::{ApiId, Call, CredentialId, Host, Moment, RuleRef, Scheme, Transport, Unmatched};
+use proxy_policy::{
+    ApiId, Call, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport, Unmatched,
+};
 
 use super::Unidentified;
-use super::asked::Facts;
+use super::asked::{Facts, Seen};
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
@@ -22,6 +24,23 @@ pub struct Permit {
     credential: Option<CredentialId>,
     rule: Option<Rule>,
     reason: String,
+    observed: bool,
+    /// Nothing allows the call, it is only observed: it goes on with all that the client brought.
+    untouched: bool,
+}
+
+/// What comes of a question.
+#[derive(Debug)]
+pub enum Answer {
+    /// It may be forwarded.
+    Permit(Permit),
+    /// It hangs on a condition: ask again with what is seen of the request.
+    NeedsSeen,
+    /// It hangs on the body: ask again with as much of it.
+    NeedsBody {
+        /// The most bytes that are looked at.
+        limit: usize,
+    },
 }
 
 impl Permit {
@@ -37,10 +56,17 @@ impl Permit {
         self.credential
     }
 
-    /// The headers that the client may not bring; `None` when no API is called and nothing is taken out.
+    /// The headers that the client may not bring; `None` when no API is called, or the call is only observed and nothing
+    /// allows it: then nothing is taken out.
     #[must_use]
     pub fn strip(&self) -> Option<&Arc<[HeaderName]>> {
-        self.live.strip(self.api?)
+        self.live.strip(self.api?).filter(|_| !self.untouched)
+    }
+
+    /// Whether it goes on only because it is observed.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.observed
     }
 
     /// The policy that decided.
@@ -67,9 +93,16 @@ impl Permit {
 pub struct Passage {
     reason: String,
     rule: Option<Rule>,
+    observed: bool,
 }
 
 impl Passage {
+    /// Whether it goes through only because it is observed.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.observed
+    }
+
     /// The rule that decided.
     #[must_use]
     pub fn rule(&self) -> Option<&Rule> {
@@ -83,7 +116,7 @@ impl Passage {
     }
 }
 
-/// Decides one request.
+/// Decides one request. `seen` is what conditions look at; without it, the answer may be that it is needed.
 ///
 /// # Errors
 /// The refusal: the workload is not known, or its identity may not make the call.
@@ -92,31 +125,67 @@ pub fn authorize(
     facts: &Facts<'_>,
     unidentified: Unidentified,
     now: Moment,
-) -> Result<Permit, Refusal> {
+    seen: Option<&Seen>,
+) -> Result<Answer, Refusal> {
     let live = subject.live();
     let host = facts.host.name();
     let Some(api) = live.set().api_for(facts.scheme, host, facts.port) else {
         // Over TLS the client talks to our certificate: what is not an API's cannot be passed on as it is.
-        let reason = match facts.scheme {
+        let (reason, observed) = match facts.scheme {
             Scheme::Http => passes(subject, Some(&facts.host), facts.port, unidentified)?,
             Scheme::Https => return Err(no_api(subject, Some(&facts.host), facts.port)),
         };
-        return Ok(Permit { live: Arc::clone(live), api: None, credential: None, rule: None, reason });
+        let live = Arc::clone(live);
+        let permit =
+            Permit { live, api: None, credential: None, rule: None, reason, observed, untouched: observed };
+        return Ok(Answer::Permit(permit));
     };
     let identity = known(subject)?;
     let method = facts.method.as_str();
-    let call = Call { api: api.id, method, path: &facts.path, kind: facts.kind, now };
+    let workload = subject.workload();
+    let looked_at = seen.map(|seen| proxy_policy::Facts {
+        host,
+        query: facts.query,
+        headers: &seen.headers,
+        workload: Source {
+            pid: workload.pid,
+            exe: workload.exe.as_deref(),
+            uid: workload.uid,
+            gid: workload.gid,
+            unit: workload.unit.as_deref(),
+            cgroup: workload.cgroup.as_deref(),
+        },
+        body: seen.body.state(),
+    });
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
     let decision = live.set().decide(identity, &call);
     let rule = decision.rule.map(spelled);
     if !decision.is_allowed() {
+        match decision.reason {
+            Reason::FactsNeeded if seen.is_none() => return Ok(Answer::NeedsSeen),
+            Reason::BodyNeeded { limit } => return Ok(Answer::NeedsBody { limit }),
+            _ => {}
+        }
         let detail = decision.explain(&call).to_string();
         return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
     }
     // A credential never goes over a transport that proved nothing.
     let credential =
         decision.credential.filter(|_| facts.scheme == Scheme::Https).map(|credential| credential.id);
-    let reason = decision.reason.to_string();
-    Ok(Permit { live: Arc::clone(live), api: Some(api.id), credential, rule, reason })
+    let reason = match decision.observed {
+        Some(_) => format!("observed, would be denied: {}", decision.explain(&call)),
+        None => decision.reason.to_string(),
+    };
+    Ok(Answer::Permit(Permit {
+        live: Arc::clone(live),
+        api: Some(api.id),
+        credential,
+        rule,
+        reason,
+        observed: decision.observed.is_some(),
+        untouched: decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_)),
+    }))
 }
 
 /// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.
@@ -137,7 +206,11 @@ pub fn authorize_passage(
             format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
         return Err(Refusal::new(Kind::UnknownProtocol, detail));
     }
-    passes(subject, host, port, unidentified).map(|reason| Passage { reason, rule: None })
+    passes(subject, host, port, unidentified).map(|(reason, observed)| Passage {
+        reason,
+        rule: None,
+        observed,
+    })
 }
 
 /// Decides traffic to a port that is not mediated, or of a protocol (`IPPROTO_*`) that cannot be: by network grants.
@@ -156,7 +229,11 @@ pub fn authorize_network(
             let live = subject.live();
             let rule = live.set().network_rule(identity, transport, dst.ip(), dst.port(), live.resolvers());
             if let Some(rule) = rule {
-                return Ok(Passage { reason: format!("allowed by {rule}"), rule: Some(spelled(rule)) });
+                return Ok(Passage {
+                    reason: format!("allowed by {rule}"),
+                    rule: Some(spelled(rule)),
+                    observed: false,
+                });
             }
             let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
             let what = transport.map_or("such traffic to", |transport| transport.as_str());
@@ -166,7 +243,7 @@ pub fn authorize_network(
         // Several identities are a fault of the policy, which must not open a way.
         Err(refusal) if refusal.kind == Kind::UnknownWorkload && unidentified == Unidentified::Pass => {
             let reason = format!("{}, and this host has unidentified = \"pass\"", refusal.reason());
-            Ok(Passage { reason, rule: None })
+            Ok(Passage { reason, rule: None, observed: false })
         }
         Err(refusal) => Err(refusal),
     }
@@ -195,13 +272,13 @@ fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
     }
 }
 
-/// Whether hosts that no API names are open to the subject, and why.
+/// Whether hosts that no API names are open to the subject, why, and whether that is only because it is observed.
 fn passes(
     subject: &Subject,
     host: Option<&Host>,
     port: u16,
     unidentified: Unidentified,
-) -> Result<String, Refusal> {
+) -> Result<(String, bool), Refusal> {
     if subject.workload().foreign {
         // The way there would be the daemon's, where the same address is another place.
         return match known(subject) {
@@ -217,15 +294,19 @@ fn passes(
     match (known(subject), unidentified) {
         (Ok(_), _) => match subject.identity() {
             Some(identity) if identity.unmatched == Unmatched::Pass => {
-                Ok(format!("no API names the host, and {} has unmatched = \"pass\"", identity.name))
+                Ok((format!("no API names the host, and {} has unmatched = \"pass\"", identity.name), false))
+            }
+            Some(identity) if identity.mode == Mode::Observe => {
+                let would = no_api(subject, host, port);
+                Ok((format!("observed, would be denied: {}", would.detail), true))
             }
             _ => Err(no_api(subject, host, port)),
         },
         // Several identities are a fault of the policy, which must not open a way.
-        (Err(refusal), Unidentified::Pass) if refusal.kind == Kind::UnknownWorkload => Ok(format!(
-            "{}, no API names the host, and this host has unidentified = \"pass\"",
-            refusal.reason()
-        )),
+        (Err(refusal), Unidentified::Pass) if refusal.kind == Kind::UnknownWorkload => {
+            let why = refusal.reason();
+            Ok((format!("{why}, no API names the host, and this host has unidentified = \"pass\""), false))
+        }
         (Err(refusal), _) => Err(refusal),
     }
 }

@@ -40,6 +40,7 @@ fn call(number: u128) -> [Record; 2] {
         path: Some(format!("/{number}")),
         has_query: false,
         verdict: Verdict::Allow,
+        observed: false,
         rule: None,
         reason: "allowed".into(),
         credential: None,

@@ -11,14 +11,16 @@ use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
 use super::{Connection, upgrade};
-use crate::authorize::{Asked, Facts, Kind, Permit, Refusal, Subject, authorize, entry};
+use crate::authorize::{
+    Answer, Asked, Facts, Kind, Permit, Refusal, Seen, SeenBody, Subject, authorize, entry,
+};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
 use crate::credentials::{Attachment, Inject};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
-use crate::http::{Account, Leg, ReplyBody, RequestBody, Transfer, facts, hop, problem};
+use crate::http::{Account, Leg, Replay, ReplyBody, RequestBody, Transfer, facts, hop, problem, seen};
 
 type Reply = Response<ReplyBody<UpstreamBody>>;
 
@@ -36,7 +38,7 @@ pub(super) struct Calls {
 struct Inbound {
     headers: HeaderMap,
     extensions: Extensions,
-    body: Incoming,
+    body: Replay,
     version: Version,
     upgrade: Option<OnUpgrade>,
 }
@@ -69,8 +71,9 @@ impl Handler for Calls {
                 return self.refuse(&subject, &asked, &refusal, &method);
             }
         };
-        let inbound = Inbound { headers, extensions, body, version, upgrade };
-        match self.permitted(&subject, &facts) {
+        let body = Replay::of(body);
+        let mut inbound = Inbound { headers, extensions, body, version, upgrade };
+        match self.permitted(&subject, &facts, &mut inbound).await {
             Ok((permit, attachment)) => self.forward(&subject, &facts, &permit, attachment, inbound).await,
             Err(refusal) => self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method),
         }
@@ -84,13 +87,14 @@ impl Calls {
     }
 
     /// The permit, with the credential that it demands. What has none is refused before anything is recorded as allowed.
-    fn permitted(
+    async fn permitted(
         &self,
         subject: &Subject,
         facts: &Facts<'_>,
+        inbound: &mut Inbound,
     ) -> Result<(Permit, Option<Attachment>), Refusal> {
         let services = &self.connection.services;
-        let permit = authorize(subject, facts, services.settings.unidentified, clock::now())?;
+        let permit = self.decided(subject, facts, inbound).await?;
         let Some(id) = permit.credential() else { return Ok((permit, None)) };
         let live = permit.live();
         let inject =
@@ -107,6 +111,40 @@ impl Calls {
                 rule: permit.rule().cloned(),
                 ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
             }),
+        }
+    }
+
+    /// Asks, and gathers what conditions look at when one does: nothing is looked at that no condition needs.
+    async fn decided(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+        inbound: &mut Inbound,
+    ) -> Result<Permit, Refusal> {
+        let settings = &self.connection.services.settings;
+        let mut looked_at: Option<Seen> = None;
+        loop {
+            match authorize(subject, facts, settings.unidentified, clock::now(), looked_at.as_ref())? {
+                Answer::Permit(permit) => return Ok(permit),
+                Answer::NeedsSeen if looked_at.is_none() => {
+                    let live = subject.live();
+                    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
+                    let strip =
+                        api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
+                    let websocket = inbound.upgrade.is_some();
+                    let headers = seen::headers(&inbound.headers, inbound.version, websocket, strip);
+                    looked_at = Some(Seen { headers, body: SeenBody::NotRead });
+                }
+                Answer::NeedsBody { limit } => {
+                    let time = settings.http.header_time;
+                    let body = seen::body(&mut inbound.body, &inbound.headers, limit, time).await;
+                    looked_at.get_or_insert_default().body = body;
+                }
+                Answer::NeedsSeen => {
+                    let detail = "the conditions of the policy cannot be decided";
+                    return Err(Refusal::new(Kind::NotGranted, detail));
+                }
+            }
         }
     }
 

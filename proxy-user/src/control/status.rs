@@ -102,6 +102,8 @@ impl Treatment {
 pub enum Mode {
     /// Decisions take effect.
     Enforce,
+    /// What would be denied goes on, and is recorded.
+    Observe,
 }
 
 impl Mode {
@@ -110,6 +112,7 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
+            Self::Observe => "observe",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Bodies on their way through: counted frame by frame, never collected.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,10 +71,70 @@ fn length(data: &Bytes) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
+/// A body of which the beginning may have been read already: it gives the same frames once more, then the rest.
+#[derive(Debug)]
+pub struct Replay {
+    pub(super) frames: VecDeque<Frame<Bytes>>,
+    /// What was not read; nothing once the end was.
+    pub(super) rest: Option<Incoming>,
+    /// How the reading ended, when the client broke off.
+    pub(super) broken: Option<hyper::Error>,
+    /// What was known of the length before anything was read.
+    sized: bool,
+}
+
+impl Replay {
+    /// A body of which nothing was read.
+    #[must_use]
+    pub fn of(incoming: Incoming) -> Self {
+        let sized = incoming.size_hint().exact().is_some();
+        Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized }
+    }
+}
+
+impl Body for Replay {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(frame) = self.frames.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.broken.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: u64 = self.frames.iter().filter_map(Frame::data_ref).map(length).sum();
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        match rest.exact() {
+            // A body that came without a length goes on without one: there may be trailers behind it.
+            Some(rest) if self.sized => SizeHint::with_exact(read + rest),
+            _ => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(read + rest.lower());
+                hint
+            }
+        }
+    }
+}
+
 /// The body of a request on its way to the upstream. Its trailers cannot bring a credential.
 #[derive(Debug)]
 pub struct RequestBody {
-    inner: Incoming,
+    inner: Replay,
     transfer: Arc<Transfer>,
     /// Whose credential headers do not pass in trailers.
     strip: Option<Arc<[http::HeaderName]>>,
@@ -82,7 +143,7 @@ pub struct RequestBody {
 impl RequestBody {
     /// Wraps what the server gave.
     #[must_use]
-    pub fn new(inner: Incoming, transfer: Arc<Transfer>, permit: &Permit) -> Self {
+    pub fn new(inner: Replay, transfer: Arc<Transfer>, permit: &Permit) -> Self {
         let strip = permit.strip().cloned();
         transfer.whole.store(inner.is_end_stream(), Ordering::Release);
         Self { inner, transfer, strip }
@@ -240,7 +301,6 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Metered<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
     use std::io;
 
     use http_body_util::BodyExt as _;

@@ -38,6 +38,7 @@ impl Book {
             path: None,
             has_query: false,
             verdict: Verdict::Allow,
+            observed: false,
             rule: None,
             reason: "test".into(),
             credential: None,

@@ -13,9 +13,10 @@ pub(crate) mod book;
 pub mod facts;
 pub mod hop;
 pub mod problem;
+pub mod seen;
 pub mod server;
 
 pub use account::Account;
-pub use body::{ReplyBody, RequestBody, Transfer};
+pub use body::{Replay, ReplyBody, RequestBody, Transfer};
 pub use facts::Leg;
 pub use server::{Ended, HttpLimits};

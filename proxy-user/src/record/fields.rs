@@ -53,6 +53,7 @@ impl Fields {
         self.put("CALL_ID", &decision.id.to_string());
         self.put("IDENTITY", decision.identity.as_deref().unwrap_or("unknown"));
         let verdict = match decision.verdict {
+            Verdict::Allow if decision.observed => "observed",
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",
         };

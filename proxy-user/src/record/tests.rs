@@ -36,6 +36,7 @@ fn allow(path: &str) -> Decision {
         path: Some(path.to_owned()),
         has_query: false,
         verdict: Verdict::Allow,
+        observed: false,
         rule: None,
         reason: "allowed".into(),
         credential: Some("stripe-restricted".into()),

@@ -1,0 +1,266 @@
+//! Conditions of grants and roles in CEL: `when = 'request.headers["x-env"] == "prod"'`.
+//!
+//! A condition is read and checked at the load ([`check`]); at a decision it is true, false, or has a [`Fault`]. For an
+//! allow a fault is as good as false, for a deny as good as true.
+
+mod check;
+mod facts;
+mod json;
+mod types;
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::IdedExpr;
+use cel::extractors::This;
+use cel::parser::Parser;
+use cel::{Context, Env, ExecutionError, Value};
+use chrono::DateTime;
+use regex::Regex;
+
+use crate::decide::Call;
+use crate::diagnostic::Problem;
+use crate::operation::Arguments;
+
+pub use facts::{BodyState, Facts, Source};
+pub use json::{Body, BodyFault};
+
+/// The longest condition, in bytes.
+const MAX_TEXT: usize = 2048;
+/// How deep brackets may be nested.
+const MAX_NESTING: usize = 12;
+/// Operators, brackets and dots: the parser and the evaluation go down one step for each, at worst.
+const MAX_PARTS: usize = 150;
+/// What `matches` with a compiled expression is called inside.
+const MATCHES: &str = "matches_constant";
+
+static STANDARD: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A condition, ready to be evaluated.
+pub struct Condition {
+    text: String,
+    expression: IdedExpr,
+    regexes: Arc<[Regex]>,
+    captures: Vec<String>,
+    uses_body: bool,
+    uses_headers: bool,
+    uses_query: bool,
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Condition {}
+
+/// Why a condition could not be evaluated to true or false. Says nothing of what the client sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A field that it looks at is not there.
+    Missing,
+    /// A value has another type than the condition needs.
+    Type,
+    /// The query can be read in more than one way.
+    Query,
+    /// The body cannot be looked at.
+    Body(BodyFault),
+    /// Anything else, such as a number that is too large.
+    Failed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("something that it looks at is not there"),
+            Self::Type => f.write_str("a value has another type than it needs"),
+            Self::Query => f.write_str("the query can be read in more than one way"),
+            Self::Body(fault) => fault.fmt(f),
+            Self::Failed => f.write_str("it could not be evaluated"),
+        }
+    }
+}
+
+/// What is missing for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    Facts,
+    Body,
+    Fault(Fault),
+}
+
+/// A call for a condition.
+pub(crate) struct Case<'a> {
+    pub(crate) call: &'a Call<'a>,
+    pub(crate) identity: &'a str,
+    pub(crate) captures: Vec<(&'a str, String)>,
+    pub(crate) params: &'a Arguments,
+    /// The most bytes of a body that may be looked at.
+    pub(crate) body_limit: usize,
+}
+
+impl Condition {
+    /// Reads a condition in which these parameters may stand. An error comes with its place, in bytes from the beginning.
+    pub(crate) fn parse(text: &str, params: &[String]) -> Result<Self, (usize, Problem)> {
+        if text.len() > MAX_TEXT {
+            let message = format!("the condition is longer than {MAX_TEXT} bytes");
+            return Err((0, Problem::new(message, "write several grants with shorter ones")));
+        }
+        if !is_small(text) {
+            let message = format!(
+                "the condition has more than {MAX_PARTS} parts, or is nested more than {MAX_NESTING} deep"
+            );
+            return Err((0, Problem::new(message, "write several grants with simpler ones")));
+        }
+        let parsed = Parser::new().error_recovery_limit(4).parse_with_source_info(text);
+        let (mut expression, source) = parsed.map_err(|errors| {
+            let error = errors.errors.first();
+            let (line, column) = error.map_or((1, 1), |error| error.pos);
+            let message =
+                error.map_or_else(|| "?".into(), |error| error.msg.lines().next().unwrap_or("").to_owned());
+            let line = usize::try_from(line).unwrap_or(1).max(1);
+            let column = usize::try_from(column).unwrap_or(1).max(1);
+            let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+            let at = start + column - 1;
+            let message = message.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+            (
+                at,
+                Problem::new(
+                    format!("not CEL: {message}"),
+                    "a condition is an expression of https://cel.dev",
+                ),
+            )
+        })?;
+        let found = check::check(&mut expression, params).map_err(|(id, problem)| {
+            (source.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or(0)), problem)
+        })?;
+        Ok(Self {
+            text: text.to_owned(),
+            expression,
+            regexes: found.regexes.into(),
+            captures: found.captures,
+            uses_body: found.uses_body,
+            uses_headers: found.uses_headers,
+            uses_query: found.uses_query,
+        })
+    }
+
+    /// The condition as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The named segments that it looks at.
+    pub(crate) fn captures(&self) -> &[String] {
+        &self.captures
+    }
+
+    /// Whether it looks at the body.
+    #[must_use]
+    pub fn uses_body(&self) -> bool {
+        self.uses_body
+    }
+
+    /// Whether it holds.
+    pub(crate) fn holds(&self, case: &Case<'_>) -> Result<bool, Unknown> {
+        let facts = case.call.facts.ok_or(Unknown::Facts)?;
+        let mut context = Context::with_env(Arc::clone(&STANDARD));
+        if self.uses_body {
+            match facts.body {
+                BodyState::NotRead => return Err(Unknown::Body),
+                BodyState::Fault(fault) => return Err(Unknown::Fault(Fault::Body(fault))),
+                BodyState::Json(body) if body.length > case.body_limit => {
+                    let fault = BodyFault::TooLarge { limit: case.body_limit };
+                    return Err(Unknown::Fault(Fault::Body(fault)));
+                }
+                BodyState::Json(body) => context.add_variable_from_value("body", body.value.clone()),
+            }
+        }
+        let mut request = vec![
+            ("method", Value::from(case.call.method)),
+            ("host", Value::from(facts.host)),
+            ("path", Value::from(case.call.path.as_str())),
+        ];
+        if self.uses_query {
+            request.push(("query", facts::query(facts.query).ok_or(Unknown::Fault(Fault::Query))?));
+        }
+        if self.uses_headers {
+            let headers =
+                facts.headers.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
+            request.push(("headers", facts::table(headers)));
+        }
+        context.add_variable_from_value("request", facts::table(request));
+        context.add_variable_from_value("identity", Value::from(case.identity));
+        context.add_variable_from_value("workload", facts::workload(&facts.workload));
+        let captures = case.captures.iter().map(|(name, value)| (*name, Value::from(value.as_str())));
+        context.add_variable_from_value("captures", facts::table(captures));
+        let params = case.params.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
+        context.add_variable_from_value("params", facts::table(params));
+        let now = DateTime::from_timestamp(case.call.now.0, 0).ok_or(Unknown::Fault(Fault::Failed))?;
+        context.add_variable_from_value("now", Value::Timestamp(now.fixed_offset()));
+        if !self.regexes.is_empty() {
+            let regexes = Arc::clone(&self.regexes);
+            let matches = move |This(text): This<Arc<String>>, number: i64| {
+                let regex = usize::try_from(number).ok().and_then(|number| regexes.get(number));
+                regex.is_some_and(|regex| regex.is_match(&text))
+            };
+            context.add_function(MATCHES, matches).map_err(|_| Unknown::Fault(Fault::Failed))?;
+        }
+        match Value::resolve(&self.expression, &context) {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(_) => Err(Unknown::Fault(Fault::Type)),
+            Err(error) => Err(Unknown::Fault(fault(&error))),
+        }
+    }
+}
+
+/// Whether the parser can read a text without going too deep, by its characters outside of strings; where it is not plain
+/// what is a string, by all of them.
+fn is_small(text: &str) -> bool {
+    let plain = !text.contains('\\') && !text.contains("\"\"\"") && !text.contains("'''");
+    let (mut quote, mut parts, mut depth) = (None, 0, 0usize);
+    for c in text.chars() {
+        if let Some(end) = quote {
+            if c == end {
+                quote = None;
+            }
+            continue;
+        }
+        match c {
+            '"' | '\'' if plain => quote = Some(c),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        parts += usize::from(".([{!-+*/%?<>=&|".contains(c));
+        if depth > MAX_NESTING || parts > MAX_PARTS {
+            return false;
+        }
+    }
+    true
+}
+
+fn fault(error: &ExecutionError) -> Fault {
+    match error {
+        ExecutionError::NoSuchKey(_) | ExecutionError::IndexOutOfBounds(_) => Fault::Missing,
+        ExecutionError::NoSuchOverload(_)
+        | ExecutionError::UnexpectedType { .. }
+        | ExecutionError::UnsupportedTargetType { .. }
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::UnsupportedIndex(..) => Fault::Type,
+        _ => Fault::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! What conditions look at, gathered only when one asks: headers as they will be forwarded, and a JSON body.
+
+use std::time::Duration;
+
+use http::Version;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, SET_COOKIE};
+use http_body_util::BodyExt as _;
+use proxy_policy::{Body, BodyFault};
+
+use super::body::Replay;
+use super::hop;
+use crate::authorize::SeenBody;
+use crate::credentials::strip_and_attach;
+
+/// The headers that the upstream will get from the client: without those of the hop and those that carry credentials.
+/// Each name is there once, in small letters; `_` counts as `-`, as for servers that hand both to the application under one
+/// name (RFC 3875 §4.1.18).
+#[must_use]
+pub fn headers(
+    headers: &HeaderMap,
+    version: Version,
+    websocket: bool,
+    strip: &[HeaderName],
+) -> Vec<(String, String)> {
+    let mut forwarded = hop::strip_request(headers.clone(), version, websocket);
+    strip_and_attach(&mut forwarded, None, strip);
+    let mut seen: Vec<(String, String)> = Vec::with_capacity(forwarded.len());
+    for (name, value) in &forwarded {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let between = if name == COOKIE || name == SET_COOKIE { "; " } else { ", " };
+        let name = name.as_str().replace('_', "-");
+        match seen.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, joined)) => {
+                joined.push_str(between);
+                joined.push_str(&value);
+            }
+            None => seen.push((name, value.into_owned())),
+        }
+    }
+    seen
+}
+
+/// Reads a body for conditions, up to `limit` bytes and for `time`. What was read is what will be forwarded: the same
+/// bytes go on, and after them what was not read.
+pub async fn body(replay: &mut Replay, headers: &HeaderMap, limit: usize, time: Duration) -> SeenBody {
+    if let Some(fault) = unreadable(headers) {
+        return SeenBody::Fault(fault);
+    }
+    let reading = read(replay, limit);
+    let fault = match tokio::time::timeout(time, reading).await {
+        Err(_) => BodyFault::Incomplete,
+        Ok(Err(fault)) => fault,
+        Ok(Ok(bytes)) => match Body::parse(&bytes) {
+            Ok(body) => return SeenBody::Json(body),
+            Err(fault) => fault,
+        },
+    };
+    SeenBody::Fault(fault)
+}
+
+async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
+    let mut bytes = Vec::new();
+    while let Some(rest) = &mut replay.rest {
+        match rest.frame().await {
+            None => replay.rest = None,
+            Some(Err(error)) => {
+                replay.rest = None;
+                replay.broken = Some(error);
+                return Err(BodyFault::Incomplete);
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    bytes.extend_from_slice(data);
+                }
+                replay.frames.push_back(frame);
+                if bytes.len() > limit {
+                    return Err(BodyFault::TooLarge { limit });
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Why a body is not looked at, whatever is in it: an upstream goes by these headers, and would read something else.
+fn unreadable(headers: &HeaderMap) -> Option<BodyFault> {
+    if headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Some(BodyFault::Encoded);
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return Some(BodyFault::NotJsonType) };
+    let Ok(text) = value.to_str() else { return Some(BodyFault::NotJsonType) };
+    let text = text.to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let json = kind == "application/json"
+        || kind
+            .strip_prefix("application/")
+            .is_some_and(|rest| rest.ends_with("+json") && !rest.contains(','));
+    let utf8 = parts.all(|part| match part.split_once('=') {
+        Some(("charset", charset)) => matches!(charset.trim_matches('"'), "utf-8" | "utf8"),
+        // Other parameters do not change how JSON is read (RFC 8259 §11).
+        Some(_) => !part.contains(','),
+        None => part.is_empty(),
+    });
+    (!json || !utf8).then_some(BodyFault::NotJsonType)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn conditions_see_the_headers_that_go_on_each_once() {
+        let sent = map(&[
+            ("x-env", "prod"),
+            ("x-hidden", "1"),
+            ("connection", "x-hidden"),
+            ("authorization", "Bearer own"),
+            ("x-key", "own"),
+            ("x_env", "test"),
+            ("x-env", "dev"),
+            ("x_other", "2"),
+        ]);
+        let strip = [HeaderName::from_static("x-key")];
+        let seen = headers(&sent, Version::HTTP_11, false, &strip);
+        let expected = [("x-env", "prod, dev, test"), ("x-other", "2")];
+        let mut seen: Vec<(&str, &str)> = seen.iter().map(|(name, value)| (&**name, &**value)).collect();
+        seen.sort_unstable();
+        let mut sorted = seen.clone();
+        sorted.retain(|(name, _)| *name == "x-other");
+        assert_eq!(sorted, expected[1..]);
+        let env: Vec<&str> =
+            seen.iter().filter(|(name, _)| *name == "x-env").map(|(_, value)| *value).collect();
+        assert_eq!(env.len(), 1);
+        for part in ["prod", "dev", "test"] {
+            assert!(env[0].contains(part), "{env:?}");
+        }
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    }
+
+    #[test]
+    fn only_a_body_that_says_that_it_is_json_is_looked_at() {
+        for (pairs, fault) in [
+            (&[("content-type", "application/json")][..], None),
+            (&[("content-type", "Application/JSON; charset=UTF-8")], None),
+            (&[("content-type", "application/vnd.api+json; profile=\"x\"")], None),
+            (&[("content-type", "application/json"), ("content-encoding", "identity")], None),
+            (&[], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/x-www-form-urlencoded")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "text/plain")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/json; charset=utf-16")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/json, text/plain")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/json;x=y, text/plain")], Some(BodyFault::NotJsonType)),
+            (
+                &[("content-type", "application/json"), ("content-type", "text/plain")],
+                Some(BodyFault::NotJsonType),
+            ),
+            (&[("content-type", "application/json"), ("content-encoding", "gzip")], Some(BodyFault::Encoded)),
+        ] {
+            assert_eq!(unreadable(&map(pairs)), fault, "{pairs:?}");
+        }
+    }
+}
