@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     accept::{Listener, Places},
-    connection::{self, Services},
+    connection::{self, Listening, OpenConnection, Services},
     kernel::{Cgroups, OriginTable},
 };
 
@@ -52,7 +52,9 @@ impl Acceptor {
             Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.cgroups), places, self.home)?;
         let services = Arc::clone(&self.services);
         let mut closing = self.closing.clone();
+        let listening = Listening::count(&services);
         let task = tokio::spawn(async move {
+            let _listening = listening;
             let mut last = LAST;
             loop {
                 let arrived = tokio::select! {
@@ -61,8 +63,9 @@ impl Acceptor {
                     () = turned(&mut closing) => return,
                 };
                 let Some(arrived) = arrived else { break };
+                let open = OpenConnection::count(&services);
                 if let Some(accepted) = listener.admit(arrived).await {
-                    tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
+                    tokio::spawn(connection::serve(accepted, Arc::clone(&services), open));
                 }
                 if *closing.borrow() {
                     last = last.saturating_sub(1);
