@@ -132,7 +132,8 @@ fn detached(detach: &Detach, colour: bool) -> String {
         }
     }
     let (what, programs) = (paint("detach", Paint::Red, colour), detach.programs.join(" "));
-    let mut line = format!("{what} by {by} (pid {pid}): {} below {}", escape(&programs), escape_word(&detach.pin));
+    let mut line =
+        format!("{what} by {by} (pid {pid}): {} below {}", escape(&programs), escape_word(&detach.pin));
     if let Some(error) = &detach.error {
         let _ = write!(line, ", not all: {}", escape(error));
     }

@@ -25,8 +25,8 @@ pub use chain::{ChainHash, Head};
 pub use line::{FORMAT_VERSION, MAX_LINE};
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
-    Blame, Bound, Decision, Detach, Outcome, Person, PolicyLoad, PolicyResult, Record, Recovered, Rule, Start,
-    Stop, Verdict, Workload,
+    Blame, Bound, Decision, Detach, Outcome, Person, PolicyLoad, PolicyResult, Record, Recovered, Rule,
+    Start, Stop, Verdict, Workload,
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;

@@ -22,9 +22,15 @@ pub(super) const NAMESPACES_REFUSED: &str = "namespaces_refused";
 
 /// Counters that say that something was full, and what that means.
 const BOUNDS: [(&str, &str); 5] = [
-    ("events_lost", "refusals of the kernel side that are not in this journal; who was asked for is asked again"),
+    (
+        "events_lost",
+        "refusals of the kernel side that are not in this journal; who was asked for is asked again",
+    ),
     ("origin_lost", "connections that were closed: too many waited for their accept"),
-    ("programs_lost", "processes whose program is not known, so they match no exe and no sha256: there are too many"),
+    (
+        "programs_lost",
+        "processes whose program is not known, so they match no exe and no sha256: there are too many",
+    ),
     ("refused_no_storage", "sockets that were refused: the kernel had no memory for what is known of them"),
     (NAMESPACES_REFUSED, "network namespaces whose connections are held back: too many are served"),
 ];

@@ -186,8 +186,14 @@ impl Handler for DaemonHandler {
         let pin = &self.config.kernel.pin;
         let programs: Vec<String> = kernel::attached(pin).into_iter().map(str::to_owned).collect();
         let (by, pin_dir) = (order.by, pin.display().to_string());
-        tracing::warn!(uid = by.uid, pid = by.pid, login_uid = by.login_uid, "told to take the kernel side off");
-        let record = |error| Detach { by: by.clone(), pin: pin_dir.clone(), programs: programs.clone(), error };
+        tracing::warn!(
+            uid = by.uid,
+            pid = by.pid,
+            login_uid = by.login_uid,
+            "told to take the kernel side off"
+        );
+        let record =
+            |error| Detach { by: by.clone(), pin: pin_dir.clone(), programs: programs.clone(), error };
         let noted = self.services.recorder.note(Record::Detach(record(None)));
         let unrecorded = noted.err().map(|error| chain(&error));
         if let Some(why) = unrecorded.as_ref().filter(|_| !order.force) {

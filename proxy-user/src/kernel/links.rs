@@ -280,7 +280,10 @@ pub(super) fn pinned(pins: &Path) -> Vec<&'static str> {
 pub(super) fn layouts(pin: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(pin).into_iter().flatten().flatten();
     let is_layout = |name: &str| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
-    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_layout)).map(|entry| entry.path()).collect()
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_layout))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Takes every program off and removes the pins. Programs that turn go first, so that nothing is turned half-way; what

@@ -8,7 +8,12 @@
 //! one line of JSON tells of each way. A request that got no byte of its response on a connection that had served before is asked
 //! again on a new one, as RFC 9110 (9.2.2) lets a client do; a connection attempt that fails, a request that fails on its
 //! new connection, and a response that broke off are *lost*, and told with what was wrong.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a caller that cannot call says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a caller that cannot call says so"
+)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -97,8 +102,12 @@ async fn main() {
         config.alpn_protocols = vec![version.as_bytes().to_vec()];
         TlsConnector::from(Arc::new(config))
     };
-    let site =
-        Site { to: option("--to"), host: option("--host"), http1: connector("http/1.1"), http2: connector("h2") };
+    let site = Site {
+        to: option("--to"),
+        host: option("--host"),
+        http1: connector("http/1.1"),
+        http2: connector("h2"),
+    };
     let rate: u32 = option("--rate").parse().unwrap();
     let downloads: u32 = option("--downloads").parse().unwrap();
     let site = Arc::new(site);
@@ -123,7 +132,16 @@ async fn main() {
     ] {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let tasks: Vec<_> = (0..workers)
-            .map(|_| tokio::spawn(work(Arc::clone(&site), http2, path, pause, Arc::clone(&over), Arc::clone(&tally))))
+            .map(|_| {
+                tokio::spawn(work(
+                    Arc::clone(&site),
+                    http2,
+                    path,
+                    pause,
+                    Arc::clone(&over),
+                    Arc::clone(&tally),
+                ))
+            })
             .collect();
         ways.push((name, tally, tasks));
     }
@@ -156,10 +174,11 @@ async fn work(
     let mut next = Instant::now();
     while !over.load(Ordering::SeqCst) {
         let begun = Instant::now();
-        let outcome = match tokio::time::timeout(LIMIT, ask(&site, http2, path, &mut connection, &tally)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err("no answer came in time".to_owned()),
-        };
+        let outcome =
+            match tokio::time::timeout(LIMIT, ask(&site, http2, path, &mut connection, &tally)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err("no answer came in time".to_owned()),
+            };
         if outcome.is_err() {
             connection = None;
         }
@@ -196,7 +215,9 @@ async fn ask(
                 return Ok(());
             }
             Err(Trouble::Unanswered(_)) if used => tally.lock().unwrap().retried += 1,
-            Err(Trouble::Unanswered(error)) => return Err(format!("the first request of a connection: {error}")),
+            Err(Trouble::Unanswered(error)) => {
+                return Err(format!("the first request of a connection: {error}"));
+            }
             Err(Trouble::Lost(error)) => return Err(error),
         }
     }
@@ -210,7 +231,8 @@ async fn connect(site: &Site, http2: bool) -> Result<Connection, String> {
     let tls = connector.connect(name, tcp).await.map_err(|error| format!("TLS: {error}"))?;
     let stream = TokioIo::new(tls);
     let sender = if http2 {
-        let (sender, driver) = http2::handshake(TokioExecutor::new(), stream).await.map_err(|error| said(&error))?;
+        let (sender, driver) =
+            http2::handshake(TokioExecutor::new(), stream).await.map_err(|error| said(&error))?;
         tokio::spawn(driver);
         Sender::Http2(sender)
     } else {
@@ -259,7 +281,9 @@ impl Sender {
         })?;
         let status = response.status();
         let body = response.into_body().collect().await;
-        let body = body.map_err(|error| Trouble::Lost(format!("a response broke off: {}", said(&error))))?.to_bytes();
+        let body = body
+            .map_err(|error| Trouble::Lost(format!("a response broke off: {}", said(&error))))?
+            .to_bytes();
         if status != StatusCode::OK || body.is_empty() {
             return Err(Trouble::Lost(format!("answered {status}: {}", String::from_utf8_lossy(&body))));
         }

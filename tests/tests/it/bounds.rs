@@ -68,7 +68,12 @@ fn sender(world: &World, program: &str) -> Running {
 fn a_connection_that_finds_the_table_of_origins_full_is_closed() {
     let world = World::start();
     assert_eq!(call(&world), 200);
-    let nobody = |number: u32| OriginKey { netns_cookie: u64::MAX, port: 1, addr: wide(number), ..OriginKey::default() };
+    let nobody = |number: u32| OriginKey {
+        netns_cookie: u64::MAX,
+        port: 1,
+        addr: wide(number),
+        ..OriginKey::default()
+    };
     let full = Filled::to_the_bound::<_, { size::<Origin>() }>(&world, names::ORIGINS, nobody);
     assert_eq!(call(&world), 0);
     told(&world, "origin_lost");
@@ -126,7 +131,8 @@ fn a_network_namespace_that_finds_the_table_full_is_held_back_until_there_is_roo
 fn a_standing_that_was_forgotten_for_others_is_asked_for_again_and_opens_nothing_meanwhile() {
     let world = with_a_grant();
     let mut bot = sender(&world, "bots/python3");
-    let passes = |bot: &mut Running| wait_until("a datagram that passes", || (send(bot, OPEN, 1) == 0).then_some(()));
+    let passes =
+        |bot: &mut Running| wait_until("a datagram that passes", || (send(bot, OPEN, 1) == 0).then_some(()));
     // It asks, and the answer is there but was not looked at yet: what was used lately is forgotten last.
     assert_eq!(send(&mut bot, OPEN, 1), 1);
     let standings = || fill::count::<Facts, { size::<Standing>() }>(&world, names::STANDINGS);
@@ -153,7 +159,10 @@ fn a_policy_with_more_network_rules_than_the_kernel_holds_is_refused_as_a_whole(
     let each = MAX_NETWORK_RULES / 2 / 256 + 1;
     for identity in 0..256 {
         let rules: Vec<String> = (0..each).map(|rule| format!("\"udp 10.{identity}.0.{rule}:53\"")).collect();
-        let text = format!("[identity]\nexe = \"/bin/x{identity}\"\n\n[[grant]]\nnetwork = [{}]\n", rules.join(", "));
+        let text = format!(
+            "[identity]\nexe = \"/bin/x{identity}\"\n\n[[grant]]\nnetwork = [{}]\n",
+            rules.join(", ")
+        );
         // Read when all of them are there.
         world.write(&format!("many/{identity}.toml"), &text);
     }

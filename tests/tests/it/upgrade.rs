@@ -38,7 +38,8 @@ impl<'a> Load<'a> {
         fs::create_dir_all(world.path("api/files/v1/slowly")).unwrap();
         fs::write(world.path("api/files/v1/slowly/file"), vec![b'x'; 300 * 1024]).unwrap();
         // The same content in other files: upgrades, as far as the system can tell.
-        let releases = ["one", "two", "three"].map(|name| world.copy(daemon_binary(), &format!("releases/{name}")));
+        let releases =
+            ["one", "two", "three"].map(|name| world.copy(daemon_binary(), &format!("releases/{name}")));
         let keeper = Keeper::start(world, &releases[0]);
         let roots = world.vouchsafe(&["ca", "export"]);
         assert_eq!(roots.code, Some(0), "{roots:?}");
@@ -106,9 +107,15 @@ impl Told {
         let answered: u64 = short.iter().map(|way| number(&way["answered"])).sum();
         let seconds = self.said["seconds"].as_f64().unwrap();
         let served = seconds - self.starts.as_secs_f64() - self.closed.iter().sum::<Duration>().as_secs_f64();
-        println!("{:.0} requests were answered each second while somebody was there to answer", answered as f64 / served);
+        println!(
+            "{:.0} requests were answered each second while somebody was there to answer",
+            answered as f64 / served
+        );
         // What a machine answers that has much else to do; one that has not answers what is asked for.
-        assert!(answered as f64 >= f64::from(RATE) / 3.0 * served, "{answered} in {served} s is not enough of a load");
+        assert!(
+            answered as f64 >= f64::from(RATE) / 3.0 * served,
+            "{answered} in {served} s is not enough of a load"
+        );
         for way in short {
             assert!(number(&way["connections"]) >= 8 * 3, "{:#}", self.said);
         }

@@ -23,22 +23,12 @@ pub(crate) struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// One call; the exit code says whether it was answered well.
-    Once {
-        to: SocketAddrV4,
-        path: String,
-    },
+    Once { to: SocketAddrV4, path: String },
     /// So many calls one after the other, each on a connection of its own. Prints the seconds that they took.
-    Row {
-        to: SocketAddrV4,
-        count: u32,
-    },
+    Row { to: SocketAddrV4, count: u32 },
     /// Executes so many programs, several at a time, each for one call of `/v1/storm/PROGRAM/NUMBER`. Prints the number and
     /// the process of each, and whether it was answered well; then the seconds that they took.
-    Storm {
-        to: SocketAddrV4,
-        count: usize,
-        programs: Vec<PathBuf>,
-    },
+    Storm { to: SocketAddrV4, count: usize, programs: Vec<PathBuf> },
 }
 
 /// Longer than any answer takes.
@@ -74,7 +64,10 @@ fn call(to: SocketAddrV4, path: &str) -> Result<()> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("the answer broke off")?;
     let answer = String::from_utf8_lossy(&answer);
-    ensure!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(site::BODY), "not answered well: {answer}");
+    ensure!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(site::BODY),
+        "not answered well: {answer}"
+    );
     Ok(())
 }
 

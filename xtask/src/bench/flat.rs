@@ -76,11 +76,9 @@ fn row(stage: &Stage, count: u32) -> Result<f64> {
     let mut command = stage.enter(Some("bots"));
     command.arg(program).args(["bench-call", "row", &site::plain_address(), &count.to_string()]);
     let finished = process::finish(&mut command, Duration::from_secs(300), &stage.stop)?;
-    finished
-        .stdout
-        .trim()
-        .parse()
-        .with_context(|| format!("a connection of the row failed: {}{}", finished.stdout, finished.stderr.trim()))
+    finished.stdout.trim().parse().with_context(|| {
+        format!("a connection of the row failed: {}{}", finished.stdout, finished.stderr.trim())
+    })
 }
 
 fn origins(daemon: &Daemon<'_>) -> Result<u64> {
@@ -92,5 +90,6 @@ fn origins(daemon: &Daemon<'_>) -> Result<u64> {
 fn unreclaimable() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).context("/proc/meminfo has no SUnreclaim")
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+        .context("/proc/meminfo has no SUnreclaim")
 }

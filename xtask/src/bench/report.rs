@@ -195,12 +195,23 @@ fn connect_table(all: &[(Probe, Difference)]) -> String {
 }
 
 fn identities_table(all: &[(usize, Probe, Governed)]) -> String {
-    let head =
-        ["identities", "", "not governed", "governed, no identity", "governed, an identity", "÷ not governed", ""];
+    let head = [
+        "identities",
+        "",
+        "not governed",
+        "governed, no identity",
+        "governed, an identity",
+        "÷ not governed",
+        "",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     let mut known = None;
     for (identities, probe, Governed { outside, unknown, identified }) in all {
-        let name = if known.replace(*identities) == Some(*identities) { String::new() } else { identities.to_string() };
+        let name = if known.replace(*identities) == Some(*identities) {
+            String::new()
+        } else {
+            identities.to_string()
+        };
         let ns = |value: f64| format!("{value:.0} ns");
         let ratio = |value: f64| format!("{:.2}", value / outside.max(1e-9));
         rows.push([
@@ -217,7 +228,14 @@ fn identities_table(all: &[(usize, Probe, Governed)]) -> String {
 }
 
 fn levels_table(all: &[Level]) -> String {
-    let head = ["connections in a row", "each second", "daemon (PSS)", "its cgroup", "kernel, all of it", "origins left"];
+    let head = [
+        "connections in a row",
+        "each second",
+        "daemon (PSS)",
+        "its cgroup",
+        "kernel, all of it",
+        "origins left",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     for level in all {
         rows.push([

@@ -45,7 +45,12 @@ pub(super) fn run(stage: &Stage, disk: &Disk, count: usize) -> Result<Storm> {
     command.arg(ourselves).args(["bench-call", "storm", &site::plain_address(), &count.to_string()]);
     command.args(PROGRAMS.map(|name| stage.path("storm").join(name)));
     let finished = process::finish(&mut command, Duration::from_secs(180), &stage.stop)?;
-    ensure!(finished.status.success(), "the storm failed: {}{}", finished.stdout.trim(), finished.stderr.trim());
+    ensure!(
+        finished.status.success(),
+        "the storm failed: {}{}",
+        finished.stdout.trim(),
+        finished.stderr.trim()
+    );
     let mut lines: Vec<&str> = finished.stdout.lines().collect();
     let seconds = lines.pop().and_then(|line| line.parse().ok()).context("the storm told no time")?;
     ensure!(lines.len() == count, "of {count} processes {} were told of", lines.len());
