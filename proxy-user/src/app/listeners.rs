@@ -63,8 +63,9 @@ impl Acceptor {
                     () = turned(&mut closing) => return,
                 };
                 let Some(arrived) = arrived else { break };
-                let open = OpenConnection::count(&services);
                 if let Some(accepted) = listener.admit(arrived).await {
+                    // Before anything else can run: the drain must not overlook it.
+                    let open = OpenConnection::count(&services);
                     tokio::spawn(connection::serve(accepted, Arc::clone(&services), open));
                 }
                 if *closing.borrow() {
