@@ -178,14 +178,6 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Load) {
         measure_loads(&extent, stage, &site, pid, &mut report)?;
     }
-    if options.has(Part::Connect) {
-        println!("what the hooks cost");
-        for (probe, difference) in connect::measure(stage, options.quick)? {
-            report.add_connect(probe, difference);
-        }
-        println!("what a connect costs with more and more identities");
-        report.identities = connect::measure_identities(stage, &daemon, options.quick)?;
-    }
     if options.has(Part::Storm) {
         println!("a storm of short processes");
         report.storm = Some(storm::run(stage, &disk, if options.quick { 500 } else { 2_000 })?);
@@ -193,6 +185,15 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Flat) {
         println!("many connections in a row");
         report.levels = flat::run(stage, &daemon, options.quick)?;
+    }
+    // Last: a policy of 10,000 identities leaves the daemon more memory than it needs.
+    if options.has(Part::Connect) {
+        println!("what the hooks cost");
+        for (probe, difference) in connect::measure(stage, options.quick)? {
+            report.add_connect(probe, difference);
+        }
+        println!("what a connect costs with more and more identities");
+        report.identities = connect::measure_identities(stage, &daemon, options.quick)?;
     }
     ensure!(daemon.pid().is_some_and(usage::is_alive), "the daemon ended while it was measured");
     Ok(report)

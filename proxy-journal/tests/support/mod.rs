@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Blame, Container, Decision, Kubernetes, Outcome, PolicyLoad, PolicyResult, Record, Recovered, Rule,
-    Start, Stop, Timestamp, Verdict, Workload, Writer,
+    Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult, Record,
+    Recovered, Rule, Start, Stop, Timestamp, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -222,7 +222,20 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         1 => policy,
         1 => text().prop_map(|reason| stop(&reason)),
         1 => any::<u64>().prop_map(|n| Record::Recovered(Recovered { dropped_bytes: n, closed: n })),
+        1 => detach(),
+        1 => (text(), any::<u64>(), text())
+            .prop_map(|(counter, n, effect)| Record::Bound(Bound { counter, count: n, total: n, effect })),
     ]
+}
+
+fn detach() -> impl Strategy<Value = Record> {
+    let programs = prop::collection::vec(text(), 0..3);
+    (any::<u32>(), prop::option::of(any::<u32>()), text(), programs, prop::option::of(text())).prop_map(
+        |(uid, other, pin, programs, error)| {
+            let by = Person { uid, pid: uid, login_uid: other, sudo_uid: other };
+            Record::Detach(Detach { by, pin, programs, error })
+        },
+    )
 }
 
 /// So many records, at most.

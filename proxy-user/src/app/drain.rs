@@ -36,8 +36,9 @@ impl Drain<'_> {
         let begun = self.begin();
         self.close.send_replace(true);
         match late_only {
-            true => self.wait(begun, || self.counters.late()).await,
-            false => self.wait(begun, || self.counters.open()).await,
+            // What was accepted is counted before its listener ends.
+            true => self.wait(begun, || self.counters.listening() + self.counters.late()).await,
+            false => self.wait(begun, || self.counters.listening() + self.counters.open()).await,
         }
         let (left, took) = (self.counters.open(), begun.elapsed());
         tracing::info!(cut_off = left, ms = took.as_millis(), "drained; new connections waited for so long");
@@ -50,7 +51,6 @@ impl Drain<'_> {
 
     async fn wait(&self, begun: Instant, open: impl Fn() -> u64) {
         loop {
-            // Looked at after a moment: what was just accepted is not counted yet.
             tokio::time::sleep(POLL).await;
             if open() == 0 || begun.elapsed() >= self.limit {
                 return;

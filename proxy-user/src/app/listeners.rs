@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     accept::{Listener, Places},
-    connection::{self, Services},
+    connection::{self, Listening, OpenConnection, Services},
     kernel::OriginTable,
     workload::Workloads,
 };
@@ -53,7 +53,9 @@ impl Acceptor {
             Listener::new(socket, Arc::clone(&self.origins), Arc::clone(&self.workloads), places, self.home)?;
         let services = Arc::clone(&self.services);
         let mut closing = self.closing.clone();
+        let listening = Listening::count(&services);
         let task = tokio::spawn(async move {
+            let _listening = listening;
             let mut last = LAST;
             loop {
                 let arrived = tokio::select! {
@@ -63,7 +65,9 @@ impl Acceptor {
                 };
                 let Some(arrived) = arrived else { break };
                 if let Some(accepted) = listener.admit(arrived).await {
-                    tokio::spawn(connection::serve(accepted, Arc::clone(&services)));
+                    // Before anything else can run: the drain must not overlook it.
+                    let open = OpenConnection::count(&services);
+                    tokio::spawn(connection::serve(accepted, Arc::clone(&services), open));
                 }
                 if *closing.borrow() {
                     last = last.saturating_sub(1);

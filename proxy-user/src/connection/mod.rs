@@ -29,7 +29,7 @@ use std::sync::Arc;
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
-pub use services::{Counters, Services, Settings, Tally};
+pub use services::{Counters, Listening, OpenConnection, Services, Settings, Tally};
 
 use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};
@@ -48,12 +48,11 @@ pub(crate) struct Connection {
     pub(crate) dst: OriginalDst,
 }
 
-/// Serves one accepted connection to its end.
-pub async fn serve(accepted: Accepted, services: Arc<Services>) {
+/// Serves one accepted connection to its end; it was counted when it came.
+pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnection) {
     // The place among the open connections is held to the end.
     let Accepted { mut stream, origin, place: _place, .. } = accepted;
-    let late = *services.drain.borrow();
-    let _open = services.counters.connection(late);
+    let _open = open;
     // Bytes go out as they come in; only latency depends on it.
     let _ = stream.set_nodelay(true);
     let caller =

@@ -65,6 +65,7 @@ impl Default for Settings {
 pub struct Counters {
     open: AtomicU64,
     late: AtomicU64,
+    listening: AtomicU64,
     accepted: AtomicU64,
     merged: AtomicU64,
     unknown: Arc<Tally>,
@@ -104,13 +105,13 @@ impl Counters {
     /// Connections that are open now.
     #[must_use]
     pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(Ordering::SeqCst)
     }
 
     /// Those of them that came after the drain began.
     #[must_use]
     pub fn late(&self) -> u64 {
-        self.late.load(Ordering::Relaxed)
+        self.late.load(Ordering::SeqCst)
     }
 
     /// Connections since the start.
@@ -155,29 +156,57 @@ impl Counters {
         }
     }
 
-    /// Counts a connection as open until the guard is dropped; `late`: the drain had begun.
-    pub(super) fn connection(&self, late: bool) -> OpenConnection<'_> {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        // In this order, and back in the other one: there are never more late ones than open ones.
-        self.open.fetch_add(1, Ordering::Relaxed);
-        if late {
-            self.late.fetch_add(1, Ordering::Relaxed);
-        }
-        OpenConnection { counters: self, late }
+    /// Listeners that may still accept.
+    #[must_use]
+    pub fn listening(&self) -> u64 {
+        self.listening.load(Ordering::SeqCst)
     }
 }
 
-/// One open connection.
-pub(super) struct OpenConnection<'a> {
-    counters: &'a Counters,
+/// One connection, open until this is dropped.
+pub struct OpenConnection {
+    services: Arc<Services>,
     late: bool,
 }
 
-impl Drop for OpenConnection<'_> {
+impl OpenConnection {
+    /// Counts a connection, which has just been accepted.
+    #[must_use]
+    pub fn count(services: &Arc<Services>) -> Self {
+        let (counters, late) = (&services.counters, *services.drain.borrow());
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
+        // In this order, and back in the other one: there are never more late ones than open ones.
+        counters.open.fetch_add(1, Ordering::SeqCst);
+        if late {
+            counters.late.fetch_add(1, Ordering::SeqCst);
+        }
+        Self { services: Arc::clone(services), late }
+    }
+}
+
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         if self.late {
-            self.counters.late.fetch_sub(1, Ordering::Relaxed);
+            self.services.counters.late.fetch_sub(1, Ordering::SeqCst);
         }
-        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.services.counters.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One listener, which may accept until this is dropped.
+pub struct Listening(Arc<Services>);
+
+impl Listening {
+    /// Counts a listener.
+    #[must_use]
+    pub fn count(services: &Arc<Services>) -> Self {
+        services.counters.listening.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(services))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.counters.listening.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -219,7 +219,7 @@ const LINGER_DRAINING: Duration = Duration::from_millis(200);
 /// How long a connection may rest in the drain until it is closed.
 const REST: Duration = Duration::from_millis(500);
 /// How long one may take in the drain until its first request: it was accepted, so it is served.
-const FIRST_REQUEST: Duration = Duration::from_secs(2);
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Ends when the drain begins; never, when whoever would begin it is gone.
 async fn drained(mut drain: watch::Receiver<bool>) {

@@ -1,10 +1,10 @@
 //! A caller: a correct client over kept-alive connections that counts what becomes of each of its requests.
 //!
 //! ```text
-//! caller --to ADDRESS:PORT --host HOST --roots PEM --seconds N --rate N --downloads 0|1
+//! caller --to ADDRESS:PORT --host HOST --roots PEM --seconds N|stdin --rate N --downloads 0|1
 //! ```
 //!
-//! Half of the rate goes over HTTP/1.1, half over HTTP/2, and beside them one slow download after the other over each; then
+//! It calls for so many seconds, or until its stdin ends. Half of the rate goes over HTTP/1.1, half over HTTP/2, and beside them one slow download after the other over each; then
 //! one line of JSON tells of each way. A request that got no byte of its response on a connection that had served before is asked
 //! again on a new one, as RFC 9110 (9.2.2) lets a client do; a connection attempt that fails, a request that fails on its
 //! new connection, and a response that broke off are *lost*, and told with what was wrong.
@@ -15,6 +15,7 @@
     reason = "a caller that cannot call says so"
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -107,12 +108,20 @@ async fn main() {
         http1: connector("http/1.1"),
         http2: connector("h2"),
     };
-    let (seconds, rate): (u64, u32) =
-        (option("--seconds").parse().unwrap(), option("--rate").parse().unwrap());
+    let rate: u32 = option("--rate").parse().unwrap();
     let downloads: u32 = option("--downloads").parse().unwrap();
     let site = Arc::new(site);
     let begun = Instant::now();
-    let end = begun + Duration::from_secs(seconds);
+    let over = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&over);
+    let seconds = option("--seconds");
+    std::thread::spawn(move || {
+        match seconds.parse() {
+            Ok(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+            Err(_) => drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())),
+        }
+        end.store(true, Ordering::SeqCst);
+    });
     let pause = Duration::from_secs(1) * (2 * WORKERS) / rate;
     let mut ways = Vec::new();
     for (name, http2, path, workers, pause) in [
@@ -123,7 +132,16 @@ async fn main() {
     ] {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let tasks: Vec<_> = (0..workers)
-            .map(|_| tokio::spawn(work(Arc::clone(&site), http2, path, pause, end, Arc::clone(&tally))))
+            .map(|_| {
+                tokio::spawn(work(
+                    Arc::clone(&site),
+                    http2,
+                    path,
+                    pause,
+                    Arc::clone(&over),
+                    Arc::clone(&tally),
+                ))
+            })
             .collect();
         ways.push((name, tally, tasks));
     }
@@ -149,12 +167,12 @@ async fn work(
     http2: bool,
     path: &'static str,
     pause: Duration,
-    end: Instant,
+    over: Arc<AtomicBool>,
     tally: Arc<Mutex<Tally>>,
 ) {
     let mut connection = None;
     let mut next = Instant::now();
-    while Instant::now() < end {
+    while !over.load(Ordering::SeqCst) {
         let begun = Instant::now();
         let outcome =
             match tokio::time::timeout(LIMIT, ask(&site, http2, path, &mut connection, &tally)).await {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::keeper::Keeper;
@@ -47,41 +47,34 @@ impl<'a> Load<'a> {
         Self { world, keeper, releases: releases.to_vec() }
     }
 
-    /// Calls for so many seconds, with so many slow downloads over each version, while each of the other releases is put in
-    /// place of the one before. Returns what the caller says, and how long new connections waited at each restart.
+    /// Calls, with so many slow downloads over each version, while each of the other releases is put in place of the one
+    /// before.
     #[track_caller]
-    fn put(&mut self, seconds: u64, downloads: u32) -> (Value, Vec<Duration>) {
+    fn put(&mut self, downloads: u32) -> Told {
         let roots = self.world.path("bots.pem");
-        let [rate, seconds_text, downloads] = [RATE.to_string(), seconds.to_string(), downloads.to_string()];
+        let [rate, downloads] = [RATE.to_string(), downloads.to_string()];
         let caller = self.world.bot("caller").args(["--to", &format!("{ADDRESS}:443"), "--host", "api.test"]);
         let caller = caller.arg("--roots").arg(roots).args(["--downloads", &downloads]);
-        let mut caller = caller.args(["--seconds", &seconds_text, "--rate", &rate]).spawn();
-        let begun = Instant::now();
+        let mut caller = caller.args(["--seconds", "stdin", "--rate", &rate]).spawn();
         let known = self.drained().len();
-        let mut starts = Vec::new();
+        let mut starts = Duration::ZERO;
         for _ in 0..2 {
             std::thread::sleep(Duration::from_millis(1000));
             self.releases.rotate_left(1);
             let before = self.keeper.pid();
             let took = self.keeper.restart(&self.releases[0]);
-            starts.push(took.ready - took.ended);
+            starts += took.ready - took.ended;
             let pid = self.keeper.pid();
             assert_ne!(pid, before);
             let runs = fs::read_link(Path::new("/proc").join(pid.to_string()).join("exe")).unwrap();
             assert_eq!(runs, self.releases[0]);
         }
-        let restarts = begun.elapsed();
-        assert!(
-            restarts < Duration::from_secs(seconds),
-            "the load ended before the last restart: {restarts:?}"
-        );
+        std::thread::sleep(Duration::from_millis(2000));
         let said = caller.rest();
         assert_eq!(caller.wait(), Some(0), "{said}");
-        let drained = self.drained();
-        let waited: Vec<Duration> =
-            drained[known..].iter().zip(starts).map(|(end, start)| *end + start).collect();
-        println!("{said}new connections waited for {waited:?}");
-        (serde_json::from_str(&said).unwrap(), waited)
+        let closed = self.drained()[known..].to_vec();
+        println!("{said}nothing was accepted for {closed:?}, and while two daemons started: {starts:?}");
+        Told { said: serde_json::from_str(&said).unwrap(), closed, starts }
     }
 
     /// How long each daemon that ended accepted nothing until then. None of them cut anything off.
@@ -97,19 +90,35 @@ impl<'a> Load<'a> {
     }
 }
 
-/// How much was answered over both versions: nothing was lost, and every connection was led over to every next daemon. The
-/// load is what was asked for while there was somebody to answer.
-#[track_caller]
-fn answered(told: &Value, seconds: u64, waited: &[Duration]) {
-    let short = [whole(told, "http1"), whole(told, "http2")];
-    let answered: u64 = short.iter().map(|way| number(&way["answered"])).sum();
-    let served = Duration::from_secs(seconds) - waited.iter().sum::<Duration>();
-    assert!(
-        answered as f64 >= 200.0 * served.as_secs_f64(),
-        "{answered} in {served:?} is not enough of a load"
-    );
-    for way in short {
-        assert!(number(&way["connections"]) >= 8 * 3, "{told:#}");
+/// What came of a load.
+struct Told {
+    said: Value,
+    /// How long each daemon accepted nothing before it ended.
+    closed: Vec<Duration>,
+    /// How long the starts took together.
+    starts: Duration,
+}
+
+impl Told {
+    /// Nothing was lost over both versions, and every connection was led over to every next daemon.
+    #[track_caller]
+    fn check(&self) {
+        let short = [whole(&self.said, "http1"), whole(&self.said, "http2")];
+        let answered: u64 = short.iter().map(|way| number(&way["answered"])).sum();
+        let seconds = self.said["seconds"].as_f64().unwrap();
+        let served = seconds - self.starts.as_secs_f64() - self.closed.iter().sum::<Duration>().as_secs_f64();
+        println!(
+            "{:.0} requests were answered each second while somebody was there to answer",
+            answered as f64 / served
+        );
+        // What a machine answers that has much else to do; one that has not answers what is asked for.
+        assert!(
+            answered as f64 >= f64::from(RATE) / 3.0 * served,
+            "{answered} in {served} s is not enough of a load"
+        );
+        for way in short {
+            assert!(number(&way["connections"]) >= 8 * 3, "{:#}", self.said);
+        }
     }
 }
 
@@ -117,19 +126,19 @@ fn answered(told: &Value, seconds: u64, waited: &[Duration]) {
 fn restarts_with_another_binary_under_load_lose_no_connection_and_no_response_that_had_begun() {
     let world = World::new();
     let mut load = Load::new(&world);
-    let (told, waited) = load.put(7, 0);
-    answered(&told, 7, &waited);
-    // Nobody waits for longer than a start takes: short calls end at once.
-    assert!(waited.iter().all(|waited| *waited < Duration::from_secs(3)), "{waited:?}");
+    let told = load.put(0);
+    told.check();
+    // Nobody waits for more than a start: short calls end at once.
+    assert!(told.closed.iter().all(|closed| *closed < Duration::from_secs(2)), "{:?}", told.closed);
 
-    let (told, waited) = load.put(16, 1);
-    answered(&told, 16, &waited);
+    let told = load.put(1);
+    told.check();
     for way in ["long1", "long2"] {
-        let way = whole(&told, way);
-        assert!(number(&way["answered"]) >= 3 && number(&way["longest_ms"]) >= 2000, "{told:#}");
+        let way = whole(&told.said, way);
+        assert!(number(&way["answered"]) >= 3 && number(&way["longest_ms"]) >= 2000, "{:#}", told.said);
     }
     // Or for the rest of a download that began in the meantime.
-    assert!(waited.iter().all(|waited| *waited < Duration::from_secs(7)), "{waited:?}");
+    assert!(told.closed.iter().all(|closed| *closed < Duration::from_secs(6)), "{:?}", told.closed);
     load.keeper.stop();
     assert_eq!(world.vouchsafe(&["audit", "verify"]).code, Some(0));
     assert!(!world.journal().iter().any(|record| record["interrupted"] == true), "a call was cut off");

@@ -97,6 +97,8 @@ pub(super) struct Governed {
     pub(super) unknown: f64,
     /// Inside, with one.
     pub(super) identified: f64,
+    /// One run of `on_connect4` then, by the kernel's own count.
+    pub(super) counted: Option<f64>,
 }
 
 /// How many identities the policy has when connects are measured.
@@ -136,7 +138,8 @@ pub(super) fn measure_identities(
                 }
             }
             let [outside, unknown, identified] = times.map(|times| median(&times));
-            found.push((identities, probe, Governed { outside, unknown, identified }));
+            let counted = count(stage, &known, probe)?.map(|(connect, _)| connect);
+            found.push((identities, probe, Governed { outside, unknown, identified, counted }));
         }
     }
     for number in 1..made {
@@ -148,25 +151,26 @@ pub(super) fn measure_identities(
 
 /// Measures all probes once in both places, in turns.
 pub(super) fn measure(stage: &Stage, quick: bool) -> Result<Vec<(Probe, Difference)>> {
+    let ourselves = env::current_exe().context("cannot find this program's own path")?;
     let mut found = Vec::new();
     let turns = if quick { 2 } else { 3 };
     for probe in PROBES {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for _ in 0..turns {
-            without.push(call(stage, false, probe)?.0);
-            with.push(call(stage, true, probe)?.0);
+            without.push(call_by(stage, &ourselves, false, probe)?.0);
+            with.push(call_by(stage, &ourselves, true, probe)?.0);
         }
         let (without, with) = (median(&without), median(&with));
-        found.push((probe, Difference { without, with, counted: count(stage, probe)? }));
+        found.push((probe, Difference { without, with, counted: count(stage, &ourselves, probe)? }));
     }
     Ok(found)
 }
 
 /// Makes the calls once more while the kernel counts: counting costs time itself.
-fn count(stage: &Stage, probe: Probe) -> Result<Option<(f64, f64)>> {
+fn count(stage: &Stage, program: &Path, probe: Probe) -> Result<Option<(f64, f64)>> {
     let Some(_counting) = Counting::begin() else { return Ok(None) };
     let before = programs::counts(&stage.governed)?;
-    let (_, calls) = call(stage, true, probe)?;
+    let (_, calls) = call_by(stage, program, true, probe)?;
     let after = programs::counts(&stage.governed)?;
     let difference = |name: Option<&str>| {
         let sum = |counts: &Counts| {
@@ -181,12 +185,7 @@ fn count(stage: &Stage, probe: Probe) -> Result<Option<(f64, f64)>> {
     Ok(Some((connect_time / connect_runs.max(1.0), all_time / calls.max(1.0))))
 }
 
-/// Runs `bench-connect`; returns the median of one call in ns, and how many calls there were.
-fn call(stage: &Stage, governed: bool, probe: Probe) -> Result<(f64, f64)> {
-    let ourselves = env::current_exe().context("cannot find this program's own path")?;
-    call_by(stage, &ourselves, governed, probe)
-}
-
+/// Runs `bench-connect` by a copy of this program; returns the median of one call in ns, and how many calls there were.
 fn call_by(stage: &Stage, program: &Path, governed: bool, probe: Probe) -> Result<(f64, f64)> {
     let name = probe.to_possible_value().context("a probe without a name")?;
     let mut command = stage.enter(governed.then_some("bots"));

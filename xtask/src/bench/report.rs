@@ -203,10 +203,11 @@ fn identities_table(all: &[(usize, Probe, Governed)]) -> String {
         "governed, an identity",
         "÷ not governed",
         "",
+        "on_connect4",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     let mut known = None;
-    for (identities, probe, Governed { outside, unknown, identified }) in all {
+    for (identities, probe, Governed { outside, unknown, identified, counted }) in all {
         let name = if known.replace(*identities) == Some(*identities) {
             String::new()
         } else {
@@ -222,6 +223,7 @@ fn identities_table(all: &[(usize, Probe, Governed)]) -> String {
             ns(*identified),
             ratio(*unknown),
             ratio(*identified),
+            counted.map_or_else(|| "–".to_owned(), ns),
         ]);
     }
     table(&rows)

@@ -22,7 +22,7 @@ use crate::accept::{Accepted, Origin};
 use crate::authorize::tests::{live, workload};
 use crate::authorize::{Identifier, LivePolicy, PolicyStore};
 use crate::base::addr::{ClientAddr, OriginalDst};
-use crate::connection::{Counters, Services, Settings, serve};
+use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
 use crate::credentials::{Credentials, KeySource, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
 use crate::http::book::Book;
@@ -138,6 +138,7 @@ impl World {
         tokio::spawn(serve(
             Accepted { stream, client: ClientAddr(peer), origin, place },
             Arc::clone(&self.services),
+            OpenConnection::count(&self.services),
         ));
         client.unwrap()
     }

@@ -256,7 +256,8 @@ fn two_hundred_requests_at_once_on_one_connection_are_each_answered_and_journall
             assert_eq!(outcome(&world, &path)["status"], 200);
         }
     }
-    assert_eq!(world.status()["connections_open"], 0);
+    // The client's end is noticed a moment later.
+    wait_until("the end of the connection", || (world.status()["connections_open"] == 0).then_some(()));
 }
 
 pub(super) fn runtime() -> tokio::runtime::Runtime {
