@@ -13,6 +13,7 @@ use crate::{
     capture::{executable_of, read, start_time, start_time_of},
     environment,
     maps::{PROGRAMS, SCRATCH, count, offsets},
+    protect,
 };
 
 /// The `BPF_NOEXIST` of bpf_map_update_elem.
@@ -25,7 +26,7 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     let task = unsafe { bpf_get_current_task() };
     if let Some((dev, ino, _)) = executable_of(task) {
         let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
-        let environment = environment::of_executed(mm);
+        let environment = environment::of_executed(mm) | protect::of_executed();
         record((bpf_get_current_pid_tgid() >> 32) as u32, start_time(), (dev, ino, environment), 0);
     }
     0

@@ -16,11 +16,11 @@ use crate::{
     control::{
         Failure, Handler, ReloadReport, SecretsReport, Status,
         status::{
-            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, SecretsStatus, Treatment,
+            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus, Treatment,
         },
         who,
     },
-    kernel::{Cgroups, Kernel, OriginTable},
+    kernel::{Cgroups, Kernel, OriginTable, Protecting},
     record::JournaldState,
     workload::identify::Matcher,
 };
@@ -112,6 +112,11 @@ impl DaemonHandler {
             origins_in_map: number(self.origins.len()),
             counters,
             lacks: self.kernel.lacks(),
+            protect: match self.kernel.protecting() {
+                Protecting::On => Protect::On,
+                Protecting::Off => Protect::Off,
+                Protecting::Unavailable(why) => Protect::Unavailable { problem: why.clone() },
+            },
             health: Health::failed_if(missing),
         }
     }
