@@ -20,16 +20,12 @@ pub struct Protection {
     pub task_cgroups: u32,
     /// `css_set.dfl_cgrp`: the cgroup v2
     pub css_set_cgroup: u32,
-    /// `cgroup.self`
-    pub cgroup_css: u32,
     /// `cgroup.kn`
     pub cgroup_node: u32,
-    /// `cgroup_subsys_state.parent`
-    pub css_parent: u32,
-    /// `cgroup_subsys_state.cgroup`
-    pub css_cgroup: u32,
     /// `kernfs_node.id`
     pub node_id: u32,
+    /// `kernfs_node.__parent` (before 6.15: `parent`)
+    pub node_parent: u32,
     /// `cred.uid`
     pub cred_uid: u32,
     /// `cred.cap_effective`
@@ -79,7 +75,7 @@ pub fn start_and_cgroup(other: [u8; 16]) -> (u64, u64) {
     (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
 }
 
-const _: () = assert!(size_of::<Protection>() == 72);
+const _: () = assert!(size_of::<Protection>() == 64);
 const _: () = assert!(size_of::<Guarded>() == 16);
 
 #[cfg(feature = "user")]

@@ -16,7 +16,8 @@ use crate::{
     control::{
         Failure, Handler, ReloadReport, SecretsReport, Status,
         status::{
-            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus, Treatment,
+            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
+            Treatment,
         },
         who,
     },

@@ -231,7 +231,10 @@ mod tests {
         assert!(page(&status, false).contains("protect   on: only root"));
         status.kernel.protect = Protect::Unavailable { problem: "no BPF LSM".into() };
         let page = page(&status, false);
-        assert!(page.starts_with("problem   protect: it is off, though protect = true: no BPF LSM\n"), "{page}");
+        assert!(
+            page.starts_with("problem   protect: it is off, though protect = true: no BPF LSM\n"),
+            "{page}"
+        );
         assert!(page.contains("protect   off\n"), "{page}");
     }
 

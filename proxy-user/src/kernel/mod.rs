@@ -177,8 +177,14 @@ impl Kernel {
         } else {
             controls.announce(0)?;
         }
-        let kernel =
-            Self { pins, lacks, protecting, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
+        let kernel = Self {
+            pins,
+            lacks,
+            protecting,
+            controls: Mutex::new(controls),
+            taken_over,
+            logger: Mutex::new(logger),
+        };
         Ok((kernel, Handles { origins, network, events, served }))
     }
 

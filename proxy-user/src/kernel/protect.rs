@@ -42,8 +42,9 @@ pub(super) fn plan(
             "the BPF LSM is not active; add bpf to the kernel parameter lsm= (see /sys/kernel/security/lsm)",
         );
     }
-    let governed =
-        cgroups.governed_id().ok_or_else(|| KernelError::SelfTest { what: "the governed cgroup has no id".into() })?;
+    let governed = cgroups
+        .governed_id()
+        .ok_or_else(|| KernelError::SelfTest { what: "the governed cgroup has no id".into() })?;
     match offsets(btf) {
         Ok(offsets) => Ok((Protecting::On, Protection { governed, on: 1, ..offsets })),
         Err(error) => unavailable(&error.to_string()),
@@ -79,11 +80,9 @@ fn offsets(btf: &[u8]) -> Result<Protection, BtfError> {
         task_parent: btf.offset("task_struct", &["parent"])?,
         task_cgroups: btf.offset("task_struct", &["cgroups"])?,
         css_set_cgroup: btf.offset("css_set", &["dfl_cgrp"])?,
-        cgroup_css: btf.offset("cgroup", &["self"])?,
         cgroup_node: btf.offset("cgroup", &["kn"])?,
-        css_parent: btf.offset("cgroup_subsys_state", &["parent"])?,
-        css_cgroup: btf.offset("cgroup_subsys_state", &["cgroup"])?,
         node_id: btf.offset("kernfs_node", &["id"])?,
+        node_parent: btf.offset("kernfs_node", &["__parent", "parent"])?,
         cred_uid: btf.offset("cred", &["uid"])?,
         cred_capabilities: btf.offset("cred", &["cap_effective"])?,
         cred_user_namespace: btf.offset("cred", &["user_ns"])?,

@@ -85,8 +85,15 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     };
     recorder.note(Record::Trace(trace.into())).unwrap();
     let shown = next();
-    assert_eq!((&*shown["VOUCHSAFE_KIND"], &*shown["VERDICT"], &*shown["TARGET_PID"]), ("trace", "deny", "812"));
-    assert!(shown["MESSAGE"].contains("unknown deny trace /opt/bot[812] only root may"), "{}", shown["MESSAGE"]);
+    assert_eq!(
+        (&*shown["VOUCHSAFE_KIND"], &*shown["VERDICT"], &*shown["TARGET_PID"]),
+        ("trace", "deny", "812")
+    );
+    assert!(
+        shown["MESSAGE"].contains("unknown deny trace /opt/bot[812] only root may"),
+        "{}",
+        shown["MESSAGE"]
+    );
     recorder.stop("test").unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
     assert_eq!((recorder.health().journald.sent, recorder.health().journald.dropped), (7, 0));
