@@ -140,9 +140,8 @@ fn is_daemon(task: u64) -> bool {
         && start_time_of(task) == daemon.start_time_ns
 }
 
-/// Whether the cgroup of a task is the governed one or below it; also when that cannot be told. Not a function of its own:
-/// with one, the verifier of 6.1 takes every number for precise, and walks what follows once for each way out of the loop.
-#[inline(always)]
+/// Whether the cgroup of a task is the governed one or below it; also when that cannot be told.
+#[inline(never)]
 fn is_governed(task: u64) -> bool {
     let Some(mut node) = cgroup_of(task) else { return true };
     let governed = set!(governed);

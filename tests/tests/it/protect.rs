@@ -231,13 +231,13 @@ fn a_power_of_roots_is_not_root() {
     assert_eq!(attack(&world, &WITH_CAPABILITY, &victim), expected(false));
     // A service that runs as root without its powers, and another one.
     let mut confined = WITHOUT_CAPABILITIES[1..].to_vec();
-    let bot = world.path("bots/python3");
-    confined.extend([bot.to_str().unwrap(), "-c", VICTIM]);
+    let python = world.path("bots/python3");
+    confined.extend([python.to_str().unwrap(), "-c", VICTIM]);
     let victim = Victim::of(world.bot(WITHOUT_CAPABILITIES[0]).args(&confined).spawn());
     assert_eq!(attack(&world, &WITHOUT_CAPABILITIES, &victim), expected(false));
     assert_eq!(attack(&world, &ROOT, &victim), expected(true));
     // Root of a user namespace, over a process in it.
-    let inside = ["--user", "--map-root-user", bot.to_str().unwrap(), "-c", VICTIM];
+    let inside = ["--user", "--map-root-user", python.to_str().unwrap(), "-c", VICTIM];
     let victim = Victim::of(world.bot("/usr/bin/unshare").args(inside).spawn());
     let target = victim.pid().to_string();
     let enter = ["/usr/bin/nsenter", "--user", "--preserve-credentials", "--target", &target];
@@ -249,7 +249,7 @@ fn a_power_of_roots_is_not_root() {
     assert_eq!(attack(&world, &enter, &victim), expected(true));
     let victim = Victim::of(world.bot(WITHOUT_CAPABILITIES[0]).args(&confined).spawn());
     assert_eq!(attack(&world, &WITHOUT_CAPABILITIES, &victim), expected(true));
-    assert_eq!(attack(&world, &WITH_CAPABILITY, &victim), expected(true));
+    assert_eq!(attack(&world, &WITH_CAPABILITY, &bot(&world)), expected(true));
 }
 
 #[test]
