@@ -5,6 +5,7 @@
 #![no_std]
 
 mod network;
+pub mod protect;
 
 pub use network::{EVERYBODY, Facts, NETWORK_KEY_BITS, NetworkKey, STANDS_BY_START, Standing};
 
@@ -159,6 +160,8 @@ pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
     (b"DOTNET_S", 28, "DOTNET_STARTUP_HOOKS"),
 ];
 
+/// With `protect`: others than root trace the process, or could when it was executed. It has no identity.
+pub const ENVIRONMENT_TRACED: u32 = 1 << 29;
 /// There are more variables than are looked at, or they could not be read.
 pub const ENVIRONMENT_LONG: u32 = 1 << 30;
 /// The process was there before its start could be seen.
@@ -268,6 +271,10 @@ pub const EVENT_NETNS: u16 = 9;
 pub const EVENT_TUNNEL: u16 = 10;
 /// Refused: a socket of a family that does not go through IP; `protocol` is the family.
 pub const EVENT_FAMILY: u16 = 8;
+/// Refused: tracing another process, or its memory ([`protect::other_process`]).
+pub const EVENT_TRACE: u16 = 20;
+/// Refused: to be traced by the other process.
+pub const EVENT_TRACEME: u16 = 21;
 
 /// Where connections are turned to. One per pin directory; written by the daemon before the programs are attached.
 #[repr(C)]
@@ -407,10 +414,12 @@ pub enum Counter {
     DroppedAstray,
     /// Packets held back until the proxy listens in their network namespace.
     HeldBack,
+    /// Refused: tracing a governed process or the daemon (`protect`).
+    RefusedTrace,
 }
 
 /// Names of the counters, for people and for metrics.
-pub const COUNTER_NAMES: [&str; 22] = [
+pub const COUNTER_NAMES: [&str; 23] = [
     "redirected",
     "not_mediated",
     "own_connection",
@@ -433,6 +442,7 @@ pub const COUNTER_NAMES: [&str; 22] = [
     "programs_lost",
     "dropped_astray",
     "held_back",
+    "refused_trace",
 ];
 
 /// Number of 64-bit words in the bitmap of mediated ports.
@@ -468,6 +478,8 @@ pub mod names {
     pub const VARIABLES: &str = "VARIABLES";
     /// Read-only global: [`Offsets`](super::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
+    /// Read-only global: [`Protection`](super::protect::Protection).
+    pub const PROTECTION: &str = "PROTECTION";
     /// All maps that are pinned.
     pub const PINNED_MAPS: [&str; 12] = [
         ORIGINS, SOCKETS, CONFIG, PORTS, DAEMON, COUNTERS, GENERATION, NETWORK, STANDINGS, EVENTS, PROGRAMS,
@@ -492,7 +504,7 @@ const _: () = assert!(size_of::<DaemonSlot>() == 104);
 const _: () = assert!(size_of::<Offsets>() == 120);
 const _: () = assert!(LOADER_VARIABLES.len() < 64);
 const _: () = assert!(size_of::<Program>() == 56 + COMMAND_BYTES + PATH_BYTES);
-const _: () = assert!(COUNTER_NAMES.len() == Counter::HeldBack as usize + 1);
+const _: () = assert!(COUNTER_NAMES.len() == Counter::RefusedTrace as usize + 1);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -13,6 +13,7 @@ mod maps;
 mod network;
 mod peername;
 mod program;
+mod protect;
 mod sockops;
 mod start;
 

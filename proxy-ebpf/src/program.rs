@@ -16,7 +16,7 @@ use crate::{
     capture::{executable_of, read, start_time, start_time_of},
     environment,
     maps::{PROGRAMS, SCRATCH, STARTED, count, offsets},
-    start,
+    protect, start,
 };
 
 /// The `BPF_NOEXIST` of bpf_map_update_elem.
@@ -34,7 +34,7 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     let task = unsafe { bpf_get_current_task() };
     let Some((dev, ino, _)) = executable_of(task) else { return 0 };
     let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
-    let environment = environment::of_executed(mm);
+    let environment = environment::of_executed(mm) | protect::of_executed();
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(program) = STARTED.get_ptr_mut(OF_EXEC) else { return 0 };
     // SAFETY: the slot is this CPU's and this event's, and a tracepoint does not interrupt itself.

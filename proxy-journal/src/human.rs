@@ -8,7 +8,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::reader::{Content, Entry};
-use crate::record::{Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, Verdict};
+use crate::record::{
+    Access, Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, Trace, Verdict,
+};
 use crate::text::{escape, escape_word};
 use crate::timestamp::Timestamp;
 
@@ -107,6 +109,7 @@ pub fn sentence(record: &Record, colour: bool) -> String {
             }
         },
         Record::Decision(decision) | Record::Connection(decision) => decided(decision, colour),
+        Record::Trace(trace) => traced(trace, colour),
         Record::Outcome(outcome) => ended(None, outcome, colour),
         Record::Recovered(repair) => format!(
             "recovered: {} bytes of a half line dropped, {} open calls closed as interrupted",
@@ -155,6 +158,26 @@ pub fn decided(decision: &Decision, colour: bool) -> String {
     }
     let _ = write!(line, " {}", process(decision));
     line
+}
+
+/// A refused trace as one line: identity, verdict, what was asked for, of whom, reason, process.
+fn traced(trace: &Trace, colour: bool) -> String {
+    let what = match trace.access {
+        Access::Attach => "trace",
+        Access::Inspect => "inspect",
+        Access::Traceme => "be traced by",
+    };
+    let known = trace.target.exe.as_deref().or(trace.target.cgroup_path.as_deref()).unwrap_or("a process");
+    format!(
+        "{} {} {what} {}[{}] {} {}[{}]",
+        escape_word(trace.identity.as_deref().unwrap_or("unknown")),
+        paint("deny", Paint::Red, colour),
+        escape_word(known),
+        trace.target.pid,
+        escape(&trace.reason),
+        escape_word(&trace.workload.exe),
+        trace.workload.pid,
+    )
 }
 
 /// An outcome as one line, with the request that it belongs to when that is known.

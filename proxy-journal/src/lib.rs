@@ -25,8 +25,8 @@ pub use chain::{ChainHash, Head};
 pub use line::{FORMAT_VERSION, MAX_LINE};
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
-    Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult, Record,
-    Recovered, Rule, Start, Stop, Verdict, Workload,
+    Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
+    Record, Recovered, Rule, Start, Stop, Target, Trace, Verdict, Workload,
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;

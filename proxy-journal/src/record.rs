@@ -27,6 +27,8 @@ pub enum Record {
     Decision(Arc<Decision>),
     /// The kernel let a connection, or the datagrams of a socket, past the proxy, by a network rule; nothing follows.
     Connection(Arc<Decision>),
+    /// A process was kept from tracing another (`protect`); nothing follows.
+    Trace(Arc<Trace>),
     /// An allowed call ended.
     Outcome(Outcome),
     /// The end of the journal was repaired after a kill.
@@ -224,6 +226,57 @@ pub enum Verdict {
     Allow,
     /// The call is refused; nothing follows.
     Deny,
+}
+
+/// A process was kept from tracing another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Who asked, as the kernel saw it.
+    pub workload: Workload,
+    /// The identity that the policy gives to it; absent when it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// What it asked for.
+    pub access: Access,
+    /// The other process.
+    pub target: Target,
+    /// Why, in words for a person.
+    pub reason: String,
+    /// Generation of the policy set that was live.
+    pub generation: u64,
+}
+
+/// What one process asked the kernel to let it do with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Stop it, or read or write its memory, registers or descriptors: `ptrace`, `/proc/PID/mem`, `process_vm_readv` and
+    /// `process_vm_writev`, `pidfd_getfd`.
+    Attach,
+    /// Look into it by a system call that reveals less: `perf_event_open`, `kcmp`, `move_pages`.
+    Inspect,
+    /// Be traced by it: `PTRACE_TRACEME`.
+    Traceme,
+}
+
+/// A process that another one is about, by what was known of it when that was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Target {
+    /// Process id (thread group) in the host's namespace.
+    pub pid: u32,
+    /// Start of the process in nanoseconds since boot.
+    pub start_time_ns: u64,
+    /// Path of the executable, when it could still be told: a label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Id of the control group (version 2).
+    pub cgroup: u64,
+    /// Path of the control group below its mount, when it could still be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<String>,
+    /// Unit of systemd that the control group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// Where in the policy files the rule stands.

@@ -30,7 +30,7 @@ use machine::Boot;
 use outcome::Outcome;
 
 /// The tests that depend on the kernel.
-const FILTER: [&str; 3] = ["identity::", "attacks::", "mediation"];
+const FILTER: [&str; 4] = ["identity::", "attacks::", "mediation", "protect::"];
 /// The table of instructions, below the root of the workspace.
 const TABLE: &str = "xtask/src/vm/instructions.txt";
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult, Record,
-    Recovered, Rule, Start, Stop, Timestamp, Verdict, Workload, Writer,
+    Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
+    Record, Recovered, Rule, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -175,6 +175,23 @@ fn any_decision() -> impl Strategy<Value = Record> {
     )
 }
 
+fn any_trace() -> impl Strategy<Value = Record> {
+    let access = prop::sample::select(vec![Access::Attach, Access::Inspect, Access::Traceme]);
+    (workload(), workload(), of(text()), access, text()).prop_map(
+        |(workload, other, identity, access, reason)| {
+            let target = Target {
+                pid: other.pid,
+                start_time_ns: other.start_time_ns,
+                exe: other.cgroup_path.clone(),
+                cgroup: other.cgroup,
+                cgroup_path: other.cgroup_path,
+                unit: other.unit,
+            };
+            Record::Trace(Arc::new(Trace { workload, identity, access, target, reason, generation: 1 }))
+        },
+    )
+}
+
 fn any_outcome() -> impl Strategy<Value = Record> {
     let blame =
         prop::sample::select(vec![Blame::Client, Blame::Upstream, Blame::Policy, Blame::Host, Blame::Us]);
@@ -218,6 +235,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         4 => any_decision(),
         4 => any_outcome(),
+        1 => any_trace(),
         1 => start,
         1 => policy,
         1 => text().prop_map(|reason| stop(&reason)),

@@ -35,7 +35,7 @@ use crate::{
     credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
-    kernel::{Cgroups, Kernel, Plan, inherited, netns_cookie, take_listener},
+    kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
     workload::{Workloads, identify::Matcher},
@@ -131,8 +131,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         ports: &config.kernel.ports,
         generation: first.generation(),
         rules: &rules,
+        protect: config.protect,
         verbose: tracing::enabled!(tracing::Level::DEBUG),
     })?;
+    if let Protecting::Unavailable(why) = kernel.protecting() {
+        tracing::warn!("protect = true, but others than root are not kept from tracing: {why}");
+    }
     let (kernel, origins, network) = (Arc::new(kernel), Arc::new(handles.origins), Arc::new(handles.network));
     let programs = Arc::new(handles.programs);
 

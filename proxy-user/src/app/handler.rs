@@ -17,12 +17,13 @@ use crate::{
     control::{
         Failure, Handler, ReloadReport, SecretsReport, Status, detach,
         status::{
-            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, SecretsStatus, Treatment,
+            Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
+            Treatment,
         },
         who,
     },
     forward::error::chain,
-    kernel::{self, Kernel, OriginTable, Programs},
+    kernel::{self, Kernel, OriginTable, Programs, Protecting},
     record::JournaldState,
     workload::{Workloads, identify::Matcher},
 };
@@ -120,6 +121,11 @@ impl DaemonHandler {
             origins_in_map: number(self.origins.len()),
             counters,
             lacks: self.kernel.lacks(),
+            protect: match self.kernel.protecting() {
+                Protecting::On => Protect::On,
+                Protecting::Off => Protect::Off,
+                Protecting::Unavailable(why) => Protect::Unavailable { problem: why.clone() },
+            },
             health: Health::failed_if(missing),
         }
     }

@@ -13,4 +13,5 @@ mod observer;
 pub mod policies;
 mod reload;
 mod supervisor;
+mod traces;
 mod who;

@@ -12,7 +12,7 @@ use proxy_common::{
 };
 use proxy_journal::Record;
 
-use super::namespaces::Namespaces;
+use super::{namespaces::Namespaces, traces};
 use crate::{
     authorize::{Asked, Caller, Kind, Refusal, Subject, authorize_network, entry},
     base::addr::OriginalDst,
@@ -62,6 +62,10 @@ pub(super) async fn observe(
         // An answer is always given: the same process may ask again because its standing was forgotten.
         if repeated && event.kind != EVENT_ASK {
             services.counters.count_merged();
+            continue;
+        }
+        if traces::is_one(&event) {
+            traces::record(&event, &services, &workloads).await;
             continue;
         }
         take(&event, repeated, &services, &workloads, &namespaces).await;

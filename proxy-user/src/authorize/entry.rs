@@ -1,12 +1,13 @@
 //! A decision in the spelling of the journal.
 
-use proxy_journal::{Decision, Verdict};
+use proxy_journal::{Access, Decision, Target, Trace, Verdict};
 use uuid::Uuid;
 
 use super::asked::Asked;
 use super::permit::{Passage, Permit};
 use super::refusal::Refusal;
 use super::subject::Subject;
+use crate::workload::Workload;
 use crate::workload::container::{Container, Maker};
 
 /// A request that goes on.
@@ -42,6 +43,19 @@ pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decis
     Decision { rule: refusal.rule.clone(), ..entry(subject, asked, Verdict::Deny, refusal.reason()) }
 }
 
+/// A process that was kept from tracing another.
+#[must_use]
+pub fn traced(subject: &Subject, access: Access, target: Target, reason: &str) -> Trace {
+    Trace {
+        workload: who(subject.workload()),
+        identity: subject.identity().map(|identity| identity.name.clone()),
+        access,
+        target,
+        reason: reason.to_owned(),
+        generation: subject.live().generation(),
+    }
+}
+
 fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -> Decision {
     let workload = subject.workload();
     let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -56,25 +70,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
     };
     Decision {
         id: Uuid::now_v7(),
-        workload: proxy_journal::Workload {
-            pid: workload.pid,
-            start_time_ns: workload.start_time_ns,
-            exe: workload.exe.clone().unwrap_or_default(),
-            exe_dev: workload.exe_dev,
-            exe_ino: workload.exe_ino,
-            uid: workload.uid,
-            gid: workload.gid,
-            cgroup: workload.cgroup_id,
-            cgroup_path: workload.cgroup.clone(),
-            unit: workload.unit.clone(),
-            netns: workload.netns,
-            comm: workload.comm.clone(),
-            invocation: workload.invocation.clone(),
-            mntns: Some(workload.mntns).filter(|inode| *inode != 0),
-            container: workload.container.as_deref().map(container),
-            script: workload.script.get().cloned().flatten(),
-            ancestors: workload.ancestors.get().cloned().unwrap_or_default(),
-        },
+        workload: who(workload),
         identity: subject.identity().map(|identity| identity.name.clone()),
         dst: asked.dst.0,
         scheme: owned(asked.scheme),
@@ -90,6 +86,30 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         reason: shortened(reason, verdict).to_owned(),
         credential: None,
         generation: subject.live().generation(),
+    }
+}
+
+/// A workload as the journal tells it.
+#[must_use]
+fn who(workload: &Workload) -> proxy_journal::Workload {
+    proxy_journal::Workload {
+        pid: workload.pid,
+        start_time_ns: workload.start_time_ns,
+        exe: workload.exe.clone().unwrap_or_default(),
+        exe_dev: workload.exe_dev,
+        exe_ino: workload.exe_ino,
+        uid: workload.uid,
+        gid: workload.gid,
+        cgroup: workload.cgroup_id,
+        cgroup_path: workload.cgroup.clone(),
+        unit: workload.unit.clone(),
+        netns: workload.netns,
+        comm: workload.comm.clone(),
+        invocation: workload.invocation.clone(),
+        mntns: Some(workload.mntns).filter(|inode| *inode != 0),
+        container: workload.container.as_deref().map(container),
+        script: workload.script.get().cloned().flatten(),
+        ancestors: workload.ancestors.get().cloned().unwrap_or_default(),
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::client::{self, ClientError};
-use crate::control::status::IdentityStatus;
+use crate::control::status::{IdentityStatus, Protect};
 use crate::control::{ReloadReport, Status};
 
 /// The exit code when something is not as it should be.
@@ -136,6 +136,13 @@ fn write_page(page: &mut String, status: &Status, Colours { red, plain }: Colour
     for lack in &kernel.lacks {
         writeln!(page, "          {}", safe(lack))?;
     }
+    let protect = match &kernel.protect {
+        Protect::On => "on: only root may trace governed workloads and the daemon",
+        Protect::Off => "off (protect = false)",
+        // Why is among the problems.
+        Protect::Unavailable { .. } => "off",
+    };
+    writeln!(page, "protect   {protect}")?;
     writeln!(page, "listening {}", safe(&status.listeners.join(" ")))?;
     writeln!(page, "open      {} connections from workloads", status.connections_open)?;
     writeln!(page, "policy    generation {}, loaded {}", policy.generation, safe(&policy.loaded_at))?;
@@ -214,6 +221,21 @@ mod tests {
         }
         assert!(!page.contains("origin_lost"), "counters that are zero are left out");
         assert!(!page.contains('\x1b'));
+    }
+
+    #[test]
+    fn whether_it_protects_is_on_the_page_and_why_not_among_the_problems() {
+        let mut status = healthy();
+        assert!(page(&status, false).contains("protect   off (protect = false)\n"));
+        status.kernel.protect = Protect::On;
+        assert!(page(&status, false).contains("protect   on: only root"));
+        status.kernel.protect = Protect::Unavailable { problem: "no BPF LSM".into() };
+        let page = page(&status, false);
+        assert!(
+            page.starts_with("problem   protect: it is off, though protect = true: no BPF LSM\n"),
+            "{page}"
+        );
+        assert!(page.contains("protect   off\n"), "{page}");
     }
 
     #[test]

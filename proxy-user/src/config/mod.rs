@@ -26,6 +26,8 @@ pub struct Config {
     pub runtime: PathBuf,
     /// What happens to workloads that no identity matches.
     pub unidentified: Unidentified,
+    /// Whether others than root are kept from tracing governed workloads and the daemon (needs the BPF LSM).
+    pub protect: bool,
     /// What is attached where.
     pub kernel: Kernel,
     /// What every governed workload may reach past the proxy.
@@ -204,6 +206,7 @@ impl Default for Config {
             state: or("STATE_DIRECTORY", "/var/lib/vouchsafe"),
             runtime: or("RUNTIME_DIRECTORY", "/run/vouchsafe"),
             unidentified: Unidentified::Deny,
+            protect: false,
             kernel: Kernel::default(),
             network: Network::default(),
             listen: Listen::default(),
@@ -421,6 +424,7 @@ mod tests {
         let config = Config::parse(Path::new("v.toml"), "").unwrap();
         assert_eq!(config.kernel.ports, [80, 443]);
         assert_eq!(config.unidentified, Unidentified::Deny);
+        assert!(!config.protect);
         assert_eq!(config.network.allow.len(), 2, "the resolvers, over UDP and TCP");
     }
 

@@ -75,6 +75,22 @@ impl Health {
     }
 }
 
+/// Whether `protect` is in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Protect {
+    /// It is.
+    On,
+    /// It is not asked for.
+    #[default]
+    Off,
+    /// It is asked for, and off because this kernel cannot do it.
+    Unavailable {
+        /// Why, and what to do.
+        problem: String,
+    },
+}
+
 /// What happens to something that no rule names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -135,6 +151,9 @@ pub struct KernelStatus {
     /// What this kernel cannot do, and what that costs.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// Whether others than root are kept from tracing governed workloads and the daemon.
+    #[serde(default)]
+    pub protect: Protect,
     /// Whether everything is attached.
     pub health: Health,
 }
@@ -209,6 +228,9 @@ impl Status {
             .iter()
             .filter_map(|(part, health)| health.problem().map(|problem| format!("{part}: {problem}")))
             .collect();
+        if let Protect::Unavailable { problem } = &self.kernel.protect {
+            problems.push(format!("protect: it is off, though protect = true: {problem}"));
+        }
         if let Some(errors) = &self.policy.last_error {
             let live = self.policy.generation;
             problems.push(format!("policy: the files on disk are refused; generation {live} goes on"));
@@ -238,6 +260,7 @@ pub(crate) mod tests {
                 origins_in_map: 3,
                 counters: vec![("origin_lost".into(), 0), ("redirected".into(), 41)],
                 lacks: Vec::new(),
+                protect: Protect::Off,
                 health: Health::Ok,
             },
             policy: PolicyStatus {
@@ -288,11 +311,13 @@ pub(crate) mod tests {
         status.journal.health = Health::failed_if(problem());
         status.journald = Health::degraded_if(problem());
         status.secrets.health = Health::failed_if(problem());
+        status.kernel.protect = Protect::Unavailable { problem: "no LSM".into() };
         status.policy.last_error = Some(vec!["a.toml:1:1: unknown key".into()]);
         let problems = status.problems();
         for part in ["kernel: broken", "journal: broken", "journald: broken", "secrets: broken"] {
             assert!(problems.iter().any(|problem| problem == part), "{part}");
         }
+        assert!(problems.iter().any(|problem| problem.contains("off, though protect = true: no LSM")));
         assert!(problems.last().unwrap().contains("a.toml:1:1"));
     }
 }

@@ -88,7 +88,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
 /// Structs and unions by type id, and named structs by name.
-struct Btf<'a> {
+pub(super) struct Btf<'a> {
     strings: &'a [u8],
     members: HashMap<u32, Vec<Member>>,
     structs: HashMap<&'a [u8], u32>,
@@ -114,7 +114,7 @@ fn name(strings: &[u8], at: u32) -> &[u8] {
 }
 
 impl<'a> Btf<'a> {
-    fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+    pub(super) fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
         // struct btf_header: magic u16, version u8, flags u8, hdr_len, type_off, type_len, str_off, str_len.
         if word(data, 0)? as u16 != MAGIC {
             return Err(BtfError::Damaged { at: 0 });
@@ -168,7 +168,7 @@ impl<'a> Btf<'a> {
     }
 
     /// Byte offset of the first of `names` that the struct has, also inside its anonymous structs and unions.
-    fn offset(&self, structure: &'static str, names: &[&'static str]) -> Result<u32, BtfError> {
+    pub(super) fn offset(&self, structure: &'static str, names: &[&'static str]) -> Result<u32, BtfError> {
         let missing = BtfError::Missing { structure, member: names.first().copied().unwrap_or("") };
         let Some(id) = self.structs.get(structure.as_bytes()) else { return Err(missing) };
         names

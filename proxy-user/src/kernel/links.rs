@@ -12,10 +12,13 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, RawTracePoint, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, links::FdLink},
 };
 
-use super::error::{KernelError, chain, os_error};
+use super::{
+    error::{KernelError, chain, os_error},
+    protect,
+};
 
 /// One program: its name in the object, what it is attached as, and the first kernel that has that.
 pub(super) struct Spec {
@@ -34,7 +37,9 @@ const BPF_LSM: &str = "BPF LSM for cgroups (`bpf` in /sys/kernel/security/lsm)";
 const WITHOUT_TUNNEL: &str = "tunnel devices are not refused; they need CAP_NET_ADMIN: take it from bots";
 
 /// LSM programs, by the hook that they are named after.
-const LSM_HOOKS: [(&str, &str); 3] = [
+const LSM_HOOKS: [(&str, &str); 5] = [
+    ("on_ptrace", "ptrace_access_check"),
+    ("on_traceme", "ptrace_traceme"),
     ("on_socket_create", "socket_create"),
     ("on_tun_create", "tun_dev_create"),
     ("on_tun_open", "tun_dev_open"),
@@ -43,13 +48,19 @@ const LSM_HOOKS: [(&str, &str); 3] = [
 /// Runs once over all processes.
 const ITERATOR: &str = "on_each_task";
 
+const PROTECT: &str = "BPF LSM (`bpf` in /sys/kernel/security/lsm)";
+const WITHOUT_PROTECT: &str = "others than root are not kept from tracing";
+
 /// All programs, in the order in which they are attached: what publishes stands before what turns, what vets before what
 /// drops.
-pub(super) const PROGRAMS: [Spec; 15] = [
+pub(super) static PROGRAMS: [Spec; 17] = [
     // First: who is asked for must be known.
     Spec { name: "on_exec", feature: "raw tracepoint sched_process_exec", since: "4.17", without: None },
     Spec { name: "on_fork", feature: "raw tracepoint sched_process_fork", since: "4.17", without: None },
     Spec { name: "on_exit", feature: "raw tracepoint sched_process_exit", since: "4.17", without: None },
+    // Only where the configuration says so.
+    Spec { name: "on_ptrace", feature: PROTECT, since: "5.7", without: Some(WITHOUT_PROTECT) },
+    Spec { name: "on_traceme", feature: PROTECT, since: "5.7", without: Some(WITHOUT_PROTECT) },
     Spec {
         name: "on_sock_ops",
         feature: "sock_ops program with socket storage",
@@ -97,11 +108,13 @@ pub(super) const PROGRAMS: [Spec; 15] = [
     },
 ];
 
-/// Loads every program; the verifier's refusal names the feature. Returns what can be done without, and is.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
+/// Loads every program, those that protect only if they are wanted; the verifier's refusal names the feature. Returns what
+/// can be done without, and is.
+pub(super) fn load(ebpf: &mut Ebpf, protects: bool) -> Result<Vec<&'static Spec>, KernelError> {
     let mut lacks = Vec::new();
     for spec in &PROGRAMS {
-        if spec.without.is_some() && !has_bpf_lsm() {
+        let unwanted = !protects && protect::is_one(spec);
+        if unwanted || (spec.without.is_some() && !has_bpf_lsm()) {
             lacks.push(spec);
             continue;
         }
@@ -112,15 +125,17 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
             Program::CgroupSkb(program) => program.load(),
             Program::RawTracePoint(program) => program.load(),
             Program::LsmCgroup(program) => match Btf::from_sys_fs() {
-                Ok(btf) => {
-                    let hook = LSM_HOOKS.iter().find(|(name, _)| *name == spec.name);
-                    program.load(hook.map_or("", |(_, hook)| hook), &btf)
-                }
+                Ok(btf) => program.load(hook_of(spec), &btf),
+                Err(error) => Err(error.into()),
+            },
+            Program::Lsm(program) => match Btf::from_sys_fs() {
+                Ok(btf) => program.load(hook_of(spec), &btf),
                 Err(error) => Err(error.into()),
             },
             _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
         };
-        if loaded.is_err() && spec.without.is_some() {
+        if let (Err(error), Some(_)) = (&loaded, spec.without) {
+            tracing::debug!(program = spec.name, error = chain(error), "not loaded");
             lacks.push(spec);
             continue;
         }
@@ -132,8 +147,12 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<Vec<&'static Spec>, KernelError> {
     Ok(lacks)
 }
 
+fn hook_of(spec: &Spec) -> &'static str {
+    LSM_HOOKS.iter().find(|(name, _)| *name == spec.name).map_or("", |(_, hook)| hook)
+}
+
 /// Whether the kernel asks BPF programs at LSM hooks: compiled in is not enough, it must be among the active modules.
-fn has_bpf_lsm() -> bool {
+pub(super) fn has_bpf_lsm() -> bool {
     let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     active.trim().split(',').any(|module| module == "bpf")
 }
@@ -150,10 +169,15 @@ pub(super) fn attach(
     let folder =
         File::open(cgroup).map_err(KernelError::io(format!("open the cgroup {}", cgroup.display())))?;
     let mut taken_over = 0;
-    for spec in PROGRAMS.iter().filter(|spec| !lacks.iter().any(|lack| lack.name == spec.name)) {
+    for spec in &PROGRAMS {
         let pin = pins.join(spec.name);
+        if lacks.iter().any(|lack| lack.name == spec.name) {
+            // What an earlier daemon attached and this one does not want.
+            take_off(&pin).map_err(KernelError::io(format!("remove {}", pin.display())))?;
+            continue;
+        }
         let program = program(ebpf, spec)?;
-        if let Program::RawTracePoint(program) = program {
+        if matches!(program, Program::RawTracePoint(_) | Program::Lsm(_)) {
             taken_over += usize::from(renew(program, spec, &pin)?);
             continue;
         }
@@ -186,13 +210,20 @@ pub(super) fn attach(
     Ok(taken_over)
 }
 
-/// Attaches a program to its tracepoint and puts the link in place of the one that an earlier daemon pinned, which goes on
+/// Attaches a program of the whole system and puts the link in place of the one that an earlier daemon pinned, which goes on
 /// until then: such links cannot be updated. Returns whether there was one.
-fn renew(program: &mut RawTracePoint, spec: &Spec, pin: &Path) -> Result<bool, KernelError> {
+fn renew(program: &mut Program, spec: &Spec, pin: &Path) -> Result<bool, KernelError> {
     let what = || format!("attach {}", spec.name);
-    let point = TRACEPOINTS.iter().find(|(name, _)| *name == spec.name).map_or("", |(_, point)| point);
-    let attached = program.attach(point).and_then(|id| program.take_link(id));
-    let link: FdLink = attached.map_err(KernelError::other(what()))?.into();
+    let attached: Result<FdLink, _> = match program {
+        Program::RawTracePoint(program) => {
+            let point =
+                TRACEPOINTS.iter().find(|(name, _)| *name == spec.name).map_or("", |(_, point)| point);
+            program.attach(point).and_then(|id| program.take_link(id)).map(Into::into)
+        }
+        Program::Lsm(program) => program.attach().and_then(|id| program.take_link(id)).map(Into::into),
+        _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
+    };
+    let link = attached.map_err(KernelError::other(what()))?;
     // A bpffs takes no dots in names.
     let aside = pin.with_file_name(format!("{}_new", spec.name));
     let _ = std::fs::remove_file(&aside);
@@ -202,15 +233,21 @@ fn renew(program: &mut RawTracePoint, spec: &Spec, pin: &Path) -> Result<bool, K
     Ok(there)
 }
 
-/// Records the programs of all processes that are there. After the tracepoints are attached: none is missed in between.
-pub(super) fn record_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+/// Records the programs of all processes that are there, and with protection which of them are traced. After the tracepoints
+/// are attached: none is missed in between.
+pub(super) fn record_processes(ebpf: &mut Ebpf, protects: bool) -> Result<(), KernelError> {
+    run_over_tasks(ebpf, ITERATOR)?;
+    if protects { run_over_tasks(ebpf, protect::ITERATOR) } else { Ok(()) }
+}
+
+fn run_over_tasks(ebpf: &mut Ebpf, iterator: &str) -> Result<(), KernelError> {
     let missing = |error: &(dyn std::error::Error + 'static)| KernelError::Missing {
         feature: "BPF iterator over tasks",
         since: "5.8",
         said: chain(error),
     };
-    let Some(Program::Iter(program)) = ebpf.program_mut(ITERATOR) else {
-        return Err(KernelError::Object(format!("it holds no iterator {ITERATOR}")));
+    let Some(Program::Iter(program)) = ebpf.program_mut(iterator) else {
+        return Err(KernelError::Object(format!("it holds no iterator {iterator}")));
     };
     let btf = Btf::from_sys_fs().map_err(|error| missing(&error))?;
     program.load("task", &btf).map_err(|error| missing(&error))?;
@@ -289,17 +326,25 @@ pub(super) fn layouts(pin: &Path) -> Vec<PathBuf> {
 /// Takes every program off and removes the pins. Programs that turn go first, so that nothing is turned half-way; what
 /// another layout may have besides goes with them.
 pub(super) fn detach(pins: &Path) -> io::Result<()> {
-    let gone = |outcome: io::Result<()>| match outcome {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
     for spec in PROGRAMS.iter().rev() {
-        gone(std::fs::remove_file(pins.join(spec.name)))?;
+        take_off(&pins.join(spec.name))?;
     }
     for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
-        gone(std::fs::remove_file(entry.path()))?;
+        take_off(&entry.path())?;
     }
-    gone(std::fs::remove_dir(pins))
+    match std::fs::remove_dir(pins) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a pin; returns whether there was one.
+fn take_off(pin: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(pin) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// `BPF_OBJ_GET` (include/uapi/linux/bpf.h): a descriptor of a pinned link. aya opens pins too, but keeps the descriptor.

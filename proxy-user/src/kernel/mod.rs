@@ -14,6 +14,7 @@ mod links;
 mod maps;
 mod netns;
 mod network;
+mod protect;
 
 use std::{
     io,
@@ -40,6 +41,7 @@ pub use self::{
     maps::{OriginTable, Programs},
     netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
+    protect::Protecting,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
@@ -61,6 +63,8 @@ pub struct Plan<'a> {
     pub generation: u64,
     /// Its network rules.
     pub rules: &'a [KernelRule],
+    /// Whether others than root are to be kept from tracing.
+    pub protect: bool,
     /// Whether the programs report what they do (`debug`).
     pub verbose: bool,
 }
@@ -83,6 +87,7 @@ pub struct Handles {
 pub struct Kernel {
     pins: PathBuf,
     lacks: Vec<&'static links::Spec>,
+    protecting: Protecting,
     controls: Mutex<maps::Controls>,
     taken_over: usize,
     logger: Mutex<Option<EbpfLogger<&'static dyn log::Log>>>,
@@ -97,14 +102,20 @@ impl Kernel {
     /// How many programs there are when all are attached that this kernel can have.
     #[must_use]
     pub fn expected_programs(&self) -> usize {
-        links::PROGRAMS.len().saturating_sub(self.lacks.len())
+        links::PROGRAMS.iter().filter(|spec| !self.lacks.iter().any(|lack| lack.name == spec.name)).count()
     }
 
-    /// What this kernel lacks, and what that costs.
+    /// What this kernel lacks, and what that costs. Protection speaks for itself ([`Kernel::protecting`]).
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
         let told = |spec: &&links::Spec| Some(format!("no {}: {}", spec.feature, spec.without?));
-        self.lacks.iter().filter_map(told).collect()
+        self.lacks.iter().filter(|spec| !protect::is_one(spec)).filter_map(told).collect()
+    }
+
+    /// Whether others than root are kept from tracing.
+    #[must_use]
+    pub fn protecting(&self) -> &Protecting {
+        &self.protecting
     }
 
     /// Probes, loads, configures, attaches and introduces the daemon.
@@ -118,6 +129,7 @@ impl Kernel {
         let btf = std::fs::read(btf::KERNEL_BTF)
             .map_err(|source| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), source })?;
         let offsets = btf::offsets(&btf)?;
+        let (mut protecting, protection) = protect::plan(plan.protect, &btf, plan.cgroups)?;
         drop(btf);
         // Before 5.11 maps are charged to RLIMIT_MEMLOCK; a failure shows at the load.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
@@ -128,6 +140,7 @@ impl Kernel {
         let level: u8 = if plan.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader.override_global(names::OFFSETS, &offsets, true);
+        protect::hand_over(&mut loader, &protection);
         loader.override_global(aya_log::LEVEL, &level, false);
         for map in names::PINNED_MAPS {
             loader.map_pin_path(map, pins.join(map));
@@ -137,7 +150,14 @@ impl Kernel {
             Some(_) => KernelError::Io { what: "create BPF maps".into(), said: error::chain(&error) },
             None => KernelError::Object(error::chain(&error)),
         })?;
-        let lacks = links::load(&mut ebpf)?;
+        let mut lacks = links::load(&mut ebpf, protecting == Protecting::On)?;
+        if let Some(name) = protect::missing(&protecting, &lacks) {
+            protecting = Protecting::Unavailable(format!(
+                "this kernel does not load the program {name}; start with log.level = \"debug\" to see why"
+            ));
+            // All or nothing.
+            lacks.extend(protect::specs());
+        }
         let logger: &'static dyn log::Log = log::logger();
         let logger = EbpfLogger::init_with_logger(&mut ebpf, logger).ok();
 
@@ -151,7 +171,7 @@ impl Kernel {
         maps::name_variables(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
-        links::record_processes(&mut ebpf)?;
+        links::record_processes(&mut ebpf, protecting == Protecting::On)?;
         if plan.cgroups.contains_me() {
             introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.
@@ -165,8 +185,14 @@ impl Kernel {
             tracing::info!(pins = %other.display(), "taking off what another version attached");
             links::detach(other).map_err(KernelError::io(format!("remove {}", other.display())))?;
         }
-        let kernel =
-            Self { pins, lacks, controls: Mutex::new(controls), taken_over, logger: Mutex::new(logger) };
+        let kernel = Self {
+            pins,
+            lacks,
+            protecting,
+            controls: Mutex::new(controls),
+            taken_over,
+            logger: Mutex::new(logger),
+        };
         Ok((kernel, Handles { origins, network, programs, events, served }))
     }
 

@@ -4,7 +4,7 @@
 //! newline itself goes as `NAME`, newline, its length (64 bits, little-endian), the value, newline. Names are constants
 //! of this file, and a value of the first form has no newline: no value can add a field.
 
-use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Verdict, human, text};
+use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Trace, Verdict, human, text};
 
 /// Longest value in bytes; the whole of it is in the journal file. All fields together stay below the 200 KiB that a
 /// datagram holds by default.
@@ -81,6 +81,18 @@ impl Fields {
         }
     }
 
+    fn trace(&mut self, trace: &Trace) {
+        self.put("IDENTITY", trace.identity.as_deref().unwrap_or("unknown"));
+        self.put("VERDICT", "deny");
+        self.put("REASON", &trace.reason);
+        self.put("EXE", &trace.workload.exe);
+        self.put("BOT_PID", &trace.workload.pid.to_string());
+        self.maybe("UNIT", trace.workload.unit.as_deref());
+        self.put("TARGET_PID", &trace.target.pid.to_string());
+        self.maybe("TARGET_EXE", trace.target.exe.as_deref());
+        self.maybe("TARGET_UNIT", trace.target.unit.as_deref());
+    }
+
     fn outcome(&mut self, outcome: &Outcome) {
         self.maybe("STATUS", outcome.status.map(|status| status.to_string()).as_deref());
         self.put("DURATION_US", &outcome.duration_us.to_string());
@@ -102,6 +114,7 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Decision(decision) if decision.verdict == Verdict::Deny => (WARNING, "decision"),
         Record::Decision(_) => (INFO, "decision"),
         Record::Connection(_) => (INFO, "connection"),
+        Record::Trace(_) => (WARNING, "trace"),
         Record::Outcome(_) => (WARNING, "outcome"),
         Record::Recovered(_) => (WARNING, "recovered"),
         Record::Detach(_) => (ERROR, "detach"),
@@ -110,6 +123,7 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
     let mut fields = Fields::begin(&message, priority, kind);
     match record {
         Record::Decision(decision) | Record::Connection(decision) => fields.decision(decision),
+        Record::Trace(trace) => fields.trace(trace),
         // Its decision is in an earlier run: one that was interrupted.
         Record::Outcome(outcome) => {
             fields.put("CALL_ID", &outcome.id.to_string());

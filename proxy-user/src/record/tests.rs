@@ -92,6 +92,7 @@ fn story(dir: &Path) -> Vec<String> {
         Record::Outcome(end) if end.interrupted => "interrupted".to_owned(),
         Record::Outcome(end) => end.error.clone().unwrap_or_else(|| format!("{}", end.status.unwrap_or(0))),
         Record::Connection(_) => "connection".to_owned(),
+        Record::Trace(_) => "trace".to_owned(),
         Record::Recovered(repair) => format!("recovered {} {}", repair.dropped_bytes, repair.closed),
         Record::Detach(detach) => format!("detach {}", detach.programs.len()),
         Record::Bound(bound) => format!("bound {} {}", bound.counter, bound.count),

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proxy_common::ENVIRONMENT_TRACED;
 use proxy_policy::{Identity, PolicySet};
 
 use super::{
@@ -18,6 +19,10 @@ const ANSWER_LIFE: Duration = Duration::from_millis(250);
 
 /// How many answers are kept; beyond, all are forgotten and found again.
 const MOST_ANSWERS: usize = 16_384;
+
+/// Why a process is nobody that others could trace, with `protect`.
+const TRACED: &str = "others than root traced it, or could, when it was executed; start it within the governed cgroup and \
+                      not under a debugger";
 
 /// The facts that an answer depends on, besides the files.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -151,6 +156,10 @@ impl Matcher {
 fn decide(workload: &Workload, judged: &[Judged<'_>]) -> Identified {
     if workload.start_time_ns == 0 {
         return Identified::None("the kernel could not say when the process started".into());
+    }
+    if workload.environment & ENVIRONMENT_TRACED != 0 {
+        let why = format!("{} is nobody: {TRACED}", workload.label());
+        return Identified::None(Reason::told(why, TRACED.to_owned()));
     }
     let matching: Vec<&Judged<'_>> = judged.iter().filter(|judged| judged.holds()).collect();
     let near = || {

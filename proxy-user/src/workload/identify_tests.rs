@@ -219,3 +219,24 @@ fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_t
     let set = scene.set(&[("unit", "unit = \"bot.service\"")]);
     assert!(matches!(scene.matcher.find(&scene.workload, &set, 2).identified, Identified::One(_)));
 }
+
+#[test]
+fn a_process_that_others_could_trace_is_nobody_by_any_condition() {
+    let mut scene = Scene::new();
+    let set = scene.set(&[("bot", "unit = \"bot.service\"")]);
+    assert!(matches!(scene.matcher.find(&scene.workload, &set, 1), Identified::One(_)));
+    scene.workload.environment = ENVIRONMENT_TRACED;
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1) else { panic!("an identity") };
+    assert!(why.for_the_workload().unwrap().contains("others than root traced it"), "{why}");
+}
+
+#[test]
+fn an_answer_is_not_remembered_for_the_same_program_with_another_environment() {
+    let mut scene = Scene::new();
+    let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nclean_environment = true")]);
+    let found = scene.matcher.find(&scene.workload, &set, 1);
+    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found));
+    // It executes itself anew: process, start and file stay.
+    scene.workload.environment = 1;
+    assert_eq!(scene.matcher.remembered(&scene.workload, 1), None);
+}

@@ -26,6 +26,14 @@ pub fn executable_label(pid: u32, start_time_ns: u64, captured: FileId) -> Optio
     (runs == Some(captured) && is_same(&process, start_time_ns)).then(|| path.to_string_lossy().into_owned())
 }
 
+/// The path of the executable of the process that started at this time, as a label. `None` when it is gone.
+#[must_use]
+pub fn path_label(pid: u32, start_time_ns: u64) -> Option<String> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let path = process.exe().ok()?;
+    is_same(&process, start_time_ns).then(|| path.to_string_lossy().into_owned())
+}
+
 /// The captured executable as an open file, also when its path is gone. `None` when the process is gone, is another
 /// one, or has executed something else.
 #[must_use]

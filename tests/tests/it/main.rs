@@ -18,6 +18,7 @@ mod identity;
 mod main_path;
 mod mediation;
 mod namespaces;
+mod protect;
 mod routes;
 mod scripts;
 mod storm;

@@ -29,6 +29,7 @@ cat >/run/programs/vouchsafe.toml <<END
 policies = "/run/programs/etc"
 state = "/run/programs/state"
 runtime = "/run/programs/run"
+protect = true
 kernel.cgroup = "$cgroup"
 kernel.pin = "/sys/fs/bpf/programs"
 journal.journald = ""

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 
-use proxy_journal::{PolicyLoad, PolicyResult};
+use proxy_journal::{Access, PolicyLoad, PolicyResult, Target, Trace};
 
 use super::*;
 
@@ -75,9 +75,28 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     recorder.note(Record::Policy(load)).unwrap();
     let shown = next();
     assert_eq!((&*shown["PRIORITY"], shown["MESSAGE"].contains("a.toml:3:1")), ("3", true));
+    let trace = Trace {
+        workload: deny("/").workload,
+        identity: None,
+        access: Access::Attach,
+        target: Target { pid: 812, exe: Some("/opt/bot".into()), ..Target::default() },
+        reason: "only root may".into(),
+        generation: 2,
+    };
+    recorder.note(Record::Trace(trace.into())).unwrap();
+    let shown = next();
+    assert_eq!(
+        (&*shown["VOUCHSAFE_KIND"], &*shown["VERDICT"], &*shown["TARGET_PID"]),
+        ("trace", "deny", "812")
+    );
+    assert!(
+        shown["MESSAGE"].contains("unknown deny trace /opt/bot[812] only root may"),
+        "{}",
+        shown["MESSAGE"]
+    );
     recorder.stop("test").unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
-    assert_eq!((recorder.health().journald.sent, recorder.health().journald.dropped), (6, 0));
+    assert_eq!((recorder.health().journald.sent, recorder.health().journald.dropped), (7, 0));
 }
 
 #[test]
