@@ -68,8 +68,8 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject, Mode,
-    Scheme, SecretRef, Store, Summary, Unmatched, When,
+    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
+    Limited, Mode, Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, not_supported_yet};
+use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, limits};
 use crate::diagnostic::{Problem, quote};
+use crate::limit::Limits;
 use crate::model::Mode;
 use crate::network::NetworkRule;
 use crate::operation::{Operation, Template, is_name};
@@ -13,10 +14,24 @@ use crate::until::Until;
 use crate::when::Condition;
 
 /// What a grant may say, in the order of the documentation.
-const GRANT: [&str; 11] =
-    ["role", "with", "api", "allow", "deny", "credential", "when", "body_limit", "until", "mode", "network"];
+const GRANT: [&str; 13] = [
+    "role",
+    "with",
+    "api",
+    "allow",
+    "deny",
+    "credential",
+    "when",
+    "body_limit",
+    "limit",
+    "wait",
+    "until",
+    "mode",
+    "network",
+];
 /// What a role may say.
-const ROLE: [&str; 8] = ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit"];
+const ROLE: [&str; 10] =
+    ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit", "limit", "wait"];
 /// Bytes of a body that conditions look at, unless the grant or role says otherwise, and at most.
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -107,6 +122,7 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allows: false,
         when: None,
         body_limit: None,
+        limits: Limits::default(),
         credential: None,
     };
     GrantDraft { role: None, body, until: None, mode: Mode::Enforce, network }
@@ -163,6 +179,7 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
     if written && allow.is_empty() && deny.is_empty() && reader.findings.len() == before {
         allows_nothing(section, reader);
     }
+    limits::check_wait(section, &["limit"], reader);
     let credential = reader.string(section, "credential");
     let body = GrantBody {
         place: section.place,
@@ -172,6 +189,7 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
         deny: operations(&deny, parameters, reader),
         when: read_when(section, parameters, reader),
         body_limit: read_body_limit(section, reader),
+        limits: limits::read(section, "limit", reader),
         credential,
     };
     let fixed = |list: &'_ [Spanned<Template>]| -> Vec<Spanned<Operation>> {
@@ -265,7 +283,6 @@ fn operations(
 
 fn grant_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" => Some(not_supported_yet(key, "[[grant]]")),
         "params" | "include" => Some(Problem::new(
             format!("{} does not stand in a [[grant]]", quote(key)),
             "roles have parameters and include others; a grant names one role, role = \"…\"",
@@ -280,7 +297,6 @@ fn grant_hint(key: &str) -> Option<Problem> {
 
 fn role_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" => Some(not_supported_yet(key, "a role")),
         "role" => Some(Problem::new("a role includes others by \"include\"", "write include = [\"…\"]")),
         "with" => Some(Problem::new(
             "\"with\" stands where a role is used",

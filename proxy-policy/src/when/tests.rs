@@ -140,7 +140,7 @@ fn what_is_wrong_with_a_condition_is_found_at_the_load_and_has_its_place() {
     }
     assert!(parse(&format!("identity == \"{}\"", "x".repeat(MAX_TEXT))).is_err());
     assert!(parse(&format!("{}true{}", "(".repeat(200), ")".repeat(200))).is_err());
-    let loops = vec!["body.a.all(x, x == 1)"; 5].join(" && ");
+    let loops = ["body.a.all(x, x == 1)"; 5].join(" && ");
     assert!(parse(&loops).unwrap_err().1.message.contains("loops"));
     for deep in ["!".repeat(200), "-".repeat(200), "[".repeat(200), "body.a".to_owned() + &".a".repeat(200)] {
         assert!(parse(&deep).unwrap_err().1.message.contains("nested more than"), "{deep}");
@@ -171,7 +171,7 @@ fn the_worst_body_for_the_worst_condition_is_decided_in_bounded_time() {
     let body = Body::parse(format!("{{\"list\": [{numbers}]}}").as_bytes()).unwrap();
     let one =
         r#"body.list.all(x, !x.contains("aab") && !x.contains("ab") && !x.matches("(a|b)+c") && x != "y")"#;
-    let text = vec![one; 4].join(" && ");
+    let text = [one; 4].join(" && ");
     let condition = parse(&text).unwrap_or_else(|error| panic!("{error:?}"));
     let facts = Facts {
         host: "h",

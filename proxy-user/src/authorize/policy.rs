@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, SecretRef};
 
+use crate::limits::{LiveLimits, Registry};
+
 /// One compiled policy set, its generation, and what is derived from it once instead of for each call.
 #[derive(Debug)]
 pub struct LivePolicy {
@@ -18,6 +20,7 @@ pub struct LivePolicy {
     references: Vec<String>,
     /// What `resolver` means in its network rules.
     resolvers: Vec<IpAddr>,
+    limits: LiveLimits,
 }
 
 /// The headers of one API as typed names.
@@ -34,7 +37,7 @@ impl LivePolicy {
         let apis = set.apis().map(Prepared::of).collect();
         let references =
             set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
-        Self { set, generation, apis, references, resolvers: Vec::new() }
+        Self { set, generation, apis, references, resolvers: Vec::new(), limits: LiveLimits::default() }
     }
 
     /// With the addresses that `resolver` stands for in network rules.
@@ -42,6 +45,19 @@ impl LivePolicy {
     pub fn with_resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
         self.resolvers = resolvers;
         self
+    }
+
+    /// With its limits; what was used of those that stay the same is still used.
+    #[must_use]
+    pub fn with_limits(mut self, registry: &Registry) -> Self {
+        self.limits = LiveLimits::of(&self.set, registry);
+        self
+    }
+
+    /// How much may be called.
+    #[must_use]
+    pub fn limits(&self) -> &LiveLimits {
+        &self.limits
     }
 
     /// The addresses that `resolver` stands for in network rules.

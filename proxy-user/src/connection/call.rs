@@ -1,6 +1,7 @@
 //! The life of one request: facts, decision, credential, record, forward, record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderName;
 use http::request::Parts;
@@ -10,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
-use super::{Connection, upgrade};
+use super::{Connection, admission, upgrade};
 use crate::authorize::{
     Answer, Asked, Facts, Kind, Permit, Refusal, Seen, SeenBody, Subject, authorize, entry,
 };
@@ -21,6 +22,7 @@ use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
 use crate::http::{Account, Leg, Replay, ReplyBody, RequestBody, Transfer, facts, hop, problem, seen};
+use crate::limits::Pass;
 
 type Reply = Response<ReplyBody<UpstreamBody>>;
 
@@ -73,9 +75,24 @@ impl Handler for Calls {
         };
         let body = Replay::of(body);
         let mut inbound = Inbound { headers, extensions, body, version, upgrade };
-        match self.permitted(&subject, &facts, &mut inbound).await {
-            Ok((permit, attachment)) => self.forward(&subject, &facts, &permit, attachment, inbound).await,
-            Err(refusal) => self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method),
+        let mut subject = subject;
+        loop {
+            let permitted = self.permitted(&subject, &facts, &mut inbound).await;
+            let (permit, attachment, pass, waited) = match permitted {
+                Ok(permitted) => permitted,
+                Err(refusal) => {
+                    return self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method);
+                }
+            };
+            if !waited.is_zero() {
+                let now = self.connection.caller.current(&services.policy, &*services.identifier).await;
+                // Another policy came while it waited.
+                if now.live().generation() != subject.live().generation() {
+                    subject = now;
+                    continue;
+                }
+            }
+            return self.forward(&subject, &facts, &permit, attachment, pass, inbound).await;
         }
     }
 }
@@ -86,16 +103,18 @@ impl Calls {
         Self { connection, leg, http2, host }
     }
 
-    /// The permit, with the credential that it demands. What has none is refused before anything is recorded as allowed.
+    /// The permit, with the credential and the pass that it demands, and how long it waited for that. What has none is
+    /// refused before anything is recorded as allowed.
     async fn permitted(
         &self,
         subject: &Subject,
         facts: &Facts<'_>,
         inbound: &mut Inbound,
-    ) -> Result<(Permit, Option<Attachment>), Refusal> {
+    ) -> Result<(Permit, Option<Attachment>, Pass, Duration), Refusal> {
         let services = &self.connection.services;
         let permit = self.decided(subject, facts, inbound).await?;
-        let Some(id) = permit.credential() else { return Ok((permit, None)) };
+        let (pass, waited) = admission::admit(services, &permit, facts.host.name()).await?;
+        let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
         let live = permit.live();
         let inject =
             permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
@@ -106,7 +125,7 @@ impl Calls {
         let header: HeaderName = header.clone();
         let inject = Inject { header, prefix: inject.prefix(), suffix: inject.suffix() };
         match services.credentials.attachment(&credential.name, reference, &inject) {
-            Ok(attachment) => Ok((permit, Some(attachment))),
+            Ok(attachment) => Ok((permit, Some(attachment), pass, waited)),
             Err(error) => Err(Refusal {
                 rule: permit.rule().cloned(),
                 ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
@@ -154,6 +173,7 @@ impl Calls {
         facts: &Facts<'_>,
         permit: &Permit,
         attachment: Option<Attachment>,
+        pass: Pass,
         inbound: Inbound,
     ) -> Reply {
         let services = &self.connection.services;
@@ -173,12 +193,16 @@ impl Calls {
         services.counters.tally(subject).count_allowed();
         let id = receipt.id();
         let transfer = Arc::new(Transfer::default());
-        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
         let websocket = inbound.upgrade.is_some();
         let upgrade = inbound.upgrade.clone();
         let sent = self.send(facts, permit, attachment, inbound, transfer, &mut account).await;
         match sent {
-            Ok(response) => self.relay(response, account, upgrade.filter(|_| websocket)),
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                admission::note(services, permit, facts.host.name(), status, headers);
+                self.relay(response, account, upgrade.filter(|_| websocket))
+            }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
                 account.refused(refusal.status());

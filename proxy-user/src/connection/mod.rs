@@ -16,7 +16,8 @@
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
 //! that kept HTTP open without asking for anything.
 
-pub mod call;
+pub mod admission;
+mod call;
 pub mod passage;
 pub mod services;
 pub mod upgrade;

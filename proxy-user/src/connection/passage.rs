@@ -11,6 +11,7 @@ use crate::base::addr::UpstreamAddr;
 use crate::forward::error::chain;
 use crate::forward::tunnel;
 use crate::http::{Account, Transfer};
+use crate::limits::Pass;
 use crate::sniff::Prefixed;
 use crate::trust::{self, Alert};
 
@@ -75,7 +76,7 @@ impl Connection {
         };
         services.counters.tally(subject).count_allowed();
         let transfer = Arc::new(Transfer::default());
-        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let mut account = Account::open(receipt, Arc::clone(&transfer), Pass::default());
         let upstream = UpstreamAddr(dst.0);
         account.dialled(upstream.0);
         match services.forward.dial(upstream).await {

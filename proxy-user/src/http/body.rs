@@ -307,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::http::book::Book;
+    use crate::limits::Pass;
 
     /// A body that gives these frames; one that ends with an error breaks there.
     struct Script(VecDeque<Result<&'static str, &'static str>>, bool);
@@ -329,7 +330,7 @@ mod tests {
     }
 
     fn reply(book: &Book, frames: &[Result<&'static str, &'static str>], sized: bool) -> ReplyBody<Script> {
-        let mut account = Account::open(book.receipt(), Arc::default());
+        let mut account = Account::open(book.receipt(), Arc::default(), Pass::default());
         account.answered(http::StatusCode::OK);
         ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account)
     }

@@ -15,6 +15,7 @@ mod containers;
 mod startup;
 mod journal;
 mod identity;
+mod limits;
 mod main_path;
 mod mediation;
 mod namespaces;
