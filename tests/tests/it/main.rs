@@ -15,6 +15,7 @@ mod identity;
 mod main_path;
 mod mediation;
 mod namespaces;
+mod policy;
 mod routes;
 mod systemd;
 mod trouble;
