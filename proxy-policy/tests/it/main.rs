@@ -16,3 +16,5 @@ mod hostile;
 mod roles;
 #[cfg(test)]
 mod tricks;
+#[cfg(test)]
+mod reference;
