@@ -117,6 +117,7 @@ fn what_is_wrong_with_a_condition_is_found_at_the_load_and_has_its_place() {
         ("request[\"method\"] == \"GET\"", 0, "as a whole"),
         ("reqest.method == \"GET\"", 0, "did you mean \"request\""),
         ("true && request.metod == \"GET\"", 15, "did you mean \"method\""),
+        ("request.host == \"éé\" && reqest.host == \"\"", 26, "did you mean \"request\""),
         ("workload.user == \"x\"", 8, "no field \"user\""),
         ("params.ownr == \"x\"", 6, "did you mean \"owner\""),
         ("request.method == 1", 15, "never equal"),
