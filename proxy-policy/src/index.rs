@@ -125,7 +125,8 @@ impl Index {
     /// segments of usual length.
     fn key<'s>(&self, segment: &'s str, buffer: &'s mut [u8; USUAL]) -> Cow<'s, [u8]> {
         let bytes = segment.as_bytes();
-        let plain = |byte: &u8| *byte != b'%' && !(self.denies && (byte.is_ascii_uppercase() || *byte == b';'));
+        let plain =
+            |byte: &u8| *byte != b'%' && !(self.denies && (byte.is_ascii_uppercase() || *byte == b';'));
         if bytes.iter().all(plain) {
             return Cow::Borrowed(bytes);
         }

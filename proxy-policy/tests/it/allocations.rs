@@ -46,7 +46,9 @@ fn a_call_with_a_normal_path_is_decided_without_an_allocation() {
     assert_eq!(ALLOCATIONS.get(), before);
     drop(set);
     // A list that is long enough for the index.
-    let mut text = "[api.x]\nhosts = [\"x.example\"]\n[identity]\nuser = \"u\"\n[[grant]]\napi = \"x\"\nallow = [".to_owned();
+    let mut text =
+        "[api.x]\nhosts = [\"x.example\"]\n[identity]\nuser = \"u\"\n[[grant]]\napi = \"x\"\nallow = ["
+            .to_owned();
     (0..100).for_each(|rule| text += &format!("\"GET /v1/t%20{rule}/*\", "));
     text += "]\ndeny = [";
     (0..100).for_each(|rule| text += &format!("\"* /v1/t%20{rule}/secret\", "));
