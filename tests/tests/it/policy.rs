@@ -245,3 +245,48 @@ fn an_observed_grant_tries_its_own_restrictions_only() {
         assert_eq!(world.curl(&[&format!("https://api.test{path}")]).status, 403, "{path}");
     }
 }
+#[test]
+fn a_body_that_was_looked_at_in_vain_goes_on_whole_when_it_is_observed() {
+    let when = "when = 'body.amount <= 100'\nbody_limit = 2000\nmode = \"observe\"";
+    let world = world("", &grant("\"POST /v1/**\"", when), "");
+    let upstream = Upstream::http1(&world);
+    let text = format!("{{\"note\": \"{}\"}}", counted(1_000_000));
+    let file = world.write("large", &text);
+    let data = format!("@{}", file.display());
+    for more in [&[][..], &["-H", "Transfer-Encoding: chunked"], &["--http2"]] {
+        let sent = ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", &data];
+        let answer = world.curl(&[more, &sent, &["https://raw.test/v1/x"]].concat());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    upstream.wait_for(3);
+    for seen in upstream.seen() {
+        assert!(seen.body == text.as_bytes(), "{} bytes of {} arrived", seen.body.len(), text.len());
+        assert_eq!(seen.header("authorization"), None);
+    }
+    let record = world.decision(Some("/v1/x"));
+    assert!(record["reason"].as_str().unwrap().contains("larger than the 2000 bytes"), "{record}");
+}
+
+/// A text of about this length, no piece of which is there twice.
+fn counted(length: usize) -> String {
+    (0..length / 8).map(|number| format!("{number:07} ")).collect()
+}
+
+#[test]
+fn a_body_of_many_pieces_goes_on_in_their_order_after_it_was_judged() {
+    let when = "when = 'body.amount <= 100'\nbody_limit = 1000000";
+    let world = world("", &grant("\"POST /v1/**\"", when), "");
+    let upstream = Upstream::http1(&world);
+    let text = format!("{{\"amount\": 1, \"note\": \"{}\"}}", counted(900_000));
+    let file = world.write("large", &text);
+    let data = format!("@{}", file.display());
+    for more in [&[][..], &["-H", "Transfer-Encoding: chunked"], &["--http2"]] {
+        let sent = ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", &data];
+        let answer = world.curl(&[more, &sent, &["https://raw.test/v1/x"]].concat());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    upstream.wait_for(3);
+    for seen in upstream.seen() {
+        assert!(seen.body == text.as_bytes(), "{} bytes of {} arrived", seen.body.len(), text.len());
+    }
+}
