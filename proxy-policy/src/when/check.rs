@@ -19,6 +19,8 @@ use crate::suggest;
 
 /// Loops in one condition.
 const MAX_LOOPS: usize = 4;
+/// How deep a condition may be nested.
+const MAX_DEPTH: usize = 32;
 /// Bytes of a compiled regular expression.
 const MAX_REGEX: usize = 64 * 1024;
 
@@ -43,6 +45,7 @@ pub(super) fn check(expression: &mut IdedExpr, params: &[String]) -> Result<Find
         scope: Vec::new(),
         loops: 0,
         in_loop: false,
+        depth: 0,
         headers_seen: 0,
         headers_named: Vec::new(),
         found: Findings::default(),
@@ -78,6 +81,8 @@ struct Checker<'p> {
     scope: Vec<(String, Type)>,
     loops: usize,
     in_loop: bool,
+    /// How deep the node is that is looked at: the evaluation goes as deep.
+    depth: usize,
     /// How often the headers are looked at, and the names of those that are looked at by name.
     headers_seen: usize,
     headers_named: Vec<String>,
@@ -113,6 +118,17 @@ const FUNCTIONS: [&str; 24] = [
 
 impl Checker<'_> {
     fn infer(&mut self, expression: &mut IdedExpr) -> Result<Type, Wrong> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let message = format!("the condition is nested more than {MAX_DEPTH} deep");
+            return Err((expression.id, Problem::new(message, "write several grants with simpler ones")));
+        }
+        let of = self.infer_here(expression);
+        self.depth -= 1;
+        of
+    }
+
+    fn infer_here(&mut self, expression: &mut IdedExpr) -> Result<Type, Wrong> {
         let id = expression.id;
         match &mut expression.expr {
             Expr::Ident(name) => self.ident(id, name),

@@ -149,6 +149,26 @@ fn what_is_wrong_with_a_condition_is_found_at_the_load_and_has_its_place() {
     for deep in ["!".repeat(200), "-".repeat(200), "[".repeat(200), "body.a".to_owned() + &".a".repeat(200)] {
         assert!(parse(&deep).unwrap_err().1.message.contains("nested more than"), "{deep}");
     }
+    // The largest that are read: neither the parser nor the evaluation goes too deep for the stack of a thread.
+    for large in [
+        format!("{}true", "!".repeat(30)),
+        format!("{}true{}", "(".repeat(12), ")".repeat(12)),
+        format!("1{} == 29", " + 1".repeat(28)),
+        format!("{}true", "true ? true : ".repeat(30)),
+        format!("true{}", " && true".repeat(70)),
+        format!("[{}1].size() == 1", "[1].size(),".repeat(40)),
+    ] {
+        let condition = parse(&large);
+        assert!(condition.is_ok(), "{large}: {condition:?}");
+        let _ = ask(&large);
+    }
+    for deep in [
+        format!("1{} == 141", " + 1".repeat(140)),
+        format!("{}true", "true ? true : ".repeat(60)),
+        format!("body{} == 1", ".a".repeat(140)),
+    ] {
+        assert!(parse(&deep).unwrap_err().1.message.contains("deep"), "{deep}");
+    }
     for slow in [
         "body.list.all(x, body.s.contains(\"a\"))",
         "body.list.all(x, x.contains(body.s))",
