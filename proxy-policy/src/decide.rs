@@ -384,7 +384,10 @@ impl PolicySet {
                 Err(Unknown::Fault(fault)) => return Held::Fault(fault),
                 Err(Unknown::Facts) => return Held::Needs(Reason::FactsNeeded),
                 Err(Unknown::Body) => {
-                    let limits = who.grants.iter().filter(|it| it.api == grant.api).map(|it| it.body_limit);
+                    let looks = |it: &&Grant| {
+                        it.api == grant.api && it.when.iter().any(|when| when.condition.uses_body())
+                    };
+                    let limits = who.grants.iter().filter(looks).map(|it| it.body_limit);
                     return Held::Needs(Reason::BodyNeeded {
                         limit: limits.max().unwrap_or(grant.body_limit),
                     });

@@ -1,5 +1,6 @@
 //! `[[grant]]` and `[role.NAME]`: operations of one API and the credential for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, limits};
@@ -265,9 +266,10 @@ fn operations(
     reader: &mut Reader<'_>,
 ) -> Vec<Spanned<Template>> {
     let mut operations: Vec<Spanned<Template>> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for text in texts {
         let Some(template) = reader.parse(text, |text| Template::parse(text, parameters)) else { continue };
-        if operations.contains(&template) {
+        if !seen.insert(&text.value) {
             let message = format!("{} is in the list twice", quote(text));
             reader.findings.warning(template.place, message, "remove one");
             continue;

@@ -188,7 +188,7 @@ pub struct Refusal {
     /// The rule that decided.
     pub rule: Option<Rule>,
     /// What is used up, and for how long.
-    pub over: Option<Over>,
+    pub over: Option<Box<Over>>,
 }
 
 /// A call that came too soon.

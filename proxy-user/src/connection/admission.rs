@@ -56,7 +56,7 @@ fn paused(permit: &Permit, host: &str, pause: Duration) -> Refusal {
     let whose = credential(permit).map_or_else(String::new, |name| format!(" with the credential {name}"));
     let detail = format!("{host} asked for a pause of all calls{whose}; try again in {} s", seconds(pause));
     Refusal {
-        over: Some(Over { retry_after: pause, limit: None }),
+        over: Some(Box::new(Over { retry_after: pause, limit: None })),
         ..Refusal::new(Kind::LimitExceeded, detail)
     }
 }
@@ -66,7 +66,7 @@ fn refused(permit: &Permit, exceeded: &Exceeded) -> Refusal {
     let file = set.file_name(exceeded.place.file).unwrap_or_default().to_owned();
     Refusal {
         rule: Some(Rule { file, line: exceeded.place.line, text: exceeded.limit.as_str().to_owned() }),
-        over: Some(Over { retry_after: exceeded.retry_after, limit: Some(exceeded.limit.bound()) }),
+        over: Some(Box::new(Over { retry_after: exceeded.retry_after, limit: Some(exceeded.limit.bound()) })),
         ..Refusal::new(Kind::LimitExceeded, exceeded.to_string())
     }
 }

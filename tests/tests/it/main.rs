@@ -20,6 +20,7 @@ mod main_path;
 mod mediation;
 mod namespaces;
 mod protect;
+mod policy;
 mod routes;
 mod scripts;
 mod storm;
