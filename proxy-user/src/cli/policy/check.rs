@@ -1,4 +1,4 @@
-//! `vouchsafe check DIR`: every error of every policy file.
+//! `vouchsafe policy check DIR`: every error of every policy file.
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
@@ -6,7 +6,7 @@ use proxy_policy::Severity;
 
 use crate::app::policies::Loaded;
 
-/// Arguments of `vouchsafe check`.
+/// Arguments of `vouchsafe policy check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code: 0 the policy can go live, 1 it cannot.")]
 pub struct CheckArgs {
