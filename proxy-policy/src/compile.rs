@@ -6,7 +6,7 @@ use crate::place::FileId;
 use crate::rehearsal::Rehearsal;
 use crate::set::PolicySet;
 use crate::source::SourceFile;
-use crate::{link, overlap};
+use crate::{link, lint, overlap};
 
 /// What came out.
 #[derive(Debug)]
@@ -32,9 +32,19 @@ pub fn compile(files: &[SourceFile]) -> Compiled {
     compile_with_tests(files, &[]).compiled
 }
 
+/// Like [`compile`], and also warns of what is probably not meant: what allows nothing, or everything, or is used by nobody.
+#[must_use]
+pub fn check(files: &[SourceFile]) -> Compiled {
+    build(files, &[], true).compiled
+}
+
 /// Compiles all files of a policies root together with its tests. What comes out is for the tests, and never goes live.
 #[must_use]
 pub fn compile_with_tests(files: &[SourceFile], tests: &[SourceFile]) -> CompiledTests {
+    build(files, tests, false)
+}
+
+fn build(files: &[SourceFile], tests: &[SourceFile], lints: bool) -> CompiledTests {
     let by_path = |files: &mut Vec<&SourceFile>| files.sort_by(|a, b| a.path.cmp(&b.path));
     let (mut policies, mut rehearsals): (Vec<&SourceFile>, Vec<&SourceFile>) =
         (files.iter().collect(), tests.iter().collect());
@@ -46,6 +56,9 @@ pub fn compile_with_tests(files: &[SourceFile], tests: &[SourceFile]) -> Compile
     let mut ids = (0..).map(FileId);
     for (file, id) in policies.into_iter().zip(&mut ids) {
         draft.read(id, file, &mut findings);
+        if lints {
+            lint::scan(id, &file.text, &mut findings);
+        }
     }
     let mut calls = Vec::new();
     for (file, id) in rehearsals.into_iter().zip(&mut ids) {
@@ -53,6 +66,9 @@ pub fn compile_with_tests(files: &[SourceFile], tests: &[SourceFile]) -> Compile
     }
     let linked = link::link(&draft, &calls, &names, &mut findings);
     overlap::check(&draft.identities, &names, &mut findings);
+    if lints && !findings.has_errors() {
+        lint::check(&draft, &linked.identities, &names, &mut findings);
+    }
     let set = (!findings.has_errors()).then(|| PolicySet::new(linked, names.clone()));
     CompiledTests { compiled: Compiled { diagnostics: findings.finish(&names), set }, calls }
 }

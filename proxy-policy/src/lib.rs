@@ -53,6 +53,7 @@ mod rehearsal;
 mod hosts;
 mod link;
 mod names;
+mod lint;
 mod overlap;
 
 // The set and its answers.
@@ -61,7 +62,7 @@ mod decide;
 mod index;
 mod set;
 
-pub use compile::{Compiled, CompiledTests, compile, compile_with_tests};
+pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};

@@ -41,7 +41,9 @@ impl std::error::Error for Errors {}
 pub struct Texts {
     /// The files, by folder and name.
     pub files: Vec<SourceFile>,
-    /// What is wrong with them on the disk, as errors with their places.
+    /// What somebody else could change, as errors with their places: such files cannot go live.
+    pub exposed: Vec<String>,
+    /// What cannot be read, as errors with their places.
     pub trouble: Vec<String>,
     digest: String,
 }
@@ -50,18 +52,18 @@ impl Texts {
     /// Reads every policy file below a root; files of tests are none. Blocks on the disk.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        let mut trouble = Vec::new();
+        let (mut exposed, mut trouble) = (Vec::new(), Vec::new());
         let mut files = Vec::new();
         let mut hash = Sha256::new();
-        check_owner(root, &mut trouble);
+        check_owner(root, &mut exposed);
         for folder in FOLDERS {
             let dir = root.join(folder);
             if !dir.exists() {
                 continue;
             }
-            check_owner(&dir, &mut trouble);
+            check_owner(&dir, &mut exposed);
             for path in toml_files(&dir, &mut trouble) {
-                check_owner(&path, &mut trouble);
+                check_owner(&path, &mut exposed);
                 let text = match read_bounded(&path) {
                     Ok(text) => text,
                     Err(why) => {
@@ -79,7 +81,7 @@ impl Texts {
             }
         }
         let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { files, trouble, digest }
+        Self { files, exposed, trouble, digest }
     }
 }
 
@@ -87,7 +89,18 @@ impl Loaded {
     /// Reads everything below a policy root. Blocks on the disk.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        let Texts { files, mut trouble, digest } = Texts::read(root);
+        Self::compiled_by(root, compile)
+    }
+
+    /// The same with warnings of what is probably not meant, which nobody waits for at a load.
+    #[must_use]
+    pub fn check(root: &Path) -> Self {
+        Self::compiled_by(root, proxy_policy::check)
+    }
+
+    fn compiled_by(root: &Path, compile: fn(&[SourceFile]) -> Compiled) -> Self {
+        let Texts { files, exposed, trouble, digest } = Texts::read(root);
+        let mut trouble = [exposed, trouble].concat();
         if !root.join("policies").is_dir() {
             trouble.push(format!(
                 "{}: error: there is no folder \"policies\" here\n  help: a policy root holds policies/, roles/, apis/ and credentials/",

@@ -5,6 +5,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         Ok(results) => results,
         Err(errors) => {
             if args.json {
-                println!("{}", report::json_of_errors(&errors));
+                writeln!(io::stdout(), "{}", report::json_of_errors(&errors))?;
             }
             for error in &errors {
                 eprintln!("{error}");
@@ -59,8 +60,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     };
     let covered = args.min_coverage.is_none_or(|wanted| results.coverage.percent() >= wanted);
     match args.json {
-        true => println!("{}", report::json(&results, covered)),
-        false => print!("{}", report::text(&results, args.min_coverage)),
+        true => writeln!(io::stdout(), "{}", report::json(&results, covered))?,
+        false => io::stdout().write_all(report::text(&results, args.min_coverage).as_bytes())?,
     }
     let passed = results.failures().next().is_none() && covered;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

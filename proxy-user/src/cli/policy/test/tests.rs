@@ -198,3 +198,33 @@ fn a_mistake_in_a_test_is_told_with_its_place_and_nothing_is_tested() {
     assert!(errors("[[call]\n").contains("bot.test.toml:1:8: error: not TOML"), "{}", errors("[[call]\n"));
     assert!(errors("").contains("there is no test here"));
 }
+
+/// The names of the roles that the files of the library define.
+fn library_roles(library: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for file in policies::Texts::read(library).files {
+        let table: toml::Table = file.text.parse().unwrap();
+        let roles = table.get("role").and_then(toml::Value::as_table);
+        assert!(roles.is_some() && table.contains_key("api"), "{} has an API and roles", file.path);
+        names.extend(roles.into_iter().flat_map(toml::Table::keys).cloned());
+    }
+    names
+}
+
+#[test]
+fn the_library_decides_as_its_tests_say_and_every_role_allows_something_and_denies_something() {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/library");
+    let results = rehearse(&library).unwrap_or_else(|errors| panic!("{}", errors.join("\n")));
+    assert_eq!(results.failures().count(), 0, "{}", report::text(&results, None));
+    assert_eq!(results.coverage.percent(), 100, "{}", report::text(&results, None));
+    let files = policies::Texts::read(&library).files;
+    assert!(files.len() >= 25, "{} APIs", files.len());
+    let roles = library_roles(&library);
+    assert!(roles.len() >= 2 * files.len());
+    for role in roles {
+        // The identity of the tests is called like its role.
+        let of_role = results.calls.iter().filter(|judged| *judged.call.identity == role);
+        let count = |wanted| of_role.clone().filter(|judged| judged.call.expect == wanted).count();
+        assert!(count(Expect::Allow) > 0 && count(Expect::Deny) > 0, "{role}");
+    }
+}
