@@ -50,11 +50,13 @@ mod when;
 // From files to parts: each file on its own.
 mod draft;
 mod read;
+mod rehearsal;
 
 // From parts to a set: all files together.
 mod hosts;
 mod link;
 mod names;
+mod lint;
 mod overlap;
 
 // The set and its answers.
@@ -63,7 +65,7 @@ mod decide;
 mod index;
 mod set;
 
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
@@ -78,6 +80,7 @@ pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
 pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};
+pub use rehearsal::{Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use until::{Moment, Until};

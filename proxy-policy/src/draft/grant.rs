@@ -37,7 +37,7 @@ const ROLE: [&str; 10] =
 const MAX_BODY: usize = 1024 * 1024;
 
 /// Reads a `[[grant]]`.
-pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
+pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
     reader.check_keys(section, &GRANT, grant_hint);
     if section.has("network") {
         return read_network(section, reader);

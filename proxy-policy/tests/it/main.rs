@@ -14,6 +14,7 @@ mod decisions;
 mod folders;
 #[cfg(test)]
 mod hostile;
+mod lint;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]

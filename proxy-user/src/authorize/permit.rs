@@ -158,21 +158,7 @@ pub fn authorize(
     };
     let identity = known(subject)?;
     let method = facts.method.as_str();
-    let workload = subject.workload();
-    let looked_at = seen.map(|seen| proxy_policy::Facts {
-        host,
-        query: facts.query,
-        headers: &seen.headers,
-        workload: Source {
-            pid: workload.pid,
-            exe: workload.exe.as_deref(),
-            uid: workload.uid,
-            gid: workload.gid,
-            unit: workload.unit.as_deref(),
-            cgroup: workload.cgroup.as_deref(),
-        },
-        body: seen.body.state(),
-    });
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
     let call =
         Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
     let decision = live.set().decide(identity, &call);
@@ -203,6 +189,42 @@ pub fn authorize(
         observed: decision.observed.is_some(),
         untouched: decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_)),
     }))
+}
+
+/// What conditions look at.
+fn looked_at<'a>(subject: &'a Subject, facts: &'a Facts<'_>, seen: &'a Seen) -> proxy_policy::Facts<'a> {
+    let workload = subject.workload();
+    proxy_policy::Facts {
+        host: facts.host.name(),
+        query: facts.query,
+        headers: &seen.headers,
+        workload: Source {
+            pid: workload.pid,
+            exe: workload.exe.as_deref(),
+            uid: workload.uid,
+            gid: workload.gid,
+            unit: workload.unit.as_deref(),
+            cgroup: workload.cgroup.as_deref(),
+        },
+        body: seen.body.state(),
+    }
+}
+
+/// Asks once more for what [`authorize`] decided of a call to an API, to tell all that there is to say of it: the rules,
+/// the role, what is only observed. Permits nothing.
+pub fn told<'p>(
+    subject: &'p Subject,
+    facts: &Facts<'_>,
+    now: Moment,
+    seen: Option<&Seen>,
+) -> Option<proxy_policy::Decision<'p>> {
+    let set = subject.live().set();
+    let api = set.api_for(facts.scheme, facts.host.name(), facts.port)?;
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let method = facts.method.as_str();
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    Some(set.decide(subject.identity_id()?, &call))
 }
 
 /// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.

@@ -2,8 +2,8 @@
 
 pub mod audit;
 pub mod ca;
-pub mod check;
 pub mod detach;
+pub mod policy;
 pub mod secret;
 pub mod status;
 pub mod who;
@@ -41,8 +41,10 @@ struct ConfigArg {
 enum Command {
     /// Run the daemon
     Run(ConfigArg),
-    /// Print every error of every policy file, with its place and what to do
-    Check(check::CheckArgs),
+    /// The same as `vouchsafe policy check`
+    Check(policy::check::CheckArgs),
+    /// Check and test policies; needs no daemon
+    Policy(policy::PolicyArgs),
     /// Store, list and remove secrets
     Secret {
         #[command(flatten)]
@@ -100,7 +102,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => daemon::run(&args.config),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => policy::check::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Secret { config, args } => {
             let config = load(&config.config)?;
             secret::run(args, &StorePaths::in_directories(&config.state, &config.runtime))

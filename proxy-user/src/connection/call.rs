@@ -12,9 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
 use super::{Connection, admission, upgrade};
-use crate::authorize::{
-    Answer, Asked, Facts, Kind, Permit, Refusal, Seen, SeenBody, Subject, authorize, entry,
-};
+use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
 use crate::credentials::{Attachment, Inject};
@@ -146,13 +144,10 @@ impl Calls {
             match authorize(subject, facts, settings.unidentified, clock::now(), looked_at.as_ref())? {
                 Answer::Permit(permit) => return Ok(permit),
                 Answer::NeedsSeen if looked_at.is_none() => {
-                    let live = subject.live();
-                    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-                    let strip =
-                        api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
                     let websocket = inbound.upgrade.is_some();
-                    let headers = seen::headers(&inbound.headers, inbound.version, websocket, strip);
-                    looked_at = Some(Seen { headers, body: SeenBody::NotRead });
+                    let seen =
+                        seen::head(subject.live(), facts, &inbound.headers, inbound.version, websocket);
+                    looked_at = Some(seen);
                 }
                 Answer::NeedsBody { limit } => {
                     let time = settings.http.header_time;

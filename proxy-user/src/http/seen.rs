@@ -9,8 +9,23 @@ use proxy_policy::{Body, BodyFault};
 
 use super::body::Replay;
 use super::hop;
-use crate::authorize::SeenBody;
+use crate::authorize::{Facts, LivePolicy, Seen, SeenBody};
 use crate::credentials::strip_and_attach;
+
+/// What conditions see of a request before its body is read: the headers without those that carry the credential of the
+/// API that is called.
+#[must_use]
+pub fn head(
+    live: &LivePolicy,
+    facts: &Facts<'_>,
+    headers: &HeaderMap,
+    version: Version,
+    websocket: bool,
+) -> Seen {
+    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
+    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
+    Seen { headers: self::headers(headers, version, websocket, strip), body: SeenBody::NotRead }
+}
 
 /// The headers that the upstream will get from the client: without those of the hop and those that carry credentials.
 /// Each name is there once, in small letters; `_` counts as `-`, as for servers that hand both to the application under one
@@ -47,10 +62,20 @@ pub async fn body(replay: &mut Replay, headers: &HeaderMap, limit: usize, time: 
         return SeenBody::Fault(fault);
     }
     let reading = read(replay, limit);
-    let fault = match tokio::time::timeout(time, reading).await {
-        Err(_) => BodyFault::Incomplete,
-        Ok(Err(fault)) => fault,
-        Ok(Ok(bytes)) => match Body::parse(&bytes) {
+    match tokio::time::timeout(time, reading).await {
+        Err(_) => SeenBody::Fault(BodyFault::Incomplete),
+        Ok(Err(fault)) => SeenBody::Fault(fault),
+        Ok(Ok(bytes)) => whole_body(&bytes, headers, limit),
+    }
+}
+
+/// What conditions see of a body that is there as a whole.
+#[must_use]
+pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
+    let fault = match unreadable(headers) {
+        Some(fault) => fault,
+        None if bytes.len() > limit => BodyFault::TooLarge { limit },
+        None => match Body::parse(bytes) {
             Ok(body) => return SeenBody::Json(body),
             Err(fault) => fault,
         },

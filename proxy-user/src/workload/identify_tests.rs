@@ -236,8 +236,8 @@ fn a_process_that_others_could_trace_is_nobody_by_any_condition() {
 fn an_answer_is_not_remembered_for_the_same_program_with_another_environment() {
     let mut scene = Scene::new();
     let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nclean_environment = true")]);
-    let found = scene.matcher.find(&scene.workload, &set, 1);
-    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found.identified));
+    let found = scene.matcher.find(&scene.workload, &set, 1).identified;
+    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found));
     // It executes itself anew: process, start and file stay.
     scene.workload.environment = 1;
     assert_eq!(scene.matcher.remembered(&scene.workload, 1), None);
