@@ -95,7 +95,7 @@ fn a_container_is_who_its_runtime_says_and_a_pod_without_a_token_has_only_its_na
     ];
     assert_eq!(found, expected.map(|(name, signs)| (name, signs.into_iter().map(str::to_owned).collect())));
     assert!(matches!(identified, Identified::One(id) if set.identity(id).unwrap().name == "app"));
-    assert_eq!(identified, scene.matcher.find(&workload, &set, 1));
+    assert_eq!(identified, scene.matcher.find(&workload, &set, 1).identified);
     let why = judged[1].checks[0].miss.as_ref().unwrap();
     assert!(
         why.why.ends_with("account that is not known (the pod has no token of a service account)"),
@@ -116,7 +116,7 @@ fn a_container_that_a_user_could_have_made_up_is_no_container_of_a_policy() {
     }
     let workload = in_a_pod(&scene, Maker::Root);
     assert!(
-        matches!(scene.matcher.find(&workload, &set, 1), Identified::Ambiguous(_)),
+        matches!(scene.matcher.find(&workload, &set, 1).identified, Identified::Ambiguous(_)),
         "both hold for root's"
     );
     let none = scene.matcher.explain(&scene.workload, &set).1;
@@ -224,9 +224,9 @@ fn an_executable_that_others_can_write_is_no_identity_and_only_that_is_told_to_t
 fn a_process_that_others_could_trace_is_nobody_by_any_condition() {
     let mut scene = Scene::new();
     let set = scene.set(&[("bot", "unit = \"bot.service\"")]);
-    assert!(matches!(scene.matcher.find(&scene.workload, &set, 1), Identified::One(_)));
+    assert!(matches!(scene.matcher.find(&scene.workload, &set, 1).identified, Identified::One(_)));
     scene.workload.environment = ENVIRONMENT_TRACED;
-    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1) else { panic!("an identity") };
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1).identified else { panic!("an identity") };
     assert!(why.for_the_workload().unwrap().contains("others than root traced it"), "{why}");
 }
 
@@ -235,7 +235,7 @@ fn an_answer_is_not_remembered_for_the_same_program_with_another_environment() {
     let mut scene = Scene::new();
     let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nclean_environment = true")]);
     let found = scene.matcher.find(&scene.workload, &set, 1);
-    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found));
+    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found.identified));
     // It executes itself anew: process, start and file stay.
     scene.workload.environment = 1;
     assert_eq!(scene.matcher.remembered(&scene.workload, 1), None);
