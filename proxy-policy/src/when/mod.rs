@@ -171,6 +171,12 @@ impl Condition {
         self.uses.contains("body")
     }
 
+    /// Whether it may look at the time: certainly not when the name of it does not occur.
+    #[must_use]
+    pub fn looks_at_the_clock(&self) -> bool {
+        self.text.contains("now")
+    }
+
     /// Whether it holds.
     pub(crate) fn holds(&self, case: &Case<'_>) -> Result<bool, Unknown> {
         let facts = case.call.facts.ok_or(Unknown::Facts)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::HeaderName;
 use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, SecretRef};
+use tokio::sync::watch;
 
 use crate::limits::{LiveLimits, Registry};
 
@@ -124,13 +125,16 @@ impl Prepared {
 #[derive(Debug)]
 pub struct PolicyStore {
     live: ArcSwap<LivePolicy>,
+    /// The generation, for those who wait for another one.
+    changes: watch::Sender<u64>,
 }
 
 impl PolicyStore {
     /// Begins with a first policy.
     #[must_use]
     pub fn new(first: LivePolicy) -> Self {
-        Self { live: ArcSwap::from_pointee(first) }
+        let changes = watch::Sender::new(first.generation);
+        Self { live: ArcSwap::from_pointee(first), changes }
     }
 
     /// The policy as it is now.
@@ -147,6 +151,15 @@ impl PolicyStore {
 
     /// Puts another policy in its place, and returns the one before.
     pub fn swap(&self, next: LivePolicy) -> Arc<LivePolicy> {
-        self.live.swap(Arc::new(next))
+        let generation = next.generation;
+        let before = self.live.swap(Arc::new(next));
+        self.changes.send_replace(generation);
+        before
+    }
+
+    /// Waits until another policy is live than that of `generation`.
+    pub async fn other_than(&self, generation: u64) {
+        // The sender is ours: it is there as long as we are.
+        let _ = self.changes.subscribe().wait_for(|live| *live != generation).await;
     }
 }

@@ -12,6 +12,7 @@ use proxy_journal::{Blame, Outcome};
 use tokio::time::Instant;
 
 use super::body::Transfer;
+use crate::authorize::Refusal;
 use crate::limits::Pass;
 use crate::record::Receipt;
 
@@ -71,6 +72,12 @@ impl Account {
     /// Closes it: something went wrong, and somebody is to blame.
     pub fn fail(&mut self, blame: Blame, error: impl Into<String>) {
         self.settle(Some((blame, error.into())));
+    }
+
+    /// Closes it: the policy does not permit the call any more. What is still to be sent is not sent.
+    pub fn cut(&mut self, refusal: &Refusal) {
+        self.transfer.cut();
+        self.fail(Blame::Policy, format!("cut, not permitted any more: {}", refusal.reason()));
     }
 
     fn settle(&mut self, failure: Option<(Blame, String)>) {
