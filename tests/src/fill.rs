@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use proxy_common::ABI_VERSION;
 
 use crate::world::World;
@@ -62,15 +64,25 @@ impl Drop for Filled {
     }
 }
 
-/// Puts so many entries into the map `name`, which forgets old ones by itself.
+/// Puts so many entries into the map `name`, which forgets old ones by itself, on each CPU that we may use: what was put in on
+/// one waits there for a while, and is not forgotten for what others put in (kernel/bpf/bpf_lru_list.c).
 ///
 /// # Panics
 /// When it does not.
 pub fn put<K: Pod, const VALUE: usize>(world: &World, name: &str, count: u32, key: impl Fn(u32) -> K) {
     let mut map = open::<K, VALUE>(&pin(world, name));
-    for number in 0..count {
-        map.insert(key(number), [0; VALUE], 0).unwrap();
+    let me = Pid::from_raw(0);
+    let all = sched_getaffinity(me).unwrap();
+    let usable: Vec<usize> = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap()).collect();
+    for (cpu, first) in usable.into_iter().zip((0..).step_by(count as usize)) {
+        let mut one = CpuSet::new();
+        one.set(cpu).unwrap();
+        sched_setaffinity(me, &one).unwrap();
+        for number in first..first + count {
+            map.insert(key(number), [0; VALUE], 0).unwrap();
+        }
     }
+    sched_setaffinity(me, &all).unwrap();
 }
 
 /// How many entries the map `name` has.
