@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How many strings are looked at, those longer than a [`CHUNK`] several times.
-const MOST_STRINGS: u32 = 1024;
+const MOST_STRINGS: u32 = 512;
 
 /// Bytes that are read at a time.
 const CHUNK: u32 = 4096;

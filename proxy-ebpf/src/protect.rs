@@ -28,7 +28,7 @@ const EPERM: i32 = -1;
 const CAP_SYS_PTRACE: u64 = 19;
 
 /// How far up the hierarchy a cgroup is looked for; one that is deeper counts as governed.
-const MOST_LEVELS: u32 = 32;
+const MOST_LEVELS: u32 = 16;
 
 /// The daemon, since it has said who it is.
 #[btf_map]

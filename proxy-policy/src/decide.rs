@@ -181,6 +181,8 @@ pub struct Decision<'p> {
     pub api: Option<&'p Api>,
     /// The operation that decided, unless none matched.
     pub rule: Option<RuleRef<'p>>,
+    /// The position of the grant that allows it among those of the identity.
+    pub grant: Option<usize>,
     /// The role that the operation comes from.
     pub role: Option<&'p str>,
     /// What to attach; only ever with an allow.
@@ -260,6 +262,7 @@ impl PolicySet {
             identity: who,
             api,
             rule: None,
+            grant: None,
             role: None,
             credential: None,
             observed: None,
@@ -305,6 +308,7 @@ impl PolicySet {
                         return Decision {
                             verdict: Verdict::Allow,
                             rule: Some(place),
+                            grant: usize::try_from(rule.grant).ok(),
                             role,
                             credential,
                             observed,
@@ -380,7 +384,10 @@ impl PolicySet {
                 Err(Unknown::Fault(fault)) => return Held::Fault(fault),
                 Err(Unknown::Facts) => return Held::Needs(Reason::FactsNeeded),
                 Err(Unknown::Body) => {
-                    let limits = who.grants.iter().filter(|it| it.api == grant.api).map(|it| it.body_limit);
+                    let looks = |it: &&Grant| {
+                        it.api == grant.api && it.when.iter().any(|when| when.condition.uses_body())
+                    };
+                    let limits = who.grants.iter().filter(looks).map(|it| it.body_limit);
                     return Held::Needs(Reason::BodyNeeded {
                         limit: limits.max().unwrap_or(grant.body_limit),
                     });

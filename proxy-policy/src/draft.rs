@@ -4,6 +4,7 @@ mod api;
 mod credential;
 mod grant;
 mod identity;
+mod limits;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::conditions::Conditions;
 use crate::diagnostic::{Findings, Problem, quote};
+use crate::limit::Limits;
 use crate::model::{ApiHost, CredentialKind, Inject, Mode, Scheme, SecretRef, Unmatched};
 use crate::network::NetworkRule;
 use crate::operation::Template;
@@ -33,6 +35,8 @@ pub(crate) struct ApiDraft {
     pub(crate) injects: bool,
     pub(crate) inject: Option<Inject>,
     pub(crate) strip: Vec<String>,
+    pub(crate) limits: Limits,
+    pub(crate) host_limits: Limits,
 }
 
 /// A `[credential.NAME]` table.
@@ -53,6 +57,7 @@ pub(crate) struct GrantBody {
     pub(crate) allows: bool,
     pub(crate) when: Option<Spanned<Arc<Condition>>>,
     pub(crate) body_limit: Option<usize>,
+    pub(crate) limits: Limits,
     pub(crate) credential: Option<Spanned<String>>,
 }
 
@@ -91,6 +96,7 @@ pub(crate) struct IdentityDraft {
     pub(crate) comparable: bool,
     pub(crate) unmatched: Unmatched,
     pub(crate) mode: Mode,
+    pub(crate) limits: Limits,
     pub(crate) grants: Vec<GrantDraft>,
 }
 
@@ -169,9 +175,20 @@ impl Draft {
     }
 
     fn read_table<'t>(&mut self, path: &str, table: &'t DeTable<'t>, reader: &mut Reader<'_>) {
-        const KEYS: [&str; 8] =
-            ["description", "mode", "unmatched", "identity", "grant", "role", "api", "credential"];
-        const IDENTITY: [&str; 5] = ["description", "mode", "unmatched", "identity", "grant"];
+        const KEYS: [&str; 10] = [
+            "description",
+            "mode",
+            "unmatched",
+            "limit",
+            "wait",
+            "identity",
+            "grant",
+            "role",
+            "api",
+            "credential",
+        ];
+        const IDENTITY: [&str; 7] =
+            ["description", "mode", "unmatched", "limit", "wait", "identity", "grant"];
         let root = reader.root(table);
         let (folder, stem) = place_of(path);
         reader.check_keys(&root, &KEYS, top_hint);
@@ -239,7 +256,7 @@ fn test_hint(key: &str) -> Option<Problem> {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "limit" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
+        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",

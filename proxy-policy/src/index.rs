@@ -15,6 +15,8 @@ use crate::path::escape;
 const SHORT: usize = 8;
 /// Segments that the tree looks at.
 const DEPTH: usize = 8;
+/// Bytes of a segment that is spelled anew without an allocation.
+const USUAL: usize = 128;
 
 /// An index of one list of rules.
 #[derive(Clone, Debug)]
@@ -110,7 +112,7 @@ impl Index {
             None => (path, None),
         };
         if !node.literal.is_empty()
-            && let Some(next) = node.literal.get(&*self.key(segment))
+            && let Some(next) = node.literal.get(&*self.key(segment, &mut [0; USUAL]))
         {
             self.visit(next, rest, from, matches, best);
         }
@@ -119,24 +121,31 @@ impl Index {
         }
     }
 
-    /// A segment as the tree spells it: decoded; for denies without parameters and in small letters.
-    fn key<'s>(&self, segment: &'s str) -> Cow<'s, [u8]> {
+    /// A segment as the tree spells it: decoded; for denies without parameters and in small letters. Nothing is allocated for
+    /// segments of usual length.
+    fn key<'s>(&self, segment: &'s str, buffer: &'s mut [u8; USUAL]) -> Cow<'s, [u8]> {
         let bytes = segment.as_bytes();
         let plain =
             |byte: &u8| *byte != b'%' && !(self.denies && (byte.is_ascii_uppercase() || *byte == b';'));
         if bytes.iter().all(plain) {
             return Cow::Borrowed(bytes);
         }
-        let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-        while let Some(byte) = bytes.get(at) {
+        let mut at = 0;
+        let decoded = std::iter::from_fn(|| {
             let found = escape(bytes, at);
+            let byte = found.or_else(|| bytes.get(at).copied())?;
             at += if found.is_some() { 3 } else { 1 };
-            match found.unwrap_or(*byte) {
-                b';' if self.denies => break,
-                byte if self.denies => out.push(byte.to_ascii_lowercase()),
-                byte => out.push(byte),
-            }
+            Some(if self.denies { byte.to_ascii_lowercase() } else { byte })
+        });
+        let decoded = decoded.take_while(|byte| !self.denies || *byte != b';');
+        if bytes.len() > USUAL {
+            return Cow::Owned(decoded.collect());
         }
-        Cow::Owned(out)
+        let mut length = 0;
+        for (to, byte) in buffer.iter_mut().zip(decoded) {
+            *to = byte;
+            length += 1;
+        }
+        Cow::Borrowed(buffer.get(..length).unwrap_or_default())
     }
 }

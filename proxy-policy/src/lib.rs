@@ -6,7 +6,9 @@
 //!
 //! How a call is decided: all operations that the identity's grants name for the API count together. If a deny matches,
 //! the call is denied; otherwise, if an allow matches, it is allowed; otherwise it is denied. If several grants allow
-//! it, the first in the order of the file gives the credential.
+//! it, the first in the order of the file gives the credential. A grant counts while its conditions hold; its allows until
+//! its end. [`Call::now`] says when it is, and [`Call::facts`] what conditions look at: without it, a decision that hangs on
+//! one says [`Reason::FactsNeeded`] or [`Reason::BodyNeeded`], which are denies.
 //!
 //! Patterns, in operations and in conditions:
 //!
@@ -14,6 +16,7 @@
 //! | --- | --- |
 //! | `*` as a whole segment | one segment, not empty |
 //! | `*` in a segment (`acme-*`) | any characters of that segment, also none |
+//! | `{name}` as a whole segment, in an operation | one segment, not empty, that conditions can look at |
 //! | `**` as a whole segment, anywhere | any number of segments, also none: `/a/**` matches `/a`, `/a/` and `/a/b/c` |
 //! | anything else | itself, in the letters that it is written in |
 //!
@@ -70,8 +73,8 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject, Mode,
-    Scheme, SecretRef, Store, Summary, Unmatched, When,
+    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
+    Limited, Mode, Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, quote};
 use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft};
 use crate::hosts::HostIndex;
-use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, When};
+use crate::limit::Limits;
+use crate::model::{
+    Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Limited, Scheme, When,
+};
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
 use crate::place::{Place, Spanned};
@@ -83,6 +86,7 @@ struct Piece {
     deny: Vec<Spanned<Arc<Operation>>>,
     when: Vec<When>,
     body_limit: Option<usize>,
+    limits: Limits,
 }
 
 /// Bytes of a body that conditions look at, unless the policy says otherwise.
@@ -105,6 +109,8 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
         hosts: draft.hosts.clone(),
         inject: draft.inject.clone(),
         strip: draft.strip.clone(),
+        limits: draft.limits.clone(),
+        host_limits: draft.host_limits.clone(),
     }
 }
 
@@ -164,6 +170,7 @@ impl Linker<'_, '_> {
             deny: Vec::new(),
             when: Vec::new(),
             body_limit: body.body_limit,
+            limits: body.limits.clone(),
         })
     }
 
@@ -242,7 +249,19 @@ impl Linker<'_, '_> {
         bindings: &[Vec<ApiId>],
     ) -> Identity {
         let calls = draft.grants.iter().filter(|grant| grant.network.is_empty());
-        let grants = calls.flat_map(|grant| self.grant(grant, roles, bindings)).collect();
+        let mut counted: HashMap<String, u32> = HashMap::new();
+        let grants = calls
+            .flat_map(|grant| {
+                let of = grant.role.as_ref().map(|used| &used.role).or(grant.body.api.as_ref());
+                let of = of.map_or_else(String::new, |name| name.value.clone());
+                let number = counted.entry(of.clone()).or_default();
+                let key = format!("grant/{}/{of}/{number}", draft.name.value);
+                *number += 1;
+                let whose = format!("the grant of {} for {of}", draft.name.value);
+                let own = Limited { key, whose, limits: grant.body.limits.clone() };
+                self.grant(&draft.name, grant, own, roles, bindings)
+            })
+            .collect();
         let network = draft.grants.iter().flat_map(|grant| grant.network.clone()).collect();
         let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
         let identity = Identity {
@@ -253,6 +272,7 @@ impl Linker<'_, '_> {
             conditions: draft.conditions.clone(),
             unmatched: draft.unmatched,
             mode: draft.mode,
+            limits: draft.limits.clone(),
             grants,
             network,
         };
@@ -261,7 +281,20 @@ impl Linker<'_, '_> {
     }
 
     /// One grant for each API part of its role, or the one that is spelled out.
-    fn grant(&mut self, draft: &GrantDraft, roles: &mut Roles, bindings: &[Vec<ApiId>]) -> Vec<Grant> {
+    fn grant(
+        &mut self,
+        identity: &str,
+        draft: &GrantDraft,
+        limited: Limited,
+        roles: &mut Roles,
+        bindings: &[Vec<ApiId>],
+    ) -> Vec<Grant> {
+        let of_role = |piece: &Piece| {
+            let role = piece.role.as_deref()?;
+            let key = format!("role/{identity}/{role}");
+            let whose = format!("the role {role} for {identity}");
+            Some(Limited { key, whose, limits: piece.limits.clone() })
+        };
         let (place, named) = (draft.body.place, draft.body.credential.is_some());
         // What a grant by role says itself is for all parts of the role.
         let own: Vec<When> = draft.body.when.iter().map(|when| self::when(when, &Arguments::new())).collect();
@@ -273,6 +306,10 @@ impl Linker<'_, '_> {
             when: own.iter().chain(&piece.when).cloned().collect(),
             body_limit: draft.body.body_limit.or(piece.body_limit).unwrap_or(BODY_LIMIT),
             mode: draft.mode,
+            limits: std::iter::once(limited.clone())
+                .chain(of_role(piece))
+                .filter(|limited| !limited.limits.is_empty())
+                .collect(),
             credential,
             allow: piece.allow.clone(),
             deny: piece.deny.clone(),

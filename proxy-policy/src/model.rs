@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
+use crate::limit::Limits;
 use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
@@ -131,6 +132,8 @@ pub struct Identity {
     pub unmatched: Unmatched,
     /// What happens to calls that it may not make.
     pub mode: Mode,
+    /// How much it may call.
+    pub limits: Limits,
     /// What it may do, in the order of the file.
     pub grants: Vec<Grant>,
     /// What it may reach past the proxy.
@@ -155,12 +158,25 @@ pub struct Grant {
     pub body_limit: usize,
     /// Whether what keeps its operations from being allowed, and what it denies, is only recorded.
     pub mode: Mode,
+    /// How much of it may be called: its own limits, and those of its role. Parts of one grant share what they use.
+    pub limits: Vec<Limited>,
     /// What is attached to the calls that it allows.
     pub credential: Option<CredentialId>,
     /// What it allows.
     pub allow: Vec<Spanned<Arc<Operation>>>,
     /// What it denies; counts against every grant of the identity for this API.
     pub deny: Vec<Spanned<Arc<Operation>>>,
+}
+
+/// Limits of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// The name under which is counted what is used of them; the same after a reload.
+    pub key: String,
+    /// For people: `a grant of bot for github`.
+    pub whose: String,
+    /// The limits.
+    pub limits: Limits,
 }
 
 /// A named set of hosts with one way to authenticate.
@@ -181,6 +197,10 @@ pub struct Api {
     pub inject: Option<Inject>,
     /// Headers (lower-case) that are removed from the client's request, besides the one of `inject`.
     pub strip: Vec<String>,
+    /// How much may be called of it, by all identities together.
+    pub limits: Limits,
+    /// How much may be called of each of its hosts, by all identities together.
+    pub host_limits: Limits,
 }
 
 /// One host of an API.

@@ -3,6 +3,8 @@
 //! What cannot be proven here (two patterns that happen to match the same path, say) shows at run time: a workload that
 //! matches two identities has none.
 
+use std::collections::HashMap;
+
 use crate::diagnostic::{Findings, quote};
 use crate::draft::IdentityDraft;
 use crate::names::place_text;
@@ -11,8 +13,21 @@ use crate::names::place_text;
 pub(crate) fn check(identities: &[IdentityDraft], files: &[String], findings: &mut Findings) {
     let comparable: Vec<&IdentityDraft> =
         identities.iter().filter(|identity| identity.comparable && !identity.conditions.is_empty()).collect();
+    // Of two that each name another user, neither can cover the other: those are not compared.
+    let mut by_user: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
+    for (i, identity) in comparable.iter().enumerate() {
+        by_user.entry(user(identity)).or_default().push(i);
+    }
+    let anybody = by_user.get(&None).map(Vec::as_slice).unwrap_or_default();
     for (i, a) in comparable.iter().enumerate() {
-        for b in comparable.iter().skip(i + 1) {
+        let mut others: Vec<usize> = match user(a) {
+            None => (i + 1..comparable.len()).collect(),
+            named => {
+                by_user.get(&named).into_iter().flatten().chain(anybody).copied().filter(|j| *j > i).collect()
+            }
+        };
+        others.sort_unstable();
+        for b in others.into_iter().filter_map(|j| comparable.get(j)) {
             let (forth, back) = (a.conditions.cover(&b.conditions), b.conditions.cover(&a.conditions));
             match (forth, back) {
                 (true, true) => {
@@ -32,6 +47,10 @@ pub(crate) fn check(identities: &[IdentityDraft], files: &[String], findings: &m
             }
         }
     }
+}
+
+fn user(identity: &IdentityDraft) -> Option<&str> {
+    identity.conditions.user.as_ref().map(|user| user.value.as_str())
 }
 
 fn report(here: &IdentityDraft, there: &IdentityDraft, how: &str, files: &[String], findings: &mut Findings) {

@@ -22,6 +22,12 @@ impl<'t> Section<'t> {
         self.table.len()
     }
 
+    /// What stands under a key, whatever it is.
+    pub(crate) fn value(&self, key: &str) -> Option<&'t DeValue<'t>> {
+        self.table.get(key).map(|value| value.get_ref())
+    }
+
+    /// Whether something stands under a key.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }

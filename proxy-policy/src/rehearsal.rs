@@ -191,6 +191,7 @@ pub(crate) fn read_given(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<Ide
             comparable: false,
             unmatched,
             mode,
+            limits: crate::limit::Limits::default(),
             grants,
         });
     }

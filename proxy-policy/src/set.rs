@@ -12,6 +12,7 @@ use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, Identi
 use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};
+use crate::until::Moment;
 
 /// Everything that the policy files say, ready to decide.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ struct Block {
     allows: Range<usize>,
     deny_index: Index,
     allow_index: Index,
+    /// Whether a grant ends, or has a condition that looks at the time.
+    timed: bool,
 }
 
 /// The denies, or the allows, of an identity for an API.
@@ -152,6 +155,21 @@ impl PolicySet {
         Some(RuleRef { file, line: rule.place.line, column: rule.place.column, text: rule.as_str() })
     }
 
+    /// The next moment at which time alone can change what is decided for an identity and an API; none: it cannot.
+    #[must_use]
+    pub fn next_change(&self, identity: IdentityId, api: ApiId, now: Moment) -> Option<Moment> {
+        if !self.block(identity, api)?.timed {
+            return None;
+        }
+        let grants = self.identity(identity)?.grants.iter().filter(|grant| grant.api == api);
+        let changes = grants.flat_map(|grant| {
+            let end = grant.until.as_ref().map(|until| until.end()).filter(|end| *end > now);
+            let clock = grant.when.iter().any(|when| when.condition.looks_at_the_clock());
+            end.into_iter().chain(clock.then(|| Moment(now.0.saturating_add(1))))
+        });
+        changes.min()
+    }
+
     /// How much there is in the set.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -167,10 +185,14 @@ impl PolicySet {
 
     /// The denies and the allows of an identity for an API, if it has a grant for it.
     pub(crate) fn rules(&self, identity: IdentityId, api: ApiId) -> Option<(Rules<'_>, Rules<'_>)> {
-        let blocks = self.blocks.get(identity.0 as usize)?;
-        let block = blocks.get(blocks.binary_search_by_key(&api, |block| block.api).ok()?)?;
+        let block = self.block(identity, api)?;
         let list = |range: &Range<usize>, index| Some(Rules { list: self.rules.get(range.clone())?, index });
         Some((list(&block.denies, &block.deny_index)?, list(&block.allows, &block.allow_index)?))
+    }
+
+    fn block(&self, identity: IdentityId, api: ApiId) -> Option<&Block> {
+        let blocks = self.blocks.get(identity.0 as usize)?;
+        blocks.get(blocks.binary_search_by_key(&api, |block| block.api).ok()?)
     }
 }
 
@@ -199,7 +221,11 @@ fn blocks(identity: &Identity, rules: &mut Vec<Rule>) -> Vec<Block> {
         let operations = |range| of(range).iter().map(|rule| &*rule.operation);
         let deny_index = Index::of_denies(operations(&denies));
         let allow_index = Index::of_allows(operations(&allows));
-        Block { api, denies, allows, deny_index, allow_index }
+        let mut grants = identity.grants.iter().filter(|grant| grant.api == api);
+        let timed = grants.any(|grant| {
+            grant.until.is_some() || grant.when.iter().any(|when| when.condition.looks_at_the_clock())
+        });
+        Block { api, denies, allows, deny_index, allow_index, timed }
     };
     ranges.into_iter().map(block).collect()
 }

@@ -338,6 +338,11 @@ async fn answer(stream: &mut Stream, shared: &Shared, seen: &Seen) -> io::Result
             stream.write_all(head).await?;
             return Ok(Next::Close);
         }
+        "too-many" => {
+            stream
+                .write_all(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n")
+                .await?;
+        }
         "switch" => {
             let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n";
             stream.write_all(head).await?;

@@ -166,6 +166,7 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 path,
                 has_query: flag,
                 verdict: if allow { Verdict::Allow } else { Verdict::Deny },
+                observed: allow && flag,
                 rule,
                 reason,
                 credential: identity,

@@ -1,6 +1,6 @@
 //! `[api.NAME]`: hosts, and how a credential is attached.
 
-use super::ApiDraft;
+use super::{ApiDraft, limits};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
 use crate::model::{ApiHost, Inject, Scheme};
@@ -33,7 +33,7 @@ const FRAMING: [&str; 15] = [
 const SECRET: &str = "{secret}";
 
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
-    reader.check_keys(section, &["hosts", "scheme", "inject", "strip"], hint);
+    reader.check_keys(section, &["hosts", "scheme", "inject", "strip", "limit", "host_limit", "wait"], hint);
     let scheme = reader.parsed(section, "scheme", parse_scheme).map(|it| it.value).unwrap_or_default();
     let before = reader.findings.len();
     let texts = reader.strings(section, "hosts");
@@ -72,7 +72,10 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         strip.push(header.value);
     }
-    ApiDraft { name, scheme, hosts, injects, inject, strip }
+    limits::check_wait(section, &["limit", "host_limit"], reader);
+    let (limits, host_limits) =
+        (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
+    ApiDraft { name, scheme, hosts, injects, inject, strip, limits, host_limits }
 }
 
 fn read_inject(section: &Section<'_>, scheme: Scheme, reader: &mut Reader<'_>) -> Option<Inject> {

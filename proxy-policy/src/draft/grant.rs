@@ -1,9 +1,11 @@
 //! `[[grant]]` and `[role.NAME]`: operations of one API and the credential for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, not_supported_yet};
+use super::{GrantBody, GrantDraft, RoleDraft, RoleUse, identity, limits};
 use crate::diagnostic::{Problem, quote};
+use crate::limit::Limits;
 use crate::model::Mode;
 use crate::network::NetworkRule;
 use crate::operation::{Operation, Template, is_name};
@@ -13,10 +15,24 @@ use crate::until::Until;
 use crate::when::Condition;
 
 /// What a grant may say, in the order of the documentation.
-const GRANT: [&str; 11] =
-    ["role", "with", "api", "allow", "deny", "credential", "when", "body_limit", "until", "mode", "network"];
+const GRANT: [&str; 13] = [
+    "role",
+    "with",
+    "api",
+    "allow",
+    "deny",
+    "credential",
+    "when",
+    "body_limit",
+    "limit",
+    "wait",
+    "until",
+    "mode",
+    "network",
+];
 /// What a role may say.
-const ROLE: [&str; 8] = ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit"];
+const ROLE: [&str; 10] =
+    ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit", "limit", "wait"];
 /// Bytes of a body that conditions look at, unless the grant or role says otherwise, and at most.
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -107,6 +123,7 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allows: false,
         when: None,
         body_limit: None,
+        limits: Limits::default(),
         credential: None,
     };
     GrantDraft { role: None, body, until: None, mode: Mode::Enforce, network }
@@ -163,6 +180,7 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
     if written && allow.is_empty() && deny.is_empty() && reader.findings.len() == before {
         allows_nothing(section, reader);
     }
+    limits::check_wait(section, &["limit"], reader);
     let credential = reader.string(section, "credential");
     let body = GrantBody {
         place: section.place,
@@ -172,6 +190,7 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
         deny: operations(&deny, parameters, reader),
         when: read_when(section, parameters, reader),
         body_limit: read_body_limit(section, reader),
+        limits: limits::read(section, "limit", reader),
         credential,
     };
     let fixed = |list: &'_ [Spanned<Template>]| -> Vec<Spanned<Operation>> {
@@ -247,9 +266,10 @@ fn operations(
     reader: &mut Reader<'_>,
 ) -> Vec<Spanned<Template>> {
     let mut operations: Vec<Spanned<Template>> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for text in texts {
         let Some(template) = reader.parse(text, |text| Template::parse(text, parameters)) else { continue };
-        if operations.contains(&template) {
+        if !seen.insert(&text.value) {
             let message = format!("{} is in the list twice", quote(text));
             reader.findings.warning(template.place, message, "remove one");
             continue;
@@ -265,7 +285,6 @@ fn operations(
 
 fn grant_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" => Some(not_supported_yet(key, "[[grant]]")),
         "params" | "include" => Some(Problem::new(
             format!("{} does not stand in a [[grant]]", quote(key)),
             "roles have parameters and include others; a grant names one role, role = \"…\"",
@@ -280,7 +299,6 @@ fn grant_hint(key: &str) -> Option<Problem> {
 
 fn role_hint(key: &str) -> Option<Problem> {
     match key {
-        "limit" => Some(not_supported_yet(key, "a role")),
         "role" => Some(Problem::new("a role includes others by \"include\"", "write include = [\"…\"]")),
         "with" => Some(Problem::new(
             "\"with\" stands where a role is used",

@@ -1,6 +1,6 @@
 //! A file of `policies/`: `[identity]`, its grants, and what it does with hosts that no API names.
 
-use super::{GrantDraft, IdentityDraft, grant, not_supported_yet};
+use super::{GrantDraft, IdentityDraft, grant, limits, not_supported_yet};
 use crate::conditions::{Conditions, ExePattern, Pattern, parse_sha256};
 use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
@@ -27,6 +27,8 @@ pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> O
     let description = reader.string(root, "description").map(|text| text.value);
     let unmatched = read_unmatched(root, reader);
     let mode = read_mode(root, reader);
+    let limits = limits::read(root, "limit", reader);
+    limits::check_wait(root, &["limit"], reader);
     let grants: Vec<GrantDraft> =
         reader.sections(root, "grant").iter().map(|section| grant::read(section, reader)).collect();
     if !root.has("identity") {
@@ -47,7 +49,7 @@ pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> O
     let conditions = read_conditions(&section, reader);
     let comparable = reader.findings.errors() == before;
     let name = Spanned::new(name.to_owned(), section.place);
-    Some(IdentityDraft { name, description, conditions, comparable, unmatched, mode, grants })
+    Some(IdentityDraft { name, description, conditions, comparable, unmatched, mode, limits, grants })
 }
 
 fn read_conditions(section: &Section<'_>, reader: &mut Reader<'_>) -> Conditions {

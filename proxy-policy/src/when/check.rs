@@ -8,6 +8,8 @@
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op,
 };
+use std::collections::BTreeSet;
+
 use regex::{Regex, RegexBuilder};
 
 use super::MATCHES;
@@ -17,15 +19,18 @@ use crate::suggest;
 
 /// Loops in one condition.
 const MAX_LOOPS: usize = 4;
+/// How deep a condition may be nested.
+const MAX_DEPTH: usize = 32;
 /// Bytes of a compiled regular expression.
 const MAX_REGEX: usize = 64 * 1024;
 
 /// What was found in a condition.
 #[derive(Default)]
 pub(super) struct Findings {
-    pub(super) uses_body: bool,
-    pub(super) uses_headers: bool,
-    pub(super) uses_query: bool,
+    /// The variables that it looks at; of the request its fields, `request.headers`.
+    pub(super) uses: BTreeSet<&'static str>,
+    /// The headers that it names, when it looks at no others.
+    pub(super) headers: Option<Vec<String>>,
     pub(super) captures: Vec<String>,
     pub(super) regexes: Vec<Regex>,
 }
@@ -35,8 +40,16 @@ pub(super) type Wrong = (u64, Problem);
 
 /// Checks a whole condition. The regular expressions in it are replaced by their numbers.
 pub(super) fn check(expression: &mut IdedExpr, params: &[String]) -> Result<Findings, Wrong> {
-    let mut checker =
-        Checker { params, scope: Vec::new(), loops: 0, in_loop: false, found: Findings::default() };
+    let mut checker = Checker {
+        params,
+        scope: Vec::new(),
+        loops: 0,
+        in_loop: false,
+        depth: 0,
+        headers_seen: 0,
+        headers_named: Vec::new(),
+        found: Findings::default(),
+    };
     let of = checker.infer(expression)?;
     if !of.may_be(&Type::Bool) {
         return Err((
@@ -47,7 +60,19 @@ pub(super) fn check(expression: &mut IdedExpr, params: &[String]) -> Result<Find
             ),
         ));
     }
+    let by_name_only = checker.headers_seen == checker.headers_named.len();
+    checker.found.headers = by_name_only.then_some(checker.headers_named);
     Ok(checker.found)
+}
+
+fn is_variable(expression: &IdedExpr, name: &str) -> bool {
+    matches!(&expression.expr, Expr::Ident(ident) if ident == name)
+}
+
+/// Whether this is `request.headers`.
+fn is_headers(expression: &IdedExpr) -> bool {
+    matches!(&expression.expr, Expr::Select(select)
+        if !select.test && select.field == "headers" && is_variable(&select.operand, "request"))
 }
 
 struct Checker<'p> {
@@ -56,6 +81,11 @@ struct Checker<'p> {
     scope: Vec<(String, Type)>,
     loops: usize,
     in_loop: bool,
+    /// How deep the node is that is looked at: the evaluation goes as deep.
+    depth: usize,
+    /// How often the headers are looked at, and the names of those that are looked at by name.
+    headers_seen: usize,
+    headers_named: Vec<String>,
     found: Findings,
 }
 
@@ -88,6 +118,17 @@ const FUNCTIONS: [&str; 24] = [
 
 impl Checker<'_> {
     fn infer(&mut self, expression: &mut IdedExpr) -> Result<Type, Wrong> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let message = format!("the condition is nested more than {MAX_DEPTH} deep");
+            return Err((expression.id, Problem::new(message, "write several grants with simpler ones")));
+        }
+        let of = self.infer_here(expression);
+        self.depth -= 1;
+        of
+    }
+
+    fn infer_here(&mut self, expression: &mut IdedExpr) -> Result<Type, Wrong> {
         let id = expression.id;
         match &mut expression.expr {
             Expr::Ident(name) => self.ident(id, name),
@@ -122,36 +163,64 @@ impl Checker<'_> {
         if let Some((_, of)) = self.scope.iter().rev().find(|(known, _)| known == name) {
             return Ok(of.clone());
         }
-        self.found.uses_body |= name == "body";
-        types::variable(name).ok_or_else(|| {
-            (
-                id,
-                Problem::new(
-                    format!("unknown variable {}", quote(name)),
-                    suggest::help(name, VARIABLES, "variable"),
-                ),
-            )
-        })
+        let Some(of) = types::variable(name) else {
+            let help = suggest::help(name, VARIABLES, "variable");
+            return Err((id, Problem::new(format!("unknown variable {}", quote(name)), help)));
+        };
+        if name == "request" {
+            let help = "look at its fields one by one, such as request.method";
+            return Err((id, Problem::new("the request as a whole cannot be looked at", help)));
+        }
+        self.found.uses.extend(VARIABLES.into_iter().find(|known| *known == name));
+        Ok(of)
     }
 
     fn select(&mut self, id: u64, select: &mut SelectExpr) -> Result<Type, Wrong> {
+        if is_variable(&select.operand, "request") && !self.scope.iter().any(|(known, _)| known == "request")
+        {
+            // The field is a variable of its own, whose name has a dot.
+            let known = || types::REQUEST.iter().map(|(name, _)| *name);
+            let Some(of) = types::field("request", &types::REQUEST, &select.field) else {
+                let message = format!("request has no field {}", quote(&select.field));
+                return Err((id, Problem::new(message, suggest::help(&select.field, known(), "field"))));
+            };
+            if select.test {
+                return Err((
+                    id,
+                    Problem::new(
+                        "has() of what is always there",
+                        "ask has(request.headers.x) or size(request.query)",
+                    ),
+                ));
+            }
+            let name = types::REQUEST_FIELDS
+                .into_iter()
+                .find(|name| name.strip_prefix("request.") == Some(&select.field));
+            self.found.uses.extend(name);
+            self.headers_seen += usize::from(select.field == "headers");
+            return Ok(of);
+        }
+        if is_headers(&select.operand) {
+            self.name_header(&select.field);
+        }
         let of = self.infer(&mut select.operand)?;
         let field = self.field(id, &of, &select.field)?;
         Ok(if select.test { Type::Bool } else { field })
+    }
+
+    /// Notes that one header is looked at, by its name.
+    fn name_header(&mut self, name: &str) {
+        self.headers_named.push(name.to_owned());
     }
 
     fn field(&mut self, id: u64, of: &Type, name: &str) -> Result<Type, Wrong> {
         match of {
             Type::Dyn => Ok(Type::Dyn),
             Type::Map(values) => Ok((**values).clone()),
-            Type::Record(record, fields) => {
-                self.found.uses_headers |= (*record, name) == ("request", "headers");
-                self.found.uses_query |= (*record, name) == ("request", "query");
-                types::field(record, fields, name).ok_or_else(|| {
-                    let help = suggest::help(name, fields.iter().map(|(name, _)| *name), "field");
-                    (id, Problem::new(format!("{record} has no field {}", quote(name)), help))
-                })
-            }
+            Type::Record(record, fields) => types::field(record, fields, name).ok_or_else(|| {
+                let help = suggest::help(name, fields.iter().map(|(name, _)| *name), "field");
+                (id, Problem::new(format!("{record} has no field {}", quote(name)), help))
+            }),
             Type::Captures => {
                 if !self.found.captures.iter().any(|known| known == name) {
                     self.found.captures.push(name.to_owned());
@@ -183,6 +252,15 @@ impl Checker<'_> {
         let name = call.func_name.clone();
         if name == MATCHES {
             return Err((id, Problem::new("this name is taken", "write text.matches(\"…\")")));
+        }
+        match (name.as_str(), call.args.as_slice()) {
+            (op::INDEX, [map, IdedExpr { expr: Expr::Literal(LiteralValue::String(header)), .. }])
+            | (op::IN, [IdedExpr { expr: Expr::Literal(LiteralValue::String(header)), .. }, map])
+                if is_headers(map) =>
+            {
+                self.name_header(header.inner());
+            }
+            _ => {}
         }
         let target = call.target.as_mut().map(|target| self.infer(target)).transpose()?;
         // A constant as an index, before its type is all that is known of it.

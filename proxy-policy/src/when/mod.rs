@@ -8,6 +8,7 @@ mod facts;
 mod json;
 mod types;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -42,9 +43,10 @@ pub struct Condition {
     expression: IdedExpr,
     regexes: Arc<[Regex]>,
     captures: Vec<String>,
-    uses_body: bool,
-    uses_headers: bool,
-    uses_query: bool,
+    /// The variables that it looks at; of the request its fields.
+    uses: BTreeSet<&'static str>,
+    /// The headers that it looks at; none: any.
+    headers: Option<Vec<String>>,
 }
 
 impl fmt::Debug for Condition {
@@ -147,9 +149,8 @@ impl Condition {
             expression,
             regexes: found.regexes.into(),
             captures: found.captures,
-            uses_body: found.uses_body,
-            uses_headers: found.uses_headers,
-            uses_query: found.uses_query,
+            uses: found.uses,
+            headers: found.headers,
         })
     }
 
@@ -167,46 +168,22 @@ impl Condition {
     /// Whether it looks at the body.
     #[must_use]
     pub fn uses_body(&self) -> bool {
-        self.uses_body
+        self.uses.contains("body")
+    }
+
+    /// Whether it may look at the time: certainly not when the name of it does not occur.
+    #[must_use]
+    pub fn looks_at_the_clock(&self) -> bool {
+        self.text.contains("now")
     }
 
     /// Whether it holds.
     pub(crate) fn holds(&self, case: &Case<'_>) -> Result<bool, Unknown> {
         let facts = case.call.facts.ok_or(Unknown::Facts)?;
         let mut context = Context::with_env(Arc::clone(&STANDARD));
-        if self.uses_body {
-            match facts.body {
-                BodyState::NotRead => return Err(Unknown::Body),
-                BodyState::Fault(fault) => return Err(Unknown::Fault(Fault::Body(fault))),
-                BodyState::Json(body) if body.length > case.body_limit => {
-                    let fault = BodyFault::TooLarge { limit: case.body_limit };
-                    return Err(Unknown::Fault(Fault::Body(fault)));
-                }
-                BodyState::Json(body) => context.add_variable_from_value("body", body.value.clone()),
-            }
+        for name in &self.uses {
+            context.add_variable_from_value(*name, self.variable(name, case, facts)?);
         }
-        let mut request = vec![
-            ("method", Value::from(case.call.method)),
-            ("host", Value::from(facts.host)),
-            ("path", Value::from(case.call.path.as_str())),
-        ];
-        if self.uses_query {
-            request.push(("query", facts::query(facts.query).ok_or(Unknown::Fault(Fault::Query))?));
-        }
-        if self.uses_headers {
-            let headers =
-                facts.headers.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
-            request.push(("headers", facts::table(headers)));
-        }
-        context.add_variable_from_value("request", facts::table(request));
-        context.add_variable_from_value("identity", Value::from(case.identity));
-        context.add_variable_from_value("workload", facts::workload(&facts.workload));
-        let captures = case.captures.iter().map(|(name, value)| (*name, Value::from(value.as_str())));
-        context.add_variable_from_value("captures", facts::table(captures));
-        let params = case.params.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
-        context.add_variable_from_value("params", facts::table(params));
-        let now = DateTime::from_timestamp(case.call.now.0, 0).ok_or(Unknown::Fault(Fault::Failed))?;
-        context.add_variable_from_value("now", Value::Timestamp(now.fixed_offset()));
         if !self.regexes.is_empty() {
             let regexes = Arc::clone(&self.regexes);
             let matches = move |This(text): This<Arc<String>>, number: i64| {
@@ -220,6 +197,45 @@ impl Condition {
             Ok(_) => Err(Unknown::Fault(Fault::Type)),
             Err(error) => Err(Unknown::Fault(fault(&error))),
         }
+    }
+
+    /// The value of a variable.
+    fn variable(&self, name: &str, case: &Case<'_>, facts: &Facts<'_>) -> Result<Value, Unknown> {
+        let texts = |pairs: &mut dyn Iterator<Item = (&str, &str)>| {
+            facts::table(pairs.map(|(name, value)| (name, Value::from(value))))
+        };
+        Ok(match name {
+            "request.method" => Value::from(case.call.method),
+            "request.host" => Value::from(facts.host),
+            "request.path" => Value::from(case.call.path.as_str()),
+            "request.query" => facts::query(facts.query).ok_or(Unknown::Fault(Fault::Query))?,
+            "request.headers" => {
+                let named = |header: &str| {
+                    self.headers.as_ref().is_none_or(|named| named.iter().any(|it| it == header))
+                };
+                let headers = facts.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                texts(&mut headers.filter(|(name, _)| named(name)))
+            }
+            "identity" => Value::from(case.identity),
+            "workload" => facts::workload(&facts.workload),
+            "captures" => texts(&mut case.captures.iter().map(|(name, value)| (*name, value.as_str()))),
+            "params" => texts(&mut case.params.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+            "now" => {
+                let now =
+                    DateTime::from_timestamp(case.call.now.0, 0).ok_or(Unknown::Fault(Fault::Failed))?;
+                Value::Timestamp(now.fixed_offset())
+            }
+            "body" => match facts.body {
+                BodyState::NotRead => return Err(Unknown::Body),
+                BodyState::Fault(fault) => return Err(Unknown::Fault(Fault::Body(fault))),
+                BodyState::Json(body) if body.length > case.body_limit => {
+                    let fault = BodyFault::TooLarge { limit: case.body_limit };
+                    return Err(Unknown::Fault(Fault::Body(fault)));
+                }
+                BodyState::Json(body) => body.value.clone(),
+            },
+            _ => return Err(Unknown::Fault(Fault::Failed)),
+        })
     }
 }
 

@@ -39,7 +39,7 @@ fn a_condition_looks_at_the_request_the_workload_the_role_and_the_time() {
         r#"request.headers["x-env"] == "prod" && request.headers["x-n"] == "a, b""#,
         r#"request.headers["x-env"] in ["prod", "stage"]"#,
         r#""x-env" in request.headers && !("x-other" in request.headers)"#,
-        r#"has(request.headers.host) == false"#,
+        r#"has(request.headers.host) == false && request.headers.exists(name, name == "x-n")"#,
         r#"request.query.state == ["open"] && request.query["tag"] == ["a", "b"]"#,
         r#"request.query.tag.all(it, it in ["a", "b"]) && request.query.tag.exists(it, it == "b")"#,
         r#"request.query.tag.filter(it, it == "b").size() == 1"#,
@@ -112,8 +112,12 @@ fn what_is_wrong_with_a_condition_is_found_at_the_load_and_has_its_place() {
         ("request.method = \"GET\"", 15, "not CEL"),
         ("\"prod\"", 0, "is a string"),
         ("request.headers", 7, "is a map"),
+        ("has(request.method)", 3, "always there"),
+        ("request == body", 0, "as a whole"),
+        ("request[\"method\"] == \"GET\"", 0, "as a whole"),
         ("reqest.method == \"GET\"", 0, "did you mean \"request\""),
         ("true && request.metod == \"GET\"", 15, "did you mean \"method\""),
+        ("request.host == \"éé\" && reqest.host == \"\"", 26, "did you mean \"request\""),
         ("workload.user == \"x\"", 8, "no field \"user\""),
         ("params.ownr == \"x\"", 6, "did you mean \"owner\""),
         ("request.method == 1", 15, "never equal"),
@@ -140,10 +144,30 @@ fn what_is_wrong_with_a_condition_is_found_at_the_load_and_has_its_place() {
     }
     assert!(parse(&format!("identity == \"{}\"", "x".repeat(MAX_TEXT))).is_err());
     assert!(parse(&format!("{}true{}", "(".repeat(200), ")".repeat(200))).is_err());
-    let loops = vec!["body.a.all(x, x == 1)"; 5].join(" && ");
+    let loops = ["body.a.all(x, x == 1)"; 5].join(" && ");
     assert!(parse(&loops).unwrap_err().1.message.contains("loops"));
     for deep in ["!".repeat(200), "-".repeat(200), "[".repeat(200), "body.a".to_owned() + &".a".repeat(200)] {
         assert!(parse(&deep).unwrap_err().1.message.contains("nested more than"), "{deep}");
+    }
+    // The largest that are read: neither the parser nor the evaluation goes too deep for the stack of a thread.
+    for large in [
+        format!("{}true", "!".repeat(30)),
+        format!("{}true{}", "(".repeat(12), ")".repeat(12)),
+        format!("1{} == 29", " + 1".repeat(28)),
+        format!("{}true", "true ? true : ".repeat(30)),
+        format!("true{}", " && true".repeat(70)),
+        format!("[{}1].size() == 1", "[1].size(),".repeat(40)),
+    ] {
+        let condition = parse(&large);
+        assert!(condition.is_ok(), "{large}: {condition:?}");
+        let _ = ask(&large);
+    }
+    for deep in [
+        format!("1{} == 141", " + 1".repeat(140)),
+        format!("{}true", "true ? true : ".repeat(60)),
+        format!("body{} == 1", ".a".repeat(140)),
+    ] {
+        assert!(parse(&deep).unwrap_err().1.message.contains("deep"), "{deep}");
     }
     for slow in [
         "body.list.all(x, body.s.contains(\"a\"))",
@@ -171,7 +195,7 @@ fn the_worst_body_for_the_worst_condition_is_decided_in_bounded_time() {
     let body = Body::parse(format!("{{\"list\": [{numbers}]}}").as_bytes()).unwrap();
     let one =
         r#"body.list.all(x, !x.contains("aab") && !x.contains("ab") && !x.matches("(a|b)+c") && x != "y")"#;
-    let text = vec![one; 4].join(" && ");
+    let text = [one; 4].join(" && ");
     let condition = parse(&text).unwrap_or_else(|error| panic!("{error:?}"));
     let facts = Facts {
         host: "h",

@@ -37,6 +37,10 @@ pub(super) const WORKLOAD: [(&str, Type); 6] = [
 pub(super) const REQUEST: [(&str, Type); 5] =
     [("headers", Type::Dyn), ("host", STRING), ("method", STRING), ("path", STRING), ("query", Type::Dyn)];
 
+/// The fields of the request as variables of the evaluation.
+pub(super) const REQUEST_FIELDS: [&str; 5] =
+    ["request.headers", "request.host", "request.method", "request.path", "request.query"];
+
 pub(super) const VARIABLES: [&str; 7] =
     ["body", "captures", "identity", "now", "params", "request", "workload"];
 

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use proxy_policy::{Call, CallPath, Scheme, compile};
+use proxy_policy::{Call, CallPath, Scheme, SourceFile, compile};
 
 use crate::NOW;
 use crate::folders::{policies, read};
@@ -42,6 +42,22 @@ fn a_call_with_a_normal_path_is_decided_without_an_allocation() {
         let api = set.api_for(Scheme::Https, "api.stripe.com", 443).unwrap();
         let decision = set.decide(bot, &Call::plain(api.id, method, &path, NOW));
         assert_eq!(decision.is_allowed(), method == "GET");
+    }
+    assert_eq!(ALLOCATIONS.get(), before);
+    drop(set);
+    // A list that is long enough for the index.
+    let mut text =
+        "[api.x]\nhosts = [\"x.example\"]\n[identity]\nuser = \"u\"\n[[grant]]\napi = \"x\"\nallow = ["
+            .to_owned();
+    (0..100).for_each(|rule| text += &format!("\"GET /v1/t%20{rule}/*\", "));
+    text += "]\ndeny = [";
+    (0..100).for_each(|rule| text += &format!("\"* /v1/t%20{rule}/secret\", "));
+    let set = compile(&[SourceFile::new("policies/u.toml", text + "]\n")]).set.unwrap();
+    let (api, bot) = (set.apis().next().unwrap().id, set.identity_named("u").unwrap().id);
+    let before = ALLOCATIONS.get();
+    for (path, allowed) in [("/v1/t%2099/x", true), ("/v1/t%2099/secret", false), ("/v1/other", false)] {
+        let path = CallPath::normalize(path).unwrap();
+        assert_eq!(set.decide(bot, &Call::plain(api, "GET", &path, NOW)).is_allowed(), allowed);
     }
     assert_eq!(ALLOCATIONS.get(), before);
     drop(vec![0u8; 10]);

@@ -27,6 +27,19 @@ proptest! {
     }
 
     #[test]
+    fn any_condition_is_read_or_refused(
+        text in "\\PC{0,60}|([a-z.]{1,8}|[()\\[\\]{}!?:&|<>=+*/%,.\"`0-9 -]{1,4}|request\\.|body|\\.all\\(x, |true|in ){0,20}"
+    ) {
+        let text = text.replace('\'', "");
+        let text = format!(
+            "[api.x]\nhosts = [\"x.example\"]\n[identity]\nuser = \"u\"\n[[grant]]\napi = \"x\"\n\
+             allow = [\"GET /\"]\nwhen = '{text}'\n"
+        );
+        let compiled = compile(&[SourceFile::new("policies/x.toml", text)]);
+        prop_assert!(compiled.set.is_some() || !compiled.diagnostics.is_empty());
+    }
+
+    #[test]
     fn any_path_and_any_host_is_read_or_refused(text in "\\PC{0,80}") {
         let _ = CallPath::normalize(&text);
         let _ = Host::parse(&text);

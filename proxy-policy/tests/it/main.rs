@@ -7,6 +7,8 @@ pub(crate) const NOW: proxy_policy::Moment = proxy_policy::Moment(1_798_761_600)
 #[cfg(test)]
 mod allocations;
 #[cfg(test)]
+mod conditions;
+#[cfg(test)]
 mod decisions;
 #[cfg(test)]
 mod folders;
@@ -17,3 +19,5 @@ mod lint;
 mod roles;
 #[cfg(test)]
 mod tricks;
+#[cfg(test)]
+mod reference;

@@ -36,6 +36,7 @@ use crate::{
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
+    limits::{Backoff, Ledger, Registry},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
     workload::{Workloads, identify::Matcher},
@@ -86,8 +87,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
 
+    let ledger = Arc::new(Ledger::open(&config.state)?);
+    let limits = Arc::new(Registry::new(Arc::clone(&ledger)));
     // What can be wrong in files comes before anything is attached or listens.
-    let (first, last, identities, warnings) = reload::first(&config.policies)
+    let (first, last, identities, warnings) = reload::first(&config.policies, &limits)
         .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ca = Arc::new(Ca::open_or_create(&config.state)?);
@@ -155,6 +158,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         bot_tls,
         forward: Forwarder::new(dialer, upstream_tls, forward_limits(&config)),
         settings: settings(&config),
+        backoff: Backoff::default(),
         counters: Counters::default(),
         drain: drained,
     });
@@ -164,6 +168,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::clone(&recorder),
         network,
         config.network.allow.clone(),
+        limits,
         last,
     ));
 
@@ -219,6 +224,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
         tasks.spawn(Arc::clone(&reloader).follow(watch));
     }
+    tasks.spawn(remember(Arc::clone(&ledger)));
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 
@@ -275,8 +281,35 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     end_bounds.send_replace(true);
     let _ = bounds.await;
     let recorder = Arc::clone(&recorder);
-    tokio::task::spawn_blocking(move || recorder.stop(reason)).await??;
+    let end = move || {
+        if let Err(error) = ledger.write(SystemTime::now()) {
+            tracing::error!(%error, "what was used of the limits is not kept");
+        }
+        recorder.stop(reason)
+    };
+    tokio::task::spawn_blocking(end).await??;
     Ok(if reason == LISTENER_LOST { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Keeps what was used of the limits on the disk, while it changes.
+async fn remember(ledger: Arc<Ledger>) {
+    let mut each = tokio::time::interval(Duration::from_secs(1));
+    let mut told = false;
+    loop {
+        each.tick().await;
+        let ledger = Arc::clone(&ledger);
+        let Ok(written) = tokio::task::spawn_blocking(move || ledger.write(SystemTime::now())).await else {
+            return;
+        };
+        match written {
+            Err(error) if !told => {
+                tracing::error!(%error, "what was used of the limits is not kept");
+                told = true;
+            }
+            Err(_) => {}
+            Ok(()) => told = false,
+        }
+    }
 }
 
 /// Takes over a listener that an earlier run left with systemd, or binds one; a port that is taken is told with what to do.

@@ -19,6 +19,7 @@ use crate::{
     authorize::{LivePolicy, PolicyStore},
     control::{Failure, ReloadReport},
     kernel::Network,
+    limits::Registry,
     record::Recorder,
 };
 
@@ -51,11 +52,15 @@ pub(super) struct Reloader {
     network: Arc<Network>,
     /// What every governed workload may reach.
     open: Vec<NetworkRule>,
+    limits: Arc<Registry>,
     last: Mutex<LastLoad>,
 }
 
 /// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
-pub(super) fn first(root: &Path) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
+pub(super) fn first(
+    root: &Path,
+    limits: &Registry,
+) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
     let resolvers = network::resolvers();
     let loaded = Loaded::read(root);
     let digest = loaded.digest().to_owned();
@@ -63,7 +68,7 @@ pub(super) fn first(root: &Path) -> Result<(LivePolicy, LastLoad, usize, Vec<Str
     let set = loaded.into_set()?;
     let identities = set.summary().identities;
     let last = LastLoad { digest, resolvers: resolvers.clone(), at: SystemTime::now(), errors: None };
-    Ok((LivePolicy::new(set, 1).with_resolvers(resolvers), last, identities, warnings))
+    Ok((LivePolicy::new(set, 1).with_resolvers(resolvers).with_limits(limits), last, identities, warnings))
 }
 
 impl Reloader {
@@ -73,9 +78,10 @@ impl Reloader {
         recorder: Arc<Recorder>,
         network: Arc<Network>,
         open: Vec<NetworkRule>,
+        limits: Arc<Registry>,
         last: LastLoad,
     ) -> Self {
-        Self { root: root.to_owned(), store, recorder, network, open, last: Mutex::new(last) }
+        Self { root: root.to_owned(), store, recorder, network, open, limits, last: Mutex::new(last) }
     }
 
     pub(super) fn last(&self) -> LastLoad {
@@ -106,7 +112,9 @@ impl Reloader {
                         return Err(self.refuse(&mut last, digest, vec![error.to_string()]));
                     }
                     self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
-                    let next = LivePolicy::new(set, generation).with_resolvers(resolvers.clone());
+                    let next = LivePolicy::new(set, generation)
+                        .with_resolvers(resolvers.clone())
+                        .with_limits(&self.limits);
                     self.store.swap(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }

@@ -20,7 +20,7 @@ pub(crate) mod tests;
 pub use asked::{Asked, Facts, Seen, SeenBody};
 pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage, told};
 pub use policy::{LivePolicy, PolicyStore};
-pub use refusal::{Kind, Refusal};
+pub use refusal::{Kind, Over, Refusal};
 pub use subject::{Caller, Identifier, Subject};
 
 /// What happens to connections of workloads that no policy knows to hosts that no API names. A setting of the host.

@@ -14,6 +14,7 @@ use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
 use crate::base::addr::OriginalDst;
+use crate::limits::Scope;
 use crate::workload::Identified;
 
 /// One request may be forwarded. Cannot be made elsewhere, nor copied: one permit, one call.
@@ -23,6 +24,7 @@ pub struct Permit {
     api: Option<ApiId>,
     credential: Option<CredentialId>,
     rule: Option<Rule>,
+    scopes: Vec<Arc<Scope>>,
     reason: String,
     observed: bool,
     /// Nothing allows the call, it is only observed: it goes on with all that the client brought.
@@ -61,6 +63,12 @@ impl Permit {
     #[must_use]
     pub fn strip(&self) -> Option<&Arc<[HeaderName]>> {
         self.live.strip(self.api?).filter(|_| !self.untouched)
+    }
+
+    /// Whose limits hold for it.
+    #[must_use]
+    pub fn scopes(&self) -> &[Arc<Scope>] {
+        &self.scopes
     }
 
     /// Whether it goes on only because it is observed.
@@ -136,8 +144,16 @@ pub fn authorize(
             Scheme::Https => return Err(no_api(subject, Some(&facts.host), facts.port)),
         };
         let live = Arc::clone(live);
-        let permit =
-            Permit { live, api: None, credential: None, rule: None, reason, observed, untouched: observed };
+        let permit = Permit {
+            live,
+            api: None,
+            credential: None,
+            rule: None,
+            scopes: Vec::new(),
+            reason,
+            observed,
+            untouched: observed,
+        };
         return Ok(Answer::Permit(permit));
     };
     let identity = known(subject)?;
@@ -168,6 +184,7 @@ pub fn authorize(
         api: Some(api.id),
         credential,
         rule,
+        scopes: live.limits().of_call(identity, decision.grant, api, host, facts.port),
         reason,
         observed: decision.observed.is_some(),
         untouched: decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_)),

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::HeaderName;
 use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, SecretRef};
+use tokio::sync::watch;
+
+use crate::limits::{LiveLimits, Registry};
 
 /// One compiled policy set, its generation, and what is derived from it once instead of for each call.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct LivePolicy {
     references: Vec<String>,
     /// What `resolver` means in its network rules.
     resolvers: Vec<IpAddr>,
+    limits: LiveLimits,
 }
 
 /// The headers of one API as typed names.
@@ -34,7 +38,7 @@ impl LivePolicy {
         let apis = set.apis().map(Prepared::of).collect();
         let references =
             set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
-        Self { set, generation, apis, references, resolvers: Vec::new() }
+        Self { set, generation, apis, references, resolvers: Vec::new(), limits: LiveLimits::default() }
     }
 
     /// With the addresses that `resolver` stands for in network rules.
@@ -42,6 +46,19 @@ impl LivePolicy {
     pub fn with_resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
         self.resolvers = resolvers;
         self
+    }
+
+    /// With its limits; what was used of those that stay the same is still used.
+    #[must_use]
+    pub fn with_limits(mut self, registry: &Registry) -> Self {
+        self.limits = LiveLimits::of(&self.set, registry);
+        self
+    }
+
+    /// How much may be called.
+    #[must_use]
+    pub fn limits(&self) -> &LiveLimits {
+        &self.limits
     }
 
     /// The addresses that `resolver` stands for in network rules.
@@ -108,13 +125,16 @@ impl Prepared {
 #[derive(Debug)]
 pub struct PolicyStore {
     live: ArcSwap<LivePolicy>,
+    /// The generation, for those who wait for another one.
+    changes: watch::Sender<u64>,
 }
 
 impl PolicyStore {
     /// Begins with a first policy.
     #[must_use]
     pub fn new(first: LivePolicy) -> Self {
-        Self { live: ArcSwap::from_pointee(first) }
+        let changes = watch::Sender::new(first.generation);
+        Self { live: ArcSwap::from_pointee(first), changes }
     }
 
     /// The policy as it is now.
@@ -131,6 +151,15 @@ impl PolicyStore {
 
     /// Puts another policy in its place, and returns the one before.
     pub fn swap(&self, next: LivePolicy) -> Arc<LivePolicy> {
-        self.live.swap(Arc::new(next))
+        let generation = next.generation;
+        let before = self.live.swap(Arc::new(next));
+        self.changes.send_replace(generation);
+        before
+    }
+
+    /// Waits until another policy is live than that of `generation`.
+    pub async fn other_than(&self, generation: u64) {
+        // The sender is ours: it is there as long as we are.
+        let _ = self.changes.subscribe().wait_for(|live| *live != generation).await;
     }
 }

@@ -1,7 +1,10 @@
 //! Why something is refused: a closed list, with what the client gets to see of each.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use proxy_journal::{Blame, Rule};
+use proxy_policy::Bound;
 
 /// What kind of refusal. The list is closed: nothing else is ever said to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,8 @@ pub enum Kind {
     Misdirected,
     /// The header of the request is larger than the limit.
     HeaderTooLarge,
+    /// A limit of the policy is used up, or the upstream asked for a pause.
+    LimitExceeded,
     /// The credential that the grant names cannot be had.
     CredentialUnavailable,
     /// The upstream does not answer at all.
@@ -46,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotGranted,
         Self::UnknownHost,
         Self::UnknownWorkload,
@@ -57,6 +62,7 @@ impl Kind {
         Self::RequestTimeout,
         Self::Misdirected,
         Self::HeaderTooLarge,
+        Self::LimitExceeded,
         Self::CredentialUnavailable,
         Self::UpstreamUnreachable,
         Self::UpstreamUntrusted,
@@ -81,6 +87,7 @@ impl Kind {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::CredentialUnavailable
             | Self::UpstreamUnreachable
             | Self::UpstreamUntrusted
@@ -105,6 +112,7 @@ impl Kind {
             Self::RequestTimeout => "The request did not come in time",
             Self::Misdirected => "The request names another host than the connection",
             Self::HeaderTooLarge => "The header is too large",
+            Self::LimitExceeded => "A limit is used up",
             Self::CredentialUnavailable => "The credential is not available",
             Self::UpstreamUnreachable => "The API's server cannot be reached",
             Self::UpstreamUntrusted => "The API's server did not prove its name",
@@ -130,6 +138,7 @@ impl Kind {
             Self::RequestTimeout => "request-timeout",
             Self::Misdirected => "misdirected",
             Self::HeaderTooLarge => "header-too-large",
+            Self::LimitExceeded => "limit-exceeded",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::UpstreamUntrusted => "upstream-untrusted",
@@ -145,9 +154,11 @@ impl Kind {
     #[must_use]
     pub fn blame(self) -> Blame {
         match self {
-            Self::NotGranted | Self::UnknownHost | Self::UnknownWorkload | Self::AmbiguousWorkload => {
-                Blame::Policy
-            }
+            Self::NotGranted
+            | Self::UnknownHost
+            | Self::UnknownWorkload
+            | Self::AmbiguousWorkload
+            | Self::LimitExceeded => Blame::Policy,
             Self::UnknownProtocol
             | Self::BadRequest
             | Self::MethodNotAllowed
@@ -176,13 +187,24 @@ pub struct Refusal {
     pub internal: Option<String>,
     /// The rule that decided.
     pub rule: Option<Rule>,
+    /// What is used up, and for how long.
+    pub over: Option<Box<Over>>,
+}
+
+/// A call that came too soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// After which time it is worth to try again.
+    pub retry_after: Duration,
+    /// The limit, when it is one of the policy; else the upstream asked for it.
+    pub limit: Option<Bound>,
 }
 
 impl Refusal {
     /// Without a rule.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), internal: None, rule: None }
+        Self { kind, detail: detail.into(), internal: None, rule: None, over: None }
     }
 
     /// With more for the operator than for the client.

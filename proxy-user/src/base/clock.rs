@@ -1,6 +1,6 @@
 //! The moment, as decisions are told it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_policy::Moment;
 
@@ -9,4 +9,11 @@ use proxy_policy::Moment;
 pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
     Moment(since.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(i64::MAX))
+}
+
+/// How long it is until a moment, by the host's clock; nothing when it is there.
+#[must_use]
+pub fn until(moment: Moment) -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
+    Duration::from_secs(u64::try_from(moment.0).unwrap_or(0)).saturating_sub(since)
 }

@@ -1,6 +1,7 @@
 //! The life of one request: facts, decision, credential, record, forward, record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderName;
 use http::request::Parts;
@@ -10,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
-use super::{Connection, upgrade};
+use super::{Connection, admission, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
@@ -18,7 +19,8 @@ use crate::credentials::{Attachment, Inject};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
-use crate::http::{Account, Leg, Replay, ReplyBody, RequestBody, Transfer, facts, hop, problem, seen};
+use crate::http::{Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, facts, hop, problem, seen};
+use crate::limits::Pass;
 
 type Reply = Response<ReplyBody<UpstreamBody>>;
 
@@ -39,6 +41,8 @@ struct Inbound {
     body: Replay,
     version: Version,
     upgrade: Option<OnUpgrade>,
+    /// What conditions looked at.
+    seen: Option<Seen>,
 }
 
 impl Handler for Calls {
@@ -70,10 +74,25 @@ impl Handler for Calls {
             }
         };
         let body = Replay::of(body);
-        let mut inbound = Inbound { headers, extensions, body, version, upgrade };
-        match self.permitted(&subject, &facts, &mut inbound).await {
-            Ok((permit, attachment)) => self.forward(&subject, &facts, &permit, attachment, inbound).await,
-            Err(refusal) => self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method),
+        let mut inbound = Inbound { headers, extensions, body, version, upgrade, seen: None };
+        let mut subject = subject;
+        loop {
+            let permitted = self.permitted(&subject, &facts, &mut inbound).await;
+            let (permit, attachment, pass, waited) = match permitted {
+                Ok(permitted) => permitted,
+                Err(refusal) => {
+                    return self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method);
+                }
+            };
+            if !waited.is_zero() {
+                let now = self.connection.caller.current(&services.policy, &*services.identifier).await;
+                // Another policy came while it waited.
+                if now.live().generation() != subject.live().generation() {
+                    subject = now;
+                    continue;
+                }
+            }
+            return self.forward(&subject, &facts, &permit, attachment, pass, inbound).await;
         }
     }
 }
@@ -84,16 +103,18 @@ impl Calls {
         Self { connection, leg, http2, host }
     }
 
-    /// The permit, with the credential that it demands. What has none is refused before anything is recorded as allowed.
+    /// The permit, with the credential and the pass that it demands, and how long it waited for that. What has none is
+    /// refused before anything is recorded as allowed.
     async fn permitted(
         &self,
         subject: &Subject,
         facts: &Facts<'_>,
         inbound: &mut Inbound,
-    ) -> Result<(Permit, Option<Attachment>), Refusal> {
+    ) -> Result<(Permit, Option<Attachment>, Pass, Duration), Refusal> {
         let services = &self.connection.services;
         let permit = self.decided(subject, facts, inbound).await?;
-        let Some(id) = permit.credential() else { return Ok((permit, None)) };
+        let (pass, waited) = admission::admit(services, &permit, facts.host.name()).await?;
+        let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
         let live = permit.live();
         let inject =
             permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
@@ -104,7 +125,7 @@ impl Calls {
         let header: HeaderName = header.clone();
         let inject = Inject { header, prefix: inject.prefix(), suffix: inject.suffix() };
         match services.credentials.attachment(&credential.name, reference, &inject) {
-            Ok(attachment) => Ok((permit, Some(attachment))),
+            Ok(attachment) => Ok((permit, Some(attachment), pass, waited)),
             Err(error) => Err(Refusal {
                 rule: permit.rule().cloned(),
                 ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
@@ -120,20 +141,19 @@ impl Calls {
         inbound: &mut Inbound,
     ) -> Result<Permit, Refusal> {
         let settings = &self.connection.services.settings;
-        let mut looked_at: Option<Seen> = None;
         loop {
-            match authorize(subject, facts, settings.unidentified, clock::now(), looked_at.as_ref())? {
+            match authorize(subject, facts, settings.unidentified, clock::now(), inbound.seen.as_ref())? {
                 Answer::Permit(permit) => return Ok(permit),
-                Answer::NeedsSeen if looked_at.is_none() => {
+                Answer::NeedsSeen if inbound.seen.is_none() => {
                     let websocket = inbound.upgrade.is_some();
                     let seen =
                         seen::head(subject.live(), facts, &inbound.headers, inbound.version, websocket);
-                    looked_at = Some(seen);
+                    inbound.seen = Some(seen);
                 }
                 Answer::NeedsBody { limit } => {
                     let time = settings.http.header_time;
                     let body = seen::body(&mut inbound.body, &inbound.headers, limit, time).await;
-                    looked_at.get_or_insert_default().body = body;
+                    inbound.seen.get_or_insert_default().body = body;
                 }
                 Answer::NeedsSeen => {
                     let detail = "the conditions of the policy cannot be decided";
@@ -149,7 +169,8 @@ impl Calls {
         facts: &Facts<'_>,
         permit: &Permit,
         attachment: Option<Attachment>,
-        inbound: Inbound,
+        pass: Pass,
+        mut inbound: Inbound,
     ) -> Reply {
         let services = &self.connection.services;
         let asked = facts.asked(self.connection.dst);
@@ -168,12 +189,29 @@ impl Calls {
         services.counters.tally(subject).count_allowed();
         let id = receipt.id();
         let transfer = Arc::new(Transfer::default());
-        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
         let websocket = inbound.upgrade.is_some();
         let upgrade = inbound.upgrade.clone();
-        let sent = self.send(facts, permit, attachment, inbound, transfer, &mut account).await;
+        let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
+        let sent = tokio::select! {
+            biased;
+            sent = self.send(facts, permit, attachment, inbound, transfer, &mut account) => Ok(sent),
+            refusal = &mut lapse => Err(refusal),
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(refusal) => {
+                account.refused(refusal.status());
+                account.cut(&refusal);
+                return answer(&refusal, Some(id), subject, facts.method);
+            }
+        };
         match sent {
-            Ok(response) => self.relay(response, account, upgrade.filter(|_| websocket)),
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                admission::note(services, permit, facts.host.name(), status, headers);
+                self.relay(response, account, upgrade.filter(|_| websocket), lapse)
+            }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
                 account.refused(refusal.status());
@@ -181,6 +219,16 @@ impl Calls {
                 answer(&refusal, Some(id), subject, facts.method)
             }
         }
+    }
+
+    /// Ends when the call is not permitted any more.
+    fn lapse(&self, subject: &Subject, facts: &Facts<'_>, permit: &Permit, inbound: &mut Inbound) -> Lapse {
+        let Connection { services, caller, .. } = &self.connection;
+        let seen = inbound.seen.take().unwrap_or_default();
+        let unidentified = services.settings.unidentified;
+        let question =
+            standing::Question::of(facts, &inbound.headers, inbound.version, seen, permit, unidentified);
+        standing::of_call(services, caller, question, permit, subject)
     }
 
     async fn send(
@@ -194,7 +242,7 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, extensions, body, version, upgrade } = inbound;
+        let Inbound { headers, extensions, body, version, upgrade, .. } = inbound;
         let websocket = upgrade.is_some();
         let outbound = Outbound {
             method: facts.method.clone(),
@@ -238,6 +286,7 @@ impl Calls {
         mut response: Response<UpstreamBody>,
         mut account: Account,
         client: Option<OnUpgrade>,
+        lapse: Lapse,
     ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -245,13 +294,13 @@ impl Calls {
             let upstream = hyper::upgrade::on(&mut response);
             if let Some(client) = client {
                 let idle = self.connection.services.forward.limits().tunnel_idle_time;
-                tokio::spawn(upgrade::carry(client, upstream, account, idle));
+                tokio::spawn(upgrade::carry(client, upstream, account, idle, lapse));
             }
             let mut reply = response.map(|_| ReplyBody::empty());
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }
-        let mut reply = response.map(|body| ReplyBody::stream(body, account));
+        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse));
         *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), false);
         *reply.version_mut() = Version::default();
         reply

@@ -11,14 +11,17 @@
 //! ```
 //!
 //! [`serve`] takes the branch, [`call`] does one request, [`upgrade`] what a WebSocket becomes, [`passage`] the
-//! connections that go through or are refused as a whole; [`services`] is what they share.
+//! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
+//! [`services`] is what they share.
 //!
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
 //! that kept HTTP open without asking for anything.
 
-pub mod call;
+pub mod admission;
+mod call;
 pub mod passage;
 pub mod services;
+mod standing;
 pub mod upgrade;
 
 #[cfg(test)]
@@ -44,7 +47,7 @@ use call::Calls;
 /// One connection on its way.
 pub(crate) struct Connection {
     pub(crate) services: Arc<Services>,
-    pub(crate) caller: Caller,
+    pub(crate) caller: Arc<Caller>,
     pub(crate) dst: OriginalDst,
 }
 
@@ -57,7 +60,8 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let _ = stream.set_nodelay(true);
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
-    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
+    let connection =
+        Connection { services: Arc::clone(&services), caller: Arc::new(caller), dst: origin.dst };
     if !services.settings.ports.contains(&connection.dst.port()) {
         return connection.network(stream).await;
     }

@@ -5,14 +5,49 @@ use std::sync::Arc;
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
-use super::Connection;
-use crate::authorize::{Asked, Kind, Passage, Refusal, Subject, authorize_network, authorize_passage, entry};
-use crate::base::addr::UpstreamAddr;
+use super::{Connection, standing};
+use crate::authorize::{
+    Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage, entry,
+};
+use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::forward::error::chain;
 use crate::forward::tunnel;
 use crate::http::{Account, Transfer};
+use crate::limits::Pass;
 use crate::sniff::Prefixed;
 use crate::trust::{self, Alert};
+
+/// How a connection goes through.
+pub(super) enum Way {
+    /// To a mediated port, because no API names its host, if it named one.
+    Unmatched(Option<Host>),
+    /// To a port that is not mediated, by a network grant.
+    Network,
+}
+
+impl Way {
+    /// Decides it, at the beginning and whenever the policy changes.
+    pub(super) fn decide(
+        &self,
+        subject: &Subject,
+        dst: OriginalDst,
+        unidentified: Unidentified,
+    ) -> Result<Passage, Refusal> {
+        const TCP: u8 = 6;
+        match self {
+            Self::Unmatched(host) => {
+                authorize_passage(subject, Scheme::Https, host.as_ref(), dst.port(), unidentified)
+            }
+            // We would dial in the daemon's namespace, where the same address is another place.
+            Self::Network if subject.workload().foreign => Err(Refusal::new(
+                Kind::UnknownHost,
+                "from another network namespace than the host's only calls to APIs are carried; a network grant \
+                 holds once the kernel knows the program, from its next connection on",
+            )),
+            Self::Network => authorize_network(subject, TCP, dst, unidentified),
+        }
+    }
+}
 
 impl Connection {
     /// Passes the connection to where the workload wanted it, or refuses it. `scheme` is `tls` or `tcp`.
@@ -20,50 +55,42 @@ impl Connection {
         let Self { services, caller, dst } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = Asked::of(*dst, scheme, host.map(Host::name));
-        let unidentified = services.settings.unidentified;
-        match authorize_passage(&subject, Scheme::Https, host, dst.port(), unidentified) {
+        let way = Way::Unmatched(host.cloned());
+        match way.decide(&subject, *dst, services.settings.unidentified) {
             Err(refusal) => {
                 self.refuse(&asked, &refusal).await;
                 turn_away(stream, scheme, Alert::AccessDenied).await;
             }
-            Ok(passage) => self.carry(stream, &subject, &asked, &passage).await,
+            Ok(passage) => self.carry(stream, &subject, &asked, &passage, way).await,
         }
     }
 
     /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
     /// and carried here. The next one is decided in the kernel.
     pub(super) async fn network(self, stream: TcpStream) {
-        const TCP: u8 = 6;
         let Self { services, caller, dst } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = Asked::of(*dst, "tcp", None);
-        let permitted = match subject.workload().foreign {
-            // We would dial in the daemon's namespace, where the same address is another place.
-            true => Err(Refusal::new(
-                Kind::UnknownHost,
-                "from another network namespace than the host's only calls to APIs are carried; a network grant \
-                 holds once the kernel knows the program, from its next connection on",
-            )),
-            false => authorize_network(&subject, TCP, *dst, services.settings.unidentified),
-        };
-        match permitted {
+        let way = Way::Network;
+        match way.decide(&subject, *dst, services.settings.unidentified) {
             Err(refusal) => self.refuse(&asked, &refusal).await,
             Ok(passage) => {
                 let stream = Prefixed::new(bytes::Bytes::new(), stream);
-                self.carry(stream, &subject, &asked, &passage).await;
+                self.carry(stream, &subject, &asked, &passage, way).await;
             }
         }
     }
 
-    /// Records and carries a connection to where the workload wanted it.
+    /// Records and carries a connection to where the workload wanted it, for as long as it is permitted.
     async fn carry(
         &self,
         stream: Prefixed<TcpStream>,
         subject: &Subject,
         asked: &Asked<'_>,
         passage: &Passage,
+        way: Way,
     ) {
-        let Self { services, dst, .. } = self;
+        let Self { services, dst, caller } = self;
         let scheme = asked.scheme.unwrap_or_default();
         let receipt = match services.recorder.begin(entry::passing(subject, asked, passage)) {
             Ok(receipt) => receipt,
@@ -75,20 +102,24 @@ impl Connection {
         };
         services.counters.tally(subject).count_allowed();
         let transfer = Arc::new(Transfer::default());
-        let mut account = Account::open(receipt, Arc::clone(&transfer));
+        let mut account = Account::open(receipt, Arc::clone(&transfer), Pass::default());
         let upstream = UpstreamAddr(dst.0);
         account.dialled(upstream.0);
-        match services.forward.dial(upstream).await {
-            Ok(tcp) => {
-                let idle = services.forward.limits().tunnel_idle_time;
-                match tunnel(stream, tcp, &transfer, idle).await.failure() {
-                    None => account.close(),
-                    Some((blame, error)) => account.fail(blame, error),
-                }
-            }
-            Err(error) => {
-                account.fail(error.refusal("the destination").kind.blame(), chain(&error));
-            }
+        let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation());
+        let carried = async {
+            let tcp = match services.forward.dial(upstream).await {
+                Ok(tcp) => tcp,
+                Err(error) => return Some((error.refusal("the destination").kind.blame(), chain(&error))),
+            };
+            let idle = services.forward.limits().tunnel_idle_time;
+            tunnel(stream, tcp, &transfer, idle).await.failure()
+        };
+        tokio::select! {
+            failure = carried => match failure {
+                None => account.close(),
+                Some((blame, error)) => account.fail(blame, error),
+            },
+            refusal = lapse => account.cut(&refusal),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::authorize::{Identifier, PolicyStore, Subject, Unidentified};
 use crate::credentials::Credentials;
 use crate::forward::Forwarder;
 use crate::http::HttpLimits;
+use crate::limits::Backoff;
 use crate::record::Recorder;
 use crate::trust::BotTls;
 
@@ -30,6 +31,8 @@ pub struct Services {
     pub forward: Forwarder,
     /// Settings of the host.
     pub settings: Settings,
+    /// What upstreams asked for.
+    pub backoff: Backoff,
     /// What `status` shows.
     pub counters: Counters,
     /// Turns true when the daemon is about to end.

@@ -8,10 +8,24 @@ use proxy_journal::Blame;
 
 use crate::forward::error::chain;
 use crate::forward::tunnel;
-use crate::http::Account;
+use crate::http::{Account, Lapse};
 
-/// Waits for both sides to switch, then carries their bytes. Closes the account.
-pub(super) async fn carry(client: OnUpgrade, upstream: OnUpgrade, mut account: Account, idle: Duration) {
+/// Waits for both sides to switch, then carries their bytes, for as long as the call is permitted. Closes the account.
+pub(super) async fn carry(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    mut account: Account,
+    idle: Duration,
+    lapse: Lapse,
+) {
+    let refusal = tokio::select! {
+        () = switched(client, upstream, &mut account, idle) => return,
+        refusal = lapse => refusal,
+    };
+    account.cut(&refusal);
+}
+
+async fn switched(client: OnUpgrade, upstream: OnUpgrade, account: &mut Account, idle: Duration) {
     let (client, upstream) = match tokio::join!(client, upstream) {
         (Ok(client), Ok(upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
         (Err(error), _) => {

@@ -12,6 +12,8 @@ use proxy_journal::{Blame, Outcome};
 use tokio::time::Instant;
 
 use super::body::Transfer;
+use crate::authorize::Refusal;
+use crate::limits::Pass;
 use crate::record::Receipt;
 
 /// Completes the receipt of one call exactly once.
@@ -23,14 +25,15 @@ pub struct Account {
     status: Option<StatusCode>,
     ttfb: Option<Duration>,
     upstream: Option<SocketAddr>,
+    pass: Pass,
 }
 
 impl Account {
     /// Opens the account of a call that was just recorded.
     #[must_use]
-    pub fn open(receipt: Receipt, transfer: Arc<Transfer>) -> Self {
+    pub fn open(receipt: Receipt, transfer: Arc<Transfer>, pass: Pass) -> Self {
         let began = Instant::now();
-        Self { receipt: Some(receipt), began, transfer, status: None, ttfb: None, upstream: None }
+        Self { receipt: Some(receipt), began, transfer, status: None, ttfb: None, upstream: None, pass }
     }
 
     /// The receipt, to show that the call is recorded; `None` once the account is closed.
@@ -71,8 +74,16 @@ impl Account {
         self.settle(Some((blame, error.into())));
     }
 
+    /// Closes it: the policy does not permit the call any more. What is still to be sent is not sent.
+    pub fn cut(&mut self, refusal: &Refusal) {
+        self.transfer.cut();
+        self.fail(Blame::Policy, format!("cut, not permitted any more: {}", refusal.reason()));
+    }
+
     fn settle(&mut self, failure: Option<(Blame, String)>) {
         let Some(receipt) = self.receipt.take() else { return };
+        // Its places are free for others, and its bytes are counted.
+        std::mem::take(&mut self.pass).end(self.transfer.sent().saturating_add(self.transfer.received()));
         let (blame, error) = failure.unzip();
         receipt.complete(Outcome {
             // The receipt puts its own id in.

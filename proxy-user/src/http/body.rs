@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted frame by frame, never collected.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use hyper::body::Incoming;
 use proxy_journal::Blame;
 
 use super::account::Account;
-use crate::authorize::Permit;
+use crate::authorize::{Permit, Refusal};
 use crate::credentials::strip_and_attach;
 
 /// Counters of one call, shared by the two directions.
@@ -23,6 +24,7 @@ pub struct Transfer {
     taken: AtomicBool,
     whole: AtomicBool,
     broken: AtomicBool,
+    cut: AtomicBool,
 }
 
 impl Transfer {
@@ -56,6 +58,11 @@ impl Transfer {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// Has the request's body break off at the next look: the call is not permitted any more.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
     /// Adds to the bytes that went to the upstream.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
@@ -64,6 +71,42 @@ impl Transfer {
     /// Adds to the bytes that came from the upstream.
     pub fn add_received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a body breaks off.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken<E> {
+    /// Whoever sends it broke off.
+    #[error("{0}")]
+    Sender(E),
+    /// The policy does not permit the call any more.
+    #[error("the policy does not permit the call any more")]
+    Cut,
+}
+
+/// Ends when a call is not permitted any more, with the refusal. Never, for most calls.
+pub struct Lapse(pub Pin<Box<dyn Future<Output = Refusal> + Send>>);
+
+impl Lapse {
+    /// What cannot lapse.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(Box::pin(std::future::pending()))
+    }
+}
+
+impl Future for Lapse {
+    type Output = Refusal;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Refusal> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Lapse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lapse")
     }
 }
 
@@ -152,13 +195,16 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken<hyper::Error>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if this.transfer.cut.load(Ordering::Acquire) {
+            return Poll::Ready(Some(Err(Broken::Cut)));
+        }
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
         this.transfer.taken.store(true, Ordering::Release);
         Poll::Ready(match frame {
@@ -168,7 +214,7 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.transfer.broken.store(true, Ordering::Release);
-                Some(Err(error))
+                Some(Err(Broken::Sender(error)))
             }
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -222,10 +268,10 @@ where
         Self::Text(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
     }
 
-    /// What the upstream sends; closes the account at its end.
+    /// What the upstream sends; closes the account at its end, and breaks off when the call lapses.
     #[must_use]
-    pub fn stream(inner: B, account: Account) -> Self {
-        Self::Stream(Metered { inner, account })
+    pub fn stream(inner: B, account: Account, lapse: Lapse) -> Self {
+        Self::Stream(Metered { inner, account, lapse: Some(lapse) })
     }
 }
 
@@ -234,12 +280,12 @@ where
     B::Error: std::fmt::Display,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Broken<B::Error>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Stream(stream) => stream.poll(cx),
@@ -266,13 +312,26 @@ where
 pub struct Metered<B: Body<Data = Bytes> + Unpin> {
     inner: B,
     account: Account,
+    /// Nothing once it was cut.
+    lapse: Option<Lapse>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Metered<B>
 where
     B::Error: std::fmt::Display,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken<B::Error>>>> {
+        match &mut self.lapse {
+            None => return Poll::Ready(Some(Err(Broken::Cut))),
+            // Asked first: an upstream that always has more would keep it from being heard.
+            Some(lapse) => {
+                if let Poll::Ready(refusal) = Pin::new(lapse).poll(cx) {
+                    self.lapse = None;
+                    self.account.cut(&refusal);
+                    return Poll::Ready(Some(Err(Broken::Cut)));
+                }
+            }
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             None => self.account.close(),
@@ -286,7 +345,7 @@ where
                 }
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Broken::Sender)))
     }
 }
 
@@ -307,6 +366,7 @@ mod tests {
 
     use super::*;
     use crate::http::book::Book;
+    use crate::limits::Pass;
 
     /// A body that gives these frames; one that ends with an error breaks there.
     struct Script(VecDeque<Result<&'static str, &'static str>>, bool);
@@ -329,9 +389,9 @@ mod tests {
     }
 
     fn reply(book: &Book, frames: &[Result<&'static str, &'static str>], sized: bool) -> ReplyBody<Script> {
-        let mut account = Account::open(book.receipt(), Arc::default());
+        let mut account = Account::open(book.receipt(), Arc::default(), Pass::default());
         account.answered(http::StatusCode::OK);
-        ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account)
+        ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account, Lapse::never())
     }
 
     #[tokio::test]

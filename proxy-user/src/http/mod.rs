@@ -17,6 +17,6 @@ pub mod seen;
 pub mod server;
 
 pub use account::Account;
-pub use body::{Replay, ReplyBody, RequestBody, Transfer};
+pub use body::{Lapse, Replay, ReplyBody, RequestBody, Transfer};
 pub use facts::Leg;
 pub use server::{Ended, HttpLimits};

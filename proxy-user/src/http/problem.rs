@@ -1,14 +1,19 @@
 //! The answer to a refused request: `application/problem+json` (RFC 9457) with the id of its journal entry.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Response};
+use proxy_policy::{Bound, Period};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::authorize::{Kind, Refusal};
+use crate::authorize::{Kind, Over, Refusal};
+use crate::limits::seconds;
 
 /// Header of a refusal that names its entry in the journal.
 pub const JOURNAL_ID: HeaderName = HeaderName::from_static("vouchsafe-journal-id");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// What the methods of a refused `CONNECT` may be instead (RFC 9110 §10.2.1 demands the header with 405).
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -43,6 +48,9 @@ pub fn response<B>(
     if refusal.kind == Kind::MethodNotAllowed {
         headers.insert(ALLOW, ALLOWED);
     }
+    if let Some(over) = &refusal.over {
+        limited(headers, over);
+    }
     if let Some(entry) = entry
         && let Ok(value) =
             HeaderValue::from_str(entry.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
@@ -50,6 +58,34 @@ pub fn response<B>(
         headers.insert(JOURNAL_ID, value);
     }
     response
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3), and for a limit of the policy what it is (draft-ietf-httpapi-ratelimit-headers-10).
+fn limited(headers: &mut HeaderMap, over: &Over) {
+    let after = seconds(over.retry_after);
+    let mut put = |name: HeaderName, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    };
+    put(RETRY_AFTER, after.to_string());
+    let policy = match over.limit {
+        None => return,
+        Some(Bound::Rate { calls, per, .. }) => format!("q={calls};w={}", per.as_secs()),
+        Some(Bound::AtOnce(most)) => format!("q={most};qu=\"concurrent-requests\""),
+        Some(Bound::Calls { most, per }) => format!("q={most};w={}", window(per)),
+        Some(Bound::Bytes { most, per }) => format!("q={most};qu=\"content-bytes\";w={}", window(per)),
+    };
+    put(RATE_LIMIT_POLICY, format!("\"limit\";{policy}"));
+    put(RATE_LIMIT, format!("\"limit\";r=0;t={after}"));
+}
+
+/// Seconds of a day, or of thirty.
+fn window(per: Period) -> u32 {
+    match per {
+        Period::Day => 86_400,
+        Period::Month => 30 * 86_400,
+    }
 }
 
 fn json(refusal: &Refusal, entry: Option<Uuid>, identity: Option<&str>) -> Vec<u8> {

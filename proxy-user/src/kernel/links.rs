@@ -233,10 +233,18 @@ fn renew(program: &mut Program, spec: &Spec, pin: &Path) -> Result<bool, KernelE
     Ok(there)
 }
 
-/// Records the programs of all processes that are there, and with protection which of them are traced. After the tracepoints
-/// are attached: none is missed in between.
-pub(super) fn record_processes(ebpf: &mut Ebpf, protects: bool) -> Result<(), KernelError> {
-    run_over_tasks(ebpf, ITERATOR)?;
+/// Whether an earlier daemon left what sees processes start: then the map has all that there are to know. A process that is
+/// not in it found it full, and what its memory names as its executable by now says nothing.
+pub(super) fn sees_processes(pins: &Path) -> bool {
+    TRACEPOINTS.iter().all(|(name, _)| pins.join(name).exists())
+}
+
+/// Records the programs of all processes that are there, unless they were `seen` as they started, and with protection which
+/// of them are traced. After the tracepoints are attached: none is missed in between.
+pub(super) fn record_processes(ebpf: &mut Ebpf, seen: bool, protects: bool) -> Result<(), KernelError> {
+    if !seen {
+        run_over_tasks(ebpf, ITERATOR)?;
+    }
     if protects { run_over_tasks(ebpf, protect::ITERATOR) } else { Ok(()) }
 }
 

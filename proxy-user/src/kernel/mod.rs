@@ -170,8 +170,9 @@ impl Kernel {
         let served = Served::open(&mut ebpf, plan.home)?;
         maps::name_variables(&mut ebpf)?;
         controls.configure(plan.listen, plan.ports)?;
+        let seen = links::sees_processes(&pins);
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
-        links::record_processes(&mut ebpf, protecting == Protecting::On)?;
+        links::record_processes(&mut ebpf, seen, protecting == Protecting::On)?;
         if plan.cgroups.contains_me() {
             introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.

@@ -52,8 +52,12 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Counts bytes that went over the wire, either way.
-    pub fn count(&self, bytes: u64) {
+    /// The call is over: so many bytes went over the wire, both ways together.
+    pub fn end(self, bytes: u64) {
+        self.count(bytes);
+    }
+
+    fn count(&self, bytes: u64) {
         if bytes > 0 && !self.bytes.is_empty() {
             let now = SystemTime::now();
             self.bytes.iter().for_each(|quota| quota.add(bytes, now));

@@ -45,7 +45,7 @@ impl Backoff {
         until.get(&caller)?.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
-    /// Notes what a response asks for: 429 (RFC 6585 §4) or 503 (RFC 9110 §15.6.4) with `Retry-After` (RFC 9110 §10.2.3).
+    /// Notes what a response asks for: 429 (RFC 6585 §4) with `Retry-After` (RFC 9110 §10.2.3).
     pub fn note(
         &self,
         credential: Option<&str>,
@@ -54,7 +54,7 @@ impl Backoff {
         headers: &HeaderMap,
         now: Instant,
     ) {
-        if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if status != StatusCode::TOO_MANY_REQUESTS {
             return;
         }
         let Some(wait) = retry_after(headers, SystemTime::now()) else { return };
@@ -112,7 +112,7 @@ mod tests {
             backoff.wait(None, "a", now)
         };
         assert_eq!(asked(StatusCode::OK, "30"), None);
-        assert_eq!(asked(StatusCode::SERVICE_UNAVAILABLE, "2"), Some(Duration::from_secs(2)));
+        assert_eq!(asked(StatusCode::SERVICE_UNAVAILABLE, "2"), None);
         assert_eq!(asked(StatusCode::TOO_MANY_REQUESTS, "0"), None);
         assert_eq!(asked(StatusCode::TOO_MANY_REQUESTS, "soon"), None);
         assert_eq!(asked(StatusCode::TOO_MANY_REQUESTS, "99999999999999999999999"), Some(LONGEST));

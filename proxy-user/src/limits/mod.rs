@@ -8,11 +8,13 @@ pub mod backoff;
 pub mod gcra;
 pub mod ledger;
 pub mod quota;
+mod live;
 mod scope;
 
 pub use self::{
     admit::{Admission, Exceeded, Pass, seconds},
     backoff::Backoff,
     ledger::{Ledger, LedgerError},
+    live::LiveLimits,
     scope::{Registry, Scope},
 };

@@ -20,6 +20,14 @@ pub struct Scope {
     pub(super) clock: Instant,
 }
 
+impl Scope {
+    /// How long a call may wait for its turn.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.wait
+    }
+}
+
 /// What is used of one limit. Shared by the policies before and after a reload, as long as the limit is the same.
 #[derive(Clone, Debug)]
 pub(super) enum Cell {

@@ -26,6 +26,7 @@ use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
 use crate::credentials::{Credentials, KeySource, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
 use crate::http::book::Book;
+use crate::limits::Backoff;
 use crate::trust::Alpn;
 use crate::workload::{Identified, Workload};
 
@@ -105,6 +106,7 @@ impl World {
             bot_tls: trust.bot_tls(),
             forward: Forwarder::new(Dialer::new(Vec::new(), limit), trust.upstream_tls(), wishes.forward),
             settings: Settings { ports: vec![upstream.port()], ..wishes.settings },
+            backoff: Backoff::default(),
             counters: Counters::default(),
             drain: draining,
         };

@@ -1,0 +1,72 @@
+//! Whether a call that is permitted may be made now: the policy's limits, and what its upstream asked for.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode};
+use proxy_journal::Rule;
+
+use super::Services;
+use crate::authorize::{Kind, Over, Permit, Refusal};
+use crate::limits::{Admission, Exceeded, Pass, seconds};
+
+/// What a call needs besides its permit: a place and a turn of every limit. Waits as long as the limits say, and tells for
+/// how long it did.
+///
+/// # Errors
+/// A limit is used up, or the upstream asked for a pause.
+pub(super) async fn admit(
+    services: &Services,
+    permit: &Permit,
+    host: &str,
+) -> Result<(Pass, Duration), Refusal> {
+    let scopes = permit.scopes();
+    let mut waited = Duration::ZERO;
+    if let Some(pause) = services.backoff.wait(credential(permit), host, Instant::now()) {
+        // A longer wait than the policy allows is the client's to make.
+        if scopes.iter().all(|scope| scope.patience() < pause) {
+            return Err(paused(permit, host, pause));
+        }
+        tokio::time::sleep(pause).await;
+        waited = pause;
+    }
+    let scopes: Vec<_> = scopes.iter().collect();
+    match Admission::ask(&scopes).await {
+        Ok((pass, took)) => Ok((pass, waited + took)),
+        Err(exceeded) => Err(refused(permit, &exceeded)),
+    }
+}
+
+/// Notes what a response asks of everybody who shares the credential.
+pub(super) fn note(
+    services: &Services,
+    permit: &Permit,
+    host: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+) {
+    services.backoff.note(credential(permit), host, status, headers, Instant::now());
+}
+
+fn credential(permit: &Permit) -> Option<&str> {
+    let (credential, _) = permit.live().credential(permit.credential()?)?;
+    Some(&credential.name)
+}
+
+fn paused(permit: &Permit, host: &str, pause: Duration) -> Refusal {
+    let whose = credential(permit).map_or_else(String::new, |name| format!(" with the credential {name}"));
+    let detail = format!("{host} asked for a pause of all calls{whose}; try again in {} s", seconds(pause));
+    Refusal {
+        over: Some(Box::new(Over { retry_after: pause, limit: None })),
+        ..Refusal::new(Kind::LimitExceeded, detail)
+    }
+}
+
+fn refused(permit: &Permit, exceeded: &Exceeded) -> Refusal {
+    let set = permit.live().set();
+    let file = set.file_name(exceeded.place.file).unwrap_or_default().to_owned();
+    Refusal {
+        rule: Some(Rule { file, line: exceeded.place.line, text: exceeded.limit.as_str().to_owned() }),
+        over: Some(Box::new(Over { retry_after: exceeded.retry_after, limit: Some(exceeded.limit.bound()) })),
+        ..Refusal::new(Kind::LimitExceeded, exceeded.to_string())
+    }
+}

@@ -1,0 +1,177 @@
+//! What was permitted is judged again while it lasts: when the policy changes, and when time alone can change the answer.
+//!
+//! The judge is the one that permitted it (`authorize`), with the same facts of the request and the identity that the
+//! workload has under the policy that is live then. A call, a stream or a tunnel that is refused now is cut by whoever
+//! carries it, and its outcome in the journal says why.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Version};
+use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme};
+
+use super::passage::Way;
+use super::services::Services;
+use crate::authorize::{
+    Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize,
+};
+use crate::base::addr::OriginalDst;
+use crate::base::clock;
+use crate::http::{Lapse, seen};
+
+/// The host's clock can be set: whatever waits for a time looks at least so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A request as it was when it was permitted, to ask again.
+pub(super) struct Question {
+    scheme: Scheme,
+    host: Host,
+    port: u16,
+    method: Method,
+    path: CallPath<'static>,
+    query: Option<String>,
+    kind: CallKind,
+    headers: HeaderMap,
+    version: Version,
+    websocket: bool,
+    /// What conditions looked at; of a body that none asked for, nothing is kept.
+    seen: Seen,
+    /// The credential that went with it.
+    credential: Option<String>,
+    unidentified: Unidentified,
+}
+
+impl Question {
+    /// The question that `permit` is the answer to.
+    pub(super) fn of(
+        facts: &Facts<'_>,
+        headers: &HeaderMap,
+        version: Version,
+        seen: Seen,
+        permit: &Permit,
+        unidentified: Unidentified,
+    ) -> Self {
+        Self {
+            scheme: facts.scheme,
+            host: facts.host.clone().into_owned(),
+            port: facts.port,
+            method: facts.method.clone(),
+            path: facts.path.clone().into_owned(),
+            query: facts.query.map(str::to_owned),
+            kind: facts.kind,
+            headers: headers.clone(),
+            version,
+            websocket: facts.kind == CallKind::WebSocket,
+            seen,
+            credential: credential(permit),
+            unidentified,
+        }
+    }
+
+    /// Asks again. The moment is the next one at which time can change the answer.
+    fn judge(&mut self, subject: &Subject) -> Result<Option<Moment>, Refusal> {
+        let facts = Facts {
+            scheme: self.scheme,
+            host: Cow::Borrowed(&self.host),
+            port: self.port,
+            method: &self.method,
+            path: self.path.clone(),
+            query: self.query.as_deref(),
+            kind: self.kind,
+        };
+        let (live, now) = (subject.live(), clock::now());
+        let mut answer = authorize(subject, &facts, self.unidentified, now, None)?;
+        if matches!(answer, Answer::NeedsSeen) {
+            let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
+            let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
+            self.seen.headers = seen::headers(&self.headers, self.version, self.websocket, strip);
+            answer = authorize(subject, &facts, self.unidentified, now, Some(&self.seen))?;
+        }
+        let Answer::Permit(permit) = answer else {
+            let detail = "the policy looks at the body now, of which nothing was kept";
+            return Err(Refusal::new(Kind::NotGranted, detail));
+        };
+        let credential = credential(&permit);
+        if self.credential.is_some() && credential != self.credential {
+            let with = self.credential.as_deref().unwrap_or_default();
+            let detail = match credential {
+                Some(other) => {
+                    format!("it went with the credential {with}, and the policy gives {other} now")
+                }
+                None => format!("it went with the credential {with}, and the policy gives none now"),
+            };
+            return Err(Refusal::new(Kind::NotGranted, detail));
+        }
+        let next = subject.identity_id().zip(permit.api());
+        Ok(next.and_then(|(identity, api)| live.set().next_change(identity, api, now)))
+    }
+}
+
+fn credential(permit: &Permit) -> Option<String> {
+    let (credential, _) = permit.live().credential(permit.credential()?)?;
+    Some(credential.name.clone())
+}
+
+/// Ends when the call of a question is not permitted any more. `generation` is that of the policy that permitted it.
+pub(super) fn of_call(
+    services: &Arc<Services>,
+    caller: &Arc<Caller>,
+    mut question: Question,
+    permit: &Permit,
+    subject: &Subject,
+) -> Lapse {
+    let generation = permit.live().generation();
+    let next = subject.identity_id().zip(permit.api());
+    let next = next.and_then(|(identity, api)| permit.live().set().next_change(identity, api, clock::now()));
+    let (services, caller) = (Arc::clone(services), Arc::clone(caller));
+    let judge = move |subject: &Subject| question.judge(subject);
+    Lapse(Box::pin(lapse(services, caller, generation, next, judge)))
+}
+
+/// Ends when a connection may not go through any more.
+pub(super) fn of_passage(
+    services: &Arc<Services>,
+    caller: &Arc<Caller>,
+    way: Way,
+    dst: OriginalDst,
+    generation: u64,
+) -> impl Future<Output = Refusal> + Send + use<> {
+    let unidentified = services.settings.unidentified;
+    let judge = move |subject: &Subject| way.decide(subject, dst, unidentified).map(|_| None);
+    lapse(Arc::clone(services), Arc::clone(caller), generation, None, judge)
+}
+
+async fn lapse(
+    services: Arc<Services>,
+    caller: Arc<Caller>,
+    mut generation: u64,
+    mut next: Option<Moment>,
+    mut judge: impl FnMut(&Subject) -> Result<Option<Moment>, Refusal> + Send,
+) -> Refusal {
+    loop {
+        let other = services.policy.other_than(generation);
+        match next {
+            None => other.await,
+            Some(at) => tokio::select! {
+                () = other => {}
+                () = tokio::time::sleep(clock::until(at).min(LOOK_EVERY)) => {}
+            },
+        }
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        generation = subject.live().generation();
+        match judge(&subject) {
+            Ok(again) => next = again,
+            Err(refusal) => {
+                tracing::info!(
+                    generation,
+                    identity = subject.identity().map(|identity| identity.name.as_str()),
+                    reason = refusal.reason(),
+                    "what was open is cut: it is not permitted any more"
+                );
+                return refusal;
+            }
+        }
+    }
+}
