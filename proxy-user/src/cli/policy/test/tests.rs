@@ -228,3 +228,26 @@ fn the_library_decides_as_its_tests_say_and_every_role_allows_something_and_deni
         assert!(count(Expect::Allow) > 0 && count(Expect::Deny) > 0, "{role}");
     }
 }
+
+#[test]
+fn the_exit_code_tells_what_is_decided_otherwise_from_what_cannot_be_tested() {
+    let code = |tests: &str, min_coverage| {
+        let root = root(tests);
+        let args = TestArgs { dir: root.path().to_owned(), min_coverage, json: true };
+        format!("{:?}", run(&args).unwrap())
+    };
+    let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+    let denied = "request = \"GET https://shop.test/x\"\n";
+    assert_eq!(code(&call(&format!("{denied}expect = \"deny\"")), Some(0)), expected(0));
+    assert_eq!(code(&call(&format!("{denied}expect = \"deny\"")), Some(1)), expected(1));
+    assert_eq!(code(&call(&format!("{denied}expect = \"allow\"")), None), expected(1));
+    assert_eq!(code(&call(denied), None), expected(2));
+    assert_eq!(code("", None), expected(2));
+}
+
+#[test]
+fn the_example_is_tested() {
+    let results = rehearse(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/example")).unwrap();
+    assert!(results.calls.len() > 5);
+    assert_eq!(results.failures().count(), 0, "{}", report::text(&results, None));
+}
