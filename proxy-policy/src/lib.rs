@@ -80,7 +80,7 @@ pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
 pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};
-pub use rehearsal::{Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
+pub use rehearsal::{Attributes, Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use until::{Moment, Until};

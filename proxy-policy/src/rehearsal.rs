@@ -34,6 +34,8 @@ pub struct Rehearsal {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Option<String>,
+    /// What is known of the process.
+    pub workload: Attributes,
     /// When; without it, now.
     pub time: Option<Moment>,
     /// What is expected.
@@ -44,6 +46,21 @@ pub struct Rehearsal {
     pub credential: Option<String>,
     /// A part of the reason that is expected.
     pub reason: Option<String>,
+}
+
+/// What conditions can look at of a process that is not there. What is not said is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The path of the cgroup.
+    pub cgroup: Option<String>,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Real group id.
+    pub gid: Option<u32>,
 }
 
 /// What is expected of a call.
@@ -200,8 +217,8 @@ pub(crate) fn read_given(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<Ide
 
 /// The calls of a file.
 pub(crate) fn read_calls(root: &Section<'_>, file: &str, reader: &mut Reader<'_>) -> Vec<Rehearsal> {
-    const KEYS: [&str; 9] =
-        ["as", "request", "headers", "body", "time", "expect", "rule", "credential", "reason"];
+    const KEYS: [&str; 10] =
+        ["as", "request", "headers", "body", "workload", "time", "expect", "rule", "credential", "reason"];
     let mut calls = Vec::new();
     for section in reader.sections(root, "call") {
         reader.check_keys(&section, &KEYS, |key| match key {
@@ -218,6 +235,7 @@ pub(crate) fn read_calls(root: &Section<'_>, file: &str, reader: &mut Reader<'_>
         let expect = expect.and_then(|text| reader.parse(&text, Expect::parse));
         let headers = read_headers(&section, reader);
         let body = reader.string(&section, "body").map(|it| it.value);
+        let workload = read_workload(&section, reader);
         let time = reader.datetime(&section, "time").and_then(|value| match Moment::of("time", &value) {
             Ok(moment) => Some(moment),
             Err(problem) => {
@@ -235,6 +253,7 @@ pub(crate) fn read_calls(root: &Section<'_>, file: &str, reader: &mut Reader<'_>
             request: request.value,
             headers,
             body,
+            workload,
             time,
             expect: expect.value,
             rule,
@@ -243,6 +262,32 @@ pub(crate) fn read_calls(root: &Section<'_>, file: &str, reader: &mut Reader<'_>
         });
     }
     calls
+}
+
+fn read_workload(section: &Section<'_>, reader: &mut Reader<'_>) -> Attributes {
+    let help = "write workload = { unit = \"invoice.service\", uid = 1000 }";
+    let Some(table) = reader.section(section, "workload", "\"workload\"", help) else {
+        return Attributes::default();
+    };
+    reader.check_keys(&table, &["exe", "unit", "cgroup", "uid", "gid"], |key| match key {
+        "user" | "group" => Some(Problem::new(
+            format!("conditions look at numbers, not at {}", quote(key)),
+            "write uid = 1000, or gid = 1000",
+        )),
+        _ => None,
+    });
+    let mut number = |key| {
+        let number = reader.integer(&table, key)?;
+        let small = u32::try_from(number.value).ok();
+        if small.is_none() {
+            let message = format!("\"{key}\" cannot be {}", number.value);
+            reader.findings.error(number.place, message, "write the number of a user or group");
+        }
+        small
+    };
+    let (uid, gid) = (number("uid"), number("gid"));
+    let mut text = |key| reader.string(&table, key).map(|it| it.value);
+    Attributes { exe: text("exe"), unit: text("unit"), cgroup: text("cgroup"), uid, gid }
 }
 
 fn read_headers(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<(String, String)> {

@@ -178,7 +178,7 @@ impl World {
         match arguments {
             ["audit", "verify", ..] => command.args(arguments).arg(journal),
             ["audit", ..] => command.args(arguments).arg("--dir").arg(journal),
-            ["check", ..] | [] => command.args(arguments),
+            ["check", ..] | ["policy", "check" | "test" | "add", ..] | [] => command.args(arguments),
             // The option belongs to the first word of `secret set NAME`.
             [first, rest @ ..] => command.arg(first).arg("--config").arg(self.config()).args(rest),
         };

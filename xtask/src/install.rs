@@ -96,6 +96,11 @@ impl Layout {
         self.docs().join("examples")
     }
 
+    /// APIs and roles that `vouchsafe policy add` copies from.
+    fn library(&self) -> PathBuf {
+        self.below_prefix("share/vouchsafe/library")
+    }
+
     fn config_dir(&self) -> PathBuf {
         self.here(Path::new(CONFIG_DIR))
     }
@@ -145,8 +150,10 @@ pub(crate) fn remove(paths: &Paths, options: &RemoveOptions) -> Result<()> {
     remove_file(&layout.unit())?;
     remove_file(&layout.binary())?;
     remove_tree(&layout.examples())?;
+    remove_tree(&layout.library())?;
     // Unless somebody put something beside them.
     let _ = fs::remove_dir(layout.docs());
+    let _ = layout.library().parent().map(fs::remove_dir);
     if options.purge {
         remove_tree(&layout.config_dir())?;
         remove_tree(&layout.state_dir())?;
@@ -186,7 +193,9 @@ fn put_files(paths: &Paths, layout: &Layout) -> Result<()> {
         fs::read(packaging.join("vouchsafe.toml")).context("cannot read packaging/vouchsafe.toml")?;
     put_config(&layout.config_dir().join("vouchsafe.toml"), &config)?;
     make_dir(&layout.state_dir(), 0o700)?;
-    put_examples(&paths.root.join("policies"), &layout.examples())
+    put_tree(&paths.root.join("policies/library"), &layout.library(), &[])?;
+    // Without the deliberately wrong ones.
+    put_tree(&paths.root.join("policies"), &layout.examples(), &["bad", "library"])
 }
 
 /// Writes a configuration file unless there is one; a different one gets ours beside it as `.new`.
@@ -205,15 +214,15 @@ fn put_config(path: &Path, content: &[u8]) -> Result<()> {
     }
 }
 
-/// Copies the policies that ship with us, without the deliberately wrong ones. They govern nothing where they are.
-fn put_examples(from: &Path, to: &Path) -> Result<()> {
+/// Copies policies that ship with us, but for some folders. They govern nothing where they are.
+fn put_tree(from: &Path, to: &Path, without: &[&str]) -> Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))?;
     for entry in entries {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            if entry.file_name() != "bad" {
-                put_examples(&source, &target)?;
+            if !without.iter().any(|name| entry.file_name() == *name) {
+                put_tree(&source, &target, without)?;
             }
         } else {
             let content = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
@@ -316,8 +325,10 @@ fn stop_service(layout: &Layout) -> Result<()> {
 fn print_next_steps() {
     println!(
         "\nnot started. Next:\n  \
-         1. write policies into {CONFIG_DIR}/, see /usr/share/doc/vouchsafe/examples; check them:\n       \
-         vouchsafe check {CONFIG_DIR}\n  \
+         1. write policies into {CONFIG_DIR}/, see /usr/share/doc/vouchsafe/examples; take APIs and roles that are\n     \
+         well known from the library, and check all of it:\n       \
+         vouchsafe policy add github\n       \
+         vouchsafe policy check {CONFIG_DIR}\n  \
          2. store the secrets that they name:\n       \
          vouchsafe secret set NAME\n  \
          3. decide what {CONFIG_DIR}/vouchsafe.toml says of programs that no policy knows (`unidentified`),\n     \
@@ -357,6 +368,7 @@ mod tests {
         write("packaging/vouchsafe.toml", "# default\n");
         write("policies/demo/apis/demo.toml", "a");
         write("policies/bad/broken.toml", "b");
+        write("policies/library/apis/shop.toml", "c");
         let target = root.join("target");
         (dir, Paths { root, target })
     }
@@ -375,11 +387,14 @@ mod tests {
         assert_eq!(destdir.join("var/lib/vouchsafe").metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let examples = destdir.join("usr/local/share/doc/vouchsafe/examples");
         assert!(examples.join("demo/apis/demo.toml").is_file() && !examples.join("bad").exists());
+        let library = destdir.join("usr/local/share/vouchsafe/library");
+        assert!(library.join("apis/shop.toml").is_file() && !examples.join("library").exists());
 
         let mut options =
             RemoveOptions { prefix: "/usr/local".into(), destdir: Some(destdir.clone()), purge: false };
         remove(&paths, &options).unwrap();
         assert!(!destdir.join("usr/local/bin/vouchsafe").exists() && !examples.exists());
+        assert!(!destdir.join("usr/local/share/vouchsafe").exists());
         assert!(destdir.join("etc/vouchsafe/vouchsafe.toml").exists());
         options.purge = true;
         remove(&paths, &options).unwrap();

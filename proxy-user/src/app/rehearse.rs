@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Uri, Version};
-use proxy_policy::{Besides, Expect, IdentityId, Moment, Reason, RuleRef, Scheme, Spoken};
+use proxy_policy::{Attributes, Besides, Expect, IdentityId, Moment, Reason, RuleRef, Scheme, Spoken};
 
 use crate::authorize::{
     Answer, Kind, LivePolicy, Permit, Refusal, Seen, Subject, Unidentified, authorize, authorize_passage,
@@ -66,12 +66,21 @@ impl From<RuleRef<'_>> for Decided {
     }
 }
 
-/// Judges the call. Of the workload nothing is known but its identity: what conditions look at besides is not there.
+/// Judges the call as made by a process of which not more is known than this.
 #[must_use]
-pub fn judge(live: &Arc<LivePolicy>, question: &Question<'_>) -> Outcome {
-    let workload = Arc::new(Workload::default());
-    let subject = Subject::new(workload, Arc::clone(live), Identified::One(question.identity));
-    judge_as(&subject, question)
+pub fn judge(live: &Arc<LivePolicy>, workload: &Attributes, question: &Question<'_>) -> Outcome {
+    /// No process has this id of a user or group: `(uid_t) -1` stands for "leave as it is" in setreuid(2).
+    const UNKNOWN: u32 = u32::MAX;
+    let workload = Workload {
+        exe: workload.exe.clone(),
+        unit: workload.unit.clone(),
+        cgroup: workload.cgroup.clone(),
+        uid: workload.uid.unwrap_or(UNKNOWN),
+        gid: workload.gid.unwrap_or(UNKNOWN),
+        ..Workload::default()
+    };
+    let identified = Identified::One(question.identity);
+    judge_as(&Subject::new(Arc::new(workload), Arc::clone(live), identified), question)
 }
 
 /// Judges the call as made by this workload, whatever identity it has.

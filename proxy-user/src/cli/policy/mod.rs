@@ -1,5 +1,6 @@
 //! `vouchsafe policy`: what is known of a policy before it is live.
 
+pub mod add;
 pub mod check;
 pub mod test;
 
@@ -18,6 +19,8 @@ pub struct PolicyArgs {
 enum PolicyCommand {
     /// Print every error and warning of every policy file, with its place and what to do
     Check(check::CheckArgs),
+    /// Take an API with its roles out of the library that ships, or list what is there
+    Add(add::AddArgs),
     /// Decide the calls of *.test.toml and compare with what they expect
     Test(test::TestArgs),
 }
@@ -29,6 +32,7 @@ enum PolicyCommand {
 pub fn run(args: &PolicyArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args),
+        PolicyCommand::Add(args) => add::run(args),
         PolicyCommand::Test(args) => test::run(args),
     }
 }

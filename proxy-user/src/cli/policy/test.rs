@@ -127,6 +127,7 @@ fn rehearse(root: &Path) -> Result<Results, Vec<String>> {
         let Some(identity) = live.set().identity_named(&call.identity) else { continue };
         let outcome = judge(
             &live,
+            &call.workload,
             &Question {
                 identity: identity.id,
                 request: &call.request,

@@ -27,6 +27,8 @@ const POLICY: [(&str, &str); 3] = [
          when = 'request.headers[\"x-env\"] == \"prod\" && body.draft == true'\n\
          [[grant]]\napi = \"wiki\"\nmode = \"observe\"\nallow = [\"GET /seen\"]\nwhen = 'request.host == \"other\"'\n\
          [[grant]]\napi = \"wiki\"\nallow = [\"grpc wiki.Pages/Get*\"]\n\
+         [[grant]]\napi = \"wiki\"\nallow = [\"GET /of-unit\"]\n\
+         when = 'workload.unit == \"a.service\" && workload.uid == 0'\n\
          [credential.key]\nkind = \"static\"\nsecret = \"vault:key\"\n",
     ),
 ];
@@ -109,6 +111,20 @@ fn headers_body_and_time_are_those_of_the_test() {
 }
 
 #[test]
+fn of_the_process_conditions_see_what_the_test_says_and_nothing_else() {
+    for (workload, verdict) in [
+        ("workload = { unit = \"a.service\", uid = 0 }", Expect::Allow),
+        ("workload = { unit = \"b.service\", uid = 0 }", Expect::Deny),
+        ("workload = { unit = \"a.service\" }", Expect::Deny),
+        ("workload = { uid = 0 }", Expect::Deny),
+        ("", Expect::Deny),
+    ] {
+        let outcome = decided(&format!("request = \"GET https://wiki.test/of-unit\"\n{workload}"));
+        assert_eq!(outcome.verdict, verdict, "{workload}");
+    }
+}
+
+#[test]
 fn what_is_only_observed_is_neither_allowed_nor_denied() {
     let results = results(&call("request = \"GET https://wiki.test/seen\"\nexpect = \"observe\""));
     assert_eq!(results.failures().count(), 0);
@@ -150,16 +166,17 @@ rules that no test decided by:
   policies/bot.toml:10:10: allow \"POST /pages\"
   policies/bot.toml:15:10: allow \"GET /seen\"
   policies/bot.toml:19:10: allow \"grpc wiki.Pages/Get*\"
+  policies/bot.toml:22:10: allow \"GET /of-unit\"
   roles/shop.toml:4:36: allow \"websocket /shops/acme/live\"
   roles/shop.toml:5:9: deny \"* /shops/acme/secret/**\"
 
-2 of 3 calls decided otherwise than expected; 1 of 6 rules decided one (16 %), and 50 % are asked for
+2 of 3 calls decided otherwise than expected; 1 of 7 rules decided one (14 %), and 50 % are asked for
 ";
     assert_eq!(text, expected);
     let json = report::json(&results, false);
     assert_eq!((json["passed"].as_bool(), json["failed"].as_u64()), (Some(false), Some(2)));
     assert_eq!(json["calls"][1]["decided"]["place"], "roles/shop.toml:4:10");
-    assert_eq!(json["coverage"]["missing"][4]["rule"], "* /shops/acme/secret/**");
+    assert_eq!(json["coverage"]["missing"][5]["rule"], "* /shops/acme/secret/**");
 }
 
 #[test]
@@ -182,7 +199,7 @@ fn a_mistake_in_a_test_is_told_with_its_place_and_nothing_is_tested() {
     let text = errors(
         "[[call]]\nas = \"bto\"\nrequest = \"GET https://shop.test/\"\nexpect = \"deny\"\n\
          [[call]]\nas = \"bot\"\nrequst = \"GET https://shop.test/\"\nexpect = \"alow\"\ntime = \"now\"\n\
-         [[calls]]\n[role.x]\n",
+         workload = { user = \"x\", uid = -1 }\n[[calls]]\n[role.x]\n",
     );
     for part in [
         "bot.test.toml:2:6: error: unknown identity \"bto\"\n  help: did you mean \"bot\"?",
@@ -190,8 +207,10 @@ fn a_mistake_in_a_test_is_told_with_its_place_and_nothing_is_tested() {
         "bot.test.toml:7:1: error: unknown key \"requst\" in [[call]]\n  help: did you mean \"request\"?",
         "bot.test.toml:8:10: error: \"expect\" cannot be \"alow\"\n  help: did you mean \"allow\"?",
         "bot.test.toml:9:8: error: \"time\" in [[call]] must be a date",
-        "bot.test.toml:10:3: error: \"calls\" does not stand at the top of a file of tests",
-        "bot.test.toml:11:2: error: \"role\" does not stand at the top of a file of tests",
+        "bot.test.toml:10:14: error: conditions look at numbers, not at \"user\"",
+        "bot.test.toml:10:32: error: \"uid\" cannot be -1",
+        "bot.test.toml:11:3: error: \"calls\" does not stand at the top of a file of tests",
+        "bot.test.toml:12:2: error: \"role\" does not stand at the top of a file of tests",
     ] {
         assert!(text.contains(part), "{part}\nin\n{text}");
     }
@@ -227,4 +246,27 @@ fn the_library_decides_as_its_tests_say_and_every_role_allows_something_and_deni
         let count = |wanted| of_role.clone().filter(|judged| judged.call.expect == wanted).count();
         assert!(count(Expect::Allow) > 0 && count(Expect::Deny) > 0, "{role}");
     }
+}
+
+#[test]
+fn the_exit_code_tells_what_is_decided_otherwise_from_what_cannot_be_tested() {
+    let code = |tests: &str, min_coverage| {
+        let root = root(tests);
+        let args = TestArgs { dir: root.path().to_owned(), min_coverage, json: true };
+        format!("{:?}", run(&args).unwrap())
+    };
+    let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+    let denied = "request = \"GET https://shop.test/x\"\n";
+    assert_eq!(code(&call(&format!("{denied}expect = \"deny\"")), Some(0)), expected(0));
+    assert_eq!(code(&call(&format!("{denied}expect = \"deny\"")), Some(1)), expected(1));
+    assert_eq!(code(&call(&format!("{denied}expect = \"allow\"")), None), expected(1));
+    assert_eq!(code(&call(denied), None), expected(2));
+    assert_eq!(code("", None), expected(2));
+}
+
+#[test]
+fn the_example_is_tested() {
+    let results = rehearse(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/example")).unwrap();
+    assert!(results.calls.len() > 5);
+    assert_eq!(results.failures().count(), 0, "{}", report::text(&results, None));
 }
