@@ -145,7 +145,10 @@ fn unreadable(headers: &HeaderMap) -> Option<BodyFault> {
             .strip_prefix("application/")
             .is_some_and(|rest| rest.ends_with("+json") && !rest.contains(','));
     let utf8 = parts.all(|part| match part.split_once('=') {
-        Some(("charset", charset)) => matches!(charset.trim_matches('"'), "utf-8" | "utf8"),
+        // Also with a space before the `=`, and as `charset*` (RFC 2231), which some readers take.
+        Some((name, charset)) if name.starts_with("charset") => {
+            name == "charset" && matches!(charset.trim_matches('"'), "utf-8" | "utf8")
+        }
         // Other parameters do not change how JSON is read (RFC 8259 §11).
         Some(_) => !part.contains(','),
         None => part.is_empty(),
@@ -205,6 +208,8 @@ mod tests {
             (&[("content-type", "application/x-www-form-urlencoded")], Some(BodyFault::NotJsonType)),
             (&[("content-type", "text/plain")], Some(BodyFault::NotJsonType)),
             (&[("content-type", "application/json; charset=utf-16")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/json; charset =utf-7")], Some(BodyFault::NotJsonType)),
+            (&[("content-type", "application/json; charset*=utf-8''utf-7")], Some(BodyFault::NotJsonType)),
             (&[("content-type", "application/json, text/plain")], Some(BodyFault::NotJsonType)),
             (&[("content-type", "application/json;x=y, text/plain")], Some(BodyFault::NotJsonType)),
             (

@@ -83,7 +83,7 @@ pub struct Admission<'a> {
 #[derive(Debug)]
 enum Taken<'a> {
     Rate(&'a super::gcra::Gcra),
-    Calls(&'a Quota),
+    Calls(&'a Quota, SystemTime),
 }
 
 impl<'a> Admission<'a> {
@@ -144,7 +144,7 @@ impl<'a> Admission<'a> {
                 Cell::Calls(quota, most) => {
                     let answer = quota.take(1, *most, now).map(|()| Duration::ZERO);
                     if answer.is_ok() {
-                        self.taken.push(Taken::Calls(quota));
+                        self.taken.push(Taken::Calls(quota, now));
                     }
                     answer
                 }
@@ -165,7 +165,7 @@ impl Drop for Admission<'_> {
         for taken in &self.taken {
             match taken {
                 Taken::Rate(rate) => rate.give_back(),
-                Taken::Calls(quota) => quota.give_back(1, SystemTime::now()),
+                Taken::Calls(quota, at) => quota.give_back(1, *at),
             }
         }
     }

@@ -60,10 +60,12 @@ impl Quota {
         used.amount = used.amount.saturating_add(amount);
     }
 
-    /// Gives back what was taken for a call that is not made.
-    pub fn give_back(&self, amount: u64, now: SystemTime) {
-        let mut used = self.current(now);
-        used.amount = used.amount.saturating_sub(amount);
+    /// Gives back what was taken at that time for a call that is not made; nothing, when its period is over.
+    pub fn give_back(&self, amount: u64, taken: SystemTime) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.period == number(self.per, taken) {
+            used.amount = used.amount.saturating_sub(amount);
+        }
     }
 
     /// What is used by now.
@@ -134,6 +136,9 @@ mod tests {
             quota.give_back(1, noon);
             assert_eq!(quota.check(3, noon), Ok(()));
             assert_eq!(quota.take(3, 3, next), Ok(()));
+            // What was taken before midnight is not given back after it.
+            quota.give_back(1, noon);
+            assert!(quota.take(1, 3, next).is_err());
         }
         let month = Quota::new(Period::Month, Used::default());
         assert_eq!(month.take(1, 1, at(datetime!(2026-02-01 00:00 UTC))), Ok(()));

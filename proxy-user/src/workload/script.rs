@@ -248,7 +248,7 @@ impl Judge<'_> {
     }
 
     fn undisputed(&self, path: &Path, file: FileId) -> Result<(), NotFound> {
-        writers::of_path(path, file, self.workload.uid, self.pinned)
+        writers::of_script(path, file, self.workload.uid, self.pinned)
             .map_or(Ok(()), |why| Err(NotFound::near(why)))
     }
 

@@ -52,6 +52,13 @@ pub fn of_path(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Option<S
     walk(path, Wanted::File(wanted), user, pinned).err()
 }
 
+/// The same for a script, and for the name that its interpreter was called by: where they lie, and where a link to them
+/// does, others must not be able to put files at all. Interpreters take modules and settings from there.
+#[must_use]
+pub fn of_script(path: &Path, wanted: FileId, user: u32, pinned: bool) -> Option<String> {
+    walk(path, Wanted::Script(wanted), user, pinned).err()
+}
+
 /// Why others than root and `user` can put a file into the folder at this path, in words; also when it is not there and they
 /// could make it. `None`: they cannot.
 #[must_use]
@@ -63,6 +70,7 @@ pub fn of_folder(path: &Path, user: u32) -> Option<String> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     File(FileId),
+    Script(FileId),
     Folder,
 }
 
@@ -111,6 +119,9 @@ fn walk(path: &Path, wanted: Wanted, user: u32, pinned: bool) -> Result<(), Stri
                 here.display()
             ));
         }
+        if matches!(wanted, Wanted::Script(_)) && !meta.is_dir() {
+            unshared(parent)?;
+        }
         if meta.is_symlink() {
             links += 1;
             if links > MOST_LINKS {
@@ -129,7 +140,11 @@ fn walk(path: &Path, wanted: Wanted, user: u32, pinned: bool) -> Result<(), Stri
         } else {
             // What was checked is what was captured, or it does not count.
             let same = files::named_by(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
-            if same.map(Wanted::File) != Some(wanted) || !steps.is_empty() {
+            let is_it = match wanted {
+                Wanted::File(wanted) | Wanted::Script(wanted) => same == Some(wanted),
+                Wanted::Folder => false,
+            };
+            if !is_it || !steps.is_empty() {
                 return Err(format!("{} was exchanged while it was looked at", path.display()));
             }
             return writable(&meta, &file, &here, user).map_or(Ok(()), Err);

@@ -217,6 +217,25 @@ fn a_script_that_others_could_exchange_is_nobody() {
 }
 
 #[test]
+fn a_script_where_everybody_can_put_modules_is_nobody() {
+    let mut scene = Scene::new("script = \"{root}/shared/report.py\"");
+    let script = program(&scene.world, "shared/report.py", REPORT);
+    let shared = scene.world.path("shared");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    // The file itself is root's, and nobody else can take it away. But the interpreter looks for modules beside it.
+    let planted =
+        format!("import sys\nsys.path.pop(0)\ndel sys.modules['socket']\n{CALL}{REPORT}sys.exit()\n");
+    let planted = scene.world.write("shared/socket.py", &planted);
+    chown(&planted, Some(OTHER), None).unwrap();
+    let path = script.display().to_string();
+    let (who, why) = scene.started_with(&[&path]);
+    assert!(who.is_null() && why.contains("can be written by everybody"), "{who} {why}");
+    fs::remove_file(&planted).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(scene.started_with(&[&path]).0, report());
+}
+
+#[test]
 fn an_interpreter_that_is_called_by_a_foreign_name_is_nobody() {
     let mut scene = Scene::new(BY_PATH);
     let script = scene.script.display().to_string();
