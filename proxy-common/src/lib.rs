@@ -120,7 +120,7 @@ pub const PROGRAM_IN_USER_NAMESPACE: u32 = 4;
 /// Variables by which whoever starts a program puts code of his own into it: the first eight bytes of `NAME=value`, the
 /// bit of an environment, and the name for people. More variables than meant may match; they are as suspicious. Variables of
 /// one runtime may share a bit.
-pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
+pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 46] = [
     (b"LD_PRELO", 0, "LD_PRELOAD"),
     (b"LD_LIBRA", 1, "LD_LIBRARY_PATH"),
     (b"LD_AUDIT", 2, "LD_AUDIT"),
@@ -134,12 +134,15 @@ pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
     (b"PYTHONPL", 8, "PYTHONPLATLIBDIR"),
     (b"PYTHONUS", 9, "PYTHONUSERBASE"),
     (b"PYTHONBR", 10, "PYTHONBREAKPOINT"),
+    (b"PYTHONIN", 10, "PYTHONINSPECT"),
     (b"PYTHONWA", 11, "PYTHONWARNINGS"),
     (b"NODE_OPT", 12, "NODE_OPTIONS"),
     (b"NODE_PAT", 13, "NODE_PATH"),
+    (b"NODE_COM", 13, "NODE_COMPILE_CACHE"),
     (b"BUN_OPTI", 14, "BUN_OPTIONS"),
     (b"PERL5OPT", 15, "PERL5OPT"),
     (b"PERL5LIB", 16, "PERL5LIB"),
+    (b"PERL_USE", 16, "PERL_USE_UNSAFE_INC"),
     (b"PERL5DB=", 17, "PERL5DB"),
     (b"PERLLIB=", 18, "PERLLIB"),
     (b"RUBYOPT=", 19, "RUBYOPT"),
@@ -147,8 +150,14 @@ pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
     (b"GEM_HOME", 20, "GEM_HOME"),
     (b"GEM_PATH", 20, "GEM_PATH"),
     (b"BUNDLE_G", 20, "BUNDLE_GEMFILE"),
+    (b"BUNDLE_P", 20, "BUNDLE_PATH"),
+    (b"BUNDLE_A", 20, "BUNDLE_APP_CONFIG"),
+    (b"BUNDLER_", 20, "BUNDLER_SETUP"),
+    (b"RUBYGEMS", 20, "RUBYGEMS_GEMDEPS"),
     (b"JAVA_TOO", 21, "JAVA_TOOL_OPTIONS"),
     (b"_JAVA_OP", 22, "_JAVA_OPTIONS"),
+    (b"IBM_JAVA", 22, "IBM_JAVA_OPTIONS"),
+    (b"OPENJ9_J", 22, "OPENJ9_JAVA_OPTIONS"),
     (b"JDK_JAVA", 23, "JDK_JAVA_OPTIONS"),
     (b"CLASSPAT", 24, "CLASSPATH"),
     (b"BASH_ENV", 25, "BASH_ENV"),
@@ -159,6 +168,9 @@ pub const LOADER_VARIABLES: [(&[u8; 8], u32, &str); 37] = [
     (b"LUA_INIT", 27, "LUA_INIT"),
     (b"DOTNET_S", 28, "DOTNET_STARTUP_HOOKS"),
 ];
+
+/// One more, which is shorter: what a shell that traces itself (`-x`) puts before each line, and runs the commands in it.
+pub const TRACE_PROMPT: (&[u8; 4], u32, &str) = (b"PS4=", 25, "PS4");
 
 /// With `protect`: others than root trace the process, or could when it was executed. It has no identity.
 pub const ENVIRONMENT_TRACED: u32 = 1 << 29;

@@ -1,7 +1,7 @@
 //! The environment that a program is started with: whether it has variables by which whoever starts a program puts code of
 //! his own into it. Read when it is executed, from memory that no code of it has touched yet.
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
-use proxy_common::{ENVIRONMENT_LONG, PATH_BYTES};
+use proxy_common::{ENVIRONMENT_LONG, PATH_BYTES, TRACE_PROMPT};
 
 use crate::{
     capture::read,
@@ -29,6 +29,9 @@ pub struct Strings {
 /// `PATH=`, as the first five bytes of a word of this machine, and those bytes alone.
 const PATH: u64 = u64::from_ne_bytes(*b"PATH=\0\0\0");
 const FIVE_BYTES: u64 = (1 << 40) - 1;
+
+/// `PS4=`, as the first four bytes of a word.
+const PS4: u32 = u32::from_ne_bytes(*TRACE_PROMPT.0);
 
 /// A bit for each of `LOADER_VARIABLES` that the current process was started with.
 #[inline(never)]
@@ -60,6 +63,10 @@ pub fn of_executed(mm: u64) -> u32 {
                 let path_at = &raw mut (*strings).path_at;
                 if *start & FIVE_BYTES == PATH && path_at.read_volatile() == 0 {
                     path_at.write_volatile(at + 5);
+                }
+                if *text.cast::<u32>() == PS4 {
+                    let found = &raw mut (*strings).found;
+                    found.write_volatile(found.read_volatile() | (1 << TRACE_PROMPT.1));
                 }
                 if let Some(bits) = VARIABLES.get(&*start) {
                     let found = &raw mut (*strings).found;

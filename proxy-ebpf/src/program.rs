@@ -34,7 +34,8 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     let task = unsafe { bpf_get_current_task() };
     let Some((dev, ino, _)) = executable_of(task) else { return 0 };
     let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
-    let environment = environment::of_executed(mm) | protect::of_executed();
+    // Before the walk over the environment: the verifier goes back through all of it for every loop that comes after.
+    let traced = protect::of_executed();
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(program) = STARTED.get_ptr_mut(OF_EXEC) else { return 0 };
     // SAFETY: the slot is this CPU's and this event's, and a tracepoint does not interrupt itself.
@@ -42,11 +43,12 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     program.start_time_ns = start_time();
     program.exe_ino = ino;
     program.exe_dev = dev;
-    program.environment = environment;
     // SAFETY: no arguments.
     program.exec_ns = unsafe { bpf_ktime_get_ns() };
     program.exec_tgid = tgid;
     start::of_executed(task, mm, program);
+    program.environment = environment::of_executed(mm) | traced;
+    environment::search_path(&mut program.path);
     insert(tgid, program, 0);
     0
 }

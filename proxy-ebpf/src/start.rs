@@ -5,16 +5,15 @@ use proxy_common::{
     COMMAND_BYTES, PROGRAM_IN_USER_NAMESPACE, PROGRAM_SHARES_DIRECTORIES, PROGRAM_START_KNOWN, Program,
 };
 
-use crate::{capture::read, environment, maps::offsets};
+use crate::{capture::read, maps::offsets};
 
-/// Fills in what belongs to the start; [`environment::of_executed`] comes before. What cannot be read leaves [`PROGRAM_START_KNOWN`] away.
+/// Fills in what belongs to the start, but for `PATH`. What cannot be read leaves [`PROGRAM_START_KNOWN`] away.
 #[inline(always)]
 pub fn of_executed(task: u64, mm: u64, into: &mut Program) {
     into.flags = 0;
     into.cwd_dev = 0;
     into.cwd_ino = 0;
     into.command_length = 0;
-    environment::search_path(&mut into.path);
     let Some(flags) = directories(task, into) else { return };
     let Some(level) = user_namespace_level(task) else { return };
     if !command(mm, into) {

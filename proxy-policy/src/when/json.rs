@@ -140,8 +140,8 @@ impl<'de> Visitor<'de> for &mut Reading {
         let mut map: HashMap<Key, Value> = HashMap::new();
         let mut names: HashSet<String> = HashSet::new();
         while let Some(name) = entries.next_key::<String>()? {
-            // Some readers (Go's encoding/json) do not tell letters in upper and lower case apart.
-            if !names.insert(name.to_lowercase()) {
+            // Some readers (Go's encoding/json) do not tell letters in upper and lower case apart; `ſ` is one of `s` for them.
+            if !names.insert(name.to_uppercase().to_lowercase()) {
                 return self.refuse(BodyFault::DuplicateKey);
             }
             let value = entries.next_value_seed(&mut *self)?;
@@ -163,6 +163,8 @@ mod tests {
             (r#"{"a":1,"a":2}"#, Some(BodyFault::DuplicateKey)),
             (r#"{"a":1,"A":2}"#, Some(BodyFault::DuplicateKey)),
             (r#"{"a":1,"\u0061":2}"#, Some(BodyFault::DuplicateKey)),
+            ("{\"status\":1,\"\u{17f}tatus\":2}", Some(BodyFault::DuplicateKey)),
+            ("{\"key\":1,\"\u{212a}ey\":2}", Some(BodyFault::DuplicateKey)),
             (r#"[{"x":{"b":1,"b":1}}]"#, Some(BodyFault::DuplicateKey)),
             ("", Some(BodyFault::NotJson)),
             (r#"{"a":1} x"#, Some(BodyFault::NotJson)),

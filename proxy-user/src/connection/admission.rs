@@ -6,8 +6,8 @@ use http::{HeaderMap, StatusCode};
 use proxy_journal::Rule;
 
 use super::Services;
-use crate::authorize::{Kind, Over, Permit, Refusal};
-use crate::limits::{Admission, Exceeded, Pass, seconds};
+use crate::authorize::{Kind, Over, Permit, Refusal, Subject};
+use crate::limits::{Admission, Exceeded, Pass, Whose, seconds};
 
 /// What a call needs besides its permit: a place and a turn of every limit. Waits as long as the limits say, and tells for
 /// how long it did.
@@ -16,12 +16,15 @@ use crate::limits::{Admission, Exceeded, Pass, seconds};
 /// A limit is used up, or the upstream asked for a pause.
 pub(super) async fn admit(
     services: &Services,
+    subject: &Subject,
     permit: &Permit,
     host: &str,
 ) -> Result<(Pass, Duration), Refusal> {
     let scopes = permit.scopes();
     let mut waited = Duration::ZERO;
-    if let Some(pause) = services.backoff.wait(credential(permit), host, Instant::now()) {
+    if let Some(whose) = whose(subject, permit)
+        && let Some(pause) = services.backoff.wait(whose, host, Instant::now())
+    {
         // A longer wait than the policy allows is the client's to make.
         if scopes.iter().all(|scope| scope.patience() < pause) {
             return Err(paused(permit, host, pause));
@@ -36,15 +39,27 @@ pub(super) async fn admit(
     }
 }
 
-/// Notes what a response asks of everybody who shares the credential.
+/// Notes what a response asks of everybody who shares the credential, or of one identity without one.
 pub(super) fn note(
     services: &Services,
+    subject: &Subject,
     permit: &Permit,
     host: &str,
     status: StatusCode,
     headers: &HeaderMap,
 ) {
-    services.backoff.note(credential(permit), host, status, headers, Instant::now());
+    if let Some(whose) = whose(subject, permit) {
+        services.backoff.note(whose, host, status, headers, Instant::now());
+    }
+}
+
+/// Whose pause a response is; nobody's where no API is called: the client chose who answers under that name.
+fn whose<'a>(subject: &'a Subject, permit: &'a Permit) -> Option<Whose<'a>> {
+    permit.api()?;
+    match credential(permit) {
+        Some(name) => Some(Whose::Credential(name)),
+        None => Some(Whose::Identity(&subject.identity()?.name)),
+    }
 }
 
 fn credential(permit: &Permit) -> Option<&str> {

@@ -113,7 +113,7 @@ impl Calls {
     ) -> Result<(Permit, Option<Attachment>, Pass, Duration), Refusal> {
         let services = &self.connection.services;
         let permit = self.decided(subject, facts, inbound).await?;
-        let (pass, waited) = admission::admit(services, &permit, facts.host.name()).await?;
+        let (pass, waited) = admission::admit(services, subject, &permit, facts.host.name()).await?;
         let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
         let live = permit.live();
         let inject =
@@ -209,7 +209,7 @@ impl Calls {
         match sent {
             Ok(response) => {
                 let (status, headers) = (response.status(), response.headers());
-                admission::note(services, permit, facts.host.name(), status, headers);
+                admission::note(services, subject, permit, facts.host.name(), status, headers);
                 self.relay(response, account, upgrade.filter(|_| websocket), lapse)
             }
             Err(error) => {

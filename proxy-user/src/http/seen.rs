@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, SET_COOKIE};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use proxy_policy::{Body, BodyFault};
 
@@ -84,7 +86,14 @@ pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
 }
 
 async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
-    let mut bytes = Vec::new();
+    // What was read for an earlier question is the beginning.
+    let mut bytes: Vec<u8> = replay.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect();
+    if bytes.len() > limit {
+        return Err(BodyFault::TooLarge { limit });
+    }
+    if replay.broken.is_some() {
+        return Err(BodyFault::Incomplete);
+    }
     while let Some(rest) = &mut replay.rest {
         match rest.frame().await {
             None => replay.rest = None,
@@ -93,6 +102,8 @@ async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
                 replay.broken = Some(error);
                 return Err(BodyFault::Incomplete);
             }
+            // Frames of nothing would need room and never come to the limit.
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     bytes.extend_from_slice(data);
@@ -109,6 +120,13 @@ async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
 
 /// Why a body is not looked at, whatever is in it: an upstream goes by these headers, and would read something else.
 fn unreadable(headers: &HeaderMap) -> Option<BodyFault> {
+    // To servers that take `_` for `-` these are the real ones.
+    if headers.contains_key("content_encoding") {
+        return Some(BodyFault::Encoded);
+    }
+    if headers.contains_key("content_type") {
+        return Some(BodyFault::NotJsonType);
+    }
     if headers
         .get_all(CONTENT_ENCODING)
         .iter()
@@ -194,6 +212,11 @@ mod tests {
                 Some(BodyFault::NotJsonType),
             ),
             (&[("content-type", "application/json"), ("content-encoding", "gzip")], Some(BodyFault::Encoded)),
+            (&[("content-type", "application/json"), ("content_encoding", "gzip")], Some(BodyFault::Encoded)),
+            (
+                &[("content-type", "application/json"), ("content_type", "text/plain")],
+                Some(BodyFault::NotJsonType),
+            ),
         ] {
             assert_eq!(unreadable(&map(pairs)), fault, "{pairs:?}");
         }

@@ -16,13 +16,32 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// How many are remembered; at the bound those that are over go, and then no more are taken.
 const MOST: usize = 4096;
 
-/// Whose calls an upstream wants to be rid of for a while: a credential at a host, or a host without one.
+/// Whose calls an upstream wants to be rid of for a while. Without a credential of ours it is one identity's: whatever keys
+/// it brings are its own, and others do not answer for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose<'a> {
+    /// Of all who share the credential with this name.
+    Credential(&'a str),
+    /// Of the identity with this name.
+    Identity(&'a str),
+}
+
+/// Whose calls to which host, in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller {
-    /// The name of the credential.
-    pub credential: Option<String>,
-    /// The host, in normal form.
-    pub host: String,
+struct Caller {
+    is_credential: bool,
+    name: String,
+    host: String,
+}
+
+impl Caller {
+    fn of(whose: Whose<'_>, host: &str) -> Self {
+        let (is_credential, name) = match whose {
+            Whose::Credential(name) => (true, name),
+            Whose::Identity(name) => (false, name),
+        };
+        Self { is_credential, name: name.to_owned(), host: host.to_owned() }
+    }
 }
 
 /// Who has to wait, and until when.
@@ -36,24 +55,17 @@ pub struct Backoff {
 impl Backoff {
     /// How long there is to wait; `None`: not at all.
     #[must_use]
-    pub fn wait(&self, credential: Option<&str>, host: &str, now: Instant) -> Option<Duration> {
+    pub fn wait(&self, whose: Whose<'_>, host: &str, now: Instant) -> Option<Duration> {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let caller = Caller { credential: credential.map(str::to_owned), host: host.to_owned() };
+        let caller = Caller::of(whose, host);
         let until = self.until.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         until.get(&caller)?.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
     /// Notes what a response asks for: 429 (RFC 6585 §4) with `Retry-After` (RFC 9110 §10.2.3).
-    pub fn note(
-        &self,
-        credential: Option<&str>,
-        host: &str,
-        status: StatusCode,
-        headers: &HeaderMap,
-        now: Instant,
-    ) {
+    pub fn note(&self, whose: Whose<'_>, host: &str, status: StatusCode, headers: &HeaderMap, now: Instant) {
         if status != StatusCode::TOO_MANY_REQUESTS {
             return;
         }
@@ -61,7 +73,7 @@ impl Backoff {
         let mut until = self.until.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         until.retain(|_, at| *at > now);
         if until.len() < MOST {
-            let caller = Caller { credential: credential.map(str::to_owned), host: host.to_owned() };
+            let caller = Caller::of(whose, host);
             let then = now + wait.min(LONGEST);
             let at = until.entry(caller).or_insert(then);
             *at = then.max(*at);
@@ -92,15 +104,17 @@ mod tests {
     fn whoever_shares_the_credential_waits_and_nobody_else() {
         let (backoff, now) = (Backoff::default(), Instant::now());
         let too_many = StatusCode::TOO_MANY_REQUESTS;
-        backoff.note(Some("key"), "api.test", too_many, &headers("30"), now);
-        assert_eq!(backoff.wait(Some("key"), "api.test", now), Some(Duration::from_secs(30)));
-        assert_eq!(backoff.wait(Some("other"), "api.test", now), None);
-        assert_eq!(backoff.wait(None, "api.test", now), None);
-        assert_eq!(backoff.wait(Some("key"), "other.test", now), None);
-        assert_eq!(backoff.wait(Some("key"), "api.test", now + Duration::from_secs(30)), None);
+        let key = Whose::Credential("key");
+        backoff.note(key, "api.test", too_many, &headers("30"), now);
+        assert_eq!(backoff.wait(key, "api.test", now), Some(Duration::from_secs(30)));
+        assert_eq!(backoff.wait(Whose::Credential("other"), "api.test", now), None);
+        assert_eq!(backoff.wait(Whose::Identity("key"), "api.test", now), None);
+        assert_eq!(backoff.wait(key, "other.test", now), None);
+        assert_eq!(backoff.wait(key, "api.test", now + Duration::from_secs(30)), None);
         // A shorter one does not take it back.
-        backoff.note(Some("key"), "api.test", too_many, &headers("1"), now);
-        assert_eq!(backoff.wait(Some("key"), "api.test", now), Some(Duration::from_secs(30)));
+        let key = Whose::Credential("key");
+        backoff.note(key, "api.test", too_many, &headers("1"), now);
+        assert_eq!(backoff.wait(key, "api.test", now), Some(Duration::from_secs(30)));
     }
 
     #[test]
@@ -108,8 +122,10 @@ mod tests {
         let now = Instant::now();
         let asked = |status: StatusCode, text: &str| {
             let backoff = Backoff::default();
-            backoff.note(None, "a", status, &headers(text), now);
-            backoff.wait(None, "a", now)
+            let bot = Whose::Identity("bot");
+            backoff.note(bot, "a", status, &headers(text), now);
+            assert_eq!(backoff.wait(Whose::Identity("other"), "a", now), None);
+            backoff.wait(bot, "a", now)
         };
         assert_eq!(asked(StatusCode::OK, "30"), None);
         assert_eq!(asked(StatusCode::SERVICE_UNAVAILABLE, "2"), None);

@@ -13,7 +13,7 @@ mod scope;
 
 pub use self::{
     admit::{Admission, Exceeded, Pass, seconds},
-    backoff::Backoff,
+    backoff::{Backoff, Whose},
     ledger::{Ledger, LedgerError},
     live::LiveLimits,
     scope::{Registry, Scope},

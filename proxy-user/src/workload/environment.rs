@@ -1,5 +1,5 @@
 //! The environment that a process was started with, as far as it could carry foreign code.
-use proxy_common::{ENVIRONMENT_LONG, ENVIRONMENT_UNSEEN, LOADER_VARIABLES};
+use proxy_common::{ENVIRONMENT_LONG, ENVIRONMENT_UNSEEN, LOADER_VARIABLES, TRACE_PROMPT};
 
 use super::{Workload, process};
 
@@ -25,13 +25,17 @@ pub(super) fn of(workload: &Workload) -> Result<Vec<String>, &'static str> {
 fn names(found: u32) -> Vec<String> {
     let bits = (0..u32::BITS).filter(|bit| found & (1 << bit) != 0);
     let named = bits.map(|bit| {
-        let family = LOADER_VARIABLES.iter().filter(|(_, of, _)| *of == bit).map(|(_, _, name)| *name);
+        let known = LOADER_VARIABLES.iter().map(|(_, of, name)| (*of, *name));
+        let family = known
+            .chain([(TRACE_PROMPT.1, TRACE_PROMPT.2)])
+            .filter(|(of, _)| *of == bit)
+            .map(|(_, name)| name);
         family.collect::<Vec<_>>().join(" or ")
     });
     named.filter(|names| !names.is_empty()).collect()
 }
 
-/// As the kernel side does it: the first eight bytes of each string.
+/// As the kernel side does it: the first bytes of each string.
 fn bits(environment: &[u8]) -> u32 {
     let mut found = 0;
     for text in environment.split(|byte| *byte == 0) {
@@ -39,6 +43,9 @@ fn bits(environment: &[u8]) -> u32 {
             if text.starts_with(*start) {
                 found |= 1 << bit;
             }
+        }
+        if text.starts_with(TRACE_PROMPT.0) {
+            found |= 1 << TRACE_PROMPT.1;
         }
     }
     found
@@ -53,7 +60,12 @@ mod tests {
         let environment = b"PATH=/bin\0LD_PRELOAD=/tmp/x.so\0XLD_PRELOAD=1\0PYTHONPATH=\0LD_PRE=1\0";
         assert_eq!(names(bits(environment)), ["LD_PRELOAD", "PYTHONPATH"]);
         assert_eq!(names(bits(b"HOME=/\0")), Vec::<String>::new());
-        assert_eq!(names(bits(b"SHELLOPTS=xtrace\0")), ["BASH_ENV or BASH_FUNC_* or SHELLOPTS or BASHOPTS"]);
+        assert_eq!(
+            names(bits(b"SHELLOPTS=xtrace\0")),
+            ["BASH_ENV or BASH_FUNC_* or SHELLOPTS or BASHOPTS or PS4"]
+        );
+        assert_eq!(bits(b"PS4=$(id)\0"), bits(b"SHELLOPTS=xtrace\0"));
+        assert_eq!(bits(b"PS40=x\0XPS4=x\0"), 0);
         let workload = |environment| Workload { environment, ..Workload::default() };
         assert_eq!(of(&workload(0)), Ok(Vec::new()));
         assert!(of(&workload(ENVIRONMENT_LONG)).unwrap_err().contains("more variables"));

@@ -15,19 +15,26 @@ struct Interpreter {
     announced: Option<&'static str>,
     /// Whether a name without a slash is looked up elsewhere than in the working directory.
     searches: bool,
+    /// What is no script in its place, but a command of the interpreter's own.
+    commands: &'static [&'static str],
+    /// Whether `@name` stands for the arguments in the file `name`, also in the place of the script.
+    reads_arguments: bool,
 }
 
+const PLAIN: Interpreter = Interpreter {
+    names: &[],
+    letters: "",
+    words: &[],
+    announced: None,
+    searches: false,
+    commands: &[],
+    reads_arguments: false,
+};
+
 const INTERPRETERS: [Interpreter; 6] = [
-    Interpreter {
-        names: &["python", "pypy"],
-        letters: "bBdEIOPqRsSuv",
-        words: &[],
-        announced: None,
-        searches: false,
-    },
+    Interpreter { names: &["python", "pypy"], letters: "bBdEIOPqRsSuv", ..PLAIN },
     Interpreter {
         names: &["node", "nodejs"],
-        letters: "",
         words: &[
             "--enable-source-maps",
             "--max-old-space-size=",
@@ -38,25 +45,19 @@ const INTERPRETERS: [Interpreter; 6] = [
             "--use-openssl-ca",
             "--use-system-ca",
         ],
-        announced: None,
-        searches: false,
+        commands: &["inspect", "debug"],
+        ..PLAIN
     },
     // zsh reads files of whoever starts it, whatever its arguments are.
-    Interpreter {
-        names: &["bash", "dash", "sh"],
-        letters: "efuvxCE",
-        words: &[],
-        announced: None,
-        searches: true,
-    },
-    Interpreter { names: &["perl"], letters: "wWtT", words: &[], announced: None, searches: false },
-    Interpreter { names: &["ruby"], letters: "w", words: &[], announced: None, searches: false },
+    Interpreter { names: &["bash", "dash", "sh"], letters: "efuvxCE", searches: true, ..PLAIN },
+    Interpreter { names: &["perl"], letters: "wWtT", ..PLAIN },
+    Interpreter { names: &["ruby"], letters: "w", ..PLAIN },
     Interpreter {
         names: &["java"],
-        letters: "",
         words: &["-server", "-Xms", "-Xmx", "-Xss"],
         announced: Some("-jar"),
-        searches: false,
+        reads_arguments: true,
+        ..PLAIN
     },
 ];
 
@@ -74,12 +75,16 @@ pub(super) enum NoScript {
 /// The script among the arguments (`argv`, from `argv[0]` on) of an interpreter with this file name.
 pub(super) fn script<'a>(
     file_name: &str,
-    arguments: impl Iterator<Item = &'a [u8]>,
+    mut arguments: impl Iterator<Item = &'a [u8]>,
 ) -> Result<&'a [u8], NoScript> {
     let interpreter = of(file_name).ok_or(NoScript::NotAnInterpreter)?;
+    // A shell whose name begins so is that of a login: it runs the profile of whatever HOME says first.
+    if arguments.next().is_some_and(|name| name.first() == Some(&b'-')) {
+        return Err(NoScript::Option);
+    }
     let mut announced = interpreter.announced.is_none();
-    for argument in arguments.skip(1) {
-        let is_option = argument.first() == Some(&b'-');
+    for argument in arguments {
+        let is_option = argument.first() == Some(&b'-') || interpreter.means_otherwise(argument);
         if announced && interpreter.announced.is_some() {
             // What follows the announcement is the script, whatever it looks like.
             return if is_option { Err(NoScript::Option) } else { Ok(argument) };
@@ -106,6 +111,12 @@ fn of(file_name: &str) -> Option<&'static Interpreter> {
 }
 
 impl Interpreter {
+    /// Whether an argument that is no option names no script either.
+    fn means_otherwise(&self, argument: &[u8]) -> bool {
+        self.commands.iter().any(|command| command.as_bytes() == argument)
+            || (self.reads_arguments && argument.first() == Some(&b'@'))
+    }
+
     /// Whether an option is known to bring no code.
     fn knows(&self, option: &[u8]) -> bool {
         let Ok(option) = std::str::from_utf8(option) else { return false };
@@ -168,11 +179,17 @@ mod tests {
             "java -cp /tmp -jar /opt/r.jar",
             "java -javaagent:/tmp/x.jar -jar /opt/r.jar",
             "java -jar -version",
+            "java -jar @arguments",
+            "java @arguments -jar /opt/r.jar",
+            "node inspect /opt/r.js",
+            "node debug",
             "java Main",
             "python3 ",
         ] {
             assert_eq!(of(command), Err(NoScript::Option), "{command}");
         }
+        let login: [&[u8]; 2] = [b"-/usr/bin/bash", b"/opt/r.sh"];
+        assert_eq!(script("bash", login.into_iter()), Err(NoScript::Option));
         assert_eq!(of("python3"), Err(NoScript::NoArgument));
         assert_eq!(of("python3 -u"), Err(NoScript::NoArgument));
         assert_eq!(of("java -jar"), Err(NoScript::NoArgument));

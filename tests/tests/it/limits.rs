@@ -164,3 +164,27 @@ fn what_an_upstream_asks_for_holds_for_everybody_with_the_same_credential() {
     // Another host of the same API did not ask for anything.
     assert_eq!(statuses(&world, &["/v1/other-host"]), [200]);
 }
+
+#[test]
+fn what_an_upstream_asks_of_a_bot_with_a_key_of_its_own_is_not_asked_of_others() {
+    let world = World::new();
+    world.without_identities();
+    world.policy("apis/apis.toml", "[api.demo]\nhosts = [\"api.test\", \"raw.test\"]\n");
+    for program in ["curl", "python3"] {
+        world.policy(
+            &format!("policies/{program}.toml"),
+            &format!(
+                "[identity]\nexe = \"{{root}}/bots/{program}\"\n\
+                 [[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\n"
+            ),
+        );
+    }
+    world.daemon();
+    let _upstream = Upstream::http1(&world);
+    assert_eq!(world.curl(&["https://raw.test/v1/too-many"]).status, 429);
+    assert_eq!(python(&world, "https://raw.test/v1/somebody-else"), "200");
+    // It is asked of the bot itself.
+    assert_eq!(world.curl(&["https://raw.test/v1/again"]).status, 429);
+    let decided = world.decision(Some("/v1/again"));
+    assert!(decided["reason"].as_str().unwrap().contains("asked for a pause"), "{decided}");
+}

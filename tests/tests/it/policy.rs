@@ -362,3 +362,25 @@ fn policy_test_says_of_every_call_what_the_daemon_did_with_it() {
     assert_eq!(finished.code, Some(0), "{finished:?}\n{tests}");
     assert!(finished.stdout.contains("16 calls decided as expected"), "{finished:?}");
 }
+
+#[test]
+fn a_body_is_judged_from_its_beginning_when_another_policy_comes_while_the_call_waits() {
+    let when = "when = 'body.amount <= 100'\nlimit = \"30/min burst 1\"\nwait = \"20s\"";
+    let of = |when: &str| grant("\"POST /v1/**\"", when);
+    let world = world("", &of(when), "");
+    let upstream = Upstream::http1(&world);
+    let send = |amount: u32| {
+        let body = format!("{{\"amount\": {amount}}}");
+        let arguments =
+            ["-sS", "-o", "/dev/null", "-w", "%{http_code}\n", "-H", "Content-Type: application/json"];
+        world.bot("curl").args(arguments).args(["-d", &body, "https://raw.test/v1/x"]).spawn()
+    };
+    assert_eq!(send(50).line(), "200");
+    let mut waits = send(50);
+    let mut waits_in_vain = send(99);
+    std::thread::sleep(Duration::from_millis(700));
+    world.policy("policies/curl.toml", &format!("{IDENTITY}{}", of(&when.replace("100", "60"))));
+    world.wait_for_generation(2);
+    assert_eq!((waits.line(), waits_in_vain.line()), ("200".into(), "403".into()));
+    assert_eq!(upstream.seen().last().unwrap().body, b"{\"amount\": 50}");
+}

@@ -395,3 +395,37 @@ fn a_script_from_before_the_daemon_is_unknown_until_it_is_started_anew() {
         bot.wait();
     }
 }
+
+#[test]
+fn a_variable_by_which_a_script_runs_code_of_whoever_starts_it_makes_it_nobody() {
+    let scene = Scene::new(BY_PATH);
+    // A shell that traces itself runs what stands in PS4.
+    let shell = scene.world.write("scripts/report.sh", "set -x\ntrue\n");
+    scene.world.identity(
+        "shell",
+        &format!("exe = \"/usr/bin/bash\"\nuser = \"{BOT}\"\nscript = \"{}\"", shell.display()),
+    );
+    scene.world.vouchsafe(&["reload"]);
+    let prompt = "$(exec 3<>/dev/tcp/203.0.113.10/80; printf 'GET /v1/prompt HTTP/1.1\\r\\nHost: plain.test\\r\\n\\r\\n' >&3; \
+                  read -r line <&3; echo \"$line\" >&2)";
+    let told = scene.bot("/usr/bin/bash").env("PS4", prompt).arg(&shell).command().output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("HTTP/1.1"), "{told:?}");
+    let decided = scene.world.decision(Some("/v1/prompt"));
+    assert_eq!(decided["identity"], Value::Null, "{decided}");
+    assert!(decided["reason"].as_str().unwrap().contains("PS4"), "{decided}");
+    // Python asks for more at the terminal of whoever started it.
+    let quiet = program(&scene.world, "scripts/report.py", "");
+    let python = scene.python().display().to_string();
+    let session = format!(
+        "import os, pty, sys\nchild, terminal = pty.fork()\n\
+         if child == 0: os.execv('{python}', ['{python}', '{}'])\n\
+         os.write(terminal, b'call(\"/v1/inspect\")\\nexit()\\n')\n\
+         try:\n    while data := os.read(terminal, 4096): sys.stdout.buffer.write(data)\nexcept OSError: pass\n",
+        quiet.display()
+    );
+    let session = scene.world.write("scripts/session.py", &session);
+    let told = scene.bot(scene.python()).env("PYTHONINSPECT", "1").arg(&session).command().output().unwrap();
+    let decided = scene.world.decision(Some("/v1/inspect"));
+    assert_eq!(decided["identity"], Value::Null, "{decided} {told:?}");
+    assert!(decided["reason"].as_str().unwrap().contains("PYTHONINSPECT"), "{decided}");
+}
