@@ -65,7 +65,7 @@ mod decide;
 mod index;
 mod set;
 
-pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests};
+pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, typed_secrets};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};

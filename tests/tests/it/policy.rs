@@ -292,6 +292,78 @@ fn a_body_of_many_pieces_goes_on_in_their_order_after_it_was_judged() {
 }
 
 #[test]
+fn policy_test_says_of_every_call_what_the_daemon_did_with_it() {
+    let grants = grant("\"GET /v1/**\", \"POST /up\"", "deny = [\"* /v1/secret/**\"]")
+        + &grant("\"GET /env\"", "when = 'request.headers[\"x-env\"] == \"prod\"'")
+        + &grant("\"PUT /body\"", "when = 'body.amount <= 100'")
+        + &grant("\"GET /old\"", "until = 2020-01-01")
+        + "[[grant]]\napi = \"demo\"\nmode = \"observe\"\nallow = [\"GET /tried\"]\ncredential = \"demo-key\"\nuntil = 2020-01-01\n";
+    let world = world("", &grants, "");
+    let json = [("Content-Type", "application/json")];
+    let cases: [(&str, &str, &[(&str, &str)], Option<&str>); 16] = [
+        ("GET", "/v1/a?x=/v1/secret", &[], None),
+        ("GET", "//v1/./%61", &[], None),
+        ("GET", "/v1/Secret/a", &[], None),
+        ("GET", "/v1/secret;x/a", &[], None),
+        ("GET", "/v1/../up", &[], None),
+        ("GET", "/v1%2Fa", &[], None),
+        ("POST", "/up", &[], None),
+        ("PATCH", "/up", &[], None),
+        ("GET", "/v1/a", &[("X-HTTP-Method-Override", "DELETE")], None),
+        ("GET", "/env", &[("X-Env", "prod")], None),
+        ("GET", "/env", &[("X_Env", "prod")], None),
+        ("GET", "/env", &[], None),
+        ("PUT", "/body", &json, Some("{\"amount\": 7}")),
+        ("PUT", "/body", &json, Some("{\"amount\": 700}")),
+        ("GET", "/old", &[], None),
+        ("GET", "/tried", &[], None),
+    ];
+    let mut tests = String::new();
+    for (at, (method, path, headers, body)) in cases.into_iter().enumerate() {
+        let url = format!("https://api.test{path}");
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let mut arguments = vec!["--http1.1", "--path-as-is", "-X", method];
+        lines.iter().for_each(|line| arguments.extend(["-H", line]));
+        body.iter().for_each(|body| arguments.extend(["--data-binary", body]));
+        arguments.push(&url);
+        let answer = world.curl(&arguments);
+        let id = answer.journal_id();
+        let record = wait_until("the call is in the journal", || {
+            world
+                .journal()
+                .into_iter()
+                .filter(|it| it["kind"] == "decision" && it["method"].is_string())
+                .nth(at)
+        });
+        assert!(id.is_none_or(|id| record["id"] == id.as_str()), "{record}");
+        let verdict = match (&record["observed"], record["verdict"].as_str().expect("a verdict")) {
+            (Value::Bool(true), _) => "observe",
+            (_, verdict) => verdict,
+        };
+        let headers: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        tests += &format!(
+            "[[call]]\nas = \"curl\"\nrequest = \"{method} {url}\"\nheaders = {{ {} }}\nexpect = {verdict:?}\n\
+             rule = {}\ncredential = {}\nreason = {}\n",
+            headers.join(", "),
+            record["rule"]["text"].as_str().map_or("\"\"".into(), |text| format!("{text:?}")),
+            record["credential"].as_str().map_or("\"\"".into(), |text| format!("{text:?}")),
+            record["reason"],
+        );
+        tests += &body.map(|body| format!("body = '{body}'\n")).unwrap_or_default();
+    }
+    for (verdict, least) in [("allow", 4), ("deny", 8), ("observe", 1)] {
+        let count = tests.matches(&format!("expect = {verdict:?}")).count();
+        assert!(count >= least, "{count} times {verdict}:\n{tests}");
+    }
+    world.policy("policies/curl.test.toml", &tests);
+    let root = world.path("etc").display().to_string();
+    let finished = world.vouchsafe(&["policy", "test", &root]);
+    assert_eq!(finished.code, Some(0), "{finished:?}\n{tests}");
+    assert!(finished.stdout.contains("16 calls decided as expected"), "{finished:?}");
+}
+
+#[test]
 fn a_body_is_judged_from_its_beginning_when_another_policy_comes_while_the_call_waits() {
     let when = "when = 'body.amount <= 100'\nlimit = \"30/min burst 1\"\nwait = \"20s\"";
     let of = |when: &str| grant("\"POST /v1/**\"", when);

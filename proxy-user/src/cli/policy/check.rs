@@ -5,9 +5,9 @@ use std::{
 };
 
 use clap::Args;
-use proxy_policy::{ExePattern, PolicySet, Severity, Spanned};
+use proxy_policy::{ExePattern, PolicySet, Severity, Spanned, typed_secrets};
 
-use crate::app::policies::Loaded;
+use crate::app::policies::{self, Loaded};
 
 /// The folder of the host's own policy.
 const LIVE: &str = "/etc/vouchsafe";
@@ -36,6 +36,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let loaded = Loaded::check(&args.dir);
     let mut warnings = loaded.lines(Severity::Warning);
+    warnings.extend(secrets_in_tests(&args.dir));
     let set = loaded.into_set();
     if let (Ok(set), true) = (&set, args.host || args.dir == Path::new(LIVE)) {
         warnings.extend(missing_programs(set, &args.dir));
@@ -59,6 +60,13 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Warnings of secrets that somebody typed into a test.
+fn secrets_in_tests(root: &Path) -> Vec<String> {
+    // Whether the tests can be read is told by those who run them.
+    let tests = policies::tests(root, &mut Vec::new());
+    typed_secrets(&tests).iter().map(|warning| format!("{}/{warning}", root.display())).collect()
 }
 
 /// Warnings of identities that no process of this host can have, because there is no such file.
@@ -108,5 +116,17 @@ mod tests {
         let warnings = missing_programs(&set, root.path());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("policies/a.toml:3:7: warning: there is no /nowhere/bot"));
+    }
+
+    #[test]
+    fn a_secret_in_a_test_is_told_and_not_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("policies")).unwrap();
+        let text = format!("[[call]]\nheaders = {{ x-key = \"sk_{}_51HxyzTypedByMistake\" }}\n", "live");
+        fs::write(root.path().join("policies/bot.test.toml"), text).unwrap();
+        let warnings = secrets_in_tests(root.path());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("policies/bot.test.toml:2:22: warning: this looks like a Stripe key"));
+        assert!(!warnings[0].contains("51Hxyz"));
     }
 }

@@ -99,6 +99,10 @@ fn headers_body_and_time_are_those_of_the_test() {
     ] {
         assert_eq!(decided(&format!("{request}\n{more}")).verdict, verdict, "{more}");
     }
+    let other = decided(
+        "request = \"GET https://shop.test/shops/acme/x\"\nheaders = { host = \"evil.test\" }\ntime = 2026-01-01",
+    );
+    assert!(other.reason.contains("the request is for evil.test"), "{}", other.reason);
     let request = "request = \"GET https://shop.test/shops/acme/x\"";
     for (time, verdict) in [
         ("2027-01-31", Expect::Allow),
