@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use proxy_journal::Rule;
 use proxy_policy::{
-    ApiId, Call, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport, Unmatched,
+    ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport, Unmatched,
 };
 
 use super::Unidentified;
@@ -141,24 +141,8 @@ pub fn authorize(
         return Ok(Answer::Permit(permit));
     };
     let identity = known(subject)?;
-    let method = facts.method.as_str();
-    let workload = subject.workload();
-    let looked_at = seen.map(|seen| proxy_policy::Facts {
-        host,
-        query: facts.query,
-        headers: &seen.headers,
-        workload: Source {
-            pid: workload.pid,
-            exe: workload.exe.as_deref(),
-            uid: workload.uid,
-            gid: workload.gid,
-            unit: workload.unit.as_deref(),
-            cgroup: workload.cgroup.as_deref(),
-        },
-        body: seen.body.state(),
-    });
-    let call =
-        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    let looked_at = looked_at(subject, facts, seen);
+    let call = call(api.id, facts, looked_at.as_ref(), now);
     let decision = live.set().decide(identity, &call);
     let rule = decision.rule.map(spelled);
     if !decision.is_allowed() {
@@ -186,6 +170,55 @@ pub fn authorize(
         observed: decision.observed.is_some(),
         untouched: decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_)),
     }))
+}
+
+/// Every rule of the subject's identity for the API that is called, with what came of it; nothing without an identity or
+/// an API.
+#[must_use]
+pub fn consider<'s>(
+    subject: &'s Subject,
+    facts: &Facts<'_>,
+    now: Moment,
+    seen: Option<&Seen>,
+) -> Vec<Considered<'s>> {
+    let set = subject.live().set();
+    let api = set.api_for(facts.scheme, facts.host.name(), facts.port);
+    let (Some(api), Some(identity)) = (api, subject.identity_id()) else { return Vec::new() };
+    let looked_at = looked_at(subject, facts, seen);
+    set.consider(identity, &call(api.id, facts, looked_at.as_ref(), now))
+}
+
+fn call<'a>(
+    api: ApiId,
+    facts: &'a Facts<'_>,
+    looked_at: Option<&'a proxy_policy::Facts<'a>>,
+    now: Moment,
+) -> Call<'a> {
+    Call { kind: facts.kind, facts: looked_at, ..Call::plain(api, facts.method.as_str(), &facts.path, now) }
+}
+
+/// What conditions look at.
+fn looked_at<'a>(
+    subject: &'a Subject,
+    facts: &'a Facts<'_>,
+    seen: Option<&'a Seen>,
+) -> Option<proxy_policy::Facts<'a>> {
+    let workload = subject.workload();
+    let seen = seen?;
+    Some(proxy_policy::Facts {
+        host: facts.host.name(),
+        query: facts.query,
+        headers: &seen.headers,
+        workload: Source {
+            pid: workload.pid,
+            exe: workload.exe.as_deref(),
+            uid: workload.uid,
+            gid: workload.gid,
+            unit: workload.unit.as_deref(),
+            cgroup: workload.cgroup.as_deref(),
+        },
+        body: seen.body.state(),
+    })
 }
 
 /// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.

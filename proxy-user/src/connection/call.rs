@@ -128,12 +128,7 @@ impl Calls {
             match authorize(subject, facts, settings.unidentified, clock::now(), inbound.seen.as_ref())? {
                 Answer::Permit(permit) => return Ok(permit),
                 Answer::NeedsSeen if inbound.seen.is_none() => {
-                    let live = subject.live();
-                    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-                    let strip =
-                        api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
-                    let websocket = inbound.upgrade.is_some();
-                    let headers = seen::headers(&inbound.headers, inbound.version, websocket, strip);
+                    let headers = seen::of_request(subject, facts, &inbound.headers, inbound.version);
                     inbound.seen = Some(Seen { headers, body: SeenBody::NotRead });
                 }
                 Answer::NeedsBody { limit } => {

@@ -14,7 +14,7 @@ use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme};
 
 use super::passage::Way;
 use super::services::Services;
-use crate::authorize::{Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize};
+use crate::authorize::{Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
 use crate::http::{Lapse, seen};
@@ -33,7 +33,6 @@ pub(super) struct Question {
     kind: CallKind,
     headers: HeaderMap,
     version: Version,
-    websocket: bool,
     /// What conditions looked at; of a body that none asked for, nothing is kept.
     seen: Seen,
     /// The credential that went with it.
@@ -61,7 +60,6 @@ impl Question {
             kind: facts.kind,
             headers: headers.clone(),
             version,
-            websocket: facts.kind == CallKind::WebSocket,
             seen,
             credential: credential(permit),
             unidentified,
@@ -80,13 +78,9 @@ impl Question {
             kind: self.kind,
         };
         let (live, now) = (subject.live(), clock::now());
-        let mut answer = authorize(subject, &facts, self.unidentified, now, None)?;
-        if matches!(answer, Answer::NeedsSeen) {
-            let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-            let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
-            self.seen.headers = seen::headers(&self.headers, self.version, self.websocket, strip);
-            answer = authorize(subject, &facts, self.unidentified, now, Some(&self.seen))?;
-        }
+        let request = (&self.headers, self.version);
+        // What is known of the body is in `seen`, and there is no more.
+        let answer = seen::ask(subject, &facts, self.unidentified, now, request, &mut self.seen, |_| None)?;
         let Answer::Permit(permit) = answer else {
             let detail = "the policy looks at the body now, of which nothing was kept";
             return Err(Refusal::new(Kind::NotGranted, detail));
@@ -110,7 +104,7 @@ fn credential(permit: &Permit) -> Option<String> {
     Some(credential.name.clone())
 }
 
-/// Ends when the call of a question is not permitted any more. `generation` is that of the policy that permitted it.
+/// Ends when the call of a question is not permitted any more.
 pub(super) fn of_call(
     services: &Arc<Services>,
     caller: &Arc<Caller>,
