@@ -16,9 +16,13 @@ use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
+use crate::rehearsal::{self, Rehearsal};
 use crate::source::SourceFile;
 use crate::until::Until;
 use crate::when::Condition;
+
+pub(crate) use grant::read as read_grant;
+pub(crate) use identity::{read_mode, read_unmatched};
 
 /// An `[api.NAME]` table.
 pub(crate) struct ApiDraft {
@@ -129,20 +133,10 @@ impl Draft {
     /// Reads one file and adds what is in it.
     pub(crate) fn read(&mut self, id: FileId, file: &SourceFile, findings: &mut Findings) {
         let lines = Lines::new(id, &file.text);
-        let (table, errors) = DeTable::parse_recoverable(&file.text);
-        if errors.is_empty() {
+        let (table, whole) = parse(&lines, &file.text, findings);
+        if whole {
             self.read_table(&file.path, table.get_ref(), &mut Reader::new(&lines, findings));
             return;
-        }
-        let mut last_line = 0;
-        for error in &errors {
-            let place = error.span().map_or_else(|| lines.top(), |span| lines.place(span.start));
-            // What follows on the same line is mostly a consequence.
-            if place.line != last_line {
-                let message = syntax_message(error.message());
-                findings.error(place, format!("not TOML: {message}"), syntax_help(&message));
-            }
-            last_line = place.line;
         }
         let mut rest = Self::default();
         let mut ignored = Findings::default();
@@ -150,6 +144,28 @@ impl Draft {
         self.broken_roles.extend(rest.roles.into_iter().map(|role| role.name.value));
         self.broken_apis.extend(rest.apis.into_iter().map(|api| api.name.value));
         self.broken_credentials.extend(rest.credentials.into_iter().map(|credential| credential.name.value));
+    }
+
+    /// Reads a file of tests: adds the identities and credentials that are only for them, and returns the calls.
+    pub(crate) fn read_test(
+        &mut self,
+        id: FileId,
+        file: &SourceFile,
+        findings: &mut Findings,
+    ) -> Vec<Rehearsal> {
+        let lines = Lines::new(id, &file.text);
+        let (table, whole) = parse(&lines, &file.text, findings);
+        if !whole {
+            return Vec::new();
+        }
+        let mut reader = Reader::new(&lines, findings);
+        let root = reader.root(table.get_ref());
+        reader.check_keys(&root, &["given", "credential", "call"], test_hint);
+        for (name, section) in reader.named(&root, "credential") {
+            self.credentials.push(credential::read(name, &section, &mut reader));
+        }
+        self.identities.extend(rehearsal::read_given(&root, &mut reader));
+        rehearsal::read_calls(&root, &file.path, &mut reader)
     }
 
     fn read_table<'t>(&mut self, path: &str, table: &'t DeTable<'t>, reader: &mut Reader<'_>) {
@@ -181,6 +197,42 @@ impl Draft {
             self.credentials.push(credential::read(name, &section, reader));
         }
     }
+}
+
+/// What a text says as TOML, and whether it could be read as a whole; what is wrong is reported.
+fn parse<'t>(
+    lines: &Lines<'_>,
+    text: &'t str,
+    findings: &mut Findings,
+) -> (toml::Spanned<DeTable<'t>>, bool) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut last_line = 0;
+    for error in &errors {
+        let place = error.span().map_or_else(|| lines.top(), |span| lines.place(span.start));
+        // What follows on the same line is mostly a consequence.
+        if place.line != last_line {
+            let message = syntax_message(error.message());
+            findings.error(place, format!("not TOML: {message}"), syntax_help(&message));
+        }
+        last_line = place.line;
+    }
+    (table, errors.is_empty())
+}
+
+/// Keys that do not stand at the top of a file of tests.
+fn test_hint(key: &str) -> Option<Problem> {
+    let help = match key {
+        "as" | "request" | "expect" | "headers" | "body" | "time" | "rule" | "reason" => {
+            "move it below [[call]]"
+        }
+        "calls" => "write each call as [[call]]",
+        "identity" | "grant" => {
+            "an identity that is only for tests is [[given]] with a name, and its grants are [[given.grant]]"
+        }
+        "role" | "api" => "files that end in .test.toml are no part of the policy: move it to a file that is",
+        _ => return None,
+    };
+    Some(Problem::new(format!("{} does not stand at the top of a file of tests", quote(key)), help))
 }
 
 /// Keys that are known, but not at the top of a file.

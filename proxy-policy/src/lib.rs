@@ -50,11 +50,13 @@ mod when;
 // From files to parts: each file on its own.
 mod draft;
 mod read;
+mod rehearsal;
 
 // From parts to a set: all files together.
 mod hosts;
 mod link;
 mod names;
+mod lint;
 mod overlap;
 
 // The set and its answers.
@@ -66,7 +68,7 @@ mod plan;
 mod set;
 mod table;
 
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
@@ -83,6 +85,7 @@ pub use operation::Operation;
 pub use path::{CallPath, PathError};
 pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use place::{FileId, Place, Spanned};
+pub use rehearsal::{Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use table::{ApiRow, CredentialRow, GrantRow, IdentityRows, Table};

@@ -12,6 +12,7 @@ use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, Identi
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
 use crate::place::{Place, Spanned};
+use crate::rehearsal::{self, Rehearsal};
 use crate::when::Condition;
 use roles::Roles;
 
@@ -26,7 +27,7 @@ pub(crate) struct Linked {
 }
 
 /// Links everything; `files` are the labels of the files.
-pub(crate) fn link(draft: &Draft, files: &[String], findings: &mut Findings) -> Linked {
+pub(crate) fn link(draft: &Draft, calls: &[Rehearsal], files: &[String], findings: &mut Findings) -> Linked {
     let apis = draft.apis.iter().map(|api| &api.name);
     let roles = draft.roles.iter().map(|role| &role.name);
     let credentials = draft.credentials.iter().map(|credential| &credential.name);
@@ -41,9 +42,9 @@ pub(crate) fn link(draft: &Draft, files: &[String], findings: &mut Findings) -> 
     let hosts = linker.hosts();
     let bindings = linker.bindings();
     let mut roles = Roles::link(&mut linker, &bindings);
-    // Only to report identities that are there twice.
     let identities = draft.identities.iter().map(|identity| &identity.name);
-    Names::collect("identity", identities, &[], files, linker.findings);
+    let identities = Names::collect("identity", identities, &[], files, linker.findings);
+    rehearsal::check_identities(calls, &identities, linker.findings);
     Linked {
         identities: (0..)
             .zip(&draft.identities)

@@ -10,6 +10,37 @@ use crate::diagnostic::Problem;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub i64);
 
+impl Moment {
+    /// Of a date the beginning of that day in UTC; of a date with time and offset that moment. Messages call it `key`.
+    pub(crate) fn of(key: &str, value: &Datetime) -> Result<Self, Problem> {
+        let help = match key {
+            "until" => {
+                "write a date, which holds to its end in UTC (until = 2027-01-31), or a moment with its offset (2027-01-31T18:00:00Z)"
+            }
+            _ => {
+                "write a moment with its offset, such as 2027-01-31T18:00:00Z, or a date, which begins in UTC"
+            }
+        };
+        let Some(date) = value.date else {
+            return Err(Problem::new(format!("\"{key}\" has no date"), help));
+        };
+        let days = days_since_epoch(i64::from(date.year), i64::from(date.month), i64::from(date.day));
+        let Some(time) = value.time else { return Ok(Self(days * DAY)) };
+        let Some(offset) = value.offset else {
+            let message =
+                format!("\"{key}\" has a time without an offset, so it is not certain when that is");
+            return Err(Problem::new(message, help));
+        };
+        let minutes = match offset {
+            Offset::Z => 0,
+            Offset::Custom { minutes } => i64::from(minutes),
+        };
+        let of_day =
+            i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + i64::from(time.second.unwrap_or(0));
+        Ok(Self(days * DAY + of_day - minutes * 60))
+    }
+}
+
 /// The end of a grant. `Display` as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Until {
@@ -20,32 +51,9 @@ pub struct Until {
 impl Until {
     /// Of a date the end of that day in UTC; of a date with time and offset that moment.
     pub(crate) fn of(value: &Datetime) -> Result<Self, Problem> {
-        let help = "write a date, which holds to its end in UTC (until = 2027-01-31), or a moment with its offset (2027-01-31T18:00:00Z)";
-        let Some(date) = value.date else {
-            return Err(Problem::new("\"until\" has no date", help));
-        };
-        let days = days_since_epoch(i64::from(date.year), i64::from(date.month), i64::from(date.day));
-        let seconds = match (value.time, value.offset) {
-            (None, _) => (days + 1) * DAY,
-            (Some(_), None) => {
-                return Err(Problem::new(
-                    "\"until\" has a time without an offset, so it is not certain when that is",
-                    help,
-                ));
-            }
-            (Some(time), Some(offset)) => {
-                let minutes = match offset {
-                    Offset::Z => 0,
-                    Offset::Custom { minutes } => i64::from(minutes),
-                };
-                days * DAY
-                    + i64::from(time.hour) * 3600
-                    + i64::from(time.minute) * 60
-                    + i64::from(time.second.unwrap_or(0))
-                    - minutes * 60
-            }
-        };
-        Ok(Self { text: value.to_string(), end: Moment(seconds) })
+        let Moment(seconds) = Moment::of("until", value)?;
+        let end = if value.time.is_none() { seconds + DAY } else { seconds };
+        Ok(Self { text: value.to_string(), end: Moment(end) })
     }
 
     /// The first moment at which it does not hold any more.

@@ -21,7 +21,7 @@ const ROLE: [&str; 8] = ["params", "include", "api", "allow", "deny", "credentia
 const MAX_BODY: usize = 1024 * 1024;
 
 /// Reads a `[[grant]]`.
-pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
+pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
     reader.check_keys(section, &GRANT, grant_hint);
     if section.has("network") {
         return read_network(section, reader);

@@ -25,7 +25,7 @@ const CONDITIONS: [&str; 10] = [
 /// Reads the identity of a file; `name` is the stem of the file.
 pub(super) fn read(root: &Section<'_>, name: &str, reader: &mut Reader<'_>) -> Option<IdentityDraft> {
     let description = reader.string(root, "description").map(|text| text.value);
-    let unmatched = reader.parsed(root, "unmatched", parse_unmatched).map(|it| it.value).unwrap_or_default();
+    let unmatched = read_unmatched(root, reader);
     let mode = read_mode(root, reader);
     let grants: Vec<GrantDraft> =
         reader.sections(root, "grant").iter().map(|section| grant::read(section, reader)).collect();
@@ -166,7 +166,7 @@ fn parse_account(key: &str, text: &str) -> Result<String, Problem> {
 }
 
 /// `mode`, of an identity or a grant.
-pub(super) fn read_mode(section: &Section<'_>, reader: &mut Reader<'_>) -> Mode {
+pub(crate) fn read_mode(section: &Section<'_>, reader: &mut Reader<'_>) -> Mode {
     let mode = reader.parsed(section, "mode", |text| match text {
         "enforce" => Ok(Mode::Enforce),
         "observe" => Ok(Mode::Observe),
@@ -179,6 +179,10 @@ pub(super) fn read_mode(section: &Section<'_>, reader: &mut Reader<'_>) -> Mode 
         )),
     });
     mode.map(|mode| mode.value).unwrap_or_default()
+}
+
+pub(crate) fn read_unmatched(section: &Section<'_>, reader: &mut Reader<'_>) -> Unmatched {
+    reader.parsed(section, "unmatched", parse_unmatched).map(|it| it.value).unwrap_or_default()
 }
 
 fn parse_unmatched(text: &str) -> Result<Unmatched, Problem> {

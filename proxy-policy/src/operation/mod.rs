@@ -165,6 +165,22 @@ impl Operation {
         spoken && self.path.covers(&other.path)
     }
 
+    /// Whether it is certain that every call that an allow of `other` allows is allowed by one of this.
+    pub(crate) fn allows_all_of(&self, other: &Self) -> bool {
+        let spoken = match (&self.protocol, &other.protocol) {
+            (Protocol::Http(mine), Protocol::Http(theirs)) => mine.cover(theirs),
+            (Protocol::Http(mine), Protocol::Grpc) => mine.allow("POST"),
+            (Protocol::WebSocket, Protocol::WebSocket) | (Protocol::Grpc, Protocol::Grpc) => true,
+            (Protocol::Http(_) | Protocol::Grpc | Protocol::WebSocket, _) => false,
+        };
+        spoken && self.path.covers(&other.path)
+    }
+
+    /// Whether it is any request to any path.
+    pub(crate) fn allows_everything(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http(Methods::Any)) && self.path.text() == "/**"
+    }
+
     /// The pattern of the path, to find operations on identical ones.
     pub(crate) fn path_text(&self) -> &str {
         self.path.text()

@@ -21,6 +21,7 @@ pub(crate) fn read(root: &Path) -> Vec<SourceFile> {
     let paths = folders.iter().flat_map(|folder| entries(&root.join(folder)));
     paths
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| !path.to_string_lossy().ends_with(proxy_policy::TEST_SUFFIX))
         .map(|path| {
             let label = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             SourceFile::new(label, fs::read_to_string(&path).unwrap())

@@ -12,6 +12,7 @@ mod decisions;
 mod folders;
 #[cfg(test)]
 mod hostile;
+mod lint;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]

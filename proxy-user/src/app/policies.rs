@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proxy_policy::{Compiled, PolicySet, Severity, SourceFile, compile};
+use proxy_policy::{Compiled, PolicySet, Severity, SourceFile, TEST_SUFFIX, compile};
 use sha2::{Digest, Sha256};
 
 use crate::base::ownership;
@@ -36,22 +36,34 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-impl Loaded {
-    /// Reads everything below a policy root. Blocks on the disk.
+/// The texts of a policy root, before anything is made of them.
+#[derive(Debug)]
+pub struct Texts {
+    /// The files, by folder and name.
+    pub files: Vec<SourceFile>,
+    /// What somebody else could change, as errors with their places: such files cannot go live.
+    pub exposed: Vec<String>,
+    /// What cannot be read, as errors with their places.
+    pub trouble: Vec<String>,
+    digest: String,
+}
+
+impl Texts {
+    /// Reads every policy file below a root; files of tests are none. Blocks on the disk.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        let mut trouble = Vec::new();
+        let (mut exposed, mut trouble) = (Vec::new(), Vec::new());
         let mut files = Vec::new();
         let mut hash = Sha256::new();
-        check_owner(root, &mut trouble);
+        check_owner(root, &mut exposed);
         for folder in FOLDERS {
             let dir = root.join(folder);
             if !dir.exists() {
                 continue;
             }
-            check_owner(&dir, &mut trouble);
+            check_owner(&dir, &mut exposed);
             for path in toml_files(&dir, &mut trouble) {
-                check_owner(&path, &mut trouble);
+                check_owner(&path, &mut exposed);
                 let text = match read_bounded(&path) {
                     Ok(text) => text,
                     Err(why) => {
@@ -68,13 +80,33 @@ impl Loaded {
                 files.push(SourceFile { path: label, text });
             }
         }
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { files, exposed, trouble, digest }
+    }
+}
+
+impl Loaded {
+    /// Reads everything below a policy root. Blocks on the disk.
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        Self::compiled_by(root, compile)
+    }
+
+    /// The same with warnings of what is probably not meant, which nobody waits for at a load.
+    #[must_use]
+    pub fn check(root: &Path) -> Self {
+        Self::compiled_by(root, proxy_policy::check)
+    }
+
+    fn compiled_by(root: &Path, compile: fn(&[SourceFile]) -> Compiled) -> Self {
+        let Texts { files, exposed, trouble, digest } = Texts::read(root);
+        let mut trouble = [exposed, trouble].concat();
         if !root.join("policies").is_dir() {
             trouble.push(format!(
                 "{}: error: there is no folder \"policies\" here\n  help: a policy root holds policies/, roles/, apis/ and credentials/",
                 root.display()
             ));
         }
-        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Self { root: root.to_owned(), compiled: compile(&files), trouble, digest }
     }
 
@@ -128,9 +160,46 @@ fn toml_files(dir: &Path, trouble: &mut Vec<String>) -> Vec<PathBuf> {
             Err(error) => trouble.push(format!("{}: error: cannot be read: {error}", dir.display())),
         }
     }
-    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    files.retain(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        path.extension().is_some_and(|extension| extension == "toml")
+            && !name.starts_with('.')
+            && !name.ends_with(TEST_SUFFIX)
+    });
     files.sort();
+    files
+}
+
+/// Every file of tests below a policy root, in any folder, by path; what cannot be read is told. Links to folders are not
+/// followed.
+pub fn tests(root: &Path, trouble: &mut Vec<String>) -> Vec<SourceFile> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                trouble.push(format!("{}: error: cannot be read: {error}", folder.display()));
+                continue;
+            }
+        };
+        for entry in entries.filter_map(Result::ok) {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            if name.starts_with('.') {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if name.ends_with(TEST_SUFFIX) {
+                let label = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                match read_bounded(&path) {
+                    Ok(text) => files.push(SourceFile { path: label, text }),
+                    Err(why) => trouble.push(format!("{}: error: {why}", path.display())),
+                }
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
 
@@ -179,6 +248,23 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         refused(root.path(), &[root.path().to_str().unwrap(), "no folder \"policies\""]);
         refused(&root.path().join("nowhere"), &["nowhere", "no folder \"policies\""]);
+    }
+
+    #[test]
+    fn files_of_tests_are_no_part_of_the_policy_wherever_they_are() {
+        let root = root();
+        let before = Loaded::read(root.path()).digest().to_owned();
+        for folder in ["policies", "more/below"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("bot.test.toml"), "[[call]]\n").unwrap();
+        }
+        let loaded = Loaded::read(root.path());
+        assert_eq!(loaded.digest(), before);
+        assert_eq!(loaded.into_set().unwrap().summary().identities, 1);
+        let mut trouble = Vec::new();
+        let found: Vec<String> = tests(root.path(), &mut trouble).into_iter().map(|file| file.path).collect();
+        assert_eq!(found, ["more/below/bot.test.toml", "policies/bot.test.toml"]);
+        assert!(trouble.is_empty());
     }
 
     #[test]

@@ -141,8 +141,10 @@ pub fn authorize(
         return Ok(Answer::Permit(permit));
     };
     let identity = known(subject)?;
-    let looked_at = looked_at(subject, facts, seen);
-    let call = call(api.id, facts, looked_at.as_ref(), now);
+    let method = facts.method.as_str();
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
     let decision = live.set().decide(identity, &call);
     let rule = decision.rule.map(spelled);
     if !decision.is_allowed() {
@@ -172,40 +174,10 @@ pub fn authorize(
     }))
 }
 
-/// Every rule of the subject's identity for the API that is called, with what came of it; nothing without an identity or
-/// an API.
-#[must_use]
-pub fn consider<'s>(
-    subject: &'s Subject,
-    facts: &Facts<'_>,
-    now: Moment,
-    seen: Option<&Seen>,
-) -> Vec<Considered<'s>> {
-    let set = subject.live().set();
-    let api = set.api_for(facts.scheme, facts.host.name(), facts.port);
-    let (Some(api), Some(identity)) = (api, subject.identity_id()) else { return Vec::new() };
-    let looked_at = looked_at(subject, facts, seen);
-    set.consider(identity, &call(api.id, facts, looked_at.as_ref(), now))
-}
-
-fn call<'a>(
-    api: ApiId,
-    facts: &'a Facts<'_>,
-    looked_at: Option<&'a proxy_policy::Facts<'a>>,
-    now: Moment,
-) -> Call<'a> {
-    Call { kind: facts.kind, facts: looked_at, ..Call::plain(api, facts.method.as_str(), &facts.path, now) }
-}
-
 /// What conditions look at.
-fn looked_at<'a>(
-    subject: &'a Subject,
-    facts: &'a Facts<'_>,
-    seen: Option<&'a Seen>,
-) -> Option<proxy_policy::Facts<'a>> {
+fn looked_at<'a>(subject: &'a Subject, facts: &'a Facts<'_>, seen: &'a Seen) -> proxy_policy::Facts<'a> {
     let workload = subject.workload();
-    let seen = seen?;
-    Some(proxy_policy::Facts {
+    proxy_policy::Facts {
         host: facts.host.name(),
         query: facts.query,
         headers: &seen.headers,
@@ -218,7 +190,43 @@ fn looked_at<'a>(
             cgroup: workload.cgroup.as_deref(),
         },
         body: seen.body.state(),
-    })
+    }
+}
+
+/// Asks once more for what [`authorize`] decided of a call to an API, to tell all that there is to say of it: the rules,
+/// the role, what is only observed. Permits nothing.
+pub fn told<'p>(
+    subject: &'p Subject,
+    facts: &Facts<'_>,
+    now: Moment,
+    seen: Option<&Seen>,
+) -> Option<proxy_policy::Decision<'p>> {
+    let set = subject.live().set();
+    let api = set.api_for(facts.scheme, facts.host.name(), facts.port)?;
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let method = facts.method.as_str();
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    Some(set.decide(subject.identity_id()?, &call))
+}
+
+/// Every rule of the subject's identity for the API that is called, with what came of it; nothing without an identity or
+/// an API. Permits nothing.
+#[must_use]
+pub fn consider<'p>(
+    subject: &'p Subject,
+    facts: &Facts<'_>,
+    now: Moment,
+    seen: Option<&Seen>,
+) -> Vec<Considered<'p>> {
+    let set = subject.live().set();
+    let api = set.api_for(facts.scheme, facts.host.name(), facts.port);
+    let (Some(api), Some(identity)) = (api, subject.identity_id()) else { return Vec::new() };
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let method = facts.method.as_str();
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    set.consider(identity, &call)
 }
 
 /// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.

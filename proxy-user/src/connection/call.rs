@@ -11,9 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
 use super::{Connection, standing, upgrade};
-use crate::authorize::{
-    Answer, Asked, Facts, Kind, Permit, Refusal, Seen, SeenBody, Subject, authorize, entry,
-};
+use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
 use crate::credentials::{Attachment, Inject};
@@ -128,8 +126,10 @@ impl Calls {
             match authorize(subject, facts, settings.unidentified, clock::now(), inbound.seen.as_ref())? {
                 Answer::Permit(permit) => return Ok(permit),
                 Answer::NeedsSeen if inbound.seen.is_none() => {
-                    let headers = seen::of_request(subject, facts, &inbound.headers, inbound.version);
-                    inbound.seen = Some(Seen { headers, body: SeenBody::NotRead });
+                    let websocket = inbound.upgrade.is_some();
+                    let seen =
+                        seen::head(subject.live(), facts, &inbound.headers, inbound.version, websocket);
+                    inbound.seen = Some(seen);
                 }
                 Answer::NeedsBody { limit } => {
                     let time = settings.http.header_time;

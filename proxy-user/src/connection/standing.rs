@@ -14,7 +14,7 @@ use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme};
 
 use super::passage::Way;
 use super::services::Services;
-use crate::authorize::{Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified};
+use crate::authorize::{Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
 use crate::http::{Lapse, seen};
@@ -78,9 +78,12 @@ impl Question {
             kind: self.kind,
         };
         let (live, now) = (subject.live(), clock::now());
-        let request = (&self.headers, self.version);
-        // What is known of the body is in `seen`, and there is no more.
-        let answer = seen::ask(subject, &facts, self.unidentified, now, request, &mut self.seen, |_| None)?;
+        let mut answer = authorize(subject, &facts, self.unidentified, now, None)?;
+        if matches!(answer, Answer::NeedsSeen) {
+            let websocket = self.kind == CallKind::WebSocket;
+            self.seen.headers = seen::head(live, &facts, &self.headers, self.version, websocket).headers;
+            answer = authorize(subject, &facts, self.unidentified, now, Some(&self.seen))?;
+        }
         let Answer::Permit(permit) = answer else {
             let detail = "the policy looks at the body now, of which nothing was kept";
             return Err(Refusal::new(Kind::NotGranted, detail));

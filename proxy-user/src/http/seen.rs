@@ -5,12 +5,27 @@ use std::time::Duration;
 use http::Version;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, SET_COOKIE};
 use http_body_util::BodyExt as _;
-use proxy_policy::{Body, BodyFault, CallKind, Moment};
+use proxy_policy::{Body, BodyFault};
 
 use super::body::Replay;
 use super::hop;
-use crate::authorize::{Answer, Facts, Refusal, Seen, SeenBody, Subject, Unidentified, authorize};
+use crate::authorize::{Facts, LivePolicy, Seen, SeenBody};
 use crate::credentials::strip_and_attach;
+
+/// What conditions see of a request before its body is read: the headers without those that carry the credential of the
+/// API that is called.
+#[must_use]
+pub fn head(
+    live: &LivePolicy,
+    facts: &Facts<'_>,
+    headers: &HeaderMap,
+    version: Version,
+    websocket: bool,
+) -> Seen {
+    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
+    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
+    Seen { headers: self::headers(headers, version, websocket, strip), body: SeenBody::NotRead }
+}
 
 /// The headers that the upstream will get from the client: without those of the hop and those that carry credentials.
 /// Each name is there once, in small letters; `_` counts as `-`, as for servers that hand both to the application under one
@@ -40,61 +55,6 @@ pub fn headers(
     seen
 }
 
-/// The headers that conditions of the subject's policy look at.
-#[must_use]
-pub fn of_request(
-    subject: &Subject,
-    facts: &Facts<'_>,
-    headers: &HeaderMap,
-    version: Version,
-) -> Vec<(String, String)> {
-    let live = subject.live();
-    let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
-    self::headers(headers, version, facts.kind == CallKind::WebSocket, strip)
-}
-
-/// Asks whether a request may be made, of which everything is at hand: its headers, and by `body` what conditions see of
-/// the body, up to a limit. Nothing is looked at that no condition needs.
-///
-/// # Errors
-/// The refusal.
-pub fn ask(
-    subject: &Subject,
-    facts: &Facts<'_>,
-    unidentified: Unidentified,
-    now: Moment,
-    (headers, version): (&HeaderMap, Version),
-    seen: &mut Seen,
-    mut body: impl FnMut(usize) -> Option<SeenBody>,
-) -> Result<Answer, Refusal> {
-    let answer = authorize(subject, facts, unidentified, now, None)?;
-    if !matches!(answer, Answer::NeedsSeen) {
-        return Ok(answer);
-    }
-    seen.headers = of_request(subject, facts, headers, version);
-    let answer = authorize(subject, facts, unidentified, now, Some(seen))?;
-    let Answer::NeedsBody { limit } = answer else { return Ok(answer) };
-    let Some(body) = body(limit) else { return Ok(answer) };
-    seen.body = body;
-    authorize(subject, facts, unidentified, now, Some(seen))
-}
-
-/// What conditions see of a body that is at hand.
-#[must_use]
-pub fn given(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
-    if let Some(fault) = unreadable(headers) {
-        return SeenBody::Fault(fault);
-    }
-    if bytes.len() > limit {
-        return SeenBody::Fault(BodyFault::TooLarge { limit });
-    }
-    match Body::parse(bytes) {
-        Ok(body) => SeenBody::Json(body),
-        Err(fault) => SeenBody::Fault(fault),
-    }
-}
-
 /// Reads a body for conditions, up to `limit` bytes and for `time`. What was read is what will be forwarded: the same
 /// bytes go on, and after them what was not read.
 pub async fn body(replay: &mut Replay, headers: &HeaderMap, limit: usize, time: Duration) -> SeenBody {
@@ -102,10 +62,20 @@ pub async fn body(replay: &mut Replay, headers: &HeaderMap, limit: usize, time: 
         return SeenBody::Fault(fault);
     }
     let reading = read(replay, limit);
-    let fault = match tokio::time::timeout(time, reading).await {
-        Err(_) => BodyFault::Incomplete,
-        Ok(Err(fault)) => fault,
-        Ok(Ok(bytes)) => match Body::parse(&bytes) {
+    match tokio::time::timeout(time, reading).await {
+        Err(_) => SeenBody::Fault(BodyFault::Incomplete),
+        Ok(Err(fault)) => SeenBody::Fault(fault),
+        Ok(Ok(bytes)) => whole_body(&bytes, headers, limit),
+    }
+}
+
+/// What conditions see of a body that is there as a whole.
+#[must_use]
+pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
+    let fault = match unreadable(headers) {
+        Some(fault) => fault,
+        None if bytes.len() > limit => BodyFault::TooLarge { limit },
+        None => match Body::parse(bytes) {
             Ok(body) => return SeenBody::Json(body),
             Err(fault) => fault,
         },

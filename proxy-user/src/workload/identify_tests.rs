@@ -226,7 +226,9 @@ fn a_process_that_others_could_trace_is_nobody_by_any_condition() {
     let set = scene.set(&[("bot", "unit = \"bot.service\"")]);
     assert!(matches!(scene.matcher.find(&scene.workload, &set, 1).identified, Identified::One(_)));
     scene.workload.environment = ENVIRONMENT_TRACED;
-    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1).identified else { panic!("an identity") };
+    let Identified::None(why) = scene.matcher.find(&scene.workload, &set, 1).identified else {
+        panic!("an identity")
+    };
     assert!(why.for_the_workload().unwrap().contains("others than root traced it"), "{why}");
 }
 
@@ -234,8 +236,8 @@ fn a_process_that_others_could_trace_is_nobody_by_any_condition() {
 fn an_answer_is_not_remembered_for_the_same_program_with_another_environment() {
     let mut scene = Scene::new();
     let set = scene.set(&[("bot", "exe = \"{root}/bot\"\nclean_environment = true")]);
-    let found = scene.matcher.find(&scene.workload, &set, 1);
-    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found.identified));
+    let found = scene.matcher.find(&scene.workload, &set, 1).identified;
+    assert_eq!(scene.matcher.remembered(&scene.workload, 1), Some(found));
     // It executes itself anew: process, start and file stay.
     scene.workload.environment = 1;
     assert_eq!(scene.matcher.remembered(&scene.workload, 1), None);

@@ -1,6 +1,7 @@
 //! `vouchsafe policy`: what is known of a policy before it is live.
 
 pub mod check;
+pub mod test;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,8 @@ pub struct PolicyArgs {
 enum PolicyCommand {
     /// Print every error and warning of every policy file, with its place and what to do
     Check(check::CheckArgs),
+    /// Decide the calls of *.test.toml and compare with what they expect
+    Test(test::TestArgs),
 }
 
 /// Runs one of the commands.
@@ -26,5 +29,6 @@ enum PolicyCommand {
 pub fn run(args: &PolicyArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args),
+        PolicyCommand::Test(args) => test::run(args),
     }
 }
