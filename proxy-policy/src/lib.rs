@@ -65,6 +65,7 @@ mod decide;
 mod explain;
 mod index;
 mod plan;
+mod schema;
 mod set;
 mod table;
 
@@ -86,6 +87,7 @@ pub use path::{CallPath, PathError};
 pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use place::{FileId, Place, Spanned};
 pub use rehearsal::{Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
+pub use schema::SCHEMA;
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use table::{ApiRow, CredentialRow, GrantRow, IdentityRows, Table};

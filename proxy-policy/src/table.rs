@@ -168,6 +168,30 @@ impl PolicySet {
     }
 }
 
+impl PolicySet {
+    /// The limits that hold for a call of an identity that the grant at this line allows (of this role, when it is from
+    /// one), each with whose it is.
+    #[must_use]
+    pub fn limits_of(
+        &self,
+        identity: &Identity,
+        api: Option<&str>,
+        grant: Option<(u32, Option<&str>)>,
+    ) -> Vec<String> {
+        let told = |whose: String, limits: Vec<String>| limits.into_iter().map(move |it| format!("{it} ({whose})"));
+        let mut all: Vec<String> =
+            told(format!("identity {}", identity.name), limits::of_identity(identity)).collect();
+        let of_grant = |it: &&Grant| grant == Some((it.place.line, it.role.as_deref()));
+        if let Some(grant) = identity.grants.iter().find(of_grant) {
+            all.extend(told("the grant".to_owned(), limits::of_grant(grant)));
+        }
+        if let Some(api) = self.apis().find(|it| Some(it.name.as_str()) == api) {
+            all.extend(told(format!("API {}", api.name), limits::of_api(api)));
+        }
+        all
+    }
+}
+
 /// The limits that hold for what a table names, each as it was written.
 pub(crate) mod limits {
     use crate::model::{Api, Grant, Identity};
