@@ -19,6 +19,7 @@ mod identity;
 mod main_path;
 mod mediation;
 mod namespaces;
+mod policy_tools;
 mod protect;
 mod routes;
 mod scripts;
