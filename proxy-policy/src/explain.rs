@@ -91,7 +91,11 @@ impl std::fmt::Display for Outcome<'_> {
             Self::OtherMethod(why) | Self::OtherPath(why) => f.write_str(why),
             Self::Over(until) => write!(f, "matches, but was granted until {until}"),
             Self::Unmet(when) => {
-                write!(f, "matches, but its condition does not hold: {} ({}:{})", when.text, when.file, when.line)
+                write!(
+                    f,
+                    "matches, but its condition does not hold: {} ({}:{})",
+                    when.text, when.file, when.line
+                )
             }
             Self::Faulty(fault) => write!(f, "matches, but its condition cannot be decided: {fault}"),
             Self::Unknown => f.write_str("matches, but what its condition looks at is not known"),
@@ -139,6 +143,13 @@ impl PolicySet {
             }
         };
         let of_grant = |place: Place| self.place_ref(place, "[[grant]]");
-        Some(Considered { effect, rule: place, grant: of_grant(grant.place), role, mode: grant.mode, outcome })
+        Some(Considered {
+            effect,
+            rule: place,
+            grant: of_grant(grant.place),
+            role,
+            mode: grant.mode,
+            outcome,
+        })
     }
 }

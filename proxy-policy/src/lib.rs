@@ -73,8 +73,8 @@ pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
-pub use explain::{Considered, Effect, Outcome};
 pub use diagnostic::{Diagnostic, Severity};
+pub use explain::{Considered, Effect, Outcome};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
@@ -84,8 +84,8 @@ pub use model::{
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
 pub use path::{CallPath, PathError};
-pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use place::{FileId, Place, Spanned};
+pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use rehearsal::{Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
 pub use schema::SCHEMA;
 pub use set::PolicySet;

@@ -119,7 +119,8 @@ impl Plan {
         if self.is_empty() {
             return "nothing changes".to_owned();
         }
-        let number = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+        let number =
+            |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
         let rules = |pick: fn(&IdentityChange) -> usize| {
             self.identities.iter().map(|change| pick(&change.more)).sum::<usize>()
         };

@@ -118,11 +118,15 @@ mod tests {
         for (section, known) in &known {
             let part = part(&schema, section).unwrap_or_else(|| panic!("{section} is not in the schema"));
             let properties = part["properties"].as_object().unwrap();
-            let keys: BTreeSet<String> =
-                properties.keys().filter(|key| known.contains(*key) || !AHEAD.contains(&key.as_str())).cloned().collect();
+            let keys: BTreeSet<String> = properties
+                .keys()
+                .filter(|key| known.contains(*key) || !AHEAD.contains(&key.as_str()))
+                .cloned()
+                .collect();
             assert_eq!(&keys, known, "{section}");
             for (key, property) in properties {
-                let reference = property["$ref"].as_str().and_then(|it| schema.pointer(it.trim_start_matches('#')));
+                let reference =
+                    property["$ref"].as_str().and_then(|it| schema.pointer(it.trim_start_matches('#')));
                 let text = property.get("description").or_else(|| reference?.get("description"));
                 assert!(text.and_then(Value::as_str).is_some_and(|text| text.len() > 10), "{section} {key}");
             }
@@ -168,7 +172,12 @@ mod tests {
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
         ] {
-            assert!(crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.into() }]).set.is_none(), "{text}");
+            assert!(
+                crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.into() }])
+                    .set
+                    .is_none(),
+                "{text}"
+            );
             let value = json(text.parse::<toml::Table>().unwrap().into());
             let places: Vec<String> =
                 validator.iter_errors(&value).map(|error| error.instance_path().to_string()).collect();

@@ -178,7 +178,8 @@ impl PolicySet {
         api: Option<&str>,
         grant: Option<(u32, Option<&str>)>,
     ) -> Vec<String> {
-        let told = |whose: String, limits: Vec<String>| limits.into_iter().map(move |it| format!("{it} ({whose})"));
+        let told =
+            |whose: String, limits: Vec<String>| limits.into_iter().map(move |it| format!("{it} ({whose})"));
         let mut all: Vec<String> =
             told(format!("identity {}", identity.name), limits::of_identity(identity)).collect();
         let of_grant = |it: &&Grant| grant == Some((it.place.line, it.role.as_deref()));
@@ -275,8 +276,18 @@ impl Table {
         heading(
             &mut out,
             &[
-                "Identity", "Is", "API", "Hosts", "Role", "Allow", "Deny", "When", "Credential", "Until",
-                "Mode", "Limits",
+                "Identity",
+                "Is",
+                "API",
+                "Hosts",
+                "Role",
+                "Allow",
+                "Deny",
+                "When",
+                "Credential",
+                "Until",
+                "Mode",
+                "Limits",
             ],
         );
         for identity in &self.identities {
@@ -309,8 +320,20 @@ impl Table {
                 let (name, is, what) = (name.clone(), is.clone(), what.to_owned());
                 let none = [empty(), empty(), empty(), empty()];
                 let [role, deny, when, credential] = none;
-                let cells =
-                    [name, is, what, empty(), role, allow, deny, when, credential, empty(), mode("enforce"), limits];
+                let cells = [
+                    name,
+                    is,
+                    what,
+                    empty(),
+                    role,
+                    allow,
+                    deny,
+                    when,
+                    credential,
+                    empty(),
+                    mode("enforce"),
+                    limits,
+                ];
                 row(&mut out, &cells);
             };
             if !identity.network.is_empty() {
@@ -331,7 +354,10 @@ impl Table {
         for api in &self.apis {
             let inject = api.inject.iter().cloned().collect::<Vec<_>>();
             let (name, scheme) = (api.api.clone(), api.scheme.clone());
-            row(&mut out, &[name, scheme, code(&api.hosts), code(&inject), code(&api.strip), code(&api.limits)]);
+            row(
+                &mut out,
+                &[name, scheme, code(&api.hosts), code(&inject), code(&api.strip), code(&api.limits)],
+            );
         }
         out.push('\n');
         heading(&mut out, &["Credential", "Kind", "Secret", "Only for"]);

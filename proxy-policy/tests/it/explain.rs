@@ -99,7 +99,10 @@ fn a_grant_that_is_over_says_so_and_its_denies_do_not_end() {
     let told = considered(&set, "GET", "/v1/acme/secret/1", after);
     assert_eq!(told[0], "deny * /v1/*/secret/**: matches");
     assert_eq!(told[1], "allow GET|HEAD /v1/acme/**: matches, but was granted until 2027-01-31");
-    assert_eq!(considered(&set, "GET", "/v1/acme/secret/1", before())[1], "allow GET|HEAD /v1/acme/**: matches");
+    assert_eq!(
+        considered(&set, "GET", "/v1/acme/secret/1", before())[1],
+        "allow GET|HEAD /v1/acme/**: matches"
+    );
 }
 
 #[test]
@@ -113,12 +116,22 @@ fn what_is_considered_agrees_with_what_is_decided() {
     let api = set.api_for(Scheme::Https, "shop.test", 443).unwrap().id;
     let (mut allowed, mut denied) = (0, 0);
     for method in ["GET", "HEAD", "POST", "get", "DELETE"] {
-        for path in ["/", "/v1/acme", "/v1/ACME/x", "/v1/acme/secret", "/v1/acme/Secret/", "/v1/acme/x/items", "/a/z", "/a/b/z"] {
+        for path in [
+            "/",
+            "/v1/acme",
+            "/v1/ACME/x",
+            "/v1/acme/secret",
+            "/v1/acme/Secret/",
+            "/v1/acme/x/items",
+            "/a/z",
+            "/a/b/z",
+        ] {
             for now in [before(), Moment(1_900_000_000)] {
                 let path = CallPath::normalize(path).unwrap();
                 let call = Call::plain(api, method, &path, now);
                 let considered = set.consider(bot, &call);
-                let counts = |effect| considered.iter().any(|it| it.effect == effect && it.outcome.counts(effect));
+                let counts =
+                    |effect| considered.iter().any(|it| it.effect == effect && it.outcome.counts(effect));
                 let expected = counts(Effect::Allow) && !counts(Effect::Deny);
                 let verdict = set.decide(bot, &call).verdict;
                 assert_eq!(verdict == Verdict::Allow, expected, "{method} {path}");
@@ -172,14 +185,19 @@ fn a_table_says_all_that_a_policy_means_and_nothing_of_where_it_stands() {
     let mut reordered = files();
     reordered.reverse();
     reordered[2].1 = format!("# moved\n\n{}", reordered[2].1.replace("\"x\"", "\"another description\""));
-    assert_eq!(set_of(&reordered).table(), table, "places, order of files, and words for people mean nothing");
+    assert_eq!(
+        set_of(&reordered).table(),
+        table,
+        "places, order of files, and words for people mean nothing"
+    );
     let json = serde_json::to_string(&table).unwrap();
     assert_eq!(serde_json::from_str::<proxy_policy::Table>(&json).unwrap(), table);
     let markdown = table.markdown();
     assert!(markdown.contains("`GET\\|HEAD /v1/acme/**`<br>`GET /v1/acme/*/items`"), "{markdown}");
     assert!(markdown.lines().all(|line| line.is_empty() || line.starts_with("| ")), "{markdown}");
     let columns = |line: &str| line.replace("\\|", "").matches('|').count();
-    let widths: Vec<usize> = markdown.split("\n\n").map(|table| columns(table.lines().next().unwrap())).collect();
+    let widths: Vec<usize> =
+        markdown.split("\n\n").map(|table| columns(table.lines().next().unwrap())).collect();
     for (table, width) in markdown.split("\n\n").zip(widths) {
         assert!(table.lines().all(|line| columns(line) == width), "{table}");
     }
@@ -255,7 +273,11 @@ fn time_can_change_an_answer_when_a_grant_ends_or_a_condition_looks_at_the_clock
     let set = set_of(&files());
     let bot = set.identity_named("bot").unwrap().id;
     let api = |name: &str| set.apis().find(|api| api.name == name).unwrap().id;
-    assert_eq!(set.next_change(bot, api("shop"), before()), Some(Moment(before().0 + 1)), "a condition has now");
+    assert_eq!(
+        set.next_change(bot, api("shop"), before()),
+        Some(Moment(before().0 + 1)),
+        "a condition has now"
+    );
     assert_eq!(set.next_change(bot, api("plain"), before()), None);
     let set = changed("policies/bot.toml", "\n    && now < timestamp(\"2030-01-01T00:00:00Z\")", "");
     assert_eq!(set.next_change(bot, api("shop"), before()), Some(Moment(1_801_440_000)));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use proxy_journal::Rule;
 use proxy_policy::{
-    ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport, Unmatched,
+    ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport,
+    Unmatched,
 };
 
 use super::Unidentified;

@@ -55,11 +55,15 @@ struct Found {
 /// The journal cannot be read or has no such entry, or the policy has errors.
 pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let text = args.id.trim().trim_start_matches("urn:uuid:");
-    let id = Uuid::try_parse(text)
-        .with_context(|| format!("{text:?} is no id of a journal entry, as 01a210ed-2479-71f9-8e05-0f31b1b0c8cf"))?;
+    let id = Uuid::try_parse(text).with_context(|| {
+        format!("{text:?} is no id of a journal entry, as 01a210ed-2479-71f9-8e05-0f31b1b0c8cf")
+    })?;
     let dir = args.dir.clone().unwrap_or_else(|| config.journal_dir());
     let Some(found) = find(&dir, id)? else {
-        bail!("the journal in {} has no decision {id}; segments that were moved away are read with --dir", dir.display());
+        bail!(
+            "the journal in {} has no decision {id}; segments that were moved away are read with --dir",
+            dir.display()
+        );
     };
     let root = folder::or_configured(args.policies.as_ref(), &config.policies);
     let live = Arc::new(LivePolicy::new(folder::set_of(&root)?, 0));
@@ -80,8 +84,9 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
 
 /// The newest decision with this id, and its outcome. Only lines with the id in them are looked at more closely.
 fn find(dir: &Path, id: Uuid) -> anyhow::Result<Option<Found>> {
-    let segments = segment::list(dir)
-        .with_context(|| format!("the journal in {} cannot be read; its owner and root can", dir.display()))?;
+    let segments = segment::list(dir).with_context(|| {
+        format!("the journal in {} cannot be read; its owner and root can", dir.display())
+    })?;
     let wanted = id.as_hyphenated().to_string();
     let (mut outcome, mut texts) = (None, Vec::new());
     for (_, path) in segments.into_iter().rev() {
@@ -209,7 +214,8 @@ fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std
         }
     };
     for judgement in judged {
-        let was = if judged.len() > 1 { format!("if it was {}: ", judgement.if_it_was) } else { String::new() };
+        let was =
+            if judged.len() > 1 { format!("if it was {}: ", judgement.if_it_was) } else { String::new() };
         writeln!(page, "  {was}{}: {}", word(judgement), safe(&judgement.reason))?;
         if let Some(credential) = &judgement.credential {
             writeln!(page, "  credential  {}", safe(credential))?;

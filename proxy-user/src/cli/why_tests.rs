@@ -55,7 +55,11 @@ fn words(entry: &Decision, status: Option<u16>) -> Vec<&'static str> {
 fn a_request_is_judged_again_as_far_as_it_is_recorded() {
     assert_eq!(words(&decision(Some("DELETE"), "/v1/x"), None), ["deny"]);
     assert_eq!(words(&decision(Some("PUT"), "/v1/x"), None), ["cannot be said"]);
-    assert_eq!(words(&decision(Some("GET"), "/v1/x"), None), ["allow", "deny"], "it may have been an upgrade");
+    assert_eq!(
+        words(&decision(Some("GET"), "/v1/x"), None),
+        ["allow", "deny"],
+        "it may have been an upgrade"
+    );
     assert_eq!(words(&decision(Some("GET"), "/ws"), Some(101)), ["allow"]);
     assert_eq!(words(&decision(Some("GET"), "/other"), None), ["deny"], "whatever it was");
     assert_eq!(words(&decision(Some("POST"), "/x"), None), ["deny"]);

@@ -14,7 +14,9 @@ use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme};
 
 use super::passage::Way;
 use super::services::Services;
-use crate::authorize::{Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize};
+use crate::authorize::{
+    Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize,
+};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
 use crate::http::{Lapse, seen};
@@ -92,7 +94,9 @@ impl Question {
         if self.credential.is_some() && credential != self.credential {
             let with = self.credential.as_deref().unwrap_or_default();
             let detail = match credential {
-                Some(other) => format!("it went with the credential {with}, and the policy gives {other} now"),
+                Some(other) => {
+                    format!("it went with the credential {with}, and the policy gives {other} now")
+                }
                 None => format!("it went with the credential {with}, and the policy gives none now"),
             };
             return Err(Refusal::new(Kind::NotGranted, detail));
@@ -117,8 +121,7 @@ pub(super) fn of_call(
 ) -> Lapse {
     let generation = permit.live().generation();
     let next = subject.identity_id().zip(permit.api());
-    let next =
-        next.and_then(|(identity, api)| permit.live().set().next_change(identity, api, clock::now()));
+    let next = next.and_then(|(identity, api)| permit.live().set().next_change(identity, api, clock::now()));
     let (services, caller) = (Arc::clone(services), Arc::clone(caller));
     let judge = move |subject: &Subject| question.judge(subject);
     Lapse(Box::pin(lapse(services, caller, generation, next, judge)))

@@ -170,7 +170,10 @@ fn a_stream_does_not_keep_a_credential_that_was_taken_from_its_grant() {
     let world = World::start();
     let _upstream = Upstream::http1(&world);
     world.secret("other", "another-secret");
-    world.policy("credentials/other.toml", "[credential.other]\nkind = \"static\"\nsecret = \"vault:other\"\n");
+    world.policy(
+        "credentials/other.toml",
+        "[credential.other]\nkind = \"static\"\nsecret = \"vault:other\"\n",
+    );
     curl(&world, "");
     world.vouchsafe(&["reload"]);
     let mut streaming = world.bot("curl").args(["-m20", "-sSN", "https://raw.test/v1/key/slow-body"]).spawn();
@@ -285,7 +288,8 @@ fn a_connection_that_passes_through_is_cut_when_unmatched_hosts_are_denied_again
 fn a_workload_that_lost_its_identity_loses_what_it_has_open() {
     let world = World::start();
     let _upstream = Upstream::http1(&world);
-    let mut streaming = world.bot("curl").args(["-m20", "-sSN", "https://raw.test/v1/gone/slow-body"]).spawn();
+    let mut streaming =
+        world.bot("curl").args(["-m20", "-sSN", "https://raw.test/v1/gone/slow-body"]).spawn();
     assert_eq!(streaming.line(), "first");
     fs::remove_file(world.path("etc/policies/curl.toml")).unwrap();
     streaming.rest();

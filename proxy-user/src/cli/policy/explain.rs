@@ -178,7 +178,13 @@ impl Facts<'_> {
         if let Some(rule) = &outcome.rule {
             let role = outcome.role.as_ref().map(|role| format!(", by role {}", safe(role)));
             let role = role.unwrap_or_default();
-            writeln!(page, "rule        \"{}\" ({}:{}){role}", safe(&rule.text), safe(&rule.file), rule.line)?;
+            writeln!(
+                page,
+                "rule        \"{}\" ({}:{}){role}",
+                safe(&rule.text),
+                safe(&rule.file),
+                rule.line
+            )?;
         }
         match self.credential() {
             Some((name, secret, header)) => {
@@ -213,7 +219,12 @@ pub(in crate::cli) fn write_weighed(
     let role = it.role.as_ref().map(|role| format!(", role {}", safe(role))).unwrap_or_default();
     let observes = if it.observes { ", only observes" } else { "" };
     let (text, file) = (safe(&it.rule.text), safe(&it.rule.file));
-    writeln!(page, "  {sign} {effect} \"{text}\" ({file}:{}{role}{observes}): {}", it.rule.line, safe(&it.why))
+    writeln!(
+        page,
+        "  {sign} {effect} \"{text}\" ({file}:{}{role}{observes}): {}",
+        it.rule.line,
+        safe(&it.why)
+    )
 }
 
 fn rule_json(rule: &Decided) -> Value {
@@ -312,7 +323,9 @@ fn as_described(conditions: &Conditions) -> Workload {
 fn by_pid(pid: u32, live: &LivePolicy, root: &Path, config: &Config) -> anyhow::Result<Caller> {
     let arguments = Target::Process(pid).arguments();
     let report: WhoReport = client::call_with(&config.control_socket(), who::COMMAND, arguments)?;
-    let Some(process) = report.processes.into_iter().next() else { bail!("the daemon tells nothing of process {pid}") };
+    let Some(process) = report.processes.into_iter().next() else {
+        bail!("the daemon tells nothing of process {pid}")
+    };
     let mut notes = vec![format!(
         "process {pid} was identified by the policy that is live (generation {}), and the call is judged by {}; `vouchsafe \
          policy plan` tells whether they differ",
