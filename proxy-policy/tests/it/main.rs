@@ -8,6 +8,7 @@ pub(crate) const NOW: proxy_policy::Moment = proxy_policy::Moment(1_798_761_600)
 mod allocations;
 #[cfg(test)]
 mod decisions;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod folders;

@@ -307,6 +307,9 @@ where
     }
 }
 
+/// A frame that was counted.
+type Counted<E> = Result<Frame<Bytes>, Broken<E>>;
+
 /// The upstream's body, counted, with the account of its call.
 #[derive(Debug)]
 pub struct Metered<B: Body<Data = Bytes> + Unpin> {
@@ -320,7 +323,7 @@ impl<B: Body<Data = Bytes> + Unpin> Metered<B>
 where
     B::Error: std::fmt::Display,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken<B::Error>>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
         match &mut self.lapse {
             None => return Poll::Ready(Some(Err(Broken::Cut))),
             // Asked first: an upstream that always has more would keep it from being heard.
