@@ -240,8 +240,10 @@ impl fmt::Display for Explanation<'_, '_> {
 }
 
 /// What is known of the conditions of a rule.
-enum Held<'p> {
+pub(crate) enum Held<'p> {
     Yes,
+    /// Its grant is over.
+    Over(&'p Until),
     No(&'p When),
     Fault(Fault),
     /// Facts or a body.
@@ -286,7 +288,7 @@ impl PolicySet {
             let grant = known.grants.get(rule.grant as usize);
             let reason = match grant.map_or(Held::Yes, |grant| self.deny_holds(known, grant, rule, call)) {
                 Held::Yes => Reason::Denied(place),
-                Held::No(_) => continue,
+                Held::No(_) | Held::Over(_) => continue,
                 Held::Fault(fault) => Reason::DeniedInDoubt { rule: place, fault },
                 Held::Needs(needs) => return no(needs),
             };
@@ -300,28 +302,26 @@ impl PolicySet {
         for rule in allows.matching(call) {
             let Some(grant) = known.grants.get(rule.grant as usize) else { continue };
             let (place, role, credential) = self.refer(known, rule);
-            let reason = match &grant.until {
-                Some(until) if until.is_over(call.now) => Reason::Expired { rule: place, until },
-                _ => match self.holds(known, grant, rule, call, false) {
-                    Held::Yes => {
-                        let reason = Reason::Allowed(place);
-                        return Decision {
-                            verdict: Verdict::Allow,
-                            rule: Some(place),
-                            grant: usize::try_from(rule.grant).ok(),
-                            role,
-                            credential,
-                            observed,
-                            ..no(reason)
-                        };
-                    }
-                    Held::No(when) => Reason::Unmet {
-                        rule: place,
-                        condition: self.place_ref(when.place, when.condition.as_str()),
-                    },
-                    Held::Fault(fault) => Reason::Faulty { rule: place, fault },
-                    Held::Needs(needs) => return no(needs),
+            let reason = match self.allow_holds(known, grant, rule, call) {
+                Held::Yes => {
+                    let reason = Reason::Allowed(place);
+                    return Decision {
+                        verdict: Verdict::Allow,
+                        rule: Some(place),
+                        grant: usize::try_from(rule.grant).ok(),
+                        role,
+                        credential,
+                        observed,
+                        ..no(reason)
+                    };
+                }
+                Held::Over(until) => Reason::Expired { rule: place, until },
+                Held::No(when) => Reason::Unmet {
+                    rule: place,
+                    condition: self.place_ref(when.place, when.condition.as_str()),
                 },
+                Held::Fault(fault) => Reason::Faulty { rule: place, fault },
+                Held::Needs(needs) => return no(needs),
             };
             let decision = Decision { rule: Some(place), role, observed, ..no(reason) };
             missed = missed.or(Some(decision));
@@ -338,8 +338,22 @@ impl PolicySet {
         }
     }
 
+    /// Whether an allow counts.
+    pub(crate) fn allow_holds<'p>(
+        &'p self,
+        who: &Identity,
+        grant: &'p Grant,
+        rule: &'p Rule,
+        call: &Call<'_>,
+    ) -> Held<'p> {
+        match &grant.until {
+            Some(until) if until.is_over(call.now) => Held::Over(until),
+            _ => self.holds(who, grant, rule, call, false),
+        }
+    }
+
     /// Whether a deny counts: for every reading of the path that some server has.
-    fn deny_holds<'p>(
+    pub(crate) fn deny_holds<'p>(
         &'p self,
         who: &Identity,
         grant: &'p Grant,
@@ -397,13 +411,13 @@ impl PolicySet {
         Held::Yes
     }
 
-    fn place_ref<'p>(&'p self, place: Place, text: &'p str) -> RuleRef<'p> {
+    pub(crate) fn place_ref<'p>(&'p self, place: Place, text: &'p str) -> RuleRef<'p> {
         let file = self.file_name(place.file).unwrap_or_default();
         RuleRef { file, line: place.line, column: place.column, text }
     }
 
     /// Where a rule stands, the role that it is from, the credential that its grant names.
-    fn refer<'p>(
+    pub(crate) fn refer<'p>(
         &'p self,
         identity: &'p Identity,
         rule: &'p Rule,

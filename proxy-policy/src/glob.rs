@@ -91,6 +91,19 @@ impl Glob {
         matches::<S>(&self.segments, text.strip_prefix('/').unwrap_or(text).as_bytes())
     }
 
+    /// Of a text that does not match: the first segment that differs, from 1. None: it is what follows a `**`.
+    pub(crate) fn first_miss<S: Spelling>(&self, text: &str) -> Option<usize> {
+        let mut texts = text.strip_prefix('/').unwrap_or(text).split('/');
+        for (at, segment) in (1..).zip(&self.segments) {
+            match (segment, texts.next()) {
+                (Segment::Rest, _) => return None,
+                (segment, Some(text)) if segment.matches::<S>(text.as_bytes()) => {}
+                _ => return Some(at),
+            }
+        }
+        texts.next().map(|_| self.segments.len() + 1)
+    }
+
     /// Like `matches`, but a slash at the end of pattern or text makes no difference.
     pub(crate) fn matches_with_or_without_slash<S: Spelling>(&self, text: &str) -> bool {
         let segments = match &*self.segments {

@@ -24,6 +24,9 @@
 //! text: it also matches the method in other letters, and the path with or without a slash at its end, without the parameters of
 //! its segments (`;a=1`), and in other letters: there are servers that read them so.
 //!
+//! [`PolicySet::consider`] says the same of every rule, one by one; [`PolicySet::table`] what the whole set means, and
+//! [`Plan`] what changes between two tables.
+//!
 //! Hosts: an exact name wins over a wildcard; `*.example.com` stands for exactly one label before `example.com`.
 
 // Words: where something stands, what is wrong with it.
@@ -62,14 +65,19 @@ mod overlap;
 // The set and its answers.
 mod compile;
 mod decide;
+mod explain;
 mod index;
+mod plan;
+mod schema;
 mod set;
+mod table;
 
 pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, typed_secrets};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
+pub use explain::{Considered, Effect, Outcome};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
@@ -80,8 +88,11 @@ pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;
 pub use path::{CallPath, PathError};
 pub use place::{FileId, Place, Spanned};
+pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use rehearsal::{Attributes, Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
+pub use schema::SCHEMA;
 pub use set::PolicySet;
 pub use source::SourceFile;
+pub use table::{ApiRow, CredentialRow, GrantRow, IdentityRows, Table};
 pub use until::{Moment, Until};
 pub use when::{Body, BodyFault, BodyState, Condition, Facts, Fault, Source};

@@ -58,6 +58,8 @@ impl<'a> Reader<'a> {
 
     /// Reports every key that is not one of `known`.
     pub(crate) fn check_keys(&mut self, section: &Section<'_>, known: &[&str], hint: Hint) {
+        #[cfg(test)]
+        note_keys(&section.what, known);
         for key in section.table.keys() {
             let name: &str = key.get_ref();
             if known.contains(&name) {
@@ -376,6 +378,30 @@ impl<'a> Reader<'a> {
         let message = format!("\"{key}\" {preposition} {what} must be {wanted}, not {found}");
         self.findings.error(place, message, help);
     }
+}
+
+#[cfg(test)]
+type KnownKeys = std::collections::BTreeMap<String, std::collections::BTreeSet<String>>;
+
+#[cfg(test)]
+thread_local! {
+    static KNOWN: std::cell::RefCell<KnownKeys> = std::cell::RefCell::default();
+}
+
+#[cfg(test)]
+fn note_keys(section: &str, known: &[&str]) {
+    KNOWN.with_borrow_mut(|all| {
+        let keys = all.entry(section.to_owned()).or_default();
+        keys.extend(known.iter().map(|key| (*key).to_owned()));
+    });
+}
+
+/// The keys that were known in each table that was read meanwhile.
+#[cfg(test)]
+pub(crate) fn known_keys(read: impl FnOnce()) -> KnownKeys {
+    KNOWN.take();
+    read();
+    KNOWN.take()
 }
 
 /// The longest name, in bytes.

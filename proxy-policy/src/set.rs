@@ -58,6 +58,11 @@ pub(crate) struct Rules<'p> {
 }
 
 impl<'p> Rules<'p> {
+    /// All of them, in the order of the grants.
+    pub(crate) fn all(self) -> &'p [Rule] {
+        self.list
+    }
+
     /// Those that match a call, in the order of the grants.
     pub(crate) fn matching<'c>(self, call: &'c Call<'c>) -> impl Iterator<Item = &'p Rule> + 'c
     where

@@ -36,6 +36,15 @@ pub struct Operation {
     path: PathPattern,
 }
 
+/// Why an operation does not match, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// Its methods, or the protocol, do not fit.
+    Method(String),
+    /// Its path does not.
+    Path(String),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Protocol {
     Http(Methods),
@@ -104,6 +113,44 @@ impl Operation {
             Protocol::Grpc => method.eq_ignore_ascii_case("POST"),
         };
         spoken && self.path.denies(path)
+    }
+
+    /// Why an allow of this (or a deny, `denies`) does not match a call; nothing if it does.
+    pub(crate) fn why_not(
+        &self,
+        denies: bool,
+        kind: CallKind,
+        method: &str,
+        path: &CallPath<'_>,
+    ) -> Option<Miss> {
+        let matches = match denies {
+            true => self.denies(kind, method, path),
+            false => self.allows(kind, method, path),
+        };
+        if matches {
+            return None;
+        }
+        let spoken = match (&self.protocol, denies) {
+            (Protocol::Http(methods), true) => {
+                methods.deny(method) || kind == CallKind::WebSocket && methods.deny("GET")
+            }
+            (Protocol::Http(_), false) if kind == CallKind::WebSocket => {
+                return Some(Miss::Method("it is an upgrade, which only \"websocket …\" allows".to_owned()));
+            }
+            (Protocol::Http(methods), false) => methods.allow(method),
+            (Protocol::WebSocket, _) => kind == CallKind::WebSocket,
+            (Protocol::Grpc, true) => method.eq_ignore_ascii_case("POST"),
+            (Protocol::Grpc, false) => kind == CallKind::Grpc && method == "POST",
+        };
+        if spoken {
+            return Some(Miss::Path(self.path.why_not(path)));
+        }
+        let wanted = self.text.split(' ').next().unwrap_or_default();
+        Some(Miss::Method(match &self.protocol {
+            Protocol::Http(_) => format!("the method is {}, not {wanted}", quote(method)),
+            Protocol::WebSocket => "it is not the upgrade to a WebSocket".to_owned(),
+            Protocol::Grpc => "it is not a gRPC call".to_owned(),
+        }))
     }
 
     /// Whether it is certain that a deny of this leaves nothing of an allow of `other`.

@@ -40,6 +40,20 @@ impl PathPattern {
         }
     }
 
+    /// Why it does not match a path, in words.
+    pub(super) fn why_not(&self, path: &CallPath<'_>) -> String {
+        let Self::Glob { glob, text, .. } = self else { return "only the target * is meant".to_owned() };
+        let Some(at) = glob.first_miss::<Percent>(path.as_str()) else {
+            return format!("the end of {path} is not what follows ** in {text}");
+        };
+        let segment = |text: &str| text.strip_prefix('/').unwrap_or(text).split('/').nth(at - 1).map(quote);
+        match (segment(path.as_str()), segment(text)) {
+            (Some(found), Some(wanted)) => format!("segment {at} of the path is {found}, not {wanted}"),
+            (Some(found), None) => format!("the path goes on with segment {at}, {found}"),
+            (None, _) => format!("the path ends before segment {at} of {text}"),
+        }
+    }
+
     /// Whether it is certain that this matches every path that `other` matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {

@@ -11,6 +11,8 @@ mod conditions;
 #[cfg(test)]
 mod decisions;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod folders;
 #[cfg(test)]
 mod hostile;

@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Unidentified},
     connection::Services,
     control::{
-        Failure, Handler, ReloadReport, SecretsReport, Status, detach,
+        Failure, Handler, ReloadReport, SecretsReport, Status, detach, plan,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
             Treatment,
@@ -97,6 +97,14 @@ impl DaemonHandler {
         };
         let report = who.tell(&who::Target::from_arguments(arguments)?)?;
         serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
+    fn table(&self) -> Result<Value, Failure> {
+        let live = self.services.policy.live();
+        let table = plan::LiveTable { generation: live.generation(), table: live.set().table() };
+        serde_json::to_value(table).map_err(|error| {
             Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
         })
     }
@@ -222,6 +230,10 @@ impl Handler for DaemonHandler {
     }
 
     fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {
-        (command == who::COMMAND).then(|| self.who(arguments))
+        match command {
+            who::COMMAND => Some(self.who(arguments)),
+            plan::COMMAND => Some(self.table()),
+            _ => None,
+        }
     }
 }

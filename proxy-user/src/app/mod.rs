@@ -11,6 +11,7 @@ mod namespaces;
 mod network;
 mod observer;
 pub mod policies;
+pub mod recall;
 pub mod rehearse;
 mod reload;
 mod supervisor;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Uri, Version};
-use proxy_policy::{Attributes, Besides, Expect, IdentityId, Moment, Reason, RuleRef, Scheme, Spoken};
+use proxy_policy::{
+    Attributes, Besides, Considered, Effect, Expect, IdentityId, Mode, Moment, Reason, RuleRef, Scheme,
+    Spoken,
+};
 
 use crate::authorize::{
     Answer, Kind, LivePolicy, Permit, Refusal, Seen, Subject, Unidentified, authorize, authorize_passage,
-    told,
+    consider, told,
 };
 use crate::http::{Leg, facts, hop, seen};
 use crate::workload::{Identified, Workload};
@@ -45,6 +48,44 @@ pub struct Outcome {
     pub credential: Option<String>,
     /// Every rule that had a part in it: the one that decides, and what would have if it were not observed.
     pub decided_by: Vec<Decided>,
+    /// Every rule of the identity for the API, with what came of it; in the order in which they are asked.
+    pub considered: Vec<Weighed>,
+}
+
+/// A rule, held against the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// Whether it allows or denies.
+    pub effect: Effect,
+    /// The rule.
+    pub rule: Decided,
+    /// Where its grant stands.
+    pub grant: Decided,
+    /// The role that it is from.
+    pub role: Option<String>,
+    /// Whether its grant only observes.
+    pub observes: bool,
+    /// A word for what came of it.
+    pub outcome: &'static str,
+    /// The same in words.
+    pub why: String,
+    /// Whether it speaks for what it does.
+    pub counts: bool,
+}
+
+impl From<&Considered<'_>> for Weighed {
+    fn from(it: &Considered<'_>) -> Self {
+        Self {
+            effect: it.effect,
+            rule: it.rule.into(),
+            grant: it.grant.into(),
+            role: it.role.map(str::to_owned),
+            observes: it.mode == Mode::Observe,
+            outcome: it.outcome.slug(),
+            why: it.outcome.to_string(),
+            counts: it.outcome.counts(it.effect),
+        }
+    }
 }
 
 /// A rule that decides a call.
@@ -157,6 +198,7 @@ pub fn judge_as(subject: &Subject, question: &Question<'_>) -> Outcome {
         role: decision.role.map(str::to_owned),
         api: decision.api.map(|api| api.name.clone()),
         decided_by: decided_by.collect(),
+        considered: consider(subject, &facts, now, looked_at.as_ref()).iter().map(Into::into).collect(),
         ..outcome
     }
 }
@@ -204,6 +246,7 @@ fn said(reason: &str) -> Outcome {
         api: None,
         credential: None,
         decided_by: Vec::new(),
+        considered: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ pub mod subject;
 pub(crate) mod tests;
 
 pub use asked::{Asked, Facts, Seen, SeenBody};
-pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage, told};
+pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage, consider, told};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Over, Refusal};
 pub use subject::{Caller, Identifier, Subject};

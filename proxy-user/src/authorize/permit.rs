@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use proxy_journal::Rule;
 use proxy_policy::{
-    ApiId, Call, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport, Unmatched,
+    ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport,
+    Unmatched,
 };
 
 use super::Unidentified;
@@ -225,6 +226,25 @@ pub fn told<'p>(
     let call =
         Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
     Some(set.decide(subject.identity_id()?, &call))
+}
+
+/// Every rule of the subject's identity for the API that is called, with what came of it; nothing without an identity or
+/// an API. Permits nothing.
+#[must_use]
+pub fn consider<'p>(
+    subject: &'p Subject,
+    facts: &Facts<'_>,
+    now: Moment,
+    seen: Option<&Seen>,
+) -> Vec<Considered<'p>> {
+    let set = subject.live().set();
+    let api = set.api_for(facts.scheme, facts.host.name(), facts.port);
+    let (Some(api), Some(identity)) = (api, subject.identity_id()) else { return Vec::new() };
+    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let method = facts.method.as_str();
+    let call =
+        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    set.consider(identity, &call)
 }
 
 /// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.

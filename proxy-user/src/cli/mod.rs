@@ -7,6 +7,7 @@ pub mod policy;
 pub mod secret;
 pub mod status;
 pub mod who;
+pub mod why;
 
 use std::{
     path::{Path, PathBuf},
@@ -44,7 +45,19 @@ enum Command {
     /// The same as `vouchsafe policy check`
     Check(policy::check::CheckArgs),
     /// Check and test policies; needs no daemon
-    Policy(policy::PolicyArgs),
+    Policy {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: policy::PolicyArgs,
+    },
+    /// Show an entry of the journal, and how its call would be decided today
+    Why {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: why::WhyArgs,
+    },
     /// Store, list and remove secrets
     Secret {
         #[command(flatten)]
@@ -103,7 +116,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => daemon::run(&args.config),
         Command::Check(args) => policy::check::run(&args),
-        Command::Policy(args) => policy::run(&args),
+        Command::Policy { config, args } => policy::run(&args, || load(&config.config)),
+        Command::Why { config, args } => why::run(&args, &load(&config.config)?),
         Command::Secret { config, args } => {
             let config = load(&config.config)?;
             secret::run(args, &StorePaths::in_directories(&config.state, &config.runtime))

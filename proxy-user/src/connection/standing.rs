@@ -35,7 +35,6 @@ pub(super) struct Question {
     kind: CallKind,
     headers: HeaderMap,
     version: Version,
-    websocket: bool,
     /// What conditions looked at; of a body that none asked for, nothing is kept.
     seen: Seen,
     /// The credential that went with it.
@@ -63,7 +62,6 @@ impl Question {
             kind: facts.kind,
             headers: headers.clone(),
             version,
-            websocket: facts.kind == CallKind::WebSocket,
             seen,
             credential: credential(permit),
             unidentified,
@@ -84,9 +82,8 @@ impl Question {
         let (live, now) = (subject.live(), clock::now());
         let mut answer = authorize(subject, &facts, self.unidentified, now, None)?;
         if matches!(answer, Answer::NeedsSeen) {
-            let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-            let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
-            self.seen.headers = seen::headers(&self.headers, self.version, self.websocket, strip);
+            let websocket = self.kind == CallKind::WebSocket;
+            self.seen.headers = seen::head(live, &facts, &self.headers, self.version, websocket).headers;
             answer = authorize(subject, &facts, self.unidentified, now, Some(&self.seen))?;
         }
         let Answer::Permit(permit) = answer else {
@@ -114,7 +111,7 @@ fn credential(permit: &Permit) -> Option<String> {
     Some(credential.name.clone())
 }
 
-/// Ends when the call of a question is not permitted any more. `generation` is that of the policy that permitted it.
+/// Ends when the call of a question is not permitted any more.
 pub(super) fn of_call(
     services: &Arc<Services>,
     caller: &Arc<Caller>,

@@ -10,8 +10,8 @@
 //! ← {"ok":false,"error":{"code":"policy","message":"…","help":"…","problems":["policies/a.toml:3:1: …"]}}
 //! ```
 //!
-//! Commands: `ping`, `status`, `reload`, `reload-secrets`, [`detach`], and what [`Handler::other`] adds ([`who`]). A secret
-//! is in no reply.
+//! Commands: `ping`, `status`, `reload`, `reload-secrets`, [`detach`], and what [`Handler::other`] adds ([`who`], [`plan`]). A
+//! secret is in no reply.
 //!
 //! [`peer`] decides who may speak, [`server`] listens, [`client`] is the other end, [`status`] is the reply that
 //! people look at.
@@ -19,6 +19,7 @@
 pub mod client;
 pub mod detach;
 pub mod peer;
+pub mod plan;
 pub mod server;
 pub mod status;
 pub mod who;

@@ -1,0 +1,187 @@
+//! The JSON Schema (draft 2020-12) of policy files, by which editors complete and check them.
+//!
+//! It describes the shape of one file: its keys, their types, and the spelling of values. What files say of each other
+//! (names, roles, hosts) only [`crate::compile`] knows.
+
+/// The schema, as JSON.
+pub const SCHEMA: &str = include_str!("../schema/policy.json");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::read::known_keys;
+    use crate::source::SourceFile;
+
+    /// A file with every table and every key that a person may write.
+    const WHOLE: &str = r#"
+        [identity]
+        exe = "/opt/bot"
+        [[grant]]
+        role = "r"
+        with = { a = "b" }
+        [[grant]]
+        network = ["any"]
+        [role.r]
+        params = ["a"]
+        include = [{ role = "q" }, "s"]
+        [api.a]
+        hosts = ["a.test"]
+        inject = { header = "x", value = "{secret}" }
+        [credential.c]
+        kind = "static"
+        secret = "vault:c"
+    "#;
+
+    /// Keys that the schema already describes, and the decoder does not know yet.
+    const AHEAD: [&str; 3] = ["limit", "wait", "host_limit"];
+
+    fn schema() -> Value {
+        serde_json::from_str(SCHEMA).unwrap()
+    }
+
+    /// The part of the schema that describes what messages call so.
+    fn part<'s>(schema: &'s Value, section: &str) -> Option<&'s Value> {
+        let definition = |name: &str| schema.pointer(&format!("/$defs/{name}"));
+        match section {
+            "the top of the file" => Some(schema),
+            "[identity]" => definition("identity"),
+            "[[grant]]" => definition("grant"),
+            "\"include\"" => schema.pointer("/$defs/role/properties/include/items/anyOf/1"),
+            "inject" => schema.pointer("/$defs/api/properties/inject"),
+            section => {
+                let (kind, _) = section.strip_prefix('[')?.split_once('.')?;
+                definition(kind)
+            }
+        }
+    }
+
+    fn policies() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+    }
+
+    fn toml_files(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                toml_files(&entry, files);
+            } else if entry.extension().is_some_and(|it| it == "toml")
+                && !entry.to_string_lossy().ends_with(".test.toml")
+            {
+                files.push(entry);
+            }
+        }
+    }
+
+    fn shipped() -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for folder in fs::read_dir(policies()).unwrap().map(|entry| entry.unwrap().path()) {
+            if folder.is_dir() && !folder.ends_with("bad") {
+                toml_files(&folder, &mut files);
+            }
+        }
+        files
+    }
+
+    fn json(value: toml::Value) -> Value {
+        match value {
+            toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, json(value))).collect(),
+            toml::Value::Array(items) => items.into_iter().map(json).collect(),
+            toml::Value::Datetime(at) => at.to_string().into(),
+            toml::Value::String(text) => text.into(),
+            toml::Value::Integer(number) => number.into(),
+            toml::Value::Boolean(value) => value.into(),
+            toml::Value::Float(number) => number.into(),
+        }
+    }
+
+    fn faults(validator: &jsonschema::Validator, text: &str) -> Vec<String> {
+        let value = json(text.parse::<toml::Table>().unwrap().into());
+        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    }
+
+    #[test]
+    fn every_key_that_the_decoder_knows_is_described_and_no_other() {
+        let mut files: Vec<String> = vec![WHOLE.to_owned()];
+        files.extend(shipped().iter().map(|path| fs::read_to_string(path).unwrap()));
+        let known: BTreeMap<String, BTreeSet<String>> = known_keys(|| {
+            for text in &files {
+                let _ = crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.clone() }]);
+            }
+        });
+        let schema = schema();
+        let mut described = BTreeSet::new();
+        for (section, known) in &known {
+            let part = part(&schema, section).unwrap_or_else(|| panic!("{section} is not in the schema"));
+            let properties = part["properties"].as_object().unwrap();
+            let keys: BTreeSet<String> = properties
+                .keys()
+                .filter(|key| known.contains(*key) || !AHEAD.contains(&key.as_str()))
+                .cloned()
+                .collect();
+            assert_eq!(&keys, known, "{section}");
+            for (key, property) in properties {
+                let reference =
+                    property["$ref"].as_str().and_then(|it| schema.pointer(it.trim_start_matches('#')));
+                let text = property.get("description").or_else(|| reference?.get("description"));
+                assert!(text.and_then(Value::as_str).is_some_and(|text| text.len() > 10), "{section} {key}");
+            }
+            assert_eq!(part["additionalProperties"], false, "{section}");
+            described.insert(std::ptr::from_ref(part));
+        }
+        assert_eq!(described.len(), 8, "a table was not looked at: {:?}", known.keys());
+    }
+
+    #[test]
+    fn every_policy_that_is_shipped_fits_the_schema() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let files = shipped();
+        assert!(files.len() > 10, "{files:?}");
+        for path in &files {
+            let faults = faults(&validator, &fs::read_to_string(path).unwrap());
+            assert!(faults.is_empty(), "{}: {faults:#?}", path.display());
+        }
+        assert_eq!(faults(&validator, WHOLE), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_schema_is_one_of_its_draft_and_refuses_what_the_decoder_refuses() {
+        assert!(jsonschema::draft202012::meta::is_valid(&schema()));
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let identity = "[identity]\nexe = \"/x\"\n";
+        for (text, place) in [
+            ("nonsense = 1\n[identity]\nexe = \"/x\"\n", ""),
+            ("[identity]\nexe = \"/x\"\nparent = \"y\"\n", "/identity"),
+            ("[identity]\nexe = \"x\"\n", "/identity/exe"),
+            ("[identity]\nsha256 = \"abc\"\n", "/identity/sha256"),
+            ("[identity]\n", "/identity"),
+            ("mode = \"off\"\n[identity]\nexe = \"/x\"\n", "/mode"),
+            ("[[grant]]\nrole = \"r\"\n", ""),
+            (&format!("{identity}[[grant]]\nrole = \"r\"\napi = \"a\"\n"), "/grant/0"),
+            (&format!("{identity}[[grant]]\napi = \"a\"\n"), "/grant/0"),
+            (&format!("{identity}[[grant]]\napi = \"a\"\nallow = [\"/x\"]\n"), "/grant/0/allow/0"),
+            (&format!("{identity}[[grant]]\nnetwork = [\"icmp 1.2.3.4:1\"]\n"), "/grant/0/network/0"),
+            (&format!("{identity}[[grant]]\nrole = \"r\"\nbody_limit = 0\n"), "/grant/0/body_limit"),
+            ("[role.r]\napi = \"a\"\nallow = [\"GET /\"]\nuntil = 2027-01-31\n", "/role/r"),
+            ("[api.a]\nscheme = \"ftp\"\nhosts = [\"a\"]\n", "/api/a/scheme"),
+            ("[api.a]\nhosts = []\n", "/api/a/hosts"),
+            ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
+            ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
+        ] {
+            assert!(
+                crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.into() }])
+                    .set
+                    .is_none(),
+                "{text}"
+            );
+            let value = json(text.parse::<toml::Table>().unwrap().into());
+            let places: Vec<String> =
+                validator.iter_errors(&value).map(|error| error.instance_path().to_string()).collect();
+            assert!(places.iter().any(|it| it == place), "{text}: {places:?}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! `vouchsafe why ID`: a call of the journal, and how it would be decided today.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use proxy_journal::{Content, Decision, Item, Outcome, Reader, Record, Timestamp, Verdict, segment};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::policy::{explain, folder};
+use super::status::safe;
+use crate::app::recall::{Judgement, Recalled, Settings, recall};
+use crate::authorize::{LivePolicy, Unidentified};
+use crate::base::clock;
+use crate::config::{self, Config};
+
+/// Arguments of `vouchsafe why`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The ID is in the header vouchsafe-journal-id of a refusal, in its body (instance), and in `vouchsafe audit tail --json`.
+Exit code: 0 it is told, 1 it cannot be: there is no such entry, or the policy has errors.")]
+pub struct WhyArgs {
+    /// The id of the journal entry
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Directory of the journal; by default the daemon's
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The folder of the policy of today; by default the one that the daemon reads
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the journal has of a call.
+struct Found {
+    at: Timestamp,
+    decision: Arc<Decision>,
+    /// As they stand in the journal.
+    texts: Vec<Value>,
+    outcome: Option<Outcome>,
+}
+
+/// Prints the entry and what today's policy says.
+///
+/// # Errors
+/// The journal cannot be read or has no such entry, or the policy has errors.
+pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let text = args.id.trim().trim_start_matches("urn:uuid:");
+    let id = Uuid::try_parse(text).with_context(|| {
+        format!("{text:?} is no id of a journal entry, as 01a210ed-2479-71f9-8e05-0f31b1b0c8cf")
+    })?;
+    let dir = args.dir.clone().unwrap_or_else(|| config.journal_dir());
+    let Some(found) = find(&dir, id)? else {
+        bail!(
+            "the journal in {} has no decision {id}; segments that were moved away are read with --dir",
+            dir.display()
+        );
+    };
+    let root = folder::or_configured(args.policies.as_ref(), &config.policies);
+    let live = Arc::new(LivePolicy::new(folder::set_of(&root)?, 0));
+    let unidentified = match config.unidentified {
+        config::Unidentified::Deny => Unidentified::Deny,
+        config::Unidentified::Pass => Unidentified::Pass,
+    };
+    let settings = Settings { unidentified, ports: &config.kernel.ports };
+    let status = found.outcome.as_ref().and_then(|outcome| outcome.status);
+    let today = recall(&live, &found.decision, status, settings, clock::now());
+    let mut out = io::stdout().lock();
+    match args.json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&as_json(&found, &today))?)?,
+        false => out.write_all(page(&found, &today, &root).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The newest decision with this id, and its outcome. Only lines with the id in them are looked at more closely.
+fn find(dir: &Path, id: Uuid) -> anyhow::Result<Option<Found>> {
+    let segments = segment::list(dir).with_context(|| {
+        format!("the journal in {} cannot be read; its owner and root can", dir.display())
+    })?;
+    let wanted = id.as_hyphenated().to_string();
+    let (mut outcome, mut texts) = (None, Vec::new());
+    for (_, path) in segments.into_iter().rev() {
+        let file = File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let mut decision = None;
+        for line in BufReader::new(file).split(b'\n') {
+            let mut line = line.with_context(|| format!("{} cannot be read", path.display()))?;
+            if !contains(&line, wanted.as_bytes()) {
+                continue;
+            }
+            line.push(b'\n');
+            for item in Reader::new(line.as_slice()) {
+                let Item::Entry(entry) = item? else { continue };
+                let text = || serde_json::from_str(&entry.text).unwrap_or(Value::Null);
+                match entry.content {
+                    Content::Known(Record::Decision(found) | Record::Connection(found)) if found.id == id => {
+                        texts.push(text());
+                        decision = Some((entry.time, found));
+                    }
+                    Content::Known(Record::Outcome(found)) if found.id == id => {
+                        texts.push(text());
+                        outcome = Some(found);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some((at, decision)) = decision {
+            return Ok(Some(Found { at, decision, texts, outcome }));
+        }
+    }
+    Ok(None)
+}
+
+fn contains(line: &[u8], wanted: &[u8]) -> bool {
+    line.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// What the journal does not have, so that today's answer does not know it.
+const NOT_RECORDED: &str = "headers, query and body are not recorded, and who the process would be today is not asked: the \
+                            identity is the one that it had";
+
+fn word(judgement: &Judgement) -> &'static str {
+    match (judgement.allowed, judgement.observed) {
+        (Some(true), true) => "observe",
+        (Some(true), false) => "allow",
+        (Some(false), _) => "deny",
+        (None, _) => "cannot be said",
+    }
+}
+
+/// Whether today's answer is another one than then; nothing, if it is not certain.
+fn differs(then: &Decision, today: &Recalled) -> Option<bool> {
+    let Recalled::Decided(judged) = today else { return None };
+    let was = match (then.verdict, then.observed) {
+        (Verdict::Allow, true) => "observe",
+        (Verdict::Allow, false) => "allow",
+        (Verdict::Deny, _) => "deny",
+    };
+    let mut all = judged.iter().map(|it| it.allowed.map(|_| word(it) != was));
+    let first = all.next()??;
+    all.all(|it| it == Some(first)).then_some(first)
+}
+
+fn page(found: &Found, today: &Recalled, root: &Path) -> String {
+    let mut page = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut page, found, today, root);
+    page
+}
+
+fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std::fmt::Result {
+    let Found { at, decision, outcome, .. } = found;
+    let part = |text: &Option<String>| text.as_deref().map_or_else(String::new, safe);
+    let request = match (&decision.method, &decision.host) {
+        (Some(method), host) => {
+            let query = if decision.has_query { "?…" } else { "" };
+            let host = host.as_deref().map_or_else(|| decision.dst.to_string(), safe);
+            format!("{} {}://{host}{}{query}", safe(method), part(&decision.scheme), part(&decision.path))
+        }
+        (None, Some(host)) => format!("a connection to {} ({})", safe(host), part(&decision.scheme)),
+        (None, None) => format!("a connection ({})", part(&decision.scheme)),
+    };
+    let workload = &decision.workload;
+    let verdict = match (decision.verdict, decision.observed) {
+        (Verdict::Allow, true) => "observe",
+        (Verdict::Allow, false) => "allow",
+        (Verdict::Deny, _) => "deny",
+    };
+    writeln!(page, "{at}  {}", decision.id)?;
+    writeln!(page, "request     {request}, to {}", decision.dst)?;
+    let unit = workload.unit.as_deref().map(|unit| format!(", unit {}", safe(unit))).unwrap_or_default();
+    writeln!(page, "process     {} ({}), uid {}{unit}", workload.pid, safe(&workload.exe), workload.uid)?;
+    let identity = decision.identity.as_deref().map_or_else(|| "none".to_owned(), safe);
+    writeln!(page, "identity    {identity} (policy generation {})", decision.generation)?;
+    writeln!(page, "decided     {verdict}: {}", safe(&decision.reason))?;
+    if let Some(rule) = &decision.rule {
+        writeln!(page, "rule        \"{}\" ({}:{})", safe(&rule.text), safe(&rule.file), rule.line)?;
+    }
+    if let Some(credential) = &decision.credential {
+        writeln!(page, "credential  {}", safe(credential))?;
+    }
+    match outcome {
+        Some(outcome) => {
+            let status = outcome.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
+            let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
+            let ms = outcome.duration_us / 1000;
+            writeln!(page, "outcome     {status}, {sent} bytes sent and {received} received in {ms} ms")?;
+            if let Some(error) = &outcome.error {
+                let blame = outcome.blame.map(|blame| format!(" (blame: {blame:?})").to_lowercase());
+                writeln!(page, "            {}{}", safe(error), blame.unwrap_or_default())?;
+            }
+        }
+        None if decision.verdict == Verdict::Allow => {
+            writeln!(page, "outcome     none yet: it is under way, or its end is in no segment here")?;
+        }
+        None => {}
+    }
+    writeln!(page, "\ntoday, by {}", root.display())?;
+    let judged = match today {
+        Recalled::Decided(judged) => judged,
+        Recalled::Not(why) => {
+            writeln!(page, "  cannot be said: {}", safe(why))?;
+            return writeln!(page, "  {NOT_RECORDED}");
+        }
+    };
+    for judgement in judged {
+        let was =
+            if judged.len() > 1 { format!("if it was {}: ", judgement.if_it_was) } else { String::new() };
+        writeln!(page, "  {was}{}: {}", word(judgement), safe(&judgement.reason))?;
+        if let Some(credential) = &judgement.credential {
+            writeln!(page, "  credential  {}", safe(credential))?;
+        }
+        for it in judgement.considered.iter().filter(|it| it.counts || it.outcome != "other-path") {
+            explain::write_weighed(page, it, judgement.rule.as_ref())?;
+        }
+    }
+    match differs(decision, today) {
+        Some(true) => writeln!(page, "  that is another answer than then")?,
+        Some(false) => writeln!(page, "  that is the answer of then")?,
+        None => writeln!(page, "  whether that is the answer of then hangs on what is not recorded")?,
+    }
+    writeln!(page, "  {NOT_RECORDED}")
+}
+
+fn as_json(found: &Found, today: &Recalled) -> Value {
+    let judgement = |it: &Judgement| {
+        json!({
+            "if_it_was": it.if_it_was,
+            "decision": it.allowed.map(|_| word(it)),
+            "reason": it.reason,
+            "credential": it.credential,
+            "considered": it.considered.iter()
+                .map(|weighed| explain::weighed_json(weighed, it.rule.as_ref()))
+                .collect::<Vec<_>>(),
+        })
+    };
+    let (judged, why_not) = match today {
+        Recalled::Decided(judged) => (judged.iter().map(judgement).collect::<Vec<_>>(), None),
+        Recalled::Not(why) => (Vec::new(), Some(why)),
+    };
+    json!({
+        "records": found.texts,
+        "today": judged,
+        "not_judged": why_not,
+        "differs": differs(&found.decision, today),
+        "not_known": NOT_RECORDED,
+    })
+}
+
+#[cfg(test)]
+#[path = "why_tests.rs"]
+mod tests;
