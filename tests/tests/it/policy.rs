@@ -299,8 +299,10 @@ fn policy_test_says_of_every_call_what_the_daemon_did_with_it() {
         + &grant("\"GET /old\"", "until = 2020-01-01")
         + "[[grant]]\napi = \"demo\"\nmode = \"observe\"\nallow = [\"GET /tried\"]\ncredential = \"demo-key\"\nuntil = 2020-01-01\n";
     let world = world("", &grants, "");
-    let json = [("Content-Type", "application/json")];
-    let cases: [(&str, &str, &[(&str, &str)], Option<&str>); 16] = [
+    /// Method, path, headers, body.
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+    const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
+    let cases: [Case; 16] = [
         ("GET", "/v1/a?x=/v1/secret", &[], None),
         ("GET", "//v1/./%61", &[], None),
         ("GET", "/v1/Secret/a", &[], None),
@@ -313,8 +315,8 @@ fn policy_test_says_of_every_call_what_the_daemon_did_with_it() {
         ("GET", "/env", &[("X-Env", "prod")], None),
         ("GET", "/env", &[("X_Env", "prod")], None),
         ("GET", "/env", &[], None),
-        ("PUT", "/body", &json, Some("{\"amount\": 7}")),
-        ("PUT", "/body", &json, Some("{\"amount\": 700}")),
+        ("PUT", "/body", JSON, Some("{\"amount\": 7}")),
+        ("PUT", "/body", JSON, Some("{\"amount\": 700}")),
         ("GET", "/old", &[], None),
         ("GET", "/tried", &[], None),
     ];
