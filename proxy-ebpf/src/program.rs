@@ -34,8 +34,6 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     let task = unsafe { bpf_get_current_task() };
     let Some((dev, ino, _)) = executable_of(task) else { return 0 };
     let mm = read::<u64>(task, offsets().task_mm).unwrap_or(0);
-    // Before the walk over the environment: the verifier goes back through all of it for every loop that comes after.
-    let traced = protect::of_executed();
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(program) = STARTED.get_ptr_mut(OF_EXEC) else { return 0 };
     // SAFETY: the slot is this CPU's and this event's, and a tracepoint does not interrupt itself.
@@ -46,8 +44,15 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: no arguments.
     program.exec_ns = unsafe { bpf_ktime_get_ns() };
     program.exec_tgid = tgid;
+    // Into the map at once, and the walk over the environment last: an older verifier follows that once for every value that
+    // it knows of what came before, and of a map it knows none.
+    let environment = &raw mut program.environment;
+    // SAFETY: the field of a place that is ours; volatile, so that it is not kept in a register in between.
+    unsafe { environment.write_volatile(protect::of_executed()) };
     start::of_executed(task, mm, program);
-    program.environment = environment::of_executed(mm) | traced;
+    let found = environment::of_executed(mm);
+    // SAFETY: as above.
+    unsafe { environment.write_volatile(environment.read_volatile() | found) };
     environment::search_path(&mut program.path);
     insert(tgid, program, 0);
     0
