@@ -105,10 +105,11 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allows_nothing(section, reader);
     }
     let mut network: Vec<Spanned<NetworkRule>> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for text in &texts {
         let parsed = reader.parse(text, |text| NetworkRule::parse(text).map_err(|error| error.0));
         let Some(rule) = parsed else { continue };
-        if network.contains(&rule) {
+        if !seen.insert(&text.value) {
             let message = format!("{} is in the list twice", quote(rule.as_str()));
             reader.findings.warning(rule.place, message, "remove one");
             continue;

@@ -15,6 +15,8 @@ mod folders;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod tricks;
