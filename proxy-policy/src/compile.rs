@@ -21,7 +21,7 @@ pub struct Compiled {
 pub fn compile(files: &[SourceFile]) -> Compiled {
     let mut sorted: Vec<&SourceFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
-    let names: Vec<String> = sorted.iter().map(|file| file.path.clone()).collect();
+    let names: Vec<String> = sorted.iter().map(|file| printable(&file.path)).collect();
     let mut findings = Findings::default();
     let mut draft = Draft::default();
     for (id, file) in (0..).zip(sorted) {
@@ -31,4 +31,9 @@ pub fn compile(files: &[SourceFile]) -> Compiled {
     overlap::check(&draft.identities, &names, &mut findings);
     let set = (!findings.has_errors()).then(|| PolicySet::new(linked, names.clone()));
     Compiled { diagnostics: findings.finish(&names), set }
+}
+
+/// The label of a file with nothing in it that could drive a terminal.
+fn printable(path: &str) -> String {
+    path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
