@@ -7,12 +7,11 @@
 
 use std::env;
 use std::fs;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::site;
 use crate::paths::Paths;
@@ -73,36 +72,25 @@ pub(super) fn run(paths: &Paths, stage: &Stage, daemon: &Daemon<'_>, quick: bool
     stage.write("policies/policies/paced.toml", &site::plain_identity(&known), 0o644)?;
     daemon.run(&["reload"])?;
     let seconds: u64 = if quick { 2 } else { 6 };
-    let calls = || -> Result<Latency> {
+    let start = || -> Result<Child> {
         let mut command = stage.enter(Some("bots"));
         command.arg(&known).args(["bench-call", "paced", &site::plain_address(), &seconds.to_string()]);
-        let finished = process::finish(&mut command, Duration::from_secs(seconds + 30), &stage.stop)?;
-        Latency::read(finished.stdout.trim())
-            .with_context(|| format!("the calls failed: {} {}", finished.stdout, finished.stderr.trim()))
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the client")
     };
     let (mut reloads, mut still, mut reloading) = (Vec::new(), Vec::new(), Vec::new());
-    let mut change = 0_usize;
     for _ in 0..if quick { 2 } else { 4 } {
-        still.push(calls()?);
-        let over = AtomicBool::new(false);
-        let found = thread::scope(|scope| -> Result<Latency> {
-            let client = scope.spawn(|| {
-                let found = calls();
-                over.store(true, Ordering::Relaxed);
-                found
-            });
-            while !over.load(Ordering::Relaxed) {
-                change += 1;
-                let text = format!("description = \"change {change}\"\n{}", policy(0));
-                stage.write(&many(0), &text, 0o644)?;
-                let begun = Instant::now();
-                daemon.run(&["reload"])?;
-                reloads.push(begun.elapsed().as_secs_f64());
-                thread::sleep(Duration::from_millis(300));
-            }
-            client.join().map_err(|_| anyhow!("the client broke off"))?
-        })?;
-        reloading.push(found);
+        still.push(Latency::of(start()?)?);
+        let mut client = start()?;
+        while client.try_wait()?.is_none() {
+            let text = format!("description = \"change {}\"\n{}", reloads.len(), policy(0));
+            stage.write(&many(0), &text, 0o644)?;
+            let begun = Instant::now();
+            // A client that is left ends by itself, soon.
+            daemon.run(&["reload"])?;
+            reloads.push(begun.elapsed().as_secs_f64());
+            thread::sleep(Duration::from_millis(300));
+        }
+        reloading.push(Latency::of(client)?);
     }
     for number in 0..identities {
         fs::remove_file(stage.path(&many(number)))?;
@@ -112,6 +100,13 @@ pub(super) fn run(paths: &Paths, stage: &Stage, daemon: &Daemon<'_>, quick: bool
 }
 
 impl Latency {
+    /// What a client measures, once it ends.
+    fn of(client: Child) -> Result<Self> {
+        let output = client.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Self::read(said.trim()).with_context(|| format!("the calls failed: {said}"))
+    }
+
     /// `CALLS P50 P99 MOST`, as the client prints it.
     fn read(text: &str) -> Option<Self> {
         let numbers: Vec<f64> = text.split(' ').map_while(|word| word.parse().ok()).collect();
