@@ -1,10 +1,12 @@
 //! How long decisions take: `cargo run --release -p proxy-policy --example bench`.
 //!
-//! One line per case: identities, rules of the asking identity, what is asked, nanoseconds per decision (median of
-//! rounds) and the 99th percentile of rounds of 100 decisions.
+//! A table in Markdown, one line per case: identities, rules of the asking identity, what is asked, nanoseconds per decision
+//! (median of rounds), the 99th percentile of rounds of 100 decisions, and decisions in a second; then how long sets took to
+//! load.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement fails by panicking")]
 
 use std::hint::black_box;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use proxy_policy::{
@@ -13,6 +15,9 @@ use proxy_policy::{
 
 const ROUNDS: usize = 2000;
 const EACH: usize = 100;
+
+/// What the loads took.
+static LOADS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn set(identities: usize, rules: usize, when: &str) -> PolicySet {
     let mut files = vec![SourceFile::new(
@@ -33,9 +38,13 @@ fn set(identities: usize, rules: usize, when: &str) -> PolicySet {
             ),
         ));
     }
+    load(&format!("{} files of {rules} rules", files.len()), &files)
+}
+
+fn load(name: &str, files: &[SourceFile]) -> PolicySet {
     let started = Instant::now();
-    let compiled = compile(&files);
-    println!("# {} files, {rules} rules each: compiled in {:?}", files.len(), started.elapsed());
+    let compiled = compile(files);
+    LOADS.lock().unwrap().push(format!("- {name}: {:.0} ms", started.elapsed().as_secs_f64() * 1e3));
     compiled.set.unwrap()
 }
 
@@ -54,7 +63,8 @@ fn measure(name: &str, set: &PolicySet, path: &str, facts: Option<&Facts<'_>>, a
         rounds.push(started.elapsed().as_nanos() / EACH as u128);
     }
     rounds.sort_unstable();
-    println!("{name}: {} ns, p99 {} ns", rounds[ROUNDS / 2], rounds[ROUNDS * 99 / 100]);
+    let (middle, p99) = (rounds[ROUNDS / 2], rounds[ROUNDS * 99 / 100]);
+    println!("| {name} | {middle} ns | {p99} ns | {} |", 1_000_000_000 / middle.max(1));
 }
 
 fn main() {
@@ -67,6 +77,7 @@ fn main() {
         workload: Source { pid: 1, uid: 1000, gid: 1000, exe: Some("/opt/bot"), unit: None, cgroup: None },
         body: BodyState::Json(&body),
     };
+    println!("| decision | median | p99 | in a second |\n| --- | ---: | ---: | ---: |");
     for identities in [1, 100, 10_000] {
         let plain = set(identities, 10, "");
         measure(&format!("{identities} identities, 10 rules"), &plain, "/v1/things/t9/x", None, true);
@@ -88,4 +99,16 @@ fn main() {
         let set = set(1, 10, when);
         measure(&format!("a condition on {name}"), &set, "/v1/things/t9/x", Some(&facts), true);
     }
+    let rules: String = (0..100_000).map(|rule| format!("\"GET /v1/things/t{rule}/*\",")).collect();
+    let text = format!("[identity]\nuser = \"u\"\n[[grant]]\napi = \"x\"\nallow = [{rules}]\n");
+    let api = SourceFile::new("apis/x.toml", "[api.x]\nhosts = [\"x.example\"]\n");
+    load("100000 rules on one line", &[api, SourceFile::new("policies/u.toml", text)]);
+    let rules: String =
+        (0..50_000).map(|rule| format!("\"tcp 10.0.{}.{}:1\",", rule / 200, rule % 200)).collect();
+    let text = format!("[identity]\nuser = \"u\"\n[[grant]]\nnetwork = [{rules}]\n");
+    load("50000 network rules", &[SourceFile::new("policies/u.toml", text)]);
+    let identity = |number| format!("[identity]\nexe = \"/opt/bots/b{number}\"\n");
+    let files = (0..10_000).map(|it| SourceFile::new(format!("policies/b{it}.toml"), identity(it)));
+    load("10000 identities without a user", &files.collect::<Vec<_>>());
+    println!("\nLoads:\n\n{}", LOADS.lock().unwrap().join("\n"));
 }

@@ -42,7 +42,7 @@ pub fn check(files: &[SourceFile]) -> Compiled {
 #[must_use]
 pub fn typed_secrets(files: &[SourceFile]) -> Vec<Diagnostic> {
     let mut findings = Findings::default();
-    let names: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    let names: Vec<String> = files.iter().map(|file| printable(&file.path)).collect();
     for (id, file) in (0..).zip(files) {
         lint::scan(FileId(id), &file.text, &mut findings);
     }
@@ -61,7 +61,7 @@ fn build(files: &[SourceFile], tests: &[SourceFile], lints: bool) -> CompiledTes
         (files.iter().collect(), tests.iter().collect());
     by_path(&mut policies);
     by_path(&mut rehearsals);
-    let names: Vec<String> = policies.iter().chain(&rehearsals).map(|file| file.path.clone()).collect();
+    let names: Vec<String> = policies.iter().chain(&rehearsals).map(|file| printable(&file.path)).collect();
     let mut findings = Findings::default();
     let mut draft = Draft::default();
     let mut ids = (0..).map(FileId);
@@ -82,4 +82,9 @@ fn build(files: &[SourceFile], tests: &[SourceFile], lints: bool) -> CompiledTes
     }
     let set = (!findings.has_errors()).then(|| PolicySet::new(linked, names.clone()));
     CompiledTests { compiled: Compiled { diagnostics: findings.finish(&names), set }, calls }
+}
+
+/// The label of a file with nothing in it that could drive a terminal.
+fn printable(path: &str) -> String {
+    path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

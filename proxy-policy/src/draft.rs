@@ -80,7 +80,7 @@ pub(crate) struct RoleUse {
 pub(crate) struct GrantDraft {
     pub(crate) role: Option<RoleUse>,
     pub(crate) body: GrantBody,
-    /// When what it allows ends.
+    /// When what it allows ends, or what of the network it opens.
     pub(crate) until: Option<Until>,
     pub(crate) mode: Mode,
     /// What may be reached past the proxy; a grant has either this, or operations.

@@ -82,7 +82,7 @@ pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
     Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
-    Limited, Mode, Scheme, SecretRef, Store, Summary, Unmatched, When,
+    Limited, Mode, NetworkGrant, Scheme, SecretRef, Store, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

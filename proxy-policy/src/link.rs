@@ -10,7 +10,7 @@ use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, Iden
 use crate::hosts::HostIndex;
 use crate::limit::Limits;
 use crate::model::{
-    Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Limited, Scheme, When,
+    Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Limited, NetworkGrant, Scheme, When,
 };
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
@@ -262,7 +262,11 @@ impl Linker<'_, '_> {
                 self.grant(&draft.name, grant, own, roles, bindings)
             })
             .collect();
-        let network = draft.grants.iter().flat_map(|grant| grant.network.clone()).collect();
+        let opened = |grant: &GrantDraft| -> Vec<NetworkGrant> {
+            let rules = grant.network.iter().cloned();
+            rules.map(|rule| NetworkGrant { rule, until: grant.until.clone() }).collect()
+        };
+        let network = draft.grants.iter().flat_map(opened).collect();
         let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
         let identity = Identity {
             id,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
@@ -9,7 +10,7 @@ use crate::limit::Limits;
 use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
-use crate::until::Until;
+use crate::until::{Moment, Until};
 use crate::when::Condition;
 
 /// An identity of one [`crate::PolicySet`]; without meaning in another.
@@ -137,7 +138,33 @@ pub struct Identity {
     /// What it may do, in the order of the file.
     pub grants: Vec<Grant>,
     /// What it may reach past the proxy.
-    pub network: Vec<Spanned<NetworkRule>>,
+    pub network: Vec<NetworkGrant>,
+}
+
+/// A rule of the network that an identity has, perhaps until some moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NetworkGrant {
+    /// What is open.
+    pub rule: Spanned<NetworkRule>,
+    /// When it ends.
+    pub until: Option<Until>,
+}
+
+impl NetworkGrant {
+    /// Whether it is open at that moment.
+    #[must_use]
+    pub fn holds(&self, now: Moment) -> bool {
+        !self.until.as_ref().is_some_and(|until| until.is_over(now))
+    }
+}
+
+impl Deref for NetworkGrant {
+    type Target = Spanned<NetworkRule>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.rule
+    }
 }
 
 /// Some operations of one API, allowed or denied to one identity; roles are resolved.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::conditions::Conditions;
 use crate::diagnostic::{Findings, quote};
 use crate::draft::IdentityDraft;
 use crate::names::place_text;
@@ -13,18 +14,11 @@ use crate::names::place_text;
 pub(crate) fn check(identities: &[IdentityDraft], files: &[String], findings: &mut Findings) {
     let comparable: Vec<&IdentityDraft> =
         identities.iter().filter(|identity| identity.comparable && !identity.conditions.is_empty()).collect();
-    // Of two that each name another user, neither can cover the other: those are not compared.
-    let mut by_user: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
-    for (i, identity) in comparable.iter().enumerate() {
-        by_user.entry(user(identity)).or_default().push(i);
-    }
-    let anybody = by_user.get(&None).map(Vec::as_slice).unwrap_or_default();
+    let by_value: Vec<ByValue<'_>> = EXACT.iter().map(|value| ByValue::of(&comparable, *value)).collect();
     for (i, a) in comparable.iter().enumerate() {
-        let mut others: Vec<usize> = match user(a) {
+        let mut others: Vec<usize> = match by_value.iter().filter_map(|by| by.near(a)).min_by_key(Near::len) {
             None => (i + 1..comparable.len()).collect(),
-            named => {
-                by_user.get(&named).into_iter().flatten().chain(anybody).copied().filter(|j| *j > i).collect()
-            }
+            Some(near) => near.positions().filter(|j| *j > i).collect(),
         };
         others.sort_unstable();
         for b in others.into_iter().filter_map(|j| comparable.get(j)) {
@@ -49,8 +43,55 @@ pub(crate) fn check(identities: &[IdentityDraft], files: &[String], findings: &m
     }
 }
 
-fn user(identity: &IdentityDraft) -> Option<&str> {
-    identity.conditions.user.as_ref().map(|user| user.value.as_str())
+/// What a condition names exactly, if it does.
+type Exact = for<'d> fn(&'d Conditions) -> Option<&'d str>;
+
+/// Of two identities that each name another one of these, neither can cover the other.
+const EXACT: [Exact; 5] = [
+    |it| it.user.as_ref().map(|user| user.value.as_str()),
+    |it| it.exe.as_ref()?.literal(),
+    |it| it.script.as_ref()?.literal(),
+    |it| it.unit.as_ref()?.literal(),
+    |it| it.cgroup.as_ref()?.literal(),
+];
+
+/// The positions of identities by what one condition names.
+struct ByValue<'d> {
+    value: Exact,
+    positions: HashMap<Option<&'d str>, Vec<usize>>,
+}
+
+impl<'d> ByValue<'d> {
+    fn of(identities: &[&'d IdentityDraft], value: Exact) -> Self {
+        let mut positions: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
+        for (i, identity) in identities.iter().enumerate() {
+            positions.entry(value(&identity.conditions)).or_default().push(i);
+        }
+        Self { value, positions }
+    }
+
+    /// Those that may overlap with this one; nothing if this condition does not say.
+    fn near<'b>(&'b self, identity: &'d IdentityDraft) -> Option<Near<'b>> {
+        let named = Some((self.value)(&identity.conditions)?);
+        let of = |name| self.positions.get(&name).map(Vec::as_slice).unwrap_or_default();
+        Some(Near { same: of(named), any: of(None) })
+    }
+}
+
+/// Those that name the same, and those that name nothing exactly.
+struct Near<'b> {
+    same: &'b [usize],
+    any: &'b [usize],
+}
+
+impl Near<'_> {
+    fn len(&self) -> usize {
+        self.same.len() + self.any.len()
+    }
+
+    fn positions(&self) -> impl Iterator<Item = usize> {
+        self.same.iter().chain(self.any).copied()
+    }
 }
 
 fn report(here: &IdentityDraft, there: &IdentityDraft, how: &str, files: &[String], findings: &mut Findings) {

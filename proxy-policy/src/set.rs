@@ -12,7 +12,7 @@ use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, Identi
 use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};
-use crate::until::Moment;
+use crate::until::{Moment, Until};
 
 /// Everything that the policy files say, ready to decide.
 #[derive(Clone, Debug)]
@@ -137,15 +137,18 @@ impl PolicySet {
         self.files.get(file.0 as usize).map(String::as_str)
     }
 
-    /// Whether a rule of an identity opens everything that is not mediated.
+    /// Whether a rule of an identity opens everything that is not mediated, at that moment.
     #[must_use]
-    pub fn network_is_open(&self, identity: IdentityId) -> bool {
+    pub fn network_is_open(&self, identity: IdentityId, now: Moment) -> bool {
         let rules = self.identity(identity).map(|identity| identity.network.as_slice()).unwrap_or_default();
-        rules.iter().any(|rule| rule.transport().is_none())
+        rules.iter().any(|rule| rule.transport().is_none() && rule.holds(now))
     }
 
-    /// The first network rule of an identity that covers a destination.
-    #[must_use]
+    /// The first network rule of an identity that covers a destination at that moment; if there is none, one that did and is
+    /// over, with its end.
+    ///
+    /// # Errors
+    /// No rule covers it now.
     pub fn network_rule(
         &self,
         identity: IdentityId,
@@ -153,11 +156,27 @@ impl PolicySet {
         address: IpAddr,
         port: u16,
         resolvers: &[IpAddr],
-    ) -> Option<RuleRef<'_>> {
-        let rules = &self.identity(identity)?.network;
-        let rule = rules.iter().find(|rule| rule.covers(transport, address, port, resolvers))?;
-        let file = self.file_name(rule.place.file).unwrap_or_default();
-        Some(RuleRef { file, line: rule.place.line, column: rule.place.column, text: rule.as_str() })
+        now: Moment,
+    ) -> Result<RuleRef<'_>, Option<(RuleRef<'_>, &Until)>> {
+        let rules = self.identity(identity).map(|identity| identity.network.as_slice()).unwrap_or_default();
+        let mut over = None;
+        for rule in rules.iter().filter(|rule| rule.covers(transport, address, port, resolvers)) {
+            let Place { file, line, column } = rule.place;
+            let file = self.file_name(file).unwrap_or_default();
+            let place = RuleRef { file, line, column, text: rule.rule.as_str() };
+            match &rule.until {
+                Some(until) if until.is_over(now) => over = over.or(Some((place, until))),
+                _ => return Ok(place),
+            }
+        }
+        Err(over)
+    }
+
+    /// The next moment at which a network rule ends, of any identity.
+    #[must_use]
+    pub fn next_network_end(&self, now: Moment) -> Option<Moment> {
+        let rules = self.identities.iter().flat_map(|identity| &identity.network);
+        rules.filter_map(|rule| Some(rule.until.as_ref()?.end())).filter(|end| *end > now).min()
     }
 
     /// The next moment at which time alone can change what is decided for an identity and an API; none: it cannot.

@@ -7,10 +7,10 @@
 //!
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
-//! two only.
+//! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`] and [`flat`] run clients that are in [`calls`],
+//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`] and [`policy`] run clients that are in [`calls`],
 //! [`report`] makes the table. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
@@ -18,6 +18,7 @@ pub(crate) mod calls;
 pub(crate) mod connect;
 mod flat;
 mod load;
+mod policy;
 mod programs;
 mod report;
 mod site;
@@ -91,6 +92,8 @@ enum Part {
     Storm,
     /// 50,000 connections in a row: does memory grow?
     Flat,
+    /// Decisions, the load of many files, and a reload under load.
+    Policy,
 }
 
 /// How long, and how often.
@@ -128,6 +131,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         system::ensure(test::NEEDS)?;
         system::ensure(NEEDS)?;
         build::all(paths, true)?;
+        if options.has(Part::Policy) {
+            policy::build(paths)?;
+        }
     }
     if !system::is_root() {
         let flags = options.flags();
@@ -185,6 +191,10 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Flat) {
         println!("many connections in a row");
         report.levels = flat::run(stage, &daemon, options.quick)?;
+    }
+    if options.has(Part::Policy) {
+        println!("decisions, and a reload under load");
+        report.policy = Some(policy::run(paths, stage, &daemon, options.quick)?);
     }
     // Last: a policy of 10,000 identities leaves the daemon more memory than it needs.
     if options.has(Part::Connect) {

@@ -60,13 +60,7 @@ pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
             "add role = \"…\", or write the values into the operations",
         );
     }
-    let until = reader.datetime(section, "until").and_then(|value| match Until::of(&value) {
-        Ok(until) => Some(until),
-        Err(problem) => {
-            reader.findings.problem(value.place, problem);
-            None
-        }
-    });
+    let until = read_until(section, reader);
     let mode = identity::read_mode(section, reader);
     let body = read_body(section, &[], reader);
     if !section.has("role") {
@@ -82,17 +76,23 @@ pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
     GrantDraft { role: role.map(|role| RoleUse { role, with }), body, until, mode, network: Vec::new() }
 }
 
+fn read_until(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Until> {
+    let value = reader.datetime(section, "until")?;
+    match Until::of(&value) {
+        Ok(until) => Some(until),
+        Err(problem) => {
+            reader.findings.problem(value.place, problem);
+            None
+        }
+    }
+}
+
 /// Reads a `[[grant]]` of traffic that does not go through the proxy.
 fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
-    for key in GRANT.into_iter().filter(|key| *key != "network" && section.has(key)) {
-        let help = match key {
-            "until" => {
-                "what the kernel was told to let through has no end yet: remove it, and the grant when it is over"
-            }
-            _ => {
-                "what goes past the proxy has no operations and no credential: write a second [[grant]] for it"
-            }
-        };
+    let foreign = |key: &&str| !matches!(*key, "network" | "until");
+    for key in GRANT.into_iter().filter(foreign).filter(|key| section.has(key)) {
+        let help =
+            "what goes past the proxy has no operations and no credential: write a second [[grant]] for it";
         reader.findings.error(
             reader.key_place(section, key),
             format!("a grant has either \"network\" or \"{key}\", not both"),
@@ -105,10 +105,11 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         allows_nothing(section, reader);
     }
     let mut network: Vec<Spanned<NetworkRule>> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for text in &texts {
         let parsed = reader.parse(text, |text| NetworkRule::parse(text).map_err(|error| error.0));
         let Some(rule) = parsed else { continue };
-        if network.contains(&rule) {
+        if !seen.insert(&text.value) {
             let message = format!("{} is in the list twice", quote(rule.as_str()));
             reader.findings.warning(rule.place, message, "remove one");
             continue;
@@ -126,7 +127,7 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         limits: Limits::default(),
         credential: None,
     };
-    GrantDraft { role: None, body, until: None, mode: Mode::Enforce, network }
+    GrantDraft { role: None, body, until: read_until(section, reader), mode: Mode::Enforce, network }
 }
 
 /// Reads a `[role.NAME]`.

@@ -4,7 +4,8 @@ use std::fs;
 
 use proptest::prelude::*;
 use proxy_policy::{
-    Call, CallPath, Host, IdentityId, PolicySet, Reason, Scheme, SourceFile, Unmatched, Verdict, compile,
+    Call, CallPath, Host, IdentityId, Moment, PolicySet, Reason, Scheme, SourceFile, Transport, Unmatched,
+    Verdict, compile,
 };
 
 use crate::NOW;
@@ -163,4 +164,21 @@ proptest! {
         reversed.reverse();
         prop_assert_eq!(allows(&set_of(&reversed), &method, &path), allowed && !denied);
     }
+}
+
+#[test]
+fn a_network_rule_that_is_over_opens_nothing_and_is_told_with_its_end() {
+    let text = "[identity]\nuser = \"u\"\n[[grant]]\nnetwork = [\"any\"]\nuntil = 2027-01-01T00:00:10Z\n\
+                [[grant]]\nnetwork = [\"udp 192.0.2.1:53\"]\n";
+    let set = compile(&[SourceFile::new("policies/u.toml", text)]).set.unwrap();
+    let (who, address) = (IdentityId(0), "192.0.2.1".parse().unwrap());
+    let rule = |port, now| set.network_rule(who, Some(Transport::Udp), address, port, &[], now);
+    let (before, end) = (Moment(NOW.0 + 9), Moment(NOW.0 + 10));
+    assert!(set.network_is_open(who, before) && !set.network_is_open(who, end));
+    assert_eq!(rule(53, before).unwrap().line, 4, "the first in the file");
+    assert_eq!(rule(53, end).unwrap().line, 7, "what does not end goes on");
+    assert_eq!(rule(54, before).unwrap().line, 4);
+    let (over, until) = rule(54, end).unwrap_err().unwrap();
+    assert_eq!((over.line, until.to_string()), (4, "2027-01-01T00:00:10Z".to_owned()));
+    assert_eq!((set.next_network_end(before), set.next_network_end(end)), (Some(end), None));
 }

@@ -51,3 +51,12 @@ fn deep_nesting_is_a_syntax_error() {
     let text = format!("x = {}", "[".repeat(100_000));
     assert!(compile(&[SourceFile::new("policies/x.toml", text)]).set.is_none());
 }
+
+#[test]
+fn the_name_of_a_file_drives_no_terminal() {
+    let file = SourceFile::new("policies/a\u{1b}[2Jb.toml", "[identity]\nusr = \"u\"\n");
+    let found = compile(&[file.clone(), file]).diagnostics;
+    assert!(found.iter().any(|it| it.message.contains("already defined")), "{found:?}");
+    let printed: String = found.iter().map(ToString::to_string).collect();
+    assert!(!printed.contains('\u{1b}'), "{printed:?}");
+}

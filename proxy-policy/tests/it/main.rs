@@ -18,6 +18,8 @@ mod folders;
 mod hostile;
 mod lint;
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod tricks;

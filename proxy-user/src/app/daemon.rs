@@ -125,7 +125,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let cgroups =
         Arc::new(Cgroups::open(config.kernel.cgroup.as_deref(), config.kernel.unit_root.as_deref())?);
     let workloads = Arc::new(Workloads::new(Arc::clone(&cgroups), config.containers.clone()));
-    let rules = network::kernel_rules(first.set(), &config.network.allow, first.resolvers());
+    let rules = network::kernel_rules(first.set(), &config.network.allow, first.resolvers(), last.rules_at);
     let (kernel, handles) = Kernel::start(&Plan {
         cgroups: &cgroups,
         pin: &config.kernel.pin,
@@ -224,6 +224,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     if let Some(watch) = tokio::task::spawn_blocking(move || watching.watch()).await? {
         tasks.spawn(Arc::clone(&reloader).follow(watch));
     }
+    tasks.spawn(Arc::clone(&reloader).end_what_is_over());
     tasks.spawn(remember(Arc::clone(&ledger)));
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));

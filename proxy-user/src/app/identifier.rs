@@ -3,6 +3,7 @@ use std::{pin::Pin, sync::Arc};
 
 use crate::{
     authorize::{Identifier, LivePolicy, Unidentified},
+    base::clock,
     kernel::{Network, Programs, Stand},
     workload::{Identified, Workload, identify::Matcher},
 };
@@ -36,7 +37,9 @@ impl Identifier for HostIdentifier {
             let find = move || {
                 let answer = matcher.find(&workload, live.set(), live.generation());
                 let stand = match (&answer.identified, unidentified) {
-                    (Identified::One(id), _) if live.set().network_is_open(*id) => Stand::Open(id.0),
+                    (Identified::One(id), _) if live.set().network_is_open(*id, clock::now()) => {
+                        Stand::Open(id.0)
+                    }
                     (Identified::One(id), _) => Stand::Identity(id.0),
                     (Identified::None(_), Unidentified::Pass) => Stand::Passes,
                     // Several identities are a fault of the policy, which must not open a way.

@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 
 use proxy_common::mapped;
-use proxy_policy::{NetworkRule, Peers, PolicySet};
+use proxy_policy::{Moment, NetworkRule, Peers, PolicySet};
 
 use crate::kernel::KernelRule;
 
@@ -28,14 +28,19 @@ fn parse_resolvers(text: &str) -> Vec<IpAddr> {
     servers
 }
 
-/// Every rule of the host and of every identity.
-pub(super) fn kernel_rules(set: &PolicySet, host: &[NetworkRule], resolvers: &[IpAddr]) -> Vec<KernelRule> {
+/// Every rule of the host and of every identity that is not over.
+pub(super) fn kernel_rules(
+    set: &PolicySet,
+    host: &[NetworkRule],
+    resolvers: &[IpAddr],
+    now: Moment,
+) -> Vec<KernelRule> {
     let mut rules = Vec::new();
     for rule in host {
         rules.extend(spelled(None, rule, resolvers));
     }
     for identity in set.identities() {
-        for rule in &identity.network {
+        for rule in identity.network.iter().filter(|rule| rule.holds(now)) {
             rules.extend(spelled(Some(identity.id.0), rule, resolvers));
         }
     }

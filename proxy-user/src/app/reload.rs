@@ -8,7 +8,7 @@ use std::{
 
 use notify::{RecursiveMode, Watcher};
 use proxy_journal::{PolicyLoad, PolicyResult, Record};
-use proxy_policy::{NetworkRule, Severity};
+use proxy_policy::{Moment, NetworkRule, Severity};
 use tokio::sync::mpsc;
 
 use super::{
@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     authorize::{LivePolicy, PolicyStore},
+    base::clock,
     control::{Failure, ReloadReport},
-    kernel::Network,
+    kernel::{KernelError, Network},
     limits::Registry,
     record::Recorder,
 };
@@ -29,6 +30,9 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How often the host's resolvers are looked up; the network may change under us.
 const RESOLVERS_EVERY: Duration = Duration::from_secs(10);
 
+/// How late the end of a network rule is noticed, at most.
+const ENDS_EVERY: Duration = Duration::from_millis(250);
+
 /// What the last load said.
 #[derive(Debug, Clone)]
 pub(super) struct LastLoad {
@@ -36,6 +40,12 @@ pub(super) struct LastLoad {
     pub(super) resolvers: Vec<IpAddr>,
     pub(super) at: SystemTime,
     pub(super) errors: Option<Vec<String>>,
+    /// Of the policy that is live.
+    live_digest: String,
+    /// Of which moment the rules are that the kernel has.
+    pub(super) rules_at: Moment,
+    /// When the next of them ends.
+    next_end: Option<Moment>,
 }
 
 /// A watch of the policy root.
@@ -67,7 +77,18 @@ pub(super) fn first(
     let warnings = loaded.lines(Severity::Warning);
     let set = loaded.into_set()?;
     let identities = set.summary().identities;
-    let last = LastLoad { digest, resolvers: resolvers.clone(), at: SystemTime::now(), errors: None };
+    let rules_at = clock::now();
+    let next_end = set.next_network_end(rules_at);
+    let resolved = resolvers.clone();
+    let last = LastLoad {
+        live_digest: digest.clone(),
+        digest,
+        resolvers: resolved,
+        at: SystemTime::now(),
+        errors: None,
+        rules_at,
+        next_end,
+    };
     Ok((LivePolicy::new(set, 1).with_resolvers(resolvers).with_limits(limits), last, identities, warnings))
 }
 
@@ -105,9 +126,12 @@ impl Reloader {
                 let same_as_live =
                     last.digest == digest && last.errors.is_none() && last.resolvers == resolvers;
                 let mut generation = live.generation();
+                let (mut rules_at, mut next_end) = (last.rules_at, last.next_end);
                 if !same_as_live {
                     generation += 1;
-                    let rules = network::kernel_rules(&set, &self.open, &resolvers);
+                    rules_at = clock::now();
+                    next_end = set.next_network_end(rules_at);
+                    let rules = network::kernel_rules(&set, &self.open, &resolvers, rules_at);
                     if let Err(error) = self.network.apply(generation, &rules) {
                         return Err(self.refuse(&mut last, digest, vec![error.to_string()]));
                     }
@@ -121,7 +145,15 @@ impl Reloader {
                 if !same_as_live {
                     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 }
-                *last = LastLoad { digest, resolvers, at: SystemTime::now(), errors: None };
+                *last = LastLoad {
+                    live_digest: digest.clone(),
+                    digest,
+                    resolvers,
+                    at: SystemTime::now(),
+                    errors: None,
+                    rules_at,
+                    next_end,
+                };
                 Ok(ReloadReport { generation, changed, identities: count, warnings })
             }
             Err(Errors(errors)) => Err(self.refuse(&mut last, digest, errors)),
@@ -136,8 +168,8 @@ impl Reloader {
             self.note(generation, &digest, 0, PolicyResult::Refused, errors.clone());
             tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
         }
-        let resolvers = std::mem::take(&mut last.resolvers);
-        *last = LastLoad { digest, resolvers, at: last.at, errors: Some(errors.clone()) };
+        last.digest = digest;
+        last.errors = Some(errors.clone());
         let mut failure = Failure::new(
             "policy",
             format!("the policy in {} is refused; the old one goes on", self.root.display()),
@@ -159,6 +191,51 @@ impl Reloader {
         if let Err(error) = self.recorder.note(Record::Policy(load)) {
             tracing::error!(%error, "the journal does not take the record of a policy load");
         }
+    }
+
+    /// Takes the network rules that are over back from the kernel, at their end, until dropped. By the policy that is live: what
+    /// is on the disk meanwhile does not count.
+    pub(super) async fn end_what_is_over(self: Arc<Self>) {
+        let mut told = false;
+        loop {
+            // Short, because the clock of the host may be set.
+            tokio::time::sleep(ENDS_EVERY).await;
+            let now = clock::now();
+            if self.last().next_end.is_none_or(|end| end > now) {
+                continue;
+            }
+            let this = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || this.take_back(now)).await {
+                Ok(Err(error)) if !told => {
+                    tracing::error!(%error, "the kernel still has network rules that are over; this is tried again");
+                    told = true;
+                }
+                Ok(Ok(())) => told = false,
+                _ => {}
+            }
+        }
+    }
+
+    /// The same policy as a new generation, without the rules that are over.
+    fn take_back(&self, now: Moment) -> Result<(), KernelError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reload may have been here before.
+        if last.next_end.is_none_or(|end| end > now) {
+            return Ok(());
+        }
+        let live = self.store.live();
+        let (set, resolvers, generation) = (live.set().clone(), live.resolvers(), live.generation() + 1);
+        let rules = network::kernel_rules(&set, &self.open, resolvers, now);
+        self.network.apply(generation, &rules)?;
+        last.rules_at = now;
+        last.next_end = set.next_network_end(now);
+        let identities = u64::try_from(set.summary().identities).unwrap_or(u64::MAX);
+        self.note(generation, &last.live_digest, identities, PolicyResult::Loaded, Vec::new());
+        let next =
+            LivePolicy::new(set, generation).with_resolvers(resolvers.to_vec()).with_limits(&self.limits);
+        self.store.swap(next);
+        tracing::info!(generation, "network rules ended");
+        Ok(())
     }
 
     /// Begins to watch the policy root, and looks once more at what is there: nothing told of what changed between the

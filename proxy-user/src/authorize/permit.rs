@@ -15,6 +15,7 @@ use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
 use crate::base::addr::OriginalDst;
+use crate::base::clock;
 use crate::limits::Scope;
 use crate::workload::Identified;
 
@@ -286,17 +287,25 @@ pub fn authorize_network(
     match known(subject) {
         Ok(identity) => {
             let live = subject.live();
-            let rule = live.set().network_rule(identity, transport, dst.ip(), dst.port(), live.resolvers());
-            if let Some(rule) = rule {
-                return Ok(Passage {
-                    reason: format!("allowed by {rule}"),
-                    rule: Some(spelled(rule)),
-                    observed: false,
-                });
-            }
+            let (set, resolvers) = (live.set(), live.resolvers());
+            let over =
+                match set.network_rule(identity, transport, dst.ip(), dst.port(), resolvers, clock::now()) {
+                    Ok(rule) => {
+                        return Ok(Passage {
+                            reason: format!("allowed by {rule}"),
+                            rule: Some(spelled(rule)),
+                            observed: false,
+                        });
+                    }
+                    Err(over) => over,
+                };
+            let why = match over {
+                Some((rule, until)) => format!("expired: {rule} was granted until {until}"),
+                None => "no network grant allows it".to_owned(),
+            };
             let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
             let what = transport.map_or("such traffic to", |transport| transport.as_str());
-            let detail = format!("{who} may not reach {what} {}: no network grant allows it", dst.0);
+            let detail = format!("{who} may not reach {what} {}: {why}", dst.0);
             Err(Refusal::new(Kind::NotGranted, detail))
         }
         // Several identities are a fault of the policy, which must not open a way.

@@ -2,6 +2,8 @@
 //! rule, or refused, and is in the journal.
 
 use std::fs;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tests::{World, wait_until};
@@ -168,6 +170,54 @@ fn a_network_grant_opens_exactly_what_it_says_in_the_kernel_and_is_recorded() {
     assert!(told.stdout.contains("not permitted"), "{told:?}");
     let log = world.vouchsafe(&["audit", "verify", world.path("state/journal").to_str().unwrap()]);
     assert_eq!(log.code, Some(0), "{log:?}");
+}
+
+#[test]
+fn a_network_grant_that_ends_is_closed_at_that_moment_for_open_sockets_too_whatever_is_on_the_disk() {
+    let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let world = with_echo(World::new());
+    let end = seconds() + 8;
+    let until = Command::new("date").args(["-u", "-d", &format!("@{end}"), "+%Y-%m-%dT%H:%M:%SZ"]).output();
+    let until = String::from_utf8(until.unwrap().stdout).unwrap();
+    let policy = |rules: &str| {
+        format!(
+            "[identity]\nexe = \"{{root}}/bots/python3\"\n[[grant]]\nnetwork = {rules}\nuntil = {}\n\
+             [[grant]]\nnetwork = [\"udp 203.0.113.10:5354\"]\n",
+            until.trim()
+        )
+    };
+    world.policy("policies/python.toml", &policy("[\"udp 203.0.113.10:5353\"]"));
+    world.daemon();
+    let told = world.python(ECHOED, &[V4, PORT]);
+    assert!(told.stdout.starts_with("asked") && seconds() < end, "{told:?}");
+    // A socket that is connected while it is open: it prints for how long it was answered.
+    let kept = "import socket, sys, time\n\
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                s.settimeout(0.5)\n\
+                s.connect((sys.argv[1], int(sys.argv[2])))\n\
+                last = 0\n\
+                while time.time() < float(sys.argv[3]) + 3:\n\
+                \x20   try:\n\
+                \x20       s.send(b'kept')\n\
+                \x20       s.recv(100)\n\
+                \x20       last = time.time()\n\
+                \x20   except OSError:\n\
+                \x20       pass\n\
+                \x20   time.sleep(0.05)\n\
+                print(last)\n";
+    // A policy that is refused goes on with the one before, and so does its end.
+    world.policy("policies/broken.toml", "[identity]\n");
+    let told = world.python(kept, &[V4, PORT, &end.to_string()]);
+    let last: f64 = told.stdout.trim().parse().unwrap_or_else(|_| panic!("{told:?}"));
+    let late = last - f64::from(u32::try_from(end).unwrap());
+    assert!((-1.0..1.0).contains(&late), "answered until {late} s after the end");
+    let told = world.python(ECHOED, &[V4, PORT]);
+    assert!(told.stdout.starts_with("refused"), "{told:?}");
+    let record = refusal(&world, "udp", "203.0.113.10:5353");
+    let reason = record["reason"].as_str().unwrap();
+    assert!(reason.contains("expired: ") && reason.contains(until.trim()), "{record}");
+    let told = world.python(ECHOED, &[V4, "5354"]);
+    assert!(told.stdout.starts_with("asked"), "the other grant goes on: {told:?}");
 }
 
 #[test]

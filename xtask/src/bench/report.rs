@@ -6,6 +6,7 @@ use super::Extent;
 use super::connect::{Difference, Governed, PROBES, Probe};
 use super::flat::Level;
 use super::load::{Load, Sample, WAYS, Way};
+use super::policy::{Findings, Latency};
 use super::storm::Storm;
 
 /// Everything that was measured.
@@ -18,6 +19,7 @@ pub(super) struct Report {
     pub(super) identities: Vec<(usize, Probe, Governed)>,
     pub(super) storm: Option<Storm>,
     pub(super) levels: Vec<Level>,
+    pub(super) policy: Option<Findings>,
 }
 
 /// A row of the table, one cell for each column.
@@ -46,6 +48,7 @@ impl Report {
             identities: Vec::new(),
             storm: None,
             levels: Vec::new(),
+            policy: None,
         }
     }
 
@@ -82,6 +85,9 @@ impl Report {
         }
         if !self.levels.is_empty() {
             text.push_str(&format!("\n{}", levels_table(&self.levels)));
+        }
+        if let Some(findings) = &self.policy {
+            text.push_str(&policy_tables(findings));
         }
         text
     }
@@ -250,6 +256,32 @@ fn levels_table(all: &[Level]) -> String {
         ]);
     }
     table(&rows)
+}
+
+fn policy_tables(found: &Findings) -> String {
+    let head = ["calls of one client, 500 in a second", "calls", "p50", "p99", "longest"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for (name, rounds) in [("no reload", &found.still), ("reload after reload", &found.reloading)] {
+        let middle = |pick: fn(&Latency) -> f64| median(&rounds.iter().map(pick).collect::<Vec<f64>>());
+        let most = rounds.iter().map(|round| round.most).fold(0.0, f64::max);
+        rows.push([
+            format!("{name}, {} identities", found.identities),
+            whole(rounds.iter().map(|round| round.calls).sum()),
+            time(middle(|round| round.p50)),
+            time(middle(|round| round.p99)),
+            time(most),
+        ]);
+    }
+    let slowest = found.reloads.iter().copied().fold(0.0, f64::max);
+    format!(
+        "\n{}\n{} reloads of {} files under these calls: {} each (median), {} at most.\n\n{}",
+        found.decisions.trim_end().to_owned() + "\n",
+        found.reloads.len(),
+        found.identities,
+        time(median(&found.reloads)),
+        time(slowest),
+        table(&rows)
+    )
 }
 
 /// The middle one, or the middle between the middle two; 0 of nothing.
