@@ -68,7 +68,7 @@ pub struct GrantRow {
     /// When it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// `enforce` or `observe`; the stricter word of grant and identity decides nothing: either observes.
+    /// `enforce` or `observe`; an identity that observes does so in all of its grants.
     pub mode: String,
     /// How much of it may be called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -44,7 +44,7 @@ enum Command {
     Run(ConfigArg),
     /// The same as `vouchsafe policy check`
     Check(policy::check::CheckArgs),
-    /// Check and test policies; needs no daemon
+    /// Check, test, explain, review and compare policies
     Policy {
         #[command(flatten)]
         config: ConfigArg,

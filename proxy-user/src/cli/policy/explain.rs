@@ -133,7 +133,8 @@ impl Facts<'_> {
 
     /// The limits that the call would have to keep, each with whose it is.
     fn limits(&self) -> Vec<String> {
-        let allowed = self.outcome.considered.iter().find(|it| decides(it, self.outcome));
+        let mut allows = self.outcome.considered.iter().filter(|it| it.effect == Effect::Allow);
+        let allowed = allows.find(|it| it.counts && decides(it, self.outcome));
         let (Some(identity), Some(_)) = (self.subject.identity(), allowed) else { return Vec::new() };
         let api = self.outcome.api.as_deref();
         let place = allowed.map(|it| (it.grant.line, it.role.as_deref()));
