@@ -132,7 +132,14 @@ impl PolicySet {
             mode: identity.mode.as_str().to_owned(),
             limits: limits::of_identity(identity),
             grants: identity.grants.iter().map(|grant| self.grant_row(grant)).collect(),
-            network: identity.network.iter().map(|rule| rule.as_str().to_owned()).collect(),
+            network: identity
+                .network
+                .iter()
+                .map(|rule| match &rule.until {
+                    Some(until) => format!("{} until {until}", rule.as_str()),
+                    None => rule.as_str().to_owned(),
+                })
+                .collect(),
         }
     }
 
@@ -195,18 +202,30 @@ impl PolicySet {
 
 /// The limits that hold for what a table names, each as it was written.
 pub(crate) mod limits {
+    use crate::limit::Limits;
     use crate::model::{Api, Grant, Identity};
 
-    pub(crate) fn of_identity(_: &Identity) -> Vec<String> {
-        Vec::new()
+    pub(crate) fn of_identity(identity: &Identity) -> Vec<String> {
+        told("", &identity.limits)
     }
 
-    pub(crate) fn of_grant(_: &Grant) -> Vec<String> {
-        Vec::new()
+    /// Those of a role are shared by all grants of the identity that have it.
+    pub(crate) fn of_grant(grant: &Grant) -> Vec<String> {
+        let each = grant.limits.iter();
+        each.flat_map(|it| told(if it.key.starts_with("role/") { "role: " } else { "" }, &it.limits))
+            .collect()
     }
 
-    pub(crate) fn of_api(_: &Api) -> Vec<String> {
-        Vec::new()
+    pub(crate) fn of_api(api: &Api) -> Vec<String> {
+        [told("", &api.limits), told("each host: ", &api.host_limits)].concat()
+    }
+
+    fn told(whose: &str, limits: &Limits) -> Vec<String> {
+        let wait = match limits.wait.as_millis() {
+            0 => String::new(),
+            wait => format!(", wait {wait} ms"),
+        };
+        limits.each.iter().map(|limit| format!("{whose}{}{wait}", limit.as_str())).collect()
     }
 }
 

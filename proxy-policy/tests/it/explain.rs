@@ -222,6 +222,11 @@ fn every_change_of_meaning_changes_the_table() {
         ("apis/shop.toml", "x-old", "x-older"),
         ("apis/shop.toml", "vault:shop/key", "vault:other"),
         ("apis/shop.toml", "apis = [\"shop\"]", ""),
+        ("policies/bot.toml", "description", "limit = \"5/min\"\ndescription"),
+        ("policies/bot.toml", "until = ", "limit = [\"5/min\", \"9/day\"]\nwait = \"2s\"\nuntil = "),
+        ("roles/reader.toml", "api = ", "limit = \"5 at once\"\napi = "),
+        ("apis/shop.toml", "strip = ", "limit = \"5/h\"\nstrip = "),
+        ("apis/shop.toml", "strip = ", "host_limit = \"5/h\"\nstrip = "),
     ] {
         let other = changed(file, from, to).table();
         assert_ne!(other, table, "{from} → {to}");
@@ -231,6 +236,27 @@ fn every_change_of_meaning_changes_the_table() {
     }
     assert!(Plan::between(&table, &table).is_empty());
     assert_eq!(Plan::between(&table, &table).text(), "nothing changes\n");
+}
+
+#[test]
+fn limits_are_told_where_they_hold_and_with_their_wait() {
+    let set = changed(
+        "policies/bot.toml",
+        "until = ",
+        "limit = [\"5/min burst 2\", \"9/day\"]\nwait = \"2s\"\nuntil = ",
+    );
+    let text = set.table().text();
+    assert!(
+        text.contains("    limit     5/min burst 2, wait 2000 ms\n    limit     9/day, wait 2000 ms\n"),
+        "{text}"
+    );
+    let set = changed("apis/shop.toml", "strip = ", "limit = \"5/h\"\nhost_limit = \"1/s\"\nstrip = ");
+    assert!(set.table().text().contains("  limit       5/h\n  limit       each host: 1/s\n"));
+    let set = changed("roles/reader.toml", "api = ", "limit = \"5 at once\"\napi = ");
+    let bot = set.identity_named("bot").unwrap();
+    let grant = &bot.grants[0];
+    let told = set.limits_of(bot, Some("shop"), Some((grant.place.line, grant.role.as_deref())));
+    assert_eq!(told, ["role: 5 at once (the grant)"]);
 }
 
 #[test]
