@@ -115,15 +115,23 @@ fn first_argument(ctx: &LsmContext) -> u64 {
 
 /// Whether a task acts as root: as user 0 and with CAP_SYS_PTRACE, both of the initial user namespace. The capability
 /// alone is what a debugger's file may carry for everybody; the user alone is what a confined service is.
-#[inline(always)]
+///
+/// One question after the other, and a function of its own: put together, the compiler combines values of which the verifier
+/// knows that they were not set.
+#[inline(never)]
 fn is_roots(task: u64) -> bool {
     let Some(cred) = read::<u64>(task, set!(task_cred)) else { return false };
-    let capabilities = read::<u64>(cred, set!(cred_capabilities)).unwrap_or(0);
-    let level = read::<u64>(cred, set!(cred_user_namespace))
-        .and_then(|namespace| read::<u32>(namespace, set!(user_namespace_level)));
-    read::<u32>(cred, set!(cred_uid)) == Some(0)
-        && capabilities & (1 << CAP_SYS_PTRACE) != 0
-        && level == Some(0)
+    let Some(uid) = read::<u32>(cred, set!(cred_uid)) else { return false };
+    if uid != 0 {
+        return false;
+    }
+    let Some(capabilities) = read::<u64>(cred, set!(cred_capabilities)) else { return false };
+    if capabilities & (1 << CAP_SYS_PTRACE) == 0 {
+        return false;
+    }
+    let Some(namespace) = read::<u64>(cred, set!(cred_user_namespace)) else { return false };
+    let Some(level) = read::<u32>(namespace, set!(user_namespace_level)) else { return false };
+    level == 0
 }
 
 /// Asked before anything that branches: the verifier follows the walk over the cgroups once for each way that leads here.

@@ -40,7 +40,8 @@ sh -c 'echo $$ >'"$cgroup"'/daemon/cgroup.procs; exec /vm/vouchsafe run --config
 daemon=$!
 state=
 while [ -z "$state" ]; do
-    if /vm/vouchsafe status --config /run/programs/vouchsafe.toml >/dev/null 2>&1; then
+    # It answers, whatever it has to complain about.
+    if [ -n "$(/vm/vouchsafe status --config /run/programs/vouchsafe.toml --json 2>/dev/null)" ]; then
         state=ready
     elif ! kill -0 $daemon 2>/dev/null; then
         state=refused
