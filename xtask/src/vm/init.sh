@@ -41,7 +41,7 @@ daemon=$!
 state=
 while [ -z "$state" ]; do
     # It answers, whatever it has to complain about.
-    if [ -n "$(/vm/vouchsafe status --config /run/programs/vouchsafe.toml --json 2>/dev/null)" ]; then
+    if /vm/vouchsafe status --config /run/programs/vouchsafe.toml --json 2>/dev/null | grep -q '"kernel"'; then
         state=ready
     elif ! kill -0 $daemon 2>/dev/null; then
         state=refused
