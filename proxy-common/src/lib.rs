@@ -376,6 +376,8 @@ pub struct Offsets {
     pub cred_user_ns: u32,
     /// `user_namespace.level`
     pub user_ns_level: u32,
+    /// `sk_buff.sk`
+    pub skb_sk: u32,
 }
 
 /// Places where the programs count, in the order of [`COUNTER_NAMES`].
@@ -513,7 +515,7 @@ const _: () = assert!(size_of::<SocketState>() == 168);
 const _: () = assert!(size_of::<Event>() == 120);
 const _: () = assert!(size_of::<ProxyConfig>() == 24);
 const _: () = assert!(size_of::<DaemonSlot>() == 104);
-const _: () = assert!(size_of::<Offsets>() == 120);
+const _: () = assert!(size_of::<Offsets>() == 124);
 const _: () = assert!(LOADER_VARIABLES.len() < 64);
 const _: () = assert!(size_of::<Program>() == 56 + COMMAND_BYTES + PATH_BYTES);
 const _: () = assert!(COUNTER_NAMES.len() == Counter::RefusedTrace as usize + 1);

@@ -17,6 +17,26 @@ pub fn read<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
+/// A pointer that the kernel hands to a program in its context, as a number: read as memory, because the verifier takes what
+/// is loaded from there for a pointer that nothing can be added to.
+#[inline(always)]
+pub fn handed<C>(context: *mut C, offset: u32) -> Option<u64> {
+    read::<u64>(context as u64, offset).filter(|pointer| *pointer != 0)
+}
+
+/// `struct bpf_iter__task` (kernel/bpf/task_iter.c): the context of an iterator over tasks.
+#[repr(C)]
+pub struct IterTask {
+    meta: u64,
+    task: u64,
+}
+
+/// The task that an iterator has come to; `None` at its end.
+#[inline(always)]
+pub fn iterated(context: *mut IterTask) -> Option<u64> {
+    handed(context, core::mem::offset_of!(IterTask, task) as u32)
+}
+
 /// Start of the current process in nanoseconds since boot (`group_leader->start_boottime`), or 0.
 #[inline(always)]
 pub fn start_time() -> u64 {

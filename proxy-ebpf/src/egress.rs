@@ -19,8 +19,8 @@ use proxy_common::{
 };
 
 use crate::{
-    capture::read,
-    maps::{SCRATCH, SERVED, SOCKETS, count, offsets},
+    capture::{handed, read},
+    maps::{SERVED, SOCKETS, count, offsets},
     network::{self, Answer, Target},
 };
 
@@ -69,7 +69,7 @@ pub fn on_egress(ctx: SkBuffContext) -> i32 {
             return PASS;
         }
     }
-    if is_of_kernel(common) {
+    if is_of_kernel(&ctx) {
         return PASS;
     }
     // SAFETY: fields of a full socket.
@@ -99,16 +99,10 @@ pub fn on_egress(ctx: SkBuffContext) -> i32 {
 /// `sock_create_kern`). A user's has a file for as long as it has a `struct socket`, but for one that is not accepted yet,
 /// which has neither.
 #[inline(always)]
-fn is_of_kernel(socket: *mut bpf_sock) -> bool {
-    let Some(slot) = SCRATCH.get_ptr_mut(0) else { return false };
+fn is_of_kernel(ctx: &SkBuffContext) -> bool {
     let offsets = offsets();
-    // SAFETY: the slot is this CPU's. The verifier knows the pointer and allows no arithmetic on it; once it was in a map
-    // it is a number, which is only read through bpf_probe_read_kernel.
-    let address = unsafe {
-        slot.cast::<*mut bpf_sock>().write_volatile(socket);
-        slot.read_volatile()
-    };
-    let Some(inner) = read::<u64>(address, offsets.sock_socket) else { return false };
+    let Some(socket) = handed(ctx.skb.skb, offsets.skb_sk) else { return false };
+    let Some(inner) = read::<u64>(socket, offsets.sock_socket) else { return false };
     inner != 0 && read::<u64>(inner, offsets.socket_file) == Some(0)
 }
 

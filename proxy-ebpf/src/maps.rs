@@ -41,9 +41,6 @@ pub static STRINGS: PerCpuArray<Strings, 1> = PerCpuArray::new();
 /// Where a [`Program`] is put together, a place for each event: each is too large for the stack.
 #[btf_map]
 pub static STARTED: PerCpuArray<Program, 3> = PerCpuArray::new();
-/// A pointer on its way to being a number (see `egress`).
-#[btf_map]
-pub static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Set by the loader from the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -78,6 +75,7 @@ static OFFSETS: Offsets = Offsets {
     task_cred: 0,
     cred_user_ns: 0,
     user_ns_level: 0,
+    skb_sk: 0,
 };
 
 /// The offsets as the loader set them (volatile: the compiler must not fold the zeros above).

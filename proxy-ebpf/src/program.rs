@@ -13,9 +13,9 @@ use aya_ebpf::{
 use proxy_common::{Counter, ENVIRONMENT_UNSEEN, EXEC_UNSEEN, Program};
 
 use crate::{
-    capture::{executable_of, read, start_time, start_time_of},
+    capture::{IterTask, executable_of, iterated, read, start_time, start_time_of},
     environment,
-    maps::{PROGRAMS, SCRATCH, STARTED, count, offsets},
+    maps::{PROGRAMS, STARTED, count, offsets},
     protect, start,
 };
 
@@ -97,29 +97,12 @@ pub fn on_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `struct bpf_iter__task` (kernel/bpf/task_iter.c).
-#[repr(C)]
-pub struct IterTask {
-    meta: u64,
-    task: *mut u8,
-}
-
 /// The processes that were there before: run once, after the events are attached, so that none is missed. What an event
 /// said is newer, and stays.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn on_each_task(ctx: *mut IterTask) -> i32 {
-    // SAFETY: the kernel hands a valid context.
-    let task = unsafe { (*ctx).task };
-    if task.is_null() {
-        return 0;
-    }
-    let Some(slot) = SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the slot is this CPU's; see `egress`: once it was in a map, the pointer is a number.
-    let task = unsafe {
-        slot.cast::<*mut u8>().write_volatile(task);
-        slot.read_volatile()
-    };
+    let Some(task) = iterated(ctx) else { return 0 };
     let offsets = offsets();
     let ids = (read::<u32>(task, offsets.task_pid), read::<u32>(task, offsets.task_tgid));
     if let (Some(pid), Some(tgid)) = ids

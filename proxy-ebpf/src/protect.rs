@@ -15,7 +15,7 @@ use proxy_common::{
 };
 
 use crate::{
-    capture::{self, read, start_time, start_time_of},
+    capture::{self, IterTask, handed, iterated, read, start_time, start_time_of},
     maps::{PROGRAMS, count, offsets},
     network::{self, Target},
 };
@@ -106,11 +106,10 @@ fn refuse(other: u64, mode: u32, event: u16) -> i32 {
     EPERM
 }
 
-/// The first argument as a number: read as memory, because the verifier takes what it loads for a pointer that nothing
-/// can be added to.
+/// The first argument as a number; zero when it cannot be read.
 #[inline(always)]
 fn first_argument(ctx: &LsmContext) -> u64 {
-    read::<u64>(ctx.as_ptr() as u64, 0).unwrap_or(0)
+    handed(ctx.as_ptr(), 0).unwrap_or(0)
 }
 
 /// Whether a task acts as root: as user 0 and with CAP_SYS_PTRACE, both of the initial user namespace. The capability
@@ -198,13 +197,6 @@ pub fn of_executed() -> u32 {
     if is_governed(current) && !is_traced(current) { 0 } else { ENVIRONMENT_TRACED }
 }
 
-/// `struct bpf_iter__task` (kernel/bpf/task_iter.c).
-#[repr(C)]
-pub struct IterTask {
-    meta: u64,
-    task: *mut u8,
-}
-
 /// Every thread that is there as protection begins: those that others trace from before are marked. Run by the daemon,
 /// once, when the other programs are attached; so it also says who the daemon is.
 #[unsafe(no_mangle)]
@@ -213,9 +205,8 @@ pub extern "C" fn on_each_traced(ctx: *mut IterTask) -> i32 {
     let daemon =
         Guarded { start_time_ns: start_time(), tgid: (bpf_get_current_pid_tgid() >> 32) as u32, reserved: 0 };
     let _ = GUARDED.set(0, daemon, 0);
-    // As `first_argument`: behind `meta`.
-    let task = read::<u64>(ctx as u64, size_of::<u64>() as u32).unwrap_or(0);
-    if task == 0 || !is_traced(task) {
+    let Some(task) = iterated(ctx) else { return 0 };
+    if !is_traced(task) {
         return 0;
     }
     let Some(tgid) = read::<u32>(task, offsets().task_tgid) else { return 0 };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use proxy_journal::check::{CheckError, Report, Witness, check};
 use proxy_journal::human::Tail;
@@ -160,6 +160,23 @@ impl Shower {
     }
 }
 
+/// The segments of the journal in this folder, oldest first.
+///
+/// # Errors
+/// They cannot be listed, and what to do.
+pub(super) fn journal_segments(dir: &Path) -> anyhow::Result<Vec<(u32, PathBuf)>> {
+    segment::list(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!(
+            "there is no journal in {}: the daemon has not run yet, or --config names another state directory",
+            dir.display()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("the journal in {} is for its owner and root to read; use sudo", dir.display())
+        }
+        _ => anyhow!("the journal in {} cannot be read: {error}", dir.display()),
+    })
+}
+
 /// Reads a journal on as it grows: over restarts of the daemon, a repair of its end, and into the next segment.
 struct Follower {
     dir: PathBuf,
@@ -172,9 +189,7 @@ struct Follower {
 impl Follower {
     /// Begins with the last segment.
     fn open(dir: &Path) -> anyhow::Result<Follower> {
-        let segments = segment::list(dir).with_context(|| {
-            format!("the journal in {} cannot be read; its owner and root can", dir.display())
-        })?;
+        let segments = journal_segments(dir)?;
         let Some((number, path)) = segments.into_iter().next_back() else {
             bail!("{}: there is no journal here (no file like {})", dir.display(), segment::file_name(1));
         };

@@ -56,6 +56,13 @@ const NOTHING: &str = "nothing was taken off, because it cannot be journalled (-
 
 /// Without a daemon: the journal is ours for as long as it takes.
 fn alone(order: &Order, config: &Config) -> anyhow::Result<Report> {
+    // Whoever may not look would see nothing and take it for the answer.
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "only root can see and take off what is attached below {}; use sudo",
+            config.kernel.pin.display()
+        );
+    }
     let programs: Vec<String> = kernel::attached(&config.kernel.pin).into_iter().map(str::to_owned).collect();
     if programs.is_empty() {
         // Maps may be left.

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use proxy_journal::{Content, Decision, Item, Outcome, Reader, Record, Timestamp, Verdict, segment};
+use proxy_journal::{Content, Decision, Item, Outcome, Reader, Record, Timestamp, Verdict};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::audit::journal_segments;
 use super::policy::{explain, folder};
 use super::status::safe;
 use crate::app::recall::{Judgement, Recalled, Settings, recall};
@@ -84,9 +85,7 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
 
 /// The newest decision with this id, and its outcome. Only lines with the id in them are looked at more closely.
 fn find(dir: &Path, id: Uuid) -> anyhow::Result<Option<Found>> {
-    let segments = segment::list(dir).with_context(|| {
-        format!("the journal in {} cannot be read; its owner and root can", dir.display())
-    })?;
+    let segments = journal_segments(dir)?;
     let wanted = id.as_hyphenated().to_string();
     let (mut outcome, mut texts) = (None, Vec::new());
     for (_, path) in segments.into_iter().rev() {

@@ -80,6 +80,7 @@ pub fn offsets(btf: &[u8]) -> Result<Offsets, BtfError> {
         task_cred: btf.offset("task_struct", &["cred"])?,
         cred_user_ns: btf.offset("cred", &["user_ns"])?,
         user_ns_level: btf.offset("user_namespace", &["level"])?,
+        skb_sk: btf.offset("sk_buff", &["sk"])?,
     })
 }
 

@@ -9,6 +9,7 @@ use proxy_policy::{Bound, Limit, Place, Spanned};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::{
+    gcra::{Gcra, Turn},
     quota::Quota,
     scope::{Cell, Scope},
 };
@@ -82,7 +83,7 @@ pub struct Admission<'a> {
 /// Something that must be given back when the call is not made.
 #[derive(Debug)]
 enum Taken<'a> {
-    Rate(&'a super::gcra::Gcra),
+    Rate(&'a Gcra, Turn),
     Calls(&'a Quota, SystemTime),
 }
 
@@ -135,11 +136,11 @@ impl<'a> Admission<'a> {
                 Cell::AtOnce(_) => Ok(Duration::ZERO),
                 Cell::Rate(rate) => {
                     let patience = scope.wait.saturating_sub(began.elapsed());
-                    let wait = rate.take(scope.clock.elapsed(), patience);
-                    if wait.is_ok() {
-                        self.taken.push(Taken::Rate(rate));
-                    }
-                    wait
+                    rate.take(scope.clock.elapsed(), patience).map(|turn| {
+                        let wait = turn.wait;
+                        self.taken.push(Taken::Rate(rate, turn));
+                        wait
+                    })
                 }
                 Cell::Calls(quota, most) => {
                     let answer = quota.take(1, *most, now).map(|()| Duration::ZERO);
@@ -164,7 +165,7 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         for taken in &self.taken {
             match taken {
-                Taken::Rate(rate) => rate.give_back(),
+                Taken::Rate(rate, turn) => rate.give_back(turn),
                 Taken::Calls(quota, at) => quota.give_back(1, *at),
             }
         }

@@ -18,6 +18,15 @@ pub struct Gcra {
     arrival: AtomicU64,
 }
 
+/// The turn of one call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How long the call has to wait for it.
+    pub wait: Duration,
+    /// When the next one would come.
+    next: u64,
+}
+
 impl Gcra {
     /// `calls` in one `per`, of which `burst` may come at once. Zeros count as ones.
     #[must_use]
@@ -28,11 +37,11 @@ impl Gcra {
         Self { interval, tolerance, arrival: AtomicU64::new(0) }
     }
 
-    /// Takes a place for a call that comes now (since the start of the clock): how long it has to wait for its turn.
+    /// Takes the turn of a call that comes now (since the start of the clock).
     ///
     /// # Errors
     /// It would have to wait longer than `patience`; then nothing is taken. The error is how long.
-    pub fn take(&self, now: Duration, patience: Duration) -> Result<Duration, Duration> {
+    pub fn take(&self, now: Duration, patience: Duration) -> Result<Turn, Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let mut arrival = self.arrival.load(Ordering::Relaxed);
         loop {
@@ -42,16 +51,17 @@ impl Gcra {
             }
             let next = arrival.max(now).saturating_add(self.interval);
             match self.arrival.compare_exchange_weak(arrival, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(wait),
+                Ok(_) => return Ok(Turn { wait, next }),
                 Err(newer) => arrival = newer,
             }
         }
     }
 
-    /// Gives a place back that was taken for a call which is not made.
-    pub fn give_back(&self) {
-        let earlier = |arrival: u64| Some(arrival.saturating_sub(self.interval));
-        let _ = self.arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earlier);
+    /// Gives back the turn of a call that is not made, if it is the last one that was given. Those that came after wait for
+    /// their own: moved up, a caller who gives many back could bring the rest of his to one moment.
+    pub fn give_back(&self, turn: &Turn) {
+        let before = turn.next.saturating_sub(self.interval);
+        let _ = self.arrival.compare_exchange(turn.next, before, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -65,17 +75,21 @@ mod tests {
 
     const NO_WAIT: Duration = Duration::ZERO;
 
+    fn wait(rate: &Gcra, now: Duration, patience: Duration) -> Result<Duration, Duration> {
+        rate.take(now, patience).map(|turn| turn.wait)
+    }
+
     #[test]
     fn a_burst_passes_and_then_one_after_the_other() {
         let rate = Gcra::new(60, Duration::from_secs(60), 3);
         let at = Duration::from_secs(1000);
         for _ in 0..3 {
-            assert_eq!(rate.take(at, NO_WAIT), Ok(Duration::ZERO));
+            assert_eq!(wait(&rate, at, NO_WAIT), Ok(Duration::ZERO));
         }
-        assert_eq!(rate.take(at, NO_WAIT), Err(Duration::from_secs(1)));
-        assert_eq!(rate.take(at + Duration::from_millis(400), NO_WAIT), Err(Duration::from_millis(600)));
-        assert_eq!(rate.take(at + Duration::from_secs(1), NO_WAIT), Ok(Duration::ZERO));
-        assert_eq!(rate.take(at + Duration::from_secs(1), NO_WAIT), Err(Duration::from_secs(1)));
+        assert_eq!(wait(&rate, at, NO_WAIT), Err(Duration::from_secs(1)));
+        assert_eq!(wait(&rate, at + Duration::from_millis(400), NO_WAIT), Err(Duration::from_millis(600)));
+        assert_eq!(wait(&rate, at + Duration::from_secs(1), NO_WAIT), Ok(Duration::ZERO));
+        assert_eq!(wait(&rate, at + Duration::from_secs(1), NO_WAIT), Err(Duration::from_secs(1)));
         // Rested, it has its whole burst again, and not more.
         let later = at + Duration::from_secs(100);
         assert_eq!((0..10).filter(|_| rate.take(later, NO_WAIT).is_ok()).count(), 3);
@@ -86,11 +100,28 @@ mod tests {
         let rate = Gcra::new(10, Duration::from_secs(1), 1);
         let at = Duration::from_secs(5);
         let patience = Duration::from_millis(250);
-        let waits: Vec<_> = (0..4).map(|_| rate.take(at, patience)).collect();
+        let mut turns: Vec<_> = (0..4).map(|_| rate.take(at, patience)).collect();
         let millis = Duration::from_millis;
-        assert_eq!(waits, [Ok(millis(0)), Ok(millis(100)), Ok(millis(200)), Err(millis(300))]);
-        rate.give_back();
-        assert_eq!(rate.take(at, patience), Ok(millis(200)));
+        let waits: Vec<_> = turns.iter().map(|turn| turn.as_ref().map(|turn| turn.wait)).collect();
+        assert_eq!(waits, [Ok(millis(0)), Ok(millis(100)), Ok(millis(200)), Err(&millis(300))]);
+        turns.pop();
+        rate.give_back(&turns.pop().unwrap().unwrap());
+        assert_eq!(wait(&rate, at, patience), Ok(millis(200)));
+    }
+
+    /// Otherwise many calls that wait, all but the last of which go away, would make the rest come at once.
+    #[test]
+    fn a_turn_that_is_given_back_from_the_middle_moves_nobody_up() {
+        let rate = Gcra::new(10, Duration::from_secs(1), 1);
+        let (at, patience) = (Duration::from_secs(5), Duration::from_secs(1));
+        let first = rate.take(at, patience).unwrap();
+        let second = rate.take(at, patience).unwrap();
+        let third = rate.take(at, patience).unwrap();
+        for turn in [&first, &second] {
+            rate.give_back(turn);
+        }
+        assert_eq!(wait(&rate, at, patience), Ok(Duration::from_millis(300)));
+        assert_eq!(third.wait, Duration::from_millis(200));
     }
 
     #[test]
@@ -140,8 +171,8 @@ mod tests {
             let rate = Gcra::new(calls, Duration::from_secs(1), burst);
             let now = Duration::from_secs(3);
             let refused = (0..tries).find_map(|_| rate.take(now, NO_WAIT).err());
-            if let Some(wait) = refused {
-                prop_assert_eq!(rate.take(now + wait, NO_WAIT), Ok(Duration::ZERO));
+            if let Some(refused) = refused {
+                prop_assert_eq!(wait(&rate, now + refused, NO_WAIT), Ok(Duration::ZERO));
             }
         }
     }

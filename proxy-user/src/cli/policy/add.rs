@@ -66,7 +66,12 @@ fn installed() -> PathBuf {
 fn entries(library: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let folder = library.join("apis");
     let read = fs::read_dir(&folder);
-    let read = read.with_context(|| format!("there is no library at {}", library.display()))?;
+    let read = read.with_context(|| {
+        format!(
+            "there is no library at {}; name the folder that it is in (policies/library of the sources) with --library",
+            library.display()
+        )
+    })?;
     let mut found = Vec::new();
     for entry in read {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use nix::unistd::{Group, User};
 use proxy_policy::{Conditions, Effect, Expect, IdentityId, Moment, Spoken};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use crate::workload::{Identified, Workload};
 
 /// Arguments of `vouchsafe policy explain`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(group(ArgGroup::new("caller").args(["identity", "pid"]).required(true)), after_help = "\
 Examples:
   vouchsafe policy explain --as invoice-bot GET https://api.stripe.com/v1/invoices
   vouchsafe policy explain --pid 4711 POST https://api.openai.com/v1/responses --body '{\"model\":\"gpt-5\"}'
@@ -36,7 +36,7 @@ Examples:
 Exit code: 0 the call is allowed (or only observed), 2 it is denied, 1 it cannot be said.")]
 pub struct ExplainArgs {
     /// The identity that would make the call
-    #[arg(long = "as", value_name = "IDENTITY", required_unless_present = "pid", conflicts_with = "pid")]
+    #[arg(long = "as", value_name = "IDENTITY")]
     identity: Option<String>,
     /// A running process that would make it; the daemon says who it is
     #[arg(long, value_name = "PID")]
