@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::World;
+use tests::{World, daemon_binary};
 
 fn call(world: &World) -> u16 {
     world.curl(&["https://api.test/v1/x"]).status
@@ -53,6 +53,25 @@ fn without_a_daemon_it_is_the_last_record_of_the_journal_that_says_who_took_it_o
     assert_eq!(world.journal().iter().filter(|record| record["kind"] == "detach").count(), 1);
     world.daemon();
     assert_eq!(call(&world), 200);
+}
+
+/// The pins are for root to see: whoever is not would find nothing there.
+#[test]
+fn to_another_user_it_does_not_say_that_nothing_is_attached() {
+    let world = World::start();
+    let programs = attached(&world);
+    // As after a stop; what a kill leaves is not open to others.
+    world.terminate();
+    let _ = fs::remove_file(world.path("run/control.sock"));
+    let program = world.copy(daemon_binary(), "vouchsafe");
+    let mut command = world.enter(None);
+    command.args(["setpriv", "--clear-groups", "--reuid=4242", "--regid=4242"]);
+    command.arg(program).arg("detach").arg("--config").arg(world.config());
+    let told = command.output().unwrap();
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    assert!(said.contains("only root can see and take off") && said.contains("use sudo"), "{said}");
+    assert!(world.vouchsafe(&["detach"]).stdout.contains(&format!("took off {programs} programs")));
 }
 
 #[test]

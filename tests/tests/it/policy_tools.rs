@@ -169,3 +169,22 @@ fn why_tells_a_refusal_and_what_became_of_it() {
     assert!(told.stderr.contains("has no decision"), "{told:?}");
     assert_eq!(world.vouchsafe(&["why", "nonsense"]).code, Some(1));
 }
+
+#[test]
+fn what_is_missing_is_said_with_what_to_do() {
+    let world = World::new();
+    let explain = world.vouchsafe(&["policy", "explain", "GET", "https://api.test/v1/x"]);
+    assert_eq!(explain.code, Some(2));
+    assert!(explain.stderr.contains("--as") && explain.stderr.contains("--pid"), "{explain:?}");
+    let tail = world.vouchsafe(&["audit", "tail"]);
+    assert!(
+        tail.stderr.contains("there is no journal in") && tail.stderr.contains("has not run yet"),
+        "{tail:?}"
+    );
+    let nowhere = world.path("nowhere");
+    let add = world.vouchsafe(&["policy", "add", "github", "--library", nowhere.to_str().unwrap()]);
+    assert!(
+        add.stderr.contains("name the folder that it is in") && add.stderr.contains("--library"),
+        "{add:?}"
+    );
+}
