@@ -69,11 +69,13 @@ impl Problem {
 #[derive(Default)]
 pub(crate) struct Findings {
     list: Vec<(Place, Severity, Problem)>,
+    /// How many of them are errors: asked for each of very many files.
+    errors: usize,
 }
 
 impl Findings {
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
-        self.list.push((place, Severity::Error, Problem::new(message, help)));
+        self.problem(place, Problem::new(message, help));
     }
 
     pub(crate) fn warning(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
@@ -81,6 +83,7 @@ impl Findings {
     }
 
     pub(crate) fn problem(&mut self, place: Place, problem: Problem) {
+        self.errors += 1;
         self.list.push((place, Severity::Error, problem));
     }
 
@@ -90,7 +93,7 @@ impl Findings {
 
     /// How many errors there are; warnings do not count.
     pub(crate) fn errors(&self) -> usize {
-        self.list.iter().filter(|(_, severity, _)| *severity == Severity::Error).count()
+        self.errors
     }
 
     pub(crate) fn has_errors(&self) -> bool {

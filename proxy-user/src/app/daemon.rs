@@ -76,6 +76,8 @@ fn init_log(config: &Config) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)
+        // A log that cannot be written (a full disk) must not stop what it tells of: the line about that would panic.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| anyhow!("cannot start the log: {error}"))
 }
@@ -92,7 +94,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     // What can be wrong in files comes before anything is attached or listens.
     let (first, last, identities, warnings) = reload::first(&config.policies, &limits)
         .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    reload::warn(&warnings);
     let ca = Arc::new(Ca::open_or_create(&config.state)?);
     let upstream_tls = UpstreamTls::new(
         &config.upstream.roots,

@@ -92,6 +92,17 @@ pub(super) fn first(
     Ok((LivePolicy::new(set, 1).with_resolvers(resolvers).with_limits(limits), last, identities, warnings))
 }
 
+/// How many warnings of one load go into the log.
+const WARNINGS: usize = 20;
+
+/// Logs what is probably not meant in a policy that goes live, as far as somebody reads it.
+pub(super) fn warn(warnings: &[String]) {
+    warnings.iter().take(WARNINGS).for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(more) = warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
+        tracing::warn!("the policy has {more} more warnings; see `vouchsafe check`");
+    }
+}
+
 impl Reloader {
     pub(super) fn new(
         root: &Path,
@@ -143,7 +154,7 @@ impl Reloader {
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
                 if !same_as_live {
-                    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    warn(&warnings);
                 }
                 *last = LastLoad {
                     live_digest: digest.clone(),

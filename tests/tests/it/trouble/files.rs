@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use tests::World;
 
@@ -138,4 +139,22 @@ fn a_policy_file_that_cannot_be_read_is_refused_and_named() {
         // Not once with half of the policy.
         assert_eq!(world.journal().iter().filter(|record| record["result"] == "loaded").count(), 0, "{case}");
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let world = World::new();
+    let log = world.path("daemon.log");
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    let reader = fs::File::options().read(true).write(true).open(&log).unwrap();
+    world.daemon();
+    // Nobody takes the log any more.
+    drop(reader);
+    fs::remove_file(&log).unwrap();
+    world.write("etc/policies/odd.toml", "[identity]\nexe = \"/opt/odd\"\n");
+    // The warning about this identity has nowhere to go.
+    let reloaded = world.vouchsafe(&["reload"]);
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    assert!(reloaded.stderr.contains("warning"), "{reloaded:?}");
+    assert_eq!(world.status()["journal"]["health"]["state"], "ok", "{}", world.status()["journal"]);
 }
