@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
+    credentials::{Credentials, Outcall, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
@@ -89,10 +89,6 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let ledger = Arc::new(Ledger::open(&config.state)?);
     let limits = Arc::new(Registry::new(Arc::clone(&ledger)));
-    // What can be wrong in files comes before anything is attached or listens.
-    let (first, last, identities, warnings) = reload::first(&config.policies, &limits)
-        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ca = Arc::new(Ca::open_or_create(&config.state)?);
     let upstream_tls = UpstreamTls::new(
         &config.upstream.roots,
@@ -102,10 +98,14 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     )?;
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
     let store = StorePaths::in_directories(&config.state, &config.runtime).store;
-    let credentials = Arc::new(Credentials::new(store.path(), KeySource::for_state(&config.state)));
+    let credentials = Arc::new(Credentials::new(store, Outcall::new(upstream_tls.clone())));
     if let Some(problem) = credentials.problem() {
         tracing::error!("{problem}");
     }
+    // What can be wrong in files comes before anything is attached or listens.
+    let (first, last, identities, warnings) = reload::first(&config.policies, &limits, &credentials)
+        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let mut options = Options::new(env!("CARGO_PKG_VERSION"));
     options.start.policy_generation = Some(first.generation());
@@ -147,7 +147,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
-        policy: Arc::clone(&policy),
+        policy,
         identifier: Arc::new(HostIdentifier::new(
             Arc::clone(&programs),
             Arc::clone(&network),
@@ -162,15 +162,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         counters: Counters::default(),
         drain: drained,
     });
-    let reloader = Arc::new(Reloader::new(
-        &config.policies,
-        policy,
-        Arc::clone(&recorder),
-        network,
-        config.network.allow.clone(),
-        limits,
-        last,
-    ));
+    let reloader = Arc::new(Reloader::new(&config, &services, network, limits, last));
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));

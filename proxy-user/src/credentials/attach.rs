@@ -1,14 +1,16 @@
-//! Attaching a credential to a request: the client's own copies go out, ours goes in.
+//! Attaching a credential to a request: the client's own copies go out ([`strip`]), ours goes in ([`Attachment::attach`]).
 //!
-//! The caller applies this after it has removed hop-by-hop headers: a client's `Connection: authorization` must
-//! not take our header out again. For trailers, which may not bring a credential either, call it with no attachment.
+//! The caller does both after it has removed hop-by-hop headers: a client's `Connection: authorization` must not take our
+//! header out again. Trailers may not bring a credential either: they are only stripped.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{
     AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PROXY_AUTHORIZATION,
 };
+use http::uri::{Authority, PathAndQuery};
 
 use super::secret::Secret;
 
@@ -32,14 +34,33 @@ impl<'a> Inject<'a> {
     }
 }
 
-/// A header that is ready to go into a request. Clones share the value, which is wiped when the last one is gone;
-/// `Debug` shows `Sensitive` in its place.
+/// The head of a request that is about to go out: what a credential can be part of, and what a signature covers.
+#[derive(Debug)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path in normal form, and the query.
+    pub target: &'a mut PathAndQuery,
+    /// The host that was decided on, with its port unless it is the scheme's.
+    pub authority: &'a Authority,
+    /// The headers without those of the client's hop.
+    pub headers: &'a mut HeaderMap,
+}
+
+/// A credential that is ready to go into one request, or into many. Clones share the secret's memory, which is wiped when
+/// the last one is gone; `Debug` shows `Sensitive` in its place.
 #[derive(Debug, Clone)]
 pub struct Attachment {
-    header: HeaderName,
-    value: HeaderValue,
+    how: How,
     secret_name: Arc<str>,
     secret_version: u64,
+}
+
+/// What a credential does to a request.
+#[derive(Debug, Clone)]
+enum How {
+    /// One header with the secret in it.
+    Header(HeaderName, HeaderValue),
 }
 
 /// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
@@ -70,16 +91,28 @@ impl Attachment {
         let mut value = HeaderValue::from_maybe_shared(memory)?;
         // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
         value.set_sensitive(true);
-        Ok(Self { header: inject.header.clone(), value, secret_name: secret_name.into(), secret_version })
+        let how = How::Header(inject.header.clone(), value);
+        Ok(Self { how, secret_name: secret_name.into(), secret_version })
     }
 
-    /// The header that it sets.
+    /// The header that it sets, if it sets one: what the client brought under that name goes out first.
     #[must_use]
-    pub fn header(&self) -> &HeaderName {
-        &self.header
+    pub fn header(&self) -> Option<&HeaderName> {
+        match &self.how {
+            How::Header(name, _) => Some(name),
+        }
     }
 
-    /// The name of the secret in the store, for the journal.
+    /// Puts the credential into a request.
+    pub fn attach(&self, head: &mut Head<'_>) {
+        match &self.how {
+            How::Header(name, value) => {
+                head.headers.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// The name of what it was made of, for the journal: that of the secret in its store.
     #[must_use]
     pub fn secret_name(&self) -> &str {
         &self.secret_name
@@ -99,18 +132,14 @@ pub struct Removed {
     pub names: Vec<HeaderName>,
 }
 
-/// Takes every credential out that the client brought, and puts ours in.
+/// Takes every credential out that the client brought.
 ///
-/// Out go, in all their occurrences: the header of the attachment, `authorization`, `proxy-authorization`, those of
-/// `strip` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
+/// Out go, in all their occurrences: the header that `attachment` sets, `authorization`, `proxy-authorization`, those of
+/// `names` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
 /// both spellings to the application under one name (RFC 3875, section 4.1.18), and then the client's could win.
-pub fn strip_and_attach(
-    headers: &mut HeaderMap,
-    attachment: Option<&Attachment>,
-    strip: &[HeaderName],
-) -> Removed {
+pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, names: &[HeaderName]) -> Removed {
     let always = [AUTHORIZATION, PROXY_AUTHORIZATION];
-    let targets = || attachment.map(Attachment::header).into_iter().chain(&always).chain(strip);
+    let targets = || attachment.and_then(Attachment::header).into_iter().chain(&always).chain(names);
     let mut removed = Removed::default();
     let twins: Vec<HeaderName> = headers
         .keys()
@@ -121,9 +150,6 @@ pub fn strip_and_attach(
         if headers.remove(name).is_some() {
             removed.names.push(name.clone());
         }
-    }
-    if let Some(attachment) = attachment {
-        headers.insert(attachment.header.clone(), attachment.value.clone());
     }
     removed
 }
@@ -141,6 +167,21 @@ mod tests {
     fn attachment(header: HeaderName, template: &str, secret: &[u8]) -> Attachment {
         let inject = Inject::from_template(header, template).unwrap();
         Attachment::compose(&inject, &Secret::new(secret.to_vec()), "stripe/restricted", 4).unwrap()
+    }
+
+    /// What becomes of the headers of a request.
+    fn strip_and_attach(
+        headers: &mut HeaderMap,
+        attachment: Option<&Attachment>,
+        names: &[HeaderName],
+    ) -> Removed {
+        let removed = strip(headers, attachment, names);
+        let (mut target, authority) = (PathAndQuery::from_static("/"), Authority::from_static("api.test"));
+        let mut head = Head { method: &Method::GET, target: &mut target, authority: &authority, headers };
+        if let Some(attachment) = attachment {
+            attachment.attach(&mut head);
+        }
+        removed
     }
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -205,7 +246,8 @@ mod tests {
         let ours = attachment(AUTHORIZATION, "Bearer {secret}", b"rk_live");
         let mut map = HeaderMap::new();
         strip_and_attach(&mut map, Some(&ours), &[]);
-        assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), ours.value.as_bytes().as_ptr());
+        let How::Header(_, value) = &ours.how;
+        assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), value.as_bytes().as_ptr());
         assert!(map[AUTHORIZATION].is_sensitive());
     }
 

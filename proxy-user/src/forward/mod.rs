@@ -31,7 +31,7 @@ pub use tunnel::{TunnelEnd, tunnel};
 
 use crate::authorize::Permit;
 use crate::base::addr::UpstreamAddr;
-use crate::credentials::{Attachment, strip_and_attach};
+use crate::credentials::{Attachment, strip};
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
@@ -111,8 +111,11 @@ impl Forwarder {
         mut outbound: Outbound,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(strip) = permit.strip() {
-            strip_and_attach(&mut outbound.headers, attachment, strip);
+        if let Some(names) = permit.strip() {
+            strip(&mut outbound.headers, attachment, names);
+            if let Some(attachment) = attachment {
+                attachment.attach(&mut outbound.head());
+            }
         }
         send::send(&self.verified, &self.dialer, &self.limits, route, outbound).await
     }
@@ -129,8 +132,8 @@ impl Forwarder {
         route: &Route,
         mut outbound: Outbound,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(strip) = permit.strip() {
-            strip_and_attach(&mut outbound.headers, None, strip);
+        if let Some(names) = permit.strip() {
+            strip(&mut outbound.headers, None, names);
         }
         send::send(&self.plain, &self.dialer, &self.limits, route, outbound).await
     }

@@ -91,6 +91,7 @@ pub struct ConnectError {
 ///
 /// Sessions are resumed (a resumed session was verified for the same name when it began); early data is never sent,
 /// because it can be replayed.
+#[derive(Clone)]
 pub struct UpstreamTls {
     nothing: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,

@@ -1,0 +1,119 @@
+//! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
+
+use std::fmt;
+
+use crate::model::{ApiId, CredentialId};
+use crate::place::Place;
+
+/// What authenticates a call: a kind over secrets in stores.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Credential {
+    /// Its position in the set.
+    pub id: CredentialId,
+    /// Its name.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// How it authenticates, and with which secrets.
+    pub kind: CredentialKind,
+    /// The only APIs that it may be used for; empty: any that a grant names it for.
+    pub apis: Vec<ApiId>,
+}
+
+/// How a credential authenticates. Two that are equal are the same to whoever issues: what was obtained for one goes on
+/// with the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// A secret as it is.
+    Static(StaticCredential),
+}
+
+/// `kind = "static"`: a secret as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StaticCredential {
+    /// Where the secret is.
+    pub secret: SecretRef,
+}
+
+impl CredentialKind {
+    pub(crate) const NAMES: &'static [&'static str] = &["static"];
+
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "static",
+        }
+    }
+
+    /// Whether the API has to say how it is attached, because the kind does not know that itself.
+    #[must_use]
+    pub fn wants_inject(&self) -> bool {
+        match self {
+            Self::Static(_) => true,
+        }
+    }
+
+    /// The secrets that it needs.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::Static(kind) => vec![&kind.secret],
+        }
+    }
+
+    /// What it authenticates with, for people: `vault:stripe/restricted`.
+    #[must_use]
+    pub fn source(&self) -> String {
+        let secrets: Vec<_> = self.secrets().iter().map(ToString::to_string).collect();
+        secrets.join(", ")
+    }
+}
+
+/// A store of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Store {
+    /// The daemon's own.
+    Vault,
+}
+
+impl Store {
+    /// As in a reference.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+        }
+    }
+}
+
+/// Where a secret is: `vault:stripe/restricted`. Never the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    pub(crate) store: Store,
+    pub(crate) name: String,
+}
+
+impl SecretRef {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.store
+    }
+
+    /// The name in the store.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.store.as_str(), self.name)
+    }
+}
