@@ -1,6 +1,12 @@
 //! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
 
+mod claims;
+mod jwt;
+
 use std::fmt;
+
+pub use claims::{ClaimText, Variable};
+pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtPer};
 
 use crate::model::{ApiId, CredentialId};
 use crate::place::Place;
@@ -28,6 +34,8 @@ pub struct Credential {
 pub enum CredentialKind {
     /// A secret as it is.
     Static(StaticCredential),
+    /// A token that this host makes.
+    Jwt(Box<JwtCredential>),
 }
 
 /// `kind = "static"`: a secret as it is.
@@ -39,13 +47,14 @@ pub struct StaticCredential {
 }
 
 impl CredentialKind {
-    pub(crate) const NAMES: &'static [&'static str] = &["static"];
+    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt"];
 
     /// As in a policy file.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Static(_) => "static",
+            Self::Jwt(_) => "jwt",
         }
     }
 
@@ -54,6 +63,7 @@ impl CredentialKind {
     pub fn wants_inject(&self) -> bool {
         match self {
             Self::Static(_) => true,
+            Self::Jwt(_) => false,
         }
     }
 
@@ -62,6 +72,7 @@ impl CredentialKind {
     pub fn secrets(&self) -> Vec<&SecretRef> {
         match self {
             Self::Static(kind) => vec![&kind.secret],
+            Self::Jwt(kind) => vec![&kind.key],
         }
     }
 

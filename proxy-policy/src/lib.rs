@@ -76,7 +76,10 @@ mod table;
 pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, typed_secrets};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
-pub use credential::{Credential, CredentialKind, SecretRef, StaticCredential, Store};
+pub use credential::{
+    ClaimText, ClaimValue, Credential, CredentialKind, JwtAlgorithm, JwtCredential, JwtPer, SecretRef,
+    StaticCredential, Store, Variable,
+};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Considered, Effect, Outcome};

@@ -1,5 +1,6 @@
 //! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
 
+mod jwt;
 mod reference;
 mod static_secret;
 
@@ -17,6 +18,7 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
     let kind = match kind.and_then(|text| reader.parse(&text, known)).map(|kind| kind.value) {
         // What is written under a kind that is not known is still looked through for typed secrets.
         Some("static") | None => static_secret::read(section, reader).map(CredentialKind::Static),
+        Some("jwt") => jwt::read(section, reader).map(|kind| CredentialKind::Jwt(Box::new(kind))),
         Some(_) => None,
     };
     let before = reader.findings.len();

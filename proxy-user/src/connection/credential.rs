@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proxy_policy::CredentialId;
 
 use crate::authorize::{Kind, Permit, Refusal, Subject};
-use crate::credentials::{Ask, Attachment, CredentialError, Inject, bound_to};
+use crate::credentials::{Ask, AskedBy, Attachment, CredentialError, Inject, bound_to};
 use crate::forward::error::chain;
 
 /// What goes into the call, and how long it took to obtain.
@@ -35,7 +35,9 @@ pub(super) async fn attachment(
         prefix: inject.prefix(),
         suffix: inject.suffix(),
     });
-    let ask = Ask { identity: &identity.name, api: &api.name, host, inject };
+    let by = subject.workload();
+    let workload = AskedBy { uid: by.uid, gid: by.gid, unit: by.unit.as_deref() };
+    let ask = Ask { identity: &identity.name, api: &api.name, host, workload, inject };
     if let Some(ready) = at_work.ready(&ask) {
         return ready.map(|attachment| (attachment, Duration::ZERO)).map_err(refused);
     }

@@ -26,6 +26,12 @@ pub struct Inject<'a> {
 }
 
 impl<'a> Inject<'a> {
+    /// `Authorization: Bearer …` (RFC 6750), for tokens of an API that does not say how it wants them.
+    #[must_use]
+    pub fn bearer() -> Self {
+        Self { header: AUTHORIZATION, prefix: "Bearer ", suffix: "" }
+    }
+
     /// From a value with exactly one `{secret}`, as in `Bearer {secret}`; otherwise `None`.
     #[must_use]
     pub fn from_template(header: HeaderName, template: &'a str) -> Option<Self> {

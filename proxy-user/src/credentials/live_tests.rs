@@ -9,6 +9,7 @@ use proxy_policy::SourceFile;
 
 use super::super::attach::{Head, Inject};
 use super::super::key::KeySource;
+use super::super::provider::AskedBy;
 use super::super::secret::Secret;
 use super::*;
 use crate::trust::UpstreamTls;
@@ -61,7 +62,13 @@ pub(in super::super) fn bearer() -> Inject<'static> {
 
 /// What is at hand for a call.
 pub(in super::super) fn ready(credential: &LiveCredential, inject: Inject<'_>) -> Provided {
-    let ask = Ask { identity: "bot", api: "stripe", host: "api.test", inject: Some(inject) };
+    let ask = Ask {
+        identity: "bot",
+        api: "stripe",
+        host: "api.test",
+        workload: AskedBy::default(),
+        inject: Some(inject),
+    };
     credential.ready(&ask).expect("it is at hand")
 }
 

@@ -15,8 +15,21 @@ pub struct Ask<'a> {
     pub api: &'a str,
     /// The host that is called, which will have to prove its name.
     pub host: &'a str,
+    /// The process that calls, as far as tokens may tell of it.
+    pub workload: AskedBy<'a>,
     /// How the API wants it; `None` for kinds that know that themselves.
     pub inject: Option<Inject<'a>>,
+}
+
+/// What the kernel captured of the process that calls. Labels are not in here: what stands in a token is believed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AskedBy<'a> {
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// The systemd unit, if it is in one.
+    pub unit: Option<&'a str>,
 }
 
 /// What comes of asking a credential.

@@ -15,6 +15,7 @@ mod files;
 mod leaf;
 mod names;
 mod pem;
+mod private_key;
 mod roots;
 mod server;
 mod x509;
@@ -31,6 +32,7 @@ pub use client::{ConnectError, UpstreamFault, UpstreamTls};
 pub use files::FileError;
 pub use leaf::{LeafError, Leaves};
 pub use names::BadHost;
+pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
 pub use roots::{RootsError, bundle};
 pub use server::{AcceptError, BotTls};
 

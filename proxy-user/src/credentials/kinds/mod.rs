@@ -1,5 +1,6 @@
 //! The kinds of credentials, a file each: what a definition of the policy does at run time.
 
+mod jwt;
 mod static_secret;
 
 use std::sync::Arc;
@@ -16,6 +17,9 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
     match &credential.kind {
         CredentialKind::Static(kind) => {
             Box::new(static_secret::StaticSecret::new(name, kind.clone(), Arc::clone(&tools.sources)))
+        }
+        CredentialKind::Jwt(kind) => {
+            Box::new(jwt::Jwt::new(name, (**kind).clone(), Arc::clone(&tools.sources)))
         }
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),

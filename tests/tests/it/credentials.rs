@@ -1,0 +1,3 @@
+//! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
+
+mod jwt;
