@@ -2,11 +2,13 @@
 
 mod claims;
 mod jwt;
+mod mtls;
 
 use std::fmt;
 
 pub use claims::{ClaimText, Variable};
 pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtPer};
+pub use mtls::MtlsCredential;
 
 use crate::model::{ApiId, CredentialId};
 use crate::place::Place;
@@ -36,6 +38,8 @@ pub enum CredentialKind {
     Static(StaticCredential),
     /// A token that this host makes.
     Jwt(Box<JwtCredential>),
+    /// A client certificate.
+    Mtls(MtlsCredential),
 }
 
 /// `kind = "static"`: a secret as it is.
@@ -47,7 +51,7 @@ pub struct StaticCredential {
 }
 
 impl CredentialKind {
-    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt"];
+    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt", "mtls"];
 
     /// As in a policy file.
     #[must_use]
@@ -55,6 +59,7 @@ impl CredentialKind {
         match self {
             Self::Static(_) => "static",
             Self::Jwt(_) => "jwt",
+            Self::Mtls(_) => "mtls",
         }
     }
 
@@ -63,7 +68,7 @@ impl CredentialKind {
     pub fn wants_inject(&self) -> bool {
         match self {
             Self::Static(_) => true,
-            Self::Jwt(_) => false,
+            Self::Jwt(_) | Self::Mtls(_) => false,
         }
     }
 
@@ -73,6 +78,8 @@ impl CredentialKind {
         match self {
             Self::Static(kind) => vec![&kind.secret],
             Self::Jwt(kind) => vec![&kind.key],
+            Self::Mtls(kind) if kind.certificate == kind.key => vec![&kind.key],
+            Self::Mtls(kind) => vec![&kind.certificate, &kind.key],
         }
     }
 

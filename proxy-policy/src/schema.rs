@@ -45,6 +45,9 @@ mod tests {
         claims = { scope = ["a", "{workload.unit}"], level = 1, human = false, uid = "{workload.uid}" }
         ttl = "60s"
         per = "call"
+        [credential.mtls]
+        kind = "mtls"
+        certificate = "vault:bundle"
     "#;
 
     fn schema() -> Value {
@@ -137,7 +140,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 9, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 10, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]

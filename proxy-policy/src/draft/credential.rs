@@ -1,6 +1,7 @@
 //! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
 
 mod jwt;
+mod mtls;
 mod reference;
 mod static_secret;
 
@@ -19,6 +20,7 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         // What is written under a kind that is not known is still looked through for typed secrets.
         Some("static") | None => static_secret::read(section, reader).map(CredentialKind::Static),
         Some("jwt") => jwt::read(section, reader).map(|kind| CredentialKind::Jwt(Box::new(kind))),
+        Some("mtls") => mtls::read(section, reader).map(CredentialKind::Mtls),
         Some(_) => None,
     };
     let before = reader.findings.len();

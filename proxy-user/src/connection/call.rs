@@ -246,7 +246,7 @@ impl Calls {
         match facts.scheme {
             Scheme::Https => {
                 let mode = if websocket { Mode::Http1 } else { Mode::Any };
-                let route = Route { host, addr: UpstreamAddr(dst.0), mode };
+                let route = Route::new(host, UpstreamAddr(dst.0), mode);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
@@ -257,7 +257,7 @@ impl Calls {
                     None => UpstreamAddr(dst.0),
                 };
                 let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
-                let route = Route { host, addr, mode };
+                let route = Route::new(host, addr, mode);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_plain(permit, receipt, &route, outbound).await

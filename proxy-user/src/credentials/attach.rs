@@ -13,6 +13,7 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery};
 
 use super::secret::Secret;
+use crate::trust::ClientIdentity;
 
 /// Where a policy's API wants the secret: the header, and the text around the secret in its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Attachment {
 enum How {
     /// One header with the secret in it.
     Header(HeaderName, HeaderValue),
+    /// Nothing in the request: its connection proves who calls.
+    Client(ClientIdentity),
 }
 
 /// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
@@ -101,11 +104,26 @@ impl Attachment {
         Ok(Self { how, secret_name: secret_name.into(), secret_version })
     }
 
+    /// What the connection proves itself with.
+    pub(super) fn of_client(identity: ClientIdentity, secret_name: &str, secret_version: u64) -> Self {
+        Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version }
+    }
+
+    /// Whom the connection must have proved to be, if this is a client certificate.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientIdentity> {
+        match &self.how {
+            How::Client(identity) => Some(identity),
+            How::Header(..) => None,
+        }
+    }
+
     /// The header that it sets, if it sets one: what the client brought under that name goes out first.
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {
         match &self.how {
             How::Header(name, _) => Some(name),
+            How::Client(_) => None,
         }
     }
 
@@ -115,6 +133,7 @@ impl Attachment {
             How::Header(name, value) => {
                 head.headers.insert(name.clone(), value.clone());
             }
+            How::Client(_) => {}
         }
     }
 
@@ -252,7 +271,7 @@ mod tests {
         let ours = attachment(AUTHORIZATION, "Bearer {secret}", b"rk_live");
         let mut map = HeaderMap::new();
         strip_and_attach(&mut map, Some(&ours), &[]);
-        let How::Header(_, value) = &ours.how;
+        let How::Header(_, value) = &ours.how else { unreachable!() };
         assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), value.as_bytes().as_ptr());
         assert!(map[AUTHORIZATION].is_sensitive());
     }

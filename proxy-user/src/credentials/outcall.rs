@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::trust::{Alpn, UpstreamTls};
+use crate::trust::{Alpn, ClientIdentity, UpstreamTls};
 
 /// The whole call, from the name to the last byte.
 const TIME: Duration = Duration::from_secs(15);
@@ -112,13 +112,20 @@ pub struct OutcallError {
 #[derive(Clone)]
 pub struct Outcall {
     tls: UpstreamTls,
+    client: Option<ClientIdentity>,
 }
 
 impl Outcall {
     /// Over the trust that calls to APIs have.
     #[must_use]
     pub fn new(tls: UpstreamTls) -> Self {
-        Self { tls }
+        Self { tls, client: None }
+    }
+
+    /// The same way, on which each issuer must ask for this certificate. Plain HTTP is none then.
+    #[must_use]
+    pub fn presenting(&self, client: ClientIdentity) -> Self {
+        Self { client: Some(client), ..self.clone() }
     }
 
     /// One call. `body` is wiped after it was sent, as far as it is ours.
@@ -159,9 +166,12 @@ impl Outcall {
         let request = request.body(body).map_err(|error| format!("the call cannot be spelled: {error}"))?;
         let tcp = connect(url).await?;
         if url.is_plain() {
-            return exchange_over(tcp, request).await;
+            return match self.client {
+                Some(_) => Err("it is called over http, and a client certificate needs https".to_owned()),
+                None => exchange_over(tcp, request).await,
+            };
         }
-        let connected = self.tls.connect(tcp, url.host(), Alpn::Http1).await;
+        let connected = self.tls.connect_as(tcp, url.host(), Alpn::Http1, self.client.as_ref()).await;
         exchange_over(connected.map_err(|error| error.to_string())?, request).await
     }
 }

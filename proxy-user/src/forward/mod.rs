@@ -5,6 +5,7 @@
 //! connections back at the end of the response, [`tunnel`] moves bytes both ways.
 //!
 //! Invariant: nothing leaves without a [`Permit`] or [`Passage`](crate::authorize::Passage) and a [`Receipt`].
+//! Invariant: whom an upstream knows us as is part of a connection's [`Route`], by what the attachment says.
 //! Invariant: an [`Attachment`] goes only with [`Forwarder::send_verified`], whose connections proved the host's name.
 
 pub mod answer;
@@ -117,7 +118,9 @@ impl Forwarder {
                 attachment.attach(&mut outbound.head());
             }
         }
-        send::send(&self.verified, &self.dialer, &self.limits, route, outbound).await
+        let client = attachment.and_then(Attachment::client).cloned();
+        let route = Route { client, ..route.clone() };
+        send::send(&self.verified, &self.dialer, &self.limits, &route, outbound).await
     }
 
     /// Sends a request over plain HTTP. No credential can come here, and those of the client are taken out when the

@@ -1,8 +1,9 @@
 //! Reads a private key out of PEM (RFC 7468) without leaving copies of it behind.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
+
+use super::pem;
 
 /// How a private key is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +43,8 @@ impl PrivateKeyPem {
     ///
     /// # Errors
     /// [`PrivateKeyError`].
-    pub fn parse(pem: &[u8]) -> Result<Self, PrivateKeyError> {
-        let mut rest = std::str::from_utf8(pem).map_err(|_| PrivateKeyError::None)?;
-        loop {
-            let (label, body, after) = block(rest).ok_or(PrivateKeyError::None)?;
-            rest = after;
+    pub fn parse(text: &[u8]) -> Result<Self, PrivateKeyError> {
+        for (label, body) in pem::blocks(text) {
             let form = match label {
                 "PRIVATE KEY" => KeyForm::Pkcs8,
                 "EC PRIVATE KEY" => KeyForm::Sec1,
@@ -58,8 +56,9 @@ impl PrivateKeyPem {
             if body.contains(':') {
                 return Err(PrivateKeyError::Encrypted);
             }
-            return Ok(Self { form, der: decode(body)? });
+            return Ok(Self { form, der: pem::decode(body).ok_or(PrivateKeyError::Damaged)? });
         }
+        Err(PrivateKeyError::None)
     }
 
     /// How it is written.
@@ -73,26 +72,16 @@ impl PrivateKeyPem {
     pub fn der(&self) -> &[u8] {
         &self.der
     }
-}
 
-/// The label and the body of the next block, and what stands behind it.
-fn block(text: &str) -> Option<(&str, &str, &str)> {
-    let (_, after) = text.split_once("-----BEGIN ")?;
-    let (label, after) = after.split_once("-----")?;
-    let end = after.find("-----END ")?;
-    let (body, after) = after.split_at_checked(end)?;
-    let (closing, after) = after.strip_prefix("-----END ")?.split_once("-----")?;
-    (closing == label).then_some((label, body, after))
-}
-
-/// At their final sizes from the start: a buffer that grew would leave copies behind in freed memory.
-fn decode(body: &str) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
-    let mut digits = Zeroizing::new(Vec::with_capacity(body.len()));
-    digits.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; digits.len() / 4 * 3 + 3]);
-    let length = BASE64_STANDARD.decode_slice(&*digits, &mut der).map_err(|_| PrivateKeyError::Damaged)?;
-    der.truncate(length);
-    Ok(der)
+    /// For rustls, borrowed.
+    pub(super) fn for_rustls(&self) -> PrivateKeyDer<'_> {
+        let der = self.der.as_slice();
+        match self.form {
+            KeyForm::Pkcs8 => PrivatePkcs8KeyDer::from(der).into(),
+            KeyForm::Sec1 => PrivateSec1KeyDer::from(der).into(),
+            KeyForm::Pkcs1 => PrivatePkcs1KeyDer::from(der).into(),
+        }
+    }
 }
 
 #[cfg(test)]

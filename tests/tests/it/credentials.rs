@@ -1,3 +1,4 @@
 //! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
 
 mod jwt;
+mod mtls;

@@ -1,6 +1,7 @@
 //! The kinds of credentials, a file each: what a definition of the policy does at run time.
 
 mod jwt;
+mod mtls;
 mod static_secret;
 
 use std::sync::Arc;
@@ -20,6 +21,9 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
         }
         CredentialKind::Jwt(kind) => {
             Box::new(jwt::Jwt::new(name, (**kind).clone(), Arc::clone(&tools.sources)))
+        }
+        CredentialKind::Mtls(kind) => {
+            Box::new(mtls::Mtls::new(name, kind.clone(), Arc::clone(&tools.sources)))
         }
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),
