@@ -1,12 +1,14 @@
 //! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
 
 mod claims;
+mod github_app;
 mod jwt;
 mod mtls;
 
 use std::fmt;
 
 pub use claims::{ClaimText, Variable};
+pub use github_app::{GithubAppCredential, GithubLevel};
 pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtPer};
 pub use mtls::MtlsCredential;
 
@@ -40,6 +42,8 @@ pub enum CredentialKind {
     Jwt(Box<JwtCredential>),
     /// A client certificate.
     Mtls(MtlsCredential),
+    /// Tokens of an installation of a GitHub App.
+    GithubApp(Box<GithubAppCredential>),
 }
 
 /// `kind = "static"`: a secret as it is.
@@ -51,7 +55,7 @@ pub struct StaticCredential {
 }
 
 impl CredentialKind {
-    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt", "mtls"];
+    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt", "mtls", "github-app"];
 
     /// As in a policy file.
     #[must_use]
@@ -60,6 +64,7 @@ impl CredentialKind {
             Self::Static(_) => "static",
             Self::Jwt(_) => "jwt",
             Self::Mtls(_) => "mtls",
+            Self::GithubApp(_) => "github-app",
         }
     }
 
@@ -68,7 +73,7 @@ impl CredentialKind {
     pub fn wants_inject(&self) -> bool {
         match self {
             Self::Static(_) => true,
-            Self::Jwt(_) | Self::Mtls(_) => false,
+            Self::Jwt(_) | Self::Mtls(_) | Self::GithubApp(_) => false,
         }
     }
 
@@ -80,6 +85,7 @@ impl CredentialKind {
             Self::Jwt(kind) => vec![&kind.key],
             Self::Mtls(kind) if kind.certificate == kind.key => vec![&kind.key],
             Self::Mtls(kind) => vec![&kind.certificate, &kind.key],
+            Self::GithubApp(kind) => vec![&kind.private_key],
         }
     }
 

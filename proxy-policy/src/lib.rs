@@ -77,8 +77,8 @@ pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, t
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use credential::{
-    ClaimText, ClaimValue, Credential, CredentialKind, JwtAlgorithm, JwtCredential, JwtPer, MtlsCredential,
-    SecretRef, StaticCredential, Store, Variable,
+    ClaimText, ClaimValue, Credential, CredentialKind, GithubAppCredential, GithubLevel, JwtAlgorithm,
+    JwtCredential, JwtPer, MtlsCredential, SecretRef, StaticCredential, Store, Variable,
 };
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};

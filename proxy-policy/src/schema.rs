@@ -48,6 +48,13 @@ mod tests {
         [credential.mtls]
         kind = "mtls"
         certificate = "vault:bundle"
+        [credential.github-app]
+        kind = "github-app"
+        app_id = 1
+        private_key = "vault:app"
+        installation_id = 2
+        repositories = ["site"]
+        permissions = { contents = "read" }
     "#;
 
     fn schema() -> Value {
@@ -140,7 +147,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 10, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 11, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]

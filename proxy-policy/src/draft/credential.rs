@@ -1,5 +1,6 @@
 //! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
 
+mod github_app;
 mod jwt;
 mod mtls;
 mod reference;
@@ -21,6 +22,9 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         Some("static") | None => static_secret::read(section, reader).map(CredentialKind::Static),
         Some("jwt") => jwt::read(section, reader).map(|kind| CredentialKind::Jwt(Box::new(kind))),
         Some("mtls") => mtls::read(section, reader).map(CredentialKind::Mtls),
+        Some("github-app") => {
+            github_app::read(section, reader).map(|kind| CredentialKind::GithubApp(Box::new(kind)))
+        }
         Some(_) => None,
     };
     let before = reader.findings.len();

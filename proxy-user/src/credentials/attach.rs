@@ -118,6 +118,14 @@ impl Attachment {
         }
     }
 
+    /// The value of that header, for a call of our own; its memory is wiped, too.
+    pub(super) fn into_header_value(self) -> Option<HeaderValue> {
+        match self.how {
+            How::Header(_, value) => Some(value),
+            How::Client(_) => None,
+        }
+    }
+
     /// The header that it sets, if it sets one: what the client brought under that name goes out first.
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {

@@ -21,7 +21,6 @@ use super::store::{Store, StoreError};
 pub(super) struct Tools {
     pub(super) sources: Arc<Sources>,
     /// The way to those who issue.
-    #[expect(dead_code, reason = "the kinds that ask an issuer use it")]
     pub(super) outcall: Outcall,
 }
 

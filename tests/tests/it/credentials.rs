@@ -1,4 +1,5 @@
 //! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
 
+mod github_app;
 mod jwt;
 mod mtls;

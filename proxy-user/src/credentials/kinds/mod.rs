@@ -1,5 +1,6 @@
 //! The kinds of credentials, a file each: what a definition of the policy does at run time.
 
+mod github_app;
 mod jwt;
 mod mtls;
 mod static_secret;
@@ -25,6 +26,7 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
         CredentialKind::Mtls(kind) => {
             Box::new(mtls::Mtls::new(name, kind.clone(), Arc::clone(&tools.sources)))
         }
+        CredentialKind::GithubApp(kind) => Box::new(github_app::GithubApp::new(name, kind, tools)),
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),
     }
