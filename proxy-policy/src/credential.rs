@@ -9,7 +9,7 @@ use std::fmt;
 
 pub use claims::{ClaimText, Variable};
 pub use github_app::{GithubAppCredential, GithubLevel};
-pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtPer};
+pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner};
 pub use mtls::MtlsCredential;
 
 use crate::model::{ApiId, CredentialId};
@@ -82,7 +82,10 @@ impl CredentialKind {
     pub fn secrets(&self) -> Vec<&SecretRef> {
         match self {
             Self::Static(kind) => vec![&kind.secret],
-            Self::Jwt(kind) => vec![&kind.key],
+            Self::Jwt(kind) => match &kind.signer {
+                JwtSigner::Host => Vec::new(),
+                JwtSigner::Key(key) => vec![&key.key],
+            },
             Self::Mtls(kind) if kind.certificate == kind.key => vec![&kind.key],
             Self::Mtls(kind) => vec![&kind.certificate, &kind.key],
             Self::GithubApp(kind) => vec![&kind.private_key],
@@ -92,6 +95,9 @@ impl CredentialKind {
     /// What it authenticates with, for people: `vault:stripe/restricted`.
     #[must_use]
     pub fn source(&self) -> String {
+        if matches!(self, Self::Jwt(kind) if kind.signer == JwtSigner::Host) {
+            return "the issuer of this host".to_owned();
+        }
         let secrets: Vec<_> = self.secrets().iter().map(ToString::to_string).collect();
         secrets.join(", ")
     }
@@ -103,6 +109,8 @@ impl CredentialKind {
 pub enum Store {
     /// The daemon's own.
     Vault,
+    /// None: a token that this host issues about the identity, for the audience that is the name.
+    Issuer,
 }
 
 impl Store {
@@ -111,6 +119,7 @@ impl Store {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vault => "vault",
+            Self::Issuer => "issuer",
         }
     }
 }
@@ -123,6 +132,18 @@ pub struct SecretRef {
 }
 
 impl SecretRef {
+    /// A secret of the daemon's own store, by its name.
+    #[must_use]
+    pub fn vault(name: &str) -> Self {
+        Self { store: Store::Vault, name: name.to_owned() }
+    }
+
+    /// A token of this host for an audience.
+    #[must_use]
+    pub fn issuer(audience: &str) -> Self {
+        Self { store: Store::Issuer, name: audience.to_owned() }
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> Store {

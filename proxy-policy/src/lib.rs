@@ -78,7 +78,7 @@ pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use credential::{
     ClaimText, ClaimValue, Credential, CredentialKind, GithubAppCredential, GithubLevel, JwtAlgorithm,
-    JwtCredential, JwtPer, MtlsCredential, SecretRef, StaticCredential, Store, Variable,
+    JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, SecretRef, StaticCredential, Store, Variable,
 };
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};

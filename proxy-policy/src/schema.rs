@@ -194,6 +194,7 @@ mod tests {
             (&jwt("subject = \"{workload.exe}\""), "/credential/c/subject"),
             (&jwt("claims = { sub = \"x\" }"), "/credential/c/claims"),
             (&jwt("secret = \"vault:a\""), "/credential/c"),
+            ("[credential.c]\nkind = \"jwt\"\naudience = \"a\"\nsubject = \"b\"\n", "/credential/c"),
         ] {
             assert!(
                 crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.into() }])

@@ -53,7 +53,8 @@ enum Part {
 
 impl ClaimText {
     /// A text that is one place.
-    pub(crate) fn of(variable: Variable) -> Self {
+    #[must_use]
+    pub fn of(variable: Variable) -> Self {
         Self { parts: vec![Part::Place(variable)] }
     }
 

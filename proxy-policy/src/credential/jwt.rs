@@ -9,6 +9,32 @@ use super::claims::ClaimText;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JwtCredential {
+    /// Who makes it, and for whom.
+    pub signer: JwtSigner,
+    /// Who may take it (`aud`); at least one.
+    pub audience: Vec<ClaimText>,
+    /// What else it says.
+    pub claims: Vec<(String, ClaimValue)>,
+    /// For how long it lasts.
+    pub ttl: Duration,
+    /// How often it is made anew.
+    pub per: JwtPer,
+}
+
+/// Who makes a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JwtSigner {
+    /// This host as an issuer, as its configuration says; the subject is the identity.
+    Host,
+    /// Whoever has a key.
+    Key(JwtKey),
+}
+
+/// A key that signs tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JwtKey {
     /// Where the private key is.
     pub key: SecretRef,
     /// What it signs with.
@@ -19,14 +45,6 @@ pub struct JwtCredential {
     pub issuer: Option<ClaimText>,
     /// For whom it is made (`sub`).
     pub subject: ClaimText,
-    /// Who may take it (`aud`); at least one.
-    pub audience: Vec<ClaimText>,
-    /// What else it says.
-    pub claims: Vec<(String, ClaimValue)>,
-    /// For how long it lasts.
-    pub ttl: Duration,
-    /// How often it is made anew.
-    pub per: JwtPer,
 }
 
 /// A signature of a token (RFC 7518 §3.1, RFC 8037).
@@ -43,6 +61,12 @@ pub enum JwtAlgorithm {
 
 impl JwtAlgorithm {
     pub(crate) const ALL: [Self; 3] = [Self::Es256, Self::EdDsa, Self::Rs256];
+
+    /// From the word in a token, and in a policy file.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == text)
+    }
 
     /// As in a token, and in a policy file.
     #[must_use]
@@ -92,6 +116,10 @@ impl JwtCredential {
     /// All texts that have places in them.
     pub fn texts(&self) -> impl Iterator<Item = &ClaimText> {
         let claims = self.claims.iter().flat_map(|(_, value)| value.texts());
-        self.issuer.iter().chain([&self.subject]).chain(&self.audience).chain(claims)
+        let own = match &self.signer {
+            JwtSigner::Host => None,
+            JwtSigner::Key(key) => Some(key.issuer.iter().chain([&key.subject])),
+        };
+        own.into_iter().flatten().chain(&self.audience).chain(claims)
     }
 }

@@ -21,6 +21,7 @@ use super::{
     drain::Drain,
     handler::DaemonHandler,
     identifier::HostIdentifier,
+    issuer::Publisher,
     listeners::Acceptor,
     namespaces::Namespaces,
     network, observer,
@@ -98,7 +99,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     )?;
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
     let store = StorePaths::in_directories(&config.state, &config.runtime).store;
-    let credentials = Arc::new(Credentials::new(store, Outcall::new(upstream_tls.clone())));
+    let publisher = config.issuer.as_ref().map(|issuer| Publisher::open(issuer, &store)).transpose()?;
+    let mut credentials = Credentials::new(store, Outcall::new(upstream_tls.clone()));
+    if let Some(publisher) = &publisher {
+        credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
+    }
+    let credentials = Arc::new(credentials);
     if let Some(problem) = credentials.problem() {
         tracing::error!("{problem}");
     }
@@ -119,6 +125,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         supervisor::forget_listeners();
     }
     supervisor::keep_listeners(&sockets);
+    let issuer_socket = match config.issuer.as_ref().and_then(|issuer| issuer.listen) {
+        Some(address) => Some(Publisher::bind(address).await?),
+        None => None,
+    };
     let home = sockets.iter().map(netns_cookie).next().context("no listener")?.context(NO_COOKIE)?;
     let control = Control::bind(&config.control_socket(), Some(&config.control.group))?;
 
@@ -218,6 +228,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     }
     tasks.spawn(Arc::clone(&reloader).end_what_is_over());
     tasks.spawn(remember(Arc::clone(&ledger)));
+    if let Some(publisher) = &publisher {
+        tasks.spawn(Arc::clone(publisher).keep());
+        issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));
+    }
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 

@@ -3,8 +3,9 @@
 //! A key is parsed once for each version of its secret, and then held by the cryptographic library, which wipes it.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
 };
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use proxy_policy::JwtAlgorithm;
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use crate::trust::{KeyForm, PrivateKeyError, PrivateKeyPem};
@@ -36,6 +38,10 @@ pub(super) enum BadKey {
     Other(JwtAlgorithm),
 }
 
+fn elliptic(der: &[u8]) -> Option<EcdsaKeyPair> {
+    EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der).ok()
+}
+
 fn wanted(algorithm: JwtAlgorithm) -> &'static str {
     match algorithm {
         JwtAlgorithm::Es256 => "an elliptic curve key on P-256",
@@ -53,23 +59,45 @@ impl SigningKey {
     pub(super) fn from_pem(algorithm: JwtAlgorithm, pem: &Secret) -> Result<Self, BadKey> {
         let key = PrivateKeyPem::parse(pem.expose())?;
         let (der, other) = (key.der(), BadKey::Other(algorithm));
-        let kind = match (algorithm, key.form()) {
-            (JwtAlgorithm::Es256, KeyForm::Pkcs8 | KeyForm::Sec1) => {
-                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Kind::Es256)
-            }
-            // Also without the public key, as OpenSSL writes it.
-            (JwtAlgorithm::EdDsa, KeyForm::Pkcs8) => {
-                Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Kind::EdDsa)
-            }
-            (JwtAlgorithm::Rs256, KeyForm::Pkcs8) => {
-                RsaKeyPair::from_pkcs8(der).map(|key| Kind::Rs256(Box::new(key)))
-            }
+        match (algorithm, key.form()) {
+            (_, KeyForm::Pkcs8) => Self::from_pkcs8(algorithm, der),
+            (JwtAlgorithm::Es256, KeyForm::Sec1) => elliptic(der).map(|key| Self(Kind::Es256(key))),
             (JwtAlgorithm::Rs256, KeyForm::Pkcs1) => {
-                RsaKeyPair::from_der(der).map(|key| Kind::Rs256(Box::new(key)))
+                RsaKeyPair::from_der(der).ok().map(|key| Self(Kind::Rs256(Box::new(key))))
             }
-            _ => return Err(other),
+            _ => None,
+        }
+        .ok_or(other)
+    }
+
+    /// Reads a key as PKCS #8; `None` when it is none for this algorithm.
+    pub(super) fn from_pkcs8(algorithm: JwtAlgorithm, der: &[u8]) -> Option<Self> {
+        let kind = match algorithm {
+            JwtAlgorithm::Es256 => Kind::Es256(elliptic(der)?),
+            // Also without the public key, as OpenSSL writes it.
+            JwtAlgorithm::EdDsa => Kind::EdDsa(Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok()?),
+            JwtAlgorithm::Rs256 => Kind::Rs256(Box::new(RsaKeyPair::from_pkcs8(der).ok()?)),
+            _ => return None,
         };
-        kind.map(Self).map_err(|_| other)
+        Some(Self(kind))
+    }
+
+    /// A new key, and the same as PKCS #8; `None` when the library makes none.
+    pub(super) fn generate(algorithm: JwtAlgorithm) -> Option<(Self, Zeroizing<Vec<u8>>)> {
+        let der = match algorithm {
+            JwtAlgorithm::Es256 => {
+                let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).ok()?;
+                key.to_pkcs8v1().ok()?.as_ref().to_vec()
+            }
+            JwtAlgorithm::EdDsa => Ed25519KeyPair::generate().ok()?.to_pkcs8v1().ok()?.as_ref().to_vec(),
+            JwtAlgorithm::Rs256 => {
+                let key = RsaKeyPair::generate(KeySize::Rsa2048).ok()?;
+                AsDer::<Pkcs8V1Der<'_>>::as_der(&key).ok()?.as_ref().to_vec()
+            }
+            _ => return None,
+        };
+        let der = Zeroizing::new(der);
+        Some((Self::from_pkcs8(algorithm, &der)?, der))
     }
 
     fn algorithm(&self) -> JwtAlgorithm {
@@ -141,7 +169,6 @@ impl SigningKey {
     }
 
     /// The name of the key by what it is (RFC 7638).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the issuer of this host publishes it"))]
     pub(super) fn thumbprint(&self) -> String {
         // Members in the order of the alphabet and no spaces, which is how this map is written.
         let jwk = Value::Object(self.public_jwk()).to_string();

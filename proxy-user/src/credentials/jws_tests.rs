@@ -1,7 +1,6 @@
 //! Tokens as a receiver reads them, by the public key alone.
 
-use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
-use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::encoding::EcPrivateKeyRfc5915Der;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
@@ -17,17 +16,7 @@ fn pem(label: &str, der: &[u8]) -> Secret {
 
 /// A new key for an algorithm, as PKCS #8 in PEM.
 pub(in super::super) fn new_key(algorithm: JwtAlgorithm) -> Secret {
-    let der = match algorithm {
-        JwtAlgorithm::Es256 => {
-            let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-            key.to_pkcs8v1().unwrap().as_ref().to_vec()
-        }
-        JwtAlgorithm::EdDsa => Ed25519KeyPair::generate().unwrap().to_pkcs8v1().unwrap().as_ref().to_vec(),
-        _ => AsDer::<Pkcs8V1Der<'_>>::as_der(&RsaKeyPair::generate(KeySize::Rsa2048).unwrap())
-            .unwrap()
-            .as_ref()
-            .to_vec(),
-    };
+    let (_, der) = SigningKey::generate(algorithm).unwrap();
     pem("PRIVATE KEY", &der)
 }
 

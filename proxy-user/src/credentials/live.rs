@@ -5,15 +5,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use proxy_policy::{ApiId, Credential, CredentialKind, PolicySet};
+use proxy_policy::{ApiId, Credential, CredentialKind, PolicySet, SecretRef, Store as Place};
+use serde_json::Map;
 
 use super::attach::Attachment;
 use super::error::CredentialError;
+use super::issuer::Issuer;
 use super::kinds;
 use super::outcall::Outcall;
 use super::provider::{Ask, Provided, Provider};
-use super::sources::Sources;
+use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
 
 /// What all kinds share.
@@ -22,7 +25,37 @@ pub(super) struct Tools {
     pub(super) sources: Arc<Sources>,
     /// The way to those who issue.
     pub(super) outcall: Outcall,
+    /// This host as an issuer, if it is one.
+    pub(super) issuer: Option<Arc<Issuer>>,
 }
+
+impl Tools {
+    /// A token that somebody is exchanged for: the secret that a reference names, or what this host issues about `identity`
+    /// alone. The latter is never at hand in [`Sources`], which do not know who calls.
+    ///
+    /// # Errors
+    /// There is none, or its source cannot be asked.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the kinds that exchange a token ask for it"))]
+    pub(super) async fn subject_token(
+        &self,
+        identity: &str,
+        reference: &SecretRef,
+    ) -> Result<Held, SourceError> {
+        if reference.store() != Place::Issuer {
+            return self.sources.fetch(reference).await;
+        }
+        let unavailable = |problem: &str| SourceError::Unavailable { problem: problem.to_owned() };
+        let issuer = self.issuer.as_ref().ok_or_else(|| unavailable(NO_ISSUER))?;
+        let issued = issuer.issue(identity, reference.name().into(), Map::new(), Duration::MAX);
+        let issued = issued.ok_or_else(|| unavailable(NOT_PUBLISHED))?;
+        Ok(Held { secret: Arc::new(issued.token), version: issued.version })
+    }
+}
+
+/// A credential wants a token of this host.
+pub(super) const NO_ISSUER: &str = "this host issues no tokens; add [issuer] to its configuration";
+/// A credential wants one before anybody could check it.
+pub(super) const NOT_PUBLISHED: &str = "the keys of this host's issuer are not published; see its log";
 
 /// Secrets and credentials of the running daemon.
 pub struct Credentials {
@@ -35,8 +68,15 @@ impl Credentials {
     /// with the reason, which [`Credentials::problem`] tells too, until a [`Credentials::reload`] succeeds.
     #[must_use]
     pub fn new(store: Store, outcall: Outcall) -> Self {
-        let tools = Tools { sources: Arc::new(Sources::new(store)), outcall };
+        let tools = Tools { sources: Arc::new(Sources::new(store)), outcall, issuer: None };
         Self { tools, known: Mutex::default() }
+    }
+
+    /// The same on a host that issues tokens itself.
+    #[must_use]
+    pub fn with_issuer(mut self, issuer: Arc<Issuer>) -> Self {
+        self.tools.issuer = Some(issuer);
+        self
     }
 
     /// Reads the store again and swaps all secrets at once; returns how many there are. Blocks on files.

@@ -5,9 +5,11 @@ use std::fs;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, Method};
-use proxy_policy::SourceFile;
+use proxy_policy::{ClaimText, JwtAlgorithm, SourceFile, Variable};
 
 use super::super::attach::{Head, Inject};
+use super::super::issuer::IssuerSettings;
+use super::super::jws::tests::verified;
 use super::super::key::KeySource;
 use super::super::provider::AskedBy;
 use super::super::secret::Secret;
@@ -48,6 +50,19 @@ impl World {
         let store = self.store.clone();
         Credentials::new(store, Outcall::new(tls))
     }
+}
+
+/// An issuer over the world's store, whose key is not published yet.
+pub(in super::super) fn issuer(world: &World) -> Arc<Issuer> {
+    let settings = IssuerSettings {
+        url: "https://host.test".to_owned(),
+        subject: ClaimText::of(Variable::Identity),
+        ttl: Duration::from_secs(300),
+        rotate_every: Duration::from_secs(86_400),
+        publish_ahead: Duration::from_secs(3600),
+        algorithm: JwtAlgorithm::Es256,
+    };
+    Arc::new(Issuer::open(settings, &world.store).unwrap())
 }
 
 const STATIC: &str = "kind = \"static\"\nsecret = \"vault:a\"";
@@ -227,4 +242,28 @@ fn a_credential_goes_to_no_other_api_than_its_own() {
     let error = bound_to(credential("c"), api("b"), "b").unwrap_err();
     assert!(error.to_string().contains("bound to other APIs"), "{error}");
     assert_eq!(bound_to(credential("d"), api("b"), "b"), Ok(()));
+}
+
+#[tokio::test]
+async fn a_token_that_is_exchanged_is_a_secret_or_about_the_identity_alone() {
+    let world = World::new();
+    world.set("a", b"one");
+    let issuer = issuer(&world);
+    let mut tools = world.credentials().tools;
+    let text = |held: Held| String::from_utf8(held.secret.expose().to_vec()).unwrap();
+    let vault = SecretRef::vault("a");
+    assert_eq!(text(tools.subject_token("bot", &vault).await.ok().unwrap()), "one");
+    let issued = SecretRef::issuer("https://sts.test");
+    assert!(tools.subject_token("bot", &issued).await.err().unwrap().to_string().contains("[issuer]"));
+    tools.issuer = Some(Arc::clone(&issuer));
+    assert!(tools.subject_token("bot", &issued).await.err().unwrap().to_string().contains("not published"));
+    issuer.published(&issuer.documents()).unwrap();
+    let set: serde_json::Value = serde_json::from_str(&issuer.documents().keys).unwrap();
+    for identity in ["bot", "other"] {
+        let token = text(tools.subject_token(identity, &issued).await.ok().unwrap());
+        let (_, claims) = verified(&token, set["keys"][0].as_object().unwrap()).unwrap();
+        assert_eq!((&claims["sub"], &claims["aud"]), (&identity.into(), &"https://sts.test".into()));
+    }
+    // Sources do not know who calls, so they have none.
+    assert!(tools.sources.held(&issued).is_some_and(|held| held.is_err()));
 }

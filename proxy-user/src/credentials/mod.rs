@@ -3,7 +3,7 @@
 //! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into `vault`,
 //! one of the `sources` of the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
 //! `provider`: [`Ask`] says for which call, and an [`Attachment`] is the answer, at hand or obtained; `lease` keeps what
-//! does not last, `outcall` is the way to those who issue. [`strip`] takes out what the client brought, and the attachment
+//! does not last, `outcall` is the way to those who issue, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
 //! goes in.
 //!
 //! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only those
@@ -16,6 +16,7 @@ mod canary;
 mod error;
 mod files;
 mod hex;
+pub mod issuer;
 mod jws;
 pub mod key;
 mod kinds;
@@ -33,6 +34,7 @@ mod vault;
 
 pub use attach::{Attachment, Head, Inject, Removed, strip};
 pub use error::CredentialError;
+pub use issuer::{Documents, Issuer, IssuerError, IssuerSettings};
 pub use key::KeySource;
 pub use live::{Credentials, LiveCredential, bound_to};
 pub use memory::protect_process_memory;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{check_keys, reference};
-use crate::credential::{ClaimText, ClaimValue, JwtAlgorithm, JwtCredential, JwtPer, Variable};
+use crate::credential::{
+    ClaimText, ClaimValue, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, Variable,
+};
 use crate::diagnostic::{Problem, quote};
 use crate::read::{Reader, Section};
 
@@ -21,28 +23,48 @@ const USUAL: Duration = Duration::from_secs(300);
 
 pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtCredential> {
     check_keys(section, &KEYS, reader);
-    let key = reader.required(section, "key", "name where the private key is: key = \"vault:NAME\"");
-    let key = key.and_then(|text| reader.parse(&text, reference::parse));
+    let signer = match section.has("key") {
+        true => key(section, reader).map(JwtSigner::Key),
+        false => host(section, reader).then_some(JwtSigner::Host),
+    };
+    let audience = audience(section, reader);
+    let claims = claims(section, reader);
+    let ttl = reader.parsed(section, "ttl", ttl).map_or(USUAL, |it| it.value);
+    let per = reader.parsed(section, "per", per).map_or(JwtPer::Ttl, |it| it.value);
+    Some(JwtCredential { signer: signer?, audience, claims, ttl, per })
+}
+
+fn key(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtKey> {
+    let key = reader.parsed(section, "key", reference::parse);
     let algorithm = reader.required(section, "algorithm", "add algorithm = \"ES256\"");
     let algorithm = algorithm.and_then(|text| reader.parse(&text, known_algorithm));
     let key_id = reader.parsed(section, "key_id", plain).map(|it| it.value);
     let issuer = reader.parsed(section, "issuer", ClaimText::read).map(|it| it.value);
     let subject = reader.parsed(section, "subject", ClaimText::read).map(|it| it.value);
-    let audience = audience(section, reader);
-    let claims = claims(section, reader);
-    let ttl = reader.parsed(section, "ttl", ttl).map_or(USUAL, |it| it.value);
-    let per = reader.parsed(section, "per", per).map_or(JwtPer::Ttl, |it| it.value);
-    Some(JwtCredential {
+    Some(JwtKey {
         key: key?.value,
         algorithm: algorithm?.value,
         key_id,
         issuer,
         subject: subject.unwrap_or_else(|| ClaimText::of(Variable::Identity)),
-        audience,
-        claims,
-        ttl,
-        per,
     })
+}
+
+/// Without a key this host signs, and says itself who it is and whom a token is about.
+fn host(section: &Section<'_>, reader: &mut Reader<'_>) -> bool {
+    let own = ["algorithm", "key_id", "issuer", "subject"];
+    let mut fits = true;
+    for name in own.into_iter().filter(|name| section.has(name)) {
+        fits = false;
+        reader.findings.error(
+            reader.key_place(section, name),
+            format!(
+                "\"{name}\" without a \"key\": then this host signs, as [issuer] of its configuration says"
+            ),
+            "remove it, or add key = \"vault:NAME\"",
+        );
+    }
+    fits
 }
 
 fn audience(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<ClaimText> {
@@ -86,8 +108,8 @@ fn claims(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<(String, ClaimV
     claims
 }
 
-pub(super) fn known_algorithm(text: &str) -> Result<JwtAlgorithm, Problem> {
-    JwtAlgorithm::ALL.into_iter().find(|it| it.as_str() == text).ok_or_else(|| {
+fn known_algorithm(text: &str) -> Result<JwtAlgorithm, Problem> {
+    JwtAlgorithm::parse(text).ok_or_else(|| {
         let all = JwtAlgorithm::ALL.map(JwtAlgorithm::as_str).join(", ");
         Problem::new("unknown algorithm", format!("known algorithms: {all}"))
     })

@@ -30,6 +30,20 @@ pub(super) fn parse(text: &str) -> Result<SecretRef, Problem> {
     ))
 }
 
+/// Where a token is that somebody is exchanged for: a secret, or `issuer:AUDIENCE`, which this host issues for that audience.
+#[cfg_attr(not(test), expect(dead_code, reason = "the kinds that exchange a token read it"))]
+pub(super) fn parse_subject(text: &str) -> Result<SecretRef, Problem> {
+    let Some(audience) = text.strip_prefix("issuer:") else { return parse(text) };
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}' | '"' | '\\');
+    if !audience.is_empty() && audience.len() <= 256 && audience.chars().all(plain) {
+        return Ok(SecretRef { store: Store::Issuer, name: audience.to_owned() });
+    }
+    Err(Problem::new(
+        "what stands after \"issuer:\" is no audience",
+        "write whom the token is for, in visible characters, such as issuer:https://sts.example.com",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +53,18 @@ mod tests {
         let reference = parse("vault:stripe/restricted").unwrap();
         assert_eq!((reference.store(), reference.name()), (Store::Vault, "stripe/restricted"));
         assert_eq!(reference.to_string(), "vault:stripe/restricted");
+    }
+
+    #[test]
+    fn a_token_of_this_host_stands_only_where_a_token_is_exchanged() {
+        let reference = parse_subject("issuer:https://sts.test/x").unwrap();
+        assert_eq!((reference.store(), reference.name()), (Store::Issuer, "https://sts.test/x"));
+        assert_eq!(reference.to_string(), "issuer:https://sts.test/x");
+        assert_eq!(parse_subject("vault:a").unwrap(), parse("vault:a").unwrap());
+        assert!(parse("issuer:https://sts.test/x").is_err());
+        for bad in ["issuer:", "issuer:a b", "issuer:{identity}", "issuer:\u{e9}"] {
+            assert!(parse_subject(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

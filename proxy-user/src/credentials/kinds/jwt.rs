@@ -1,7 +1,7 @@
 //! `kind = "jwt"`: a token that this host makes, for each call or for all like it until it is about to end.
 //!
 //! Making one waits for nobody, so it is always at hand. A token is only given to the identity that it was made for, and
-//! tokens of a key that is not in its store any more are forgotten with it.
+//! tokens of a key that is not in its store any more are forgotten with it. Without a key, the host's own issuer makes it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderName;
-use proxy_policy::{ClaimText, ClaimValue, JwtCredential, JwtPer, Variable};
+use proxy_policy::{ClaimText, ClaimValue, JwtCredential, JwtKey, JwtPer, JwtSigner, Store, Variable};
 use serde_json::{Map, Value};
 
 use super::super::attach::{Attachment, Inject};
 use super::super::error::CredentialError;
+use super::super::issuer::Issuer;
 use super::super::jws::{BadKey, SigningKey};
+use super::super::live::{NO_ISSUER, NOT_PUBLISHED, Tools};
 use super::super::provider::{Ask, Provided, Provider, Providing};
 use super::super::secret::Secret;
 use super::super::sources::{Held, SourceError, Sources};
@@ -33,14 +35,19 @@ pub(super) struct Jwt {
     variables: Vec<Variable>,
     sources: Arc<Sources>,
     at_work: ArcSwapOption<KeyAtWork>,
+    issuer: Option<Arc<Issuer>>,
+    /// Those that the issuer made.
+    issued: Tokens,
 }
+
+type Tokens = RwLock<HashMap<For, Token>>;
 
 /// One version of the key, and what it has signed.
 struct KeyAtWork {
     /// Of which it was parsed.
     secret: Weak<Secret>,
     key: Result<SigningKey, BadKey>,
-    tokens: RwLock<HashMap<For, Token>>,
+    tokens: Tokens,
 }
 
 /// For whom a token was made.
@@ -91,14 +98,38 @@ impl<'a> Values<'a> {
 }
 
 impl Jwt {
-    pub(super) fn new(name: Arc<str>, kind: JwtCredential, sources: Arc<Sources>) -> Self {
+    pub(super) fn new(name: Arc<str>, kind: JwtCredential, tools: &Tools) -> Self {
         let mut variables: Vec<Variable> = kind.texts().flat_map(ClaimText::variables).collect();
         variables.sort_unstable();
         variables.dedup();
-        Self { name, kind, variables, sources, at_work: ArcSwapOption::empty() }
+        Self {
+            name,
+            kind,
+            variables,
+            sources: Arc::clone(&tools.sources),
+            at_work: ArcSwapOption::empty(),
+            issuer: tools.issuer.clone(),
+            issued: Tokens::default(),
+        }
     }
 
-    fn attachment(&self, held: Result<Held, SourceError>, ask: &Ask<'_>) -> Provided {
+    /// One that this host makes as an issuer.
+    fn issued(&self, ask: &Ask<'_>) -> Provided {
+        let Some(issuer) = &self.issuer else {
+            let problem = NO_ISSUER.to_owned();
+            return Err(CredentialError::Misfit { credential: self.name.to_string(), problem });
+        };
+        let lasts = issuer.lasts(self.kind.ttl);
+        self.kept(&self.issued, lasts, ask, |inject, values| {
+            let (audience, claims) = (self.audience(values)?, self.claims(values)?);
+            let issued = issuer.issue(ask.identity, audience, claims, lasts);
+            let issued = issued.ok_or_else(|| self.not_made(NOT_PUBLISHED))?;
+            self.compose(inject, &issued.token, Store::Issuer.as_str(), issued.version)
+        })
+    }
+
+    /// One that a key signs.
+    fn signed(&self, signer: &JwtKey, held: Result<Held, SourceError>, ask: &Ask<'_>) -> Provided {
         let held = match held {
             Ok(held) => held,
             Err(error) => {
@@ -111,31 +142,58 @@ impl Jwt {
         let at_work = match at_work.as_ref().filter(|it| it.is_of(&held.secret)) {
             Some(at_work) => Arc::clone(at_work),
             None => {
-                let key = SigningKey::from_pem(self.kind.algorithm, &held.secret);
+                let key = SigningKey::from_pem(signer.algorithm, &held.secret);
                 let parsed =
-                    KeyAtWork { secret: Arc::downgrade(&held.secret), key, tokens: RwLock::default() };
+                    KeyAtWork { secret: Arc::downgrade(&held.secret), key, tokens: Tokens::default() };
                 let parsed = Arc::new(parsed);
                 self.at_work.store(Some(Arc::clone(&parsed)));
                 parsed
             }
         };
-        let key = at_work.key.as_ref().map_err(|error| self.not_made(&self.of_the_key(error)))?;
+        let name = signer.key.name();
+        let key = at_work.key.as_ref().map_err(|error| {
+            self.not_made(&format!(
+                "the secret {name} does not sign: {error}; set it again with `vouchsafe secret set {name}`"
+            ))
+        })?;
+        self.kept(&at_work.tokens, self.kind.ttl, ask, |inject, values| {
+            let mut claims = self.claims(values)?;
+            if let Some(issuer) = &signer.issuer {
+                claims.insert("iss".to_owned(), self.filled(issuer, values)?);
+            }
+            claims.insert("sub".to_owned(), self.filled(&signer.subject, values)?);
+            claims.insert("aud".to_owned(), self.audience(values)?);
+            set_times(&mut claims, self.kind.ttl);
+            let token = key.sign(signer.key_id.as_deref(), &claims);
+            let token = token.ok_or_else(|| self.not_made("the cryptographic library did not sign"))?;
+            self.compose(inject, &token, name, held.version)
+        })
+    }
+
+    /// The one that was made before, or a new one.
+    fn kept(
+        &self,
+        tokens: &Tokens,
+        lasts: Duration,
+        ask: &Ask<'_>,
+        make: impl FnOnce(&Inject<'_>, &Values<'_>) -> Provided,
+    ) -> Provided {
         let bearer = Inject::bearer();
         let inject = ask.inject.as_ref().unwrap_or(&bearer);
         let values = Values::of(ask);
         if self.kind.per == JwtPer::Call {
-            return self.make(key, held.version, inject, &values);
+            return make(inject, &values);
         }
         let whom = self.whom(inject, &values)?;
-        let known = at_work.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let known = tokens.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = known.get(&whom).filter(|token| Instant::now() < token.until) {
             return Ok(token.attachment.clone());
         }
         drop(known);
         // A fifth of its life is left to the last call that gets it.
-        let until = Instant::now() + self.kind.ttl * 4 / 5;
-        let attachment = self.make(key, held.version, inject, &values)?;
-        keep(&at_work.tokens, whom, Token { attachment: attachment.clone(), until });
+        let until = Instant::now() + lasts * 4 / 5;
+        let attachment = make(inject, &values)?;
+        keep(tokens, whom, Token { attachment: attachment.clone(), until });
         Ok(attachment)
     }
 
@@ -152,53 +210,44 @@ impl Jwt {
         })
     }
 
-    fn make(&self, key: &SigningKey, version: u64, inject: &Inject<'_>, values: &Values<'_>) -> Provided {
-        let claims = self.claims(values)?;
-        let token = key.sign(self.kind.key_id.as_deref(), &claims);
-        let token = token.ok_or_else(|| self.not_made("the cryptographic library did not sign"))?;
-        Attachment::compose(inject, &token, self.kind.key.name(), version).map_err(|_| {
-            CredentialError::NotForAHeader {
-                credential: self.name.to_string(),
-                name: self.kind.key.name().to_owned(),
-                header: inject.header.to_string(),
-            }
+    fn compose(&self, inject: &Inject<'_>, token: &Secret, name: &str, version: u64) -> Provided {
+        Attachment::compose(inject, token, name, version).map_err(|_| CredentialError::NotForAHeader {
+            credential: self.name.to_string(),
+            name: name.to_owned(),
+            header: inject.header.to_string(),
         })
     }
 
+    fn filled(&self, text: &ClaimText, values: &Values<'_>) -> Result<Value, CredentialError> {
+        text.fill(|variable| values.get(variable)).map(Value::String).ok_or_else(|| {
+            let missing = text.variables().find(|variable| values.get(*variable).is_none());
+            self.nothing_for(missing.unwrap_or(Variable::WorkloadUnit))
+        })
+    }
+
+    fn audience(&self, values: &Values<'_>) -> Result<Value, CredentialError> {
+        match self.kind.audience.as_slice() {
+            [one] => self.filled(one, values),
+            several => several.iter().map(|text| self.filled(text, values)).collect(),
+        }
+    }
+
+    /// What the policy says besides who makes it, for whom, and until when.
     fn claims(&self, values: &Values<'_>) -> Result<Map<String, Value>, CredentialError> {
-        let filled = |text: &ClaimText| {
-            text.fill(|variable| values.get(variable)).map(Value::String).ok_or_else(|| {
-                let missing = text.variables().find(|variable| values.get(*variable).is_none());
-                self.nothing_for(missing.unwrap_or(Variable::WorkloadUnit))
-            })
-        };
         let mut claims = Map::new();
         for (name, value) in &self.kind.claims {
             let value = match value {
-                ClaimValue::Text(text) => filled(text)?,
-                ClaimValue::Texts(texts) => Value::Array(texts.iter().map(filled).collect::<Result<_, _>>()?),
+                ClaimValue::Text(text) => self.filled(text, values)?,
+                ClaimValue::Texts(texts) => {
+                    texts.iter().map(|text| self.filled(text, values)).collect::<Result<Value, _>>()?
+                }
                 ClaimValue::Integer(number) => Value::from(*number),
                 ClaimValue::Boolean(value) => Value::from(*value),
                 _ => return Err(self.not_made(&format!("this daemon does not know how to write {name}"))),
             };
             claims.insert(name.clone(), value);
         }
-        if let Some(issuer) = &self.kind.issuer {
-            claims.insert("iss".to_owned(), filled(issuer)?);
-        }
-        claims.insert("sub".to_owned(), filled(&self.kind.subject)?);
-        let audience = match self.kind.audience.as_slice() {
-            [one] => filled(one)?,
-            several => Value::Array(several.iter().map(filled).collect::<Result<_, _>>()?),
-        };
-        claims.insert("aud".to_owned(), audience);
-        set_times(&mut claims, self.kind.ttl);
         Ok(claims)
-    }
-
-    fn of_the_key(&self, error: &BadKey) -> String {
-        let name = self.kind.key.name();
-        format!("the secret {name} does not sign: {error}; set it again with `vouchsafe secret set {name}`")
     }
 
     fn nothing_for(&self, variable: Variable) -> CredentialError {
@@ -224,7 +273,7 @@ fn set_times(claims: &mut Map<String, Value>, ttl: Duration) {
     claims.insert("jti".to_owned(), uuid::Uuid::now_v7().to_string().into());
 }
 
-fn keep(tokens: &RwLock<HashMap<For, Token>>, whom: For, token: Token) {
+fn keep(tokens: &Tokens, whom: For, token: Token) {
     let mut tokens = tokens.write().unwrap_or_else(PoisonError::into_inner);
     if tokens.len() >= MAX_TOKENS {
         let now = Instant::now();
@@ -238,11 +287,20 @@ fn keep(tokens: &RwLock<HashMap<For, Token>>, whom: For, token: Token) {
 
 impl Provider for Jwt {
     fn ready(&self, ask: &Ask<'_>) -> Option<Provided> {
-        Some(self.attachment(self.sources.held(&self.kind.key)?, ask))
+        match &self.kind.signer {
+            JwtSigner::Key(signer) => Some(self.signed(signer, self.sources.held(&signer.key)?, ask)),
+            JwtSigner::Host => Some(self.issued(ask)),
+            _ => Some(Err(self.not_made("this daemon does not know who signs it"))),
+        }
     }
 
     fn provide<'a>(&'a self, ask: &'a Ask<'a>) -> Providing<'a> {
-        Box::pin(async move { self.attachment(self.sources.fetch(&self.kind.key).await, ask) })
+        Box::pin(async move {
+            match &self.kind.signer {
+                JwtSigner::Key(signer) => self.signed(signer, self.sources.fetch(&signer.key).await, ask),
+                _ => self.ready(ask).unwrap_or_else(|| Err(self.not_made("nobody signs it"))),
+            }
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proxy_policy::JwtAlgorithm;
 
 use super::super::super::jws::tests::{new_key, verified};
-use super::super::super::live::tests::{World, attached, policy};
+use super::super::super::live::tests::{World, attached, issuer, policy};
 use super::super::super::live::{Credentials, LiveCredential};
 use super::super::super::provider::AskedBy;
 use super::*;
@@ -133,6 +133,43 @@ fn the_api_may_say_where_it_wants_the_token() {
     let token = headers["x-token"].to_str().unwrap().strip_prefix("jwt ").unwrap().to_owned();
     assert!(verified(&token, &jwk).is_some());
     assert_eq!(headers.len(), 1);
+}
+
+const HOST: &str = "kind = \"jwt\"\naudience = \"https://api.test\"\n";
+
+#[test]
+fn without_a_key_the_issuer_of_this_host_says_who_calls() {
+    let world = World::new();
+    let issuer = issuer(&world);
+    let credentials = world.credentials().with_issuer(Arc::clone(&issuer));
+    let definition = format!("{HOST}ttl = \"1h\"\nclaims = {{ api = \"{{api}}\" }}");
+    let credential = credentials.adopt(&policy(&definition)).pop().unwrap();
+    let by = AskedBy::default();
+    let error = token(&credential, &ask("bot", by)).unwrap_err();
+    assert!(error.to_string().contains("not published"), "{error}");
+    issuer.published(&issuer.documents()).unwrap();
+    let first = token(&credential, &ask("bot", by)).unwrap();
+    assert_eq!(first, token(&credential, &ask("bot", by)).unwrap());
+    let set: Value = serde_json::from_str(&issuer.documents().keys).unwrap();
+    let jwk = set["keys"][0].as_object().unwrap();
+    for identity in ["bot", "other"] {
+        let (_, claims) = verified(&token(&credential, &ask(identity, by)).unwrap(), jwk).unwrap();
+        assert_eq!(claims["sub"], identity);
+        assert_eq!((&claims["iss"], &claims["api"]), (&"https://host.test".into(), &"demo".into()));
+        assert_eq!(
+            claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+            300,
+            "no longer than it says"
+        );
+    }
+}
+
+#[test]
+fn a_host_that_is_no_issuer_makes_none() {
+    let world = World::new();
+    let credential = world.credentials().adopt(&policy(HOST)).pop().unwrap();
+    let error = token(&credential, &ask("bot", AskedBy::default())).unwrap_err();
+    assert!(error.to_string().contains("[issuer]"), "{error}");
 }
 
 proptest! {

@@ -20,9 +20,7 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
         CredentialKind::Static(kind) => {
             Box::new(static_secret::StaticSecret::new(name, kind.clone(), Arc::clone(&tools.sources)))
         }
-        CredentialKind::Jwt(kind) => {
-            Box::new(jwt::Jwt::new(name, (**kind).clone(), Arc::clone(&tools.sources)))
-        }
+        CredentialKind::Jwt(kind) => Box::new(jwt::Jwt::new(name, (**kind).clone(), tools)),
         CredentialKind::Mtls(kind) => {
             Box::new(mtls::Mtls::new(name, kind.clone(), Arc::clone(&tools.sources)))
         }

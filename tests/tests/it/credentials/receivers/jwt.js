@@ -4,8 +4,15 @@
 const [address, cert, key, audience, keys] = process.argv.slice(2);
 const crypto = require("crypto"), fs = require("fs"), http2 = require("http2");
 
+let fetched;
 async function published() {
   if (!keys.startsWith("http")) return { set: JSON.parse(fs.readFileSync(keys)) };
+  // Kept for a while, as receivers do.
+  if (!fetched || Date.now() - fetched.at > 1000) fetched = { at: Date.now(), what: discover() };
+  return fetched.what;
+}
+
+async function discover() {
   const document = async (url) => (await fetch(url)).json();
   const discovered = await document(keys + "/.well-known/openid-configuration");
   if (discovered.issuer !== keys) throw new Error("the discovery is of another issuer");
