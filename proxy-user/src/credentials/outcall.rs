@@ -164,12 +164,12 @@ impl Outcall {
         }
         let body = Full::new(Bytes::from_owner(Sent(body)));
         let request = request.body(body).map_err(|error| format!("the call cannot be spelled: {error}"))?;
+        if url.is_plain() && self.client.is_some() {
+            return Err("it is called over http, and a client certificate needs https".to_owned());
+        }
         let tcp = connect(url).await?;
         if url.is_plain() {
-            return match self.client {
-                Some(_) => Err("it is called over http, and a client certificate needs https".to_owned()),
-                None => exchange_over(tcp, request).await,
-            };
+            return exchange_over(tcp, request).await;
         }
         let connected = self.tls.connect_as(tcp, url.host(), Alpn::Http1, self.client.as_ref()).await;
         exchange_over(connected.map_err(|error| error.to_string())?, request).await
@@ -274,6 +274,24 @@ mod tests {
             let error = bad.parse::<IssuerUrl>().unwrap_err();
             assert!(!error.to_string().contains("CANARY"));
         }
+    }
+
+    #[tokio::test]
+    async fn who_proves_himself_by_a_certificate_does_not_call_over_http() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let root = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(root.path(), &pem).unwrap();
+        let tls = UpstreamTls::new(&[root.path().to_owned()], false, None, TIME).unwrap();
+        let client = ClientIdentity::new(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url: IssuerUrl = format!("http://{}/t", listener.local_addr().unwrap()).parse().unwrap();
+        let body = Secret::new(b"CANARY".to_vec());
+        let called = Outcall::new(tls).presenting(client).call(Method::POST, &url, &[], body).await;
+        let error = called.err().unwrap().to_string();
+        assert!(error.contains("needs https") && !error.contains("CANARY"), "{error}");
+        assert!(listener.accept().is_err(), "nobody connected");
     }
 
     #[test]
