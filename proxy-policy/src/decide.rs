@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::model::{Api, ApiId, Credential, Grant, Identity, IdentityId, Mode, When};
+use crate::credential::Credential;
+use crate::model::{Api, ApiId, Grant, Identity, IdentityId, Mode, When};
 use crate::path::CallPath;
 use crate::place::Place;
 use crate::set::{PolicySet, Rule};

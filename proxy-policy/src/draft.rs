@@ -11,9 +11,10 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use crate::conditions::Conditions;
+use crate::credential::CredentialKind;
 use crate::diagnostic::{Findings, Problem, quote};
 use crate::limit::Limits;
-use crate::model::{ApiHost, CredentialKind, Inject, Mode, Scheme, SecretRef, Unmatched};
+use crate::model::{ApiHost, Inject, Mode, Scheme, Unmatched};
 use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
@@ -43,7 +44,6 @@ pub(crate) struct ApiDraft {
 pub(crate) struct CredentialDraft {
     pub(crate) name: Spanned<String>,
     pub(crate) kind: Option<CredentialKind>,
-    pub(crate) secret: Option<SecretRef>,
     pub(crate) apis: Vec<Spanned<String>>,
 }
 

@@ -44,6 +44,7 @@ mod path;
 mod conditions;
 mod limit;
 mod container;
+mod credential;
 mod model;
 mod network;
 mod operation;
@@ -75,14 +76,18 @@ mod table;
 pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, typed_secrets};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
+pub use credential::{
+    ClaimText, ClaimValue, Credential, CredentialKind, GithubAppCredential, GithubLevel, JwtAlgorithm,
+    JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, SecretRef, StaticCredential, Store, Variable,
+};
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Considered, Effect, Outcome};
 pub use host::{Host, HostError};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, Credential, CredentialId, CredentialKind, Grant, Identity, IdentityId, Inject,
-    Limited, Mode, NetworkGrant, Scheme, SecretRef, Store, Summary, Unmatched, When,
+    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Inject, Limited, Mode, NetworkGrant,
+    Scheme, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

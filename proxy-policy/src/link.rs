@@ -5,12 +5,13 @@ mod roles;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::credential::{Credential, CredentialKind};
 use crate::diagnostic::{Findings, quote};
 use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft};
 use crate::hosts::HostIndex;
 use crate::limit::Limits;
 use crate::model::{
-    Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Limited, NetworkGrant, Scheme, When,
+    Api, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, NetworkGrant, Scheme, When,
 };
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
@@ -115,8 +116,8 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
 }
 
 fn credential(id: CredentialId, draft: &CredentialDraft, apis: Vec<ApiId>) -> Option<Credential> {
-    let (kind, secret) = (draft.kind?, draft.secret.clone()?);
-    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, secret, apis })
+    let kind = draft.kind.clone()?;
+    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, apis })
 }
 
 impl Linker<'_, '_> {
@@ -195,6 +196,12 @@ impl Linker<'_, '_> {
         operations
     }
 
+    /// Whether a credential needs its API to say how it is attached.
+    fn wants_inject(&self, credential: usize) -> bool {
+        let kind = self.draft.credentials.get(credential).and_then(|draft| draft.kind.as_ref());
+        kind.is_none_or(CredentialKind::wants_inject)
+    }
+
     /// Resolves the credential that a role or grant names for an API.
     fn credential(
         &mut self,
@@ -213,7 +220,7 @@ impl Linker<'_, '_> {
                 format!("the API {api_name} is http, and credentials only go over verified TLS"),
                 "use scheme = \"https\" for the API, or remove the credential here",
             );
-        } else if !draft.injects {
+        } else if !draft.injects && self.wants_inject(found) {
             self.findings.error(
                 name.place,
                 format!("the API {api_name} does not say how a credential is attached"),

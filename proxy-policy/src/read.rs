@@ -164,6 +164,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The keys of a table, in the order of the file.
+    pub(crate) fn keys(&self, section: &Section<'_>) -> Vec<Spanned<String>> {
+        let key = |key: &At<DeString<'_>>| Spanned::new(key.get_ref().to_string(), self.place(key));
+        let mut keys: Vec<Spanned<String>> = section.table.keys().map(key).collect();
+        keys.sort_by_key(|key| key.place);
+        keys
+    }
+
     /// A table of strings: `{ owner = "acme" }`, in the order of the file.
     pub(crate) fn string_table(
         &mut self,
@@ -172,13 +180,10 @@ impl<'a> Reader<'a> {
     ) -> Vec<(Spanned<String>, Spanned<String>)> {
         let help = format!("write {key} = {{ name = \"value\" }}");
         let Some(inner) = self.section(section, key, &format!("\"{key}\""), &help) else { return Vec::new() };
-        let mut names: Vec<Spanned<String>> = inner
-            .table
-            .keys()
-            .map(|name| Spanned::new(name.get_ref().to_string(), self.place(name)))
-            .collect();
-        names.sort_by_key(|name| name.place);
-        names.into_iter().filter_map(|name| Some((name.clone(), self.string(&inner, &name)?))).collect()
+        self.keys(&inner)
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.string(&inner, &name)?)))
+            .collect()
     }
 
     /// A list of strings and tables; a table is called `what` in messages.

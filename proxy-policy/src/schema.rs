@@ -33,9 +33,28 @@ mod tests {
         [api.a]
         hosts = ["a.test"]
         inject = { header = "x", value = "{secret}" }
-        [credential.c]
+        [credential.static]
         kind = "static"
         secret = "vault:c"
+        [credential.jwt]
+        kind = "jwt"
+        key = "vault:k"
+        algorithm = "EdDSA"
+        issuer = "https://{host}/"
+        audience = ["https://a.test", "{api}"]
+        claims = { scope = ["a", "{workload.unit}"], level = 1, human = false, uid = "{workload.uid}" }
+        ttl = "60s"
+        per = "call"
+        [credential.mtls]
+        kind = "mtls"
+        certificate = "vault:bundle"
+        [credential.github-app]
+        kind = "github-app"
+        app_id = 1
+        private_key = "vault:app"
+        installation_id = 2
+        repositories = ["site"]
+        permissions = { contents = "read" }
     "#;
 
     fn schema() -> Value {
@@ -51,10 +70,12 @@ mod tests {
             "[[grant]]" => definition("grant"),
             "\"include\"" => schema.pointer("/$defs/role/properties/include/items/anyOf/1"),
             "inject" => schema.pointer("/$defs/api/properties/inject"),
-            section => {
-                let (kind, _) = section.strip_prefix('[')?.split_once('.')?;
-                definition(kind)
-            }
+            // Here, a credential that is called as a kind is of that kind.
+            section => match section.strip_prefix('[')?.split_once('.')? {
+                ("credential", name) => definition(&format!("credential-{}", name.trim_end_matches(']')))
+                    .or_else(|| definition("credential-static")),
+                (kind, _) => definition(kind),
+            },
         }
     }
 
@@ -126,7 +147,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 8, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 11, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]
@@ -146,6 +167,10 @@ mod tests {
         assert!(jsonschema::draft202012::meta::is_valid(&schema()));
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let identity = "[identity]\nexe = \"/x\"\n";
+        let jwt = |more: &str| {
+            let least = "kind = \"jwt\"\nkey = \"vault:k\"\nalgorithm = \"ES256\"\naudience = \"a\"";
+            format!("[credential.c]\n{least}\n{more}\n")
+        };
         for (text, place) in [
             ("nonsense = 1\n[identity]\nexe = \"/x\"\n", ""),
             ("[identity]\nexe = \"/x\"\nparent = \"y\"\n", "/identity"),
@@ -164,6 +189,12 @@ mod tests {
             ("[api.a]\nhosts = []\n", "/api/a/hosts"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
+            ("[credential.c]\nkind = \"stattic\"\nsecret = \"vault:a\"\n", "/credential/c/kind"),
+            (&jwt("ttl = \"5\""), "/credential/c/ttl"),
+            (&jwt("subject = \"{workload.exe}\""), "/credential/c/subject"),
+            (&jwt("claims = { sub = \"x\" }"), "/credential/c/claims"),
+            (&jwt("secret = \"vault:a\""), "/credential/c"),
+            ("[credential.c]\nkind = \"jwt\"\naudience = \"a\"\nsubject = \"b\"\n", "/credential/c"),
         ] {
             assert!(
                 crate::compile(&[SourceFile { path: "policies/x.toml".into(), text: text.into() }])

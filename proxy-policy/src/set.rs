@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::credential::Credential;
 use crate::decide::{Call, RuleRef};
 use crate::hosts::HostIndex;
 use crate::index::Index;
 use crate::link::Linked;
-use crate::model::{Api, ApiId, Credential, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
+use crate::model::{Api, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
 use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};

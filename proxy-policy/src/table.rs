@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::Conditions;
-use crate::model::{Api, Credential, Grant, Identity, Mode, Unmatched, When};
+use crate::credential::Credential;
+use crate::model::{Api, Grant, Identity, Mode, Unmatched, When};
 use crate::set::PolicySet;
 
 /// Everything that a set means.
@@ -169,7 +170,7 @@ impl PolicySet {
         CredentialRow {
             credential: credential.name.clone(),
             kind: credential.kind.as_str().to_owned(),
-            secret: credential.secret.to_string(),
+            secret: credential.kind.source(),
             apis: apis.map(|api| api.name.clone()).collect(),
         }
     }

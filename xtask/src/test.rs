@@ -24,6 +24,11 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::same("nginx", "nginx", "a real TLS API server, of another TLS implementation than ours"),
     Need { dnf: "iproute", ..Need::same("ip", "iproute2", "network namespaces of their own for the tests") },
     Need::same("nsenter", "util-linux", "entering these namespaces"),
+    Need::same(
+        "node",
+        "nodejs",
+        "servers that check tokens and client certificates, of another implementation than ours",
+    ),
     Need::same("openssl", "openssl", "certificates of test servers, and a second opinion on ours"),
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {

@@ -1,17 +1,32 @@
-//! `[credential.NAME]`: a kind over a reference to a secret. No message repeats a value of this table.
+//! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
+
+mod github_app;
+mod jwt;
+mod mtls;
+mod reference;
+mod static_secret;
 
 use super::CredentialDraft;
+use crate::credential::CredentialKind;
 use crate::diagnostic::Problem;
-use crate::model::{CredentialKind, SecretRef, Store};
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
 
+/// The keys that every kind has.
+const KEYS: [&str; 2] = ["kind", "apis"];
+
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> CredentialDraft {
-    reader.check_keys(section, &["kind", "secret", "apis"], hint);
     let kind = reader.required(section, "kind", "add kind = \"static\"");
-    let kind = kind.and_then(|text| reader.parse(&text, parse_kind)).map(|kind| kind.value);
-    let secret = reader.required(section, "secret", "name where the secret is: secret = \"vault:NAME\"");
-    let secret = secret.and_then(|text| reader.parse(&text, parse_secret)).map(|secret| secret.value);
+    let kind = match kind.and_then(|text| reader.parse(&text, known)).map(|kind| kind.value) {
+        // What is written under a kind that is not known is still looked through for typed secrets.
+        Some("static") | None => static_secret::read(section, reader).map(CredentialKind::Static),
+        Some("jwt") => jwt::read(section, reader).map(|kind| CredentialKind::Jwt(Box::new(kind))),
+        Some("mtls") => mtls::read(section, reader).map(CredentialKind::Mtls),
+        Some("github-app") => {
+            github_app::read(section, reader).map(|kind| CredentialKind::GithubApp(Box::new(kind)))
+        }
+        Some(_) => None,
+    };
     let before = reader.findings.len();
     let apis = reader.strings(section, "apis");
     if section.has("apis") && apis.is_empty() && reader.findings.len() == before {
@@ -19,7 +34,12 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         let help = "name the APIs that it may be used for, or leave \"apis\" out for any";
         reader.findings.error(place, format!("{} is bound to no API", section.what), help);
     }
-    CredentialDraft { name, kind, secret, apis }
+    CredentialDraft { name, kind, apis }
+}
+
+/// The keys of a kind besides those of all kinds; anything else is an error.
+fn check_keys(section: &Section<'_>, keys: &[&str], reader: &mut Reader<'_>) {
+    reader.check_keys(section, &[&KEYS, keys].concat(), hint);
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -33,61 +53,11 @@ fn hint(key: &str) -> Option<Problem> {
     }
 }
 
-fn parse_kind(text: &str) -> Result<CredentialKind, Problem> {
-    match text {
-        "static" => Ok(CredentialKind::Static),
-        _ => Err(Problem::new(
+fn known(text: &str) -> Result<&'static str, Problem> {
+    CredentialKind::NAMES.iter().find(|name| **name == text).copied().ok_or_else(|| {
+        Problem::new(
             "unknown kind of credential",
             format!("known kinds: {}", CredentialKind::NAMES.join(", ")),
-        )),
-    }
-}
-
-fn parse_secret(text: &str) -> Result<SecretRef, Problem> {
-    let store = match text.split_once(':') {
-        Some(("vault", name)) => {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            let part =
-                |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
-            if name.len() <= 256 && name.split('/').all(part) {
-                return Ok(SecretRef { store: Store::Vault, name: name.to_owned() });
-            }
-            return Err(Problem::new(
-                "the name after \"vault:\" is not the name of a secret",
-                "names have letters, digits, - _ and . with / between parts, such as vault:stripe/restricted",
-            ));
-        }
-        Some(("env" | "file" | "cmd", _)) => true,
-        _ => false,
-    };
-    if store {
-        return Err(Problem::new("\"secret\" refers to a store that is not known", "known stores: vault"));
-    }
-    Err(Problem::new(
-        "\"secret\" is not a reference to a store",
-        "secrets are never typed into a policy: put it into the store, write secret = \"vault:NAME\", \
-         and if this was the real secret, replace it",
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_a_reference() {
-        let reference = parse_secret("vault:stripe/restricted").unwrap();
-        assert_eq!((reference.store(), reference.name()), (Store::Vault, "stripe/restricted"));
-        assert_eq!(reference.to_string(), "vault:stripe/restricted");
-    }
-
-    #[test]
-    fn a_value_that_was_typed_in_is_never_repeated() {
-        for typed in
-            ["sk_live_51Hxyz", "vault:sk live 51Hxyz", "env:51Hxyz", "x:51Hxyz", "vault:../51Hxyz", "vault:"]
-        {
-            let problem = parse_secret(typed).unwrap_err();
-            assert!(!format!("{problem:?}").contains("51Hxyz"), "{problem:?}");
-        }
-    }
+        )
+    })
 }

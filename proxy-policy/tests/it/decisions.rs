@@ -88,10 +88,7 @@ fn a_decision_names_role_and_credential_only_as_they_decided() {
     let call = Call::plain(stripe.id, "GET", &path, NOW);
     let decision = set.decide(id(&set, "invoice-bot"), &call);
     assert_eq!(decision.role, Some("stripe-invoice-reader"));
-    assert_eq!(
-        decision.credential.map(|it| it.secret.to_string()).as_deref(),
-        Some("vault:stripe/restricted")
-    );
+    assert_eq!(decision.credential.map(|it| it.kind.source()).as_deref(), Some("vault:stripe/restricted"));
     assert!(matches!(decision.reason, Reason::Allowed(_)));
     let decision = set.decide(id(&set, "invoice-bot"), &Call { method: "DELETE", ..call });
     assert!(decision.credential.is_none() && decision.role.is_none() && decision.rule.is_none());

@@ -21,6 +21,7 @@ use super::{
     drain::Drain,
     handler::DaemonHandler,
     identifier::HostIdentifier,
+    issuer::Publisher,
     listeners::Acceptor,
     namespaces::Namespaces,
     network, observer,
@@ -32,7 +33,7 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, KeySource, StorePaths, protect_process_memory},
+    credentials::{Credentials, Outcall, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
@@ -91,10 +92,6 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let ledger = Arc::new(Ledger::open(&config.state)?);
     let limits = Arc::new(Registry::new(Arc::clone(&ledger)));
-    // What can be wrong in files comes before anything is attached or listens.
-    let (first, last, identities, warnings) = reload::first(&config.policies, &limits)
-        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
-    reload::warn(&warnings);
     let ca = Arc::new(Ca::open_or_create(&config.state)?);
     let upstream_tls = UpstreamTls::new(
         &config.upstream.roots,
@@ -104,10 +101,19 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     )?;
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
     let store = StorePaths::in_directories(&config.state, &config.runtime).store;
-    let credentials = Arc::new(Credentials::new(store.path(), KeySource::for_state(&config.state)));
+    let publisher = config.issuer.as_ref().map(|issuer| Publisher::open(issuer, &store)).transpose()?;
+    let mut credentials = Credentials::new(store, Outcall::new(upstream_tls.clone()));
+    if let Some(publisher) = &publisher {
+        credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
+    }
+    let credentials = Arc::new(credentials);
     if let Some(problem) = credentials.problem() {
         tracing::error!("{problem}");
     }
+    // What can be wrong in files comes before anything is attached or listens.
+    let (first, last, identities, warnings) = reload::first(&config.policies, &limits, &credentials)
+        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
+    reload::warn(&warnings);
 
     let mut options = Options::new(env!("CARGO_PKG_VERSION"));
     options.start.policy_generation = Some(first.generation());
@@ -121,6 +127,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         supervisor::forget_listeners();
     }
     supervisor::keep_listeners(&sockets);
+    let issuer_socket = match config.issuer.as_ref().and_then(|issuer| issuer.listen) {
+        Some(address) => Some(Publisher::bind(address).await?),
+        None => None,
+    };
     let home = sockets.iter().map(netns_cookie).next().context("no listener")?.context(NO_COOKIE)?;
     let control = Control::bind(&config.control_socket(), Some(&config.control.group))?;
 
@@ -149,7 +159,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let policy = Arc::new(PolicyStore::new(first));
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
-        policy: Arc::clone(&policy),
+        policy,
         identifier: Arc::new(HostIdentifier::new(
             Arc::clone(&programs),
             Arc::clone(&network),
@@ -164,15 +174,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         counters: Counters::default(),
         drain: drained,
     });
-    let reloader = Arc::new(Reloader::new(
-        &config.policies,
-        policy,
-        Arc::clone(&recorder),
-        network,
-        config.network.allow.clone(),
-        limits,
-        last,
-    ));
+    let reloader = Arc::new(Reloader::new(&config, &services, network, limits, last));
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));
@@ -228,6 +230,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     }
     tasks.spawn(Arc::clone(&reloader).end_what_is_over());
     tasks.spawn(remember(Arc::clone(&ledger)));
+    if let Some(publisher) = &publisher {
+        tasks.spawn(Arc::clone(publisher).keep());
+        issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));
+    }
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 

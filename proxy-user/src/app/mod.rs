@@ -6,6 +6,7 @@ mod descriptors;
 mod drain;
 mod handler;
 mod identifier;
+mod issuer;
 mod listeners;
 mod namespaces;
 mod network;

@@ -163,7 +163,7 @@ fn request(subject: &Subject, facts: &Facts<'_>, unidentified: Unidentified, now
     let (allowed, observed, reason, credential) = match authorize(subject, facts, unidentified, now, None) {
         Ok(Answer::Permit(permit)) => {
             let credential = permit.credential().and_then(|id| permit.live().credential(id));
-            let credential = credential.map(|(credential, _)| credential.name.clone());
+            let credential = credential.map(|credential| credential.name.clone());
             (Some(true), permit.is_observed(), permit.reason().to_owned(), credential)
         }
         Ok(Answer::NeedsSeen | Answer::NeedsBody { .. }) => {

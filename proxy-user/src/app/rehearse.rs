@@ -258,7 +258,7 @@ fn permitted(permit: &Permit) -> Outcome {
     let credential = permit.credential().and_then(|id| permit.live().credential(id));
     Outcome {
         verdict: if permit.is_observed() { Expect::Observe } else { Expect::Allow },
-        credential: credential.map(|(credential, _)| credential.name.clone()),
+        credential: credential.map(|credential| credential.name.clone()),
         ..said(permit.reason())
     }
 }

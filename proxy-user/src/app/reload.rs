@@ -18,7 +18,10 @@ use super::{
 use crate::{
     authorize::{LivePolicy, PolicyStore},
     base::clock,
+    config::Config,
+    connection::Services,
     control::{Failure, ReloadReport},
+    credentials::Credentials,
     kernel::{KernelError, Network},
     limits::Registry,
     record::Recorder,
@@ -63,6 +66,7 @@ pub(super) struct Reloader {
     /// What every governed workload may reach.
     open: Vec<NetworkRule>,
     limits: Arc<Registry>,
+    credentials: Arc<Credentials>,
     last: Mutex<LastLoad>,
 }
 
@@ -70,6 +74,7 @@ pub(super) struct Reloader {
 pub(super) fn first(
     root: &Path,
     limits: &Registry,
+    credentials: &Credentials,
 ) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
     let resolvers = network::resolvers();
     let loaded = Loaded::read(root);
@@ -89,7 +94,9 @@ pub(super) fn first(
         rules_at,
         next_end,
     };
-    Ok((LivePolicy::new(set, 1).with_resolvers(resolvers).with_limits(limits), last, identities, warnings))
+    let live =
+        LivePolicy::new(set, 1).with_resolvers(resolvers).with_limits(limits).with_credentials(credentials);
+    Ok((live, last, identities, warnings))
 }
 
 /// How many warnings of one load go into the log.
@@ -105,15 +112,22 @@ pub(super) fn warn(warnings: &[String]) {
 
 impl Reloader {
     pub(super) fn new(
-        root: &Path,
-        store: Arc<PolicyStore>,
-        recorder: Arc<Recorder>,
+        config: &Config,
+        services: &Services,
         network: Arc<Network>,
-        open: Vec<NetworkRule>,
         limits: Arc<Registry>,
         last: LastLoad,
     ) -> Self {
-        Self { root: root.to_owned(), store, recorder, network, open, limits, last: Mutex::new(last) }
+        Self {
+            root: config.policies.clone(),
+            store: Arc::clone(&services.policy),
+            recorder: Arc::clone(&services.recorder),
+            credentials: Arc::clone(&services.credentials),
+            network,
+            open: config.network.allow.clone(),
+            limits,
+            last: Mutex::new(last),
+        }
     }
 
     pub(super) fn last(&self) -> LastLoad {
@@ -149,7 +163,8 @@ impl Reloader {
                     self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
                     let next = LivePolicy::new(set, generation)
                         .with_resolvers(resolvers.clone())
-                        .with_limits(&self.limits);
+                        .with_limits(&self.limits)
+                        .with_credentials(&self.credentials);
                     self.store.swap(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
@@ -242,8 +257,10 @@ impl Reloader {
         last.next_end = set.next_network_end(now);
         let identities = u64::try_from(set.summary().identities).unwrap_or(u64::MAX);
         self.note(generation, &last.live_digest, identities, PolicyResult::Loaded, Vec::new());
-        let next =
-            LivePolicy::new(set, generation).with_resolvers(resolvers.to_vec()).with_limits(&self.limits);
+        let next = LivePolicy::new(set, generation)
+            .with_resolvers(resolvers.to_vec())
+            .with_limits(&self.limits)
+            .with_credentials(&self.credentials);
         self.store.swap(next);
         tracing::info!(generation, "network rules ended");
         Ok(())

@@ -16,10 +16,7 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
     let live = permit.live();
     Decision {
         api: permit.api().and_then(|id| live.api(id)).map(|api| api.name.clone()),
-        credential: permit
-            .credential()
-            .and_then(|id| live.credential(id))
-            .map(|(known, _)| known.name.clone()),
+        credential: permit.credential().and_then(|id| live.credential(id)).map(|known| known.name.clone()),
         rule: permit.rule().cloned(),
         observed: permit.is_observed(),
         ..entry(subject, asked, Verdict::Allow, permit.reason())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
-use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, SecretRef};
+use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet};
 use tokio::sync::watch;
 
+use crate::credentials::{Credentials, LiveCredential};
 use crate::limits::{LiveLimits, Registry};
 
 /// One compiled policy set, its generation, and what is derived from it once instead of for each call.
@@ -17,8 +18,8 @@ pub struct LivePolicy {
     generation: u64,
     /// By API.
     apis: Vec<Prepared>,
-    /// By credential: the reference of its secret as text.
-    references: Vec<String>,
+    /// By credential: it at work. Empty where calls are only judged.
+    credentials: Vec<Arc<LiveCredential>>,
     /// What `resolver` means in its network rules.
     resolvers: Vec<IpAddr>,
     limits: LiveLimits,
@@ -36,15 +37,21 @@ impl LivePolicy {
     #[must_use]
     pub fn new(set: PolicySet, generation: u64) -> Self {
         let apis = set.apis().map(Prepared::of).collect();
-        let references =
-            set.credentials().map(|credential| SecretRef::to_string(&credential.secret)).collect();
-        Self { set, generation, apis, references, resolvers: Vec::new(), limits: LiveLimits::default() }
+        let (credentials, resolvers) = (Vec::new(), Vec::new());
+        Self { set, generation, apis, credentials, resolvers, limits: LiveLimits::default() }
     }
 
     /// With the addresses that `resolver` stands for in network rules.
     #[must_use]
     pub fn with_resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
         self.resolvers = resolvers;
+        self
+    }
+
+    /// With its credentials at work; those that stay the same keep what they obtained.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: &Credentials) -> Self {
+        self.credentials = credentials.adopt(&self.set);
         self
     }
 
@@ -98,11 +105,16 @@ impl LivePolicy {
         self.prepared(api)?.inject.as_ref()
     }
 
-    /// A credential with the reference of its secret (`vault:NAME`).
+    /// A credential of an id that this set gave out.
     #[must_use]
-    pub fn credential(&self, id: CredentialId) -> Option<(&Credential, &str)> {
-        let reference = self.references.get(usize::try_from(id.0).ok()?)?;
-        Some((self.set.credential(id)?, reference))
+    pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.set.credential(id)
+    }
+
+    /// The same at work.
+    #[must_use]
+    pub fn live_credential(&self, id: CredentialId) -> Option<&Arc<LiveCredential>> {
+        self.credentials.get(usize::try_from(id.0).ok()?)
     }
 
     fn prepared(&self, api: ApiId) -> Option<&Prepared> {

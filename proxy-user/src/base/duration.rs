@@ -25,6 +25,33 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
+/// The same up to a year, also in days (`"30d"`), for what happens seldom.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_long(text: &str) -> Result<Duration, String> {
+    let hours = match text.strip_suffix('d').map(str::parse::<u64>) {
+        Some(days) => days.map_err(|_| help(text))?.checked_mul(24),
+        None => match text.strip_suffix('h').map(str::parse::<u64>) {
+            Some(hours) => Some(hours.map_err(|_| help(text))?),
+            None => return parse(text),
+        },
+    };
+    match hours {
+        Some(hours @ 1..=8784) => Ok(Duration::from_secs(hours * 3600)),
+        _ => Err(format!("{text:?} is out of range; write between \"1ms\" and \"366d\"")),
+    }
+}
+
+/// [`parse_long`] for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// As [`parse_long`].
+pub fn deserialize_long<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_long(&text).map_err(D::Error::custom)
+}
+
 fn help(text: &str) -> String {
     format!(
         "{text:?} is not a duration; write a number and a unit, such as \"250ms\", \"10s\", \"5m\" or \"1h\""
@@ -50,6 +77,16 @@ mod tests {
         assert_eq!(parse("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse("1h"), Ok(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn what_happens_seldom_is_told_in_days() {
+        assert_eq!(parse_long("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_long("48h"), Ok(Duration::from_secs(2 * 86_400)));
+        assert_eq!(parse_long("4s"), Ok(Duration::from_secs(4)));
+        for bad in ["0d", "367d", "d", "1w", "-1d", "18446744073709551615d", "0h"] {
+            assert!(parse_long(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

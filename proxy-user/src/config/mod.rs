@@ -1,4 +1,6 @@
 //! `vouchsafe.toml`: what the host decides. Every key has a default; an unknown key is an error with its place.
+mod issuer;
+
 use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     path::{Path, PathBuf},
@@ -9,6 +11,7 @@ use proxy_policy::NetworkRule;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::issuer::Issuer;
 use crate::base::duration;
 
 /// Where the configuration is when no `--config` is given.
@@ -46,6 +49,8 @@ pub struct Config {
     pub log: Log,
     /// Where runtimes of containers keep what they know.
     pub containers: Containers,
+    /// This host as an issuer of tokens; `None`: it is none.
+    pub issuer: Option<Issuer>,
 }
 
 /// The setting for workloads that no policy knows.
@@ -216,6 +221,7 @@ impl Default for Config {
             control: Control::default(),
             log: Log::default(),
             containers: Containers::default(),
+            issuer: None,
         }
     }
 }
@@ -395,7 +401,10 @@ impl Config {
         if config.limits.connections == 0 {
             return Err(value("limits.connections must be at least 1"));
         }
-        Ok(config)
+        match config.issuer.as_ref().and_then(|issuer| issuer.problem(&config.kernel.ports)) {
+            Some(problem) => Err(value(problem)),
+            None => Ok(config),
+        }
     }
 
     /// The folder of the journal's segments.

@@ -63,7 +63,7 @@ fn whose<'a>(subject: &'a Subject, permit: &'a Permit) -> Option<Whose<'a>> {
 }
 
 fn credential(permit: &Permit) -> Option<&str> {
-    let (credential, _) = permit.live().credential(permit.credential()?)?;
+    let credential = permit.live().credential(permit.credential()?)?;
     Some(&credential.name)
 }
 

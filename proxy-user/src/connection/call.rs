@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -11,11 +10,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
-use super::{Connection, admission, standing, upgrade};
+use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
-use crate::credentials::{Attachment, Inject};
+use crate::credentials::Attachment;
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
@@ -115,22 +114,8 @@ impl Calls {
         let permit = self.decided(subject, facts, inbound).await?;
         let (pass, waited) = admission::admit(services, subject, &permit, facts.host.name()).await?;
         let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
-        let live = permit.live();
-        let inject =
-            permit.api().and_then(|api| Some((live.api(api)?.inject.as_ref()?, live.inject_header(api)?)));
-        let (Some((credential, reference)), Some((inject, header))) = (live.credential(id), inject) else {
-            let detail = "the grant names a credential, but its API does not say how to attach one";
-            return Err(Refusal::new(Kind::CredentialUnavailable, detail));
-        };
-        let header: HeaderName = header.clone();
-        let inject = Inject { header, prefix: inject.prefix(), suffix: inject.suffix() };
-        match services.credentials.attachment(&credential.name, reference, &inject) {
-            Ok(attachment) => Ok((permit, Some(attachment), pass, waited)),
-            Err(error) => Err(Refusal {
-                rule: permit.rule().cloned(),
-                ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
-            }),
-        }
+        let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name()).await?;
+        Ok((permit, Some(attachment), pass, waited + took))
     }
 
     /// Asks, and gathers what conditions look at when one does: nothing is looked at that no condition needs.
@@ -261,7 +246,7 @@ impl Calls {
         match facts.scheme {
             Scheme::Https => {
                 let mode = if websocket { Mode::Http1 } else { Mode::Any };
-                let route = Route { host, addr: UpstreamAddr(dst.0), mode };
+                let route = Route::new(host, UpstreamAddr(dst.0), mode);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
@@ -272,7 +257,7 @@ impl Calls {
                     None => UpstreamAddr(dst.0),
                 };
                 let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
-                let route = Route { host, addr, mode };
+                let route = Route::new(host, addr, mode);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_plain(permit, receipt, &route, outbound).await

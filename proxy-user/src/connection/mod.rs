@@ -19,6 +19,7 @@
 
 pub mod admission;
 mod call;
+mod credential;
 pub mod passage;
 pub mod services;
 mod standing;

@@ -107,7 +107,7 @@ impl Question {
 }
 
 fn credential(permit: &Permit) -> Option<String> {
-    let (credential, _) = permit.live().credential(permit.credential()?)?;
+    let credential = permit.live().credential(permit.credential()?)?;
     Some(credential.name.clone())
 }
 

@@ -1,16 +1,19 @@
-//! Attaching a credential to a request: the client's own copies go out, ours goes in.
+//! Attaching a credential to a request: the client's own copies go out ([`strip`]), ours goes in ([`Attachment::attach`]).
 //!
-//! The caller applies this after it has removed hop-by-hop headers: a client's `Connection: authorization` must
-//! not take our header out again. For trailers, which may not bring a credential either, call it with no attachment.
+//! The caller does both after it has removed hop-by-hop headers: a client's `Connection: authorization` must not take our
+//! header out again. Trailers may not bring a credential either: they are only stripped.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{
     AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PROXY_AUTHORIZATION,
 };
+use http::uri::{Authority, PathAndQuery};
 
 use super::secret::Secret;
+use crate::trust::ClientIdentity;
 
 /// Where a policy's API wants the secret: the header, and the text around the secret in its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,12 @@ pub struct Inject<'a> {
 }
 
 impl<'a> Inject<'a> {
+    /// `Authorization: Bearer …` (RFC 6750), for tokens of an API that does not say how it wants them.
+    #[must_use]
+    pub fn bearer() -> Self {
+        Self { header: AUTHORIZATION, prefix: "Bearer ", suffix: "" }
+    }
+
     /// From a value with exactly one `{secret}`, as in `Bearer {secret}`; otherwise `None`.
     #[must_use]
     pub fn from_template(header: HeaderName, template: &'a str) -> Option<Self> {
@@ -32,14 +41,35 @@ impl<'a> Inject<'a> {
     }
 }
 
-/// A header that is ready to go into a request. Clones share the value, which is wiped when the last one is gone;
-/// `Debug` shows `Sensitive` in its place.
+/// The head of a request that is about to go out: what a credential can be part of, and what a signature covers.
+#[derive(Debug)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path in normal form, and the query.
+    pub target: &'a mut PathAndQuery,
+    /// The host that was decided on, with its port unless it is the scheme's.
+    pub authority: &'a Authority,
+    /// The headers without those of the client's hop.
+    pub headers: &'a mut HeaderMap,
+}
+
+/// A credential that is ready to go into one request, or into many. Clones share the secret's memory, which is wiped when
+/// the last one is gone; `Debug` shows `Sensitive` in its place.
 #[derive(Debug, Clone)]
 pub struct Attachment {
-    header: HeaderName,
-    value: HeaderValue,
+    how: How,
     secret_name: Arc<str>,
     secret_version: u64,
+}
+
+/// What a credential does to a request.
+#[derive(Debug, Clone)]
+enum How {
+    /// One header with the secret in it.
+    Header(HeaderName, HeaderValue),
+    /// Nothing in the request: its connection proves who calls.
+    Client(ClientIdentity),
 }
 
 /// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
@@ -70,16 +100,52 @@ impl Attachment {
         let mut value = HeaderValue::from_maybe_shared(memory)?;
         // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
         value.set_sensitive(true);
-        Ok(Self { header: inject.header.clone(), value, secret_name: secret_name.into(), secret_version })
+        let how = How::Header(inject.header.clone(), value);
+        Ok(Self { how, secret_name: secret_name.into(), secret_version })
     }
 
-    /// The header that it sets.
+    /// What the connection proves itself with.
+    pub(super) fn of_client(identity: ClientIdentity, secret_name: &str, secret_version: u64) -> Self {
+        Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version }
+    }
+
+    /// Whom the connection must have proved to be, if this is a client certificate.
     #[must_use]
-    pub fn header(&self) -> &HeaderName {
-        &self.header
+    pub fn client(&self) -> Option<&ClientIdentity> {
+        match &self.how {
+            How::Client(identity) => Some(identity),
+            How::Header(..) => None,
+        }
     }
 
-    /// The name of the secret in the store, for the journal.
+    /// The value of that header, for a call of our own; its memory is wiped, too.
+    pub(super) fn into_header_value(self) -> Option<HeaderValue> {
+        match self.how {
+            How::Header(_, value) => Some(value),
+            How::Client(_) => None,
+        }
+    }
+
+    /// The header that it sets, if it sets one: what the client brought under that name goes out first.
+    #[must_use]
+    pub fn header(&self) -> Option<&HeaderName> {
+        match &self.how {
+            How::Header(name, _) => Some(name),
+            How::Client(_) => None,
+        }
+    }
+
+    /// Puts the credential into a request.
+    pub fn attach(&self, head: &mut Head<'_>) {
+        match &self.how {
+            How::Header(name, value) => {
+                head.headers.insert(name.clone(), value.clone());
+            }
+            How::Client(_) => {}
+        }
+    }
+
+    /// The name of what it was made of, for the journal: that of the secret in its store.
     #[must_use]
     pub fn secret_name(&self) -> &str {
         &self.secret_name
@@ -99,18 +165,14 @@ pub struct Removed {
     pub names: Vec<HeaderName>,
 }
 
-/// Takes every credential out that the client brought, and puts ours in.
+/// Takes every credential out that the client brought.
 ///
-/// Out go, in all their occurrences: the header of the attachment, `authorization`, `proxy-authorization`, those of
-/// `strip` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
+/// Out go, in all their occurrences: the header that `attachment` sets, `authorization`, `proxy-authorization`, those of
+/// `names` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
 /// both spellings to the application under one name (RFC 3875, section 4.1.18), and then the client's could win.
-pub fn strip_and_attach(
-    headers: &mut HeaderMap,
-    attachment: Option<&Attachment>,
-    strip: &[HeaderName],
-) -> Removed {
+pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, names: &[HeaderName]) -> Removed {
     let always = [AUTHORIZATION, PROXY_AUTHORIZATION];
-    let targets = || attachment.map(Attachment::header).into_iter().chain(&always).chain(strip);
+    let targets = || attachment.and_then(Attachment::header).into_iter().chain(&always).chain(names);
     let mut removed = Removed::default();
     let twins: Vec<HeaderName> = headers
         .keys()
@@ -121,9 +183,6 @@ pub fn strip_and_attach(
         if headers.remove(name).is_some() {
             removed.names.push(name.clone());
         }
-    }
-    if let Some(attachment) = attachment {
-        headers.insert(attachment.header.clone(), attachment.value.clone());
     }
     removed
 }
@@ -141,6 +200,21 @@ mod tests {
     fn attachment(header: HeaderName, template: &str, secret: &[u8]) -> Attachment {
         let inject = Inject::from_template(header, template).unwrap();
         Attachment::compose(&inject, &Secret::new(secret.to_vec()), "stripe/restricted", 4).unwrap()
+    }
+
+    /// What becomes of the headers of a request.
+    fn strip_and_attach(
+        headers: &mut HeaderMap,
+        attachment: Option<&Attachment>,
+        names: &[HeaderName],
+    ) -> Removed {
+        let removed = strip(headers, attachment, names);
+        let (mut target, authority) = (PathAndQuery::from_static("/"), Authority::from_static("api.test"));
+        let mut head = Head { method: &Method::GET, target: &mut target, authority: &authority, headers };
+        if let Some(attachment) = attachment {
+            attachment.attach(&mut head);
+        }
+        removed
     }
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -205,7 +279,8 @@ mod tests {
         let ours = attachment(AUTHORIZATION, "Bearer {secret}", b"rk_live");
         let mut map = HeaderMap::new();
         strip_and_attach(&mut map, Some(&ours), &[]);
-        assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), ours.value.as_bytes().as_ptr());
+        let How::Header(_, value) = &ours.how else { unreachable!() };
+        assert_eq!(map[AUTHORIZATION].as_bytes().as_ptr(), value.as_bytes().as_ptr());
         assert!(map[AUTHORIZATION].is_sensitive());
     }
 

@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use http::Request;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request};
 
-use super::{Credentials, Inject, KeySource, Secret, Store, StorePaths, hex, strip_and_attach};
+use super::live::tests::{World, attached, bearer, policy, ready};
+use super::{KeySource, Secret, StorePaths, hex, strip};
 
 const CANARY: &str = "canary-7d1f0c9e5b";
 
@@ -27,17 +28,19 @@ fn assert_absent(place: &str, bytes: &[u8]) {
 
 #[test]
 fn a_secret_is_in_the_request_and_nowhere_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = KeySource::file(directory.path().join("store.key"));
-    let store = Store::new(directory.path().join("secrets.store"), key.clone());
-    let name = "canary".parse().unwrap();
-    store.set(&name, Secret::new(CANARY.into()), 1).unwrap();
-    let credentials = Credentials::new(store.path(), key.clone());
+    let world = World::new();
+    let (directory, store) = (world.store.path().parent().unwrap(), &world.store);
+    let key = KeySource::file(directory.join("store.key"));
+    world.set("canary", CANARY.as_bytes());
+    let credentials = world.credentials();
+    let credential =
+        credentials.adopt(&policy("kind = \"static\"\nsecret = \"vault:canary\"")).pop().unwrap();
 
-    let inject = Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap();
-    let attachment = credentials.attachment("bot", "vault:canary", &inject).unwrap();
-    let mut headers = HeaderMap::new();
-    let removed = strip_and_attach(&mut headers, Some(&attachment), &[]);
+    let inject = bearer();
+    let attachment = ready(&credential, inject.clone()).unwrap();
+    let mut headers = attached(&attachment);
+    let removed = strip(&mut headers.clone(), Some(&attachment), &[]);
+    headers.insert("x-other", "1".parse().unwrap());
     assert!(contains(headers[AUTHORIZATION].as_bytes(), CANARY.as_bytes()));
 
     assert_absent("Attachment", format!("{attachment:?}").as_bytes());
@@ -50,9 +53,10 @@ fn a_secret_is_in_the_request_and_nowhere_else() {
     assert_absent("Store", format!("{store:?}").as_bytes());
     assert_absent("KeySource", format!("{key:?}").as_bytes());
     assert_absent("Listed", format!("{:?}", store.list().unwrap()).as_bytes());
-    let paths = StorePaths::in_directories(directory.path(), directory.path());
+    assert_absent("LiveCredential", format!("{credential:?}").as_bytes());
+    let paths = StorePaths::in_directories(directory, directory);
     assert_absent("StorePaths", format!("{paths:?}").as_bytes());
-    for entry in fs::read_dir(directory.path()).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         assert_absent(&path.display().to_string(), &fs::read(&path).unwrap());
     }
@@ -60,16 +64,14 @@ fn a_secret_is_in_the_request_and_nowhere_else() {
 
 #[test]
 fn no_error_carries_the_secret() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = KeySource::file(directory.path().join("store.key"));
-    let store = Store::new(directory.path().join("secrets.store"), key.clone());
-    let name = "canary".parse().unwrap();
-    let value = format!("{CANARY}\n{CANARY}");
-    store.set(&name, Secret::new(value.into_bytes()), 1).unwrap();
-    let credentials = Credentials::new(store.path(), key);
+    let world = World::new();
+    let (store, name) = (&world.store, "canary".parse().unwrap());
+    world.set("canary", format!("{CANARY}\n{CANARY}").as_bytes());
+    let credentials = world.credentials();
+    let credential =
+        credentials.adopt(&policy("kind = \"static\"\nsecret = \"vault:canary\"")).pop().unwrap();
 
-    let inject = Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap();
-    let refused = credentials.attachment("bot", "vault:canary", &inject).unwrap_err();
+    let refused = ready(&credential, bearer()).unwrap_err();
     assert_absent("CredentialError", format!("{refused} {refused:?} {}", refused.client_text()).as_bytes());
 
     let too_long = CANARY.repeat(8192);

@@ -1,41 +1,19 @@
 //! Why a credential could not be attached: one text for the operator, one for the client.
 
-/// The reference of a secret in the store starts with this.
-pub(super) const VAULT: &str = "vault";
+use super::sources::SourceError;
 
 /// Why a call gets no credential. `Display` is for the operator (what, where, what to do) and goes into the log and
 /// the journal; [`CredentialError::client_text`] is for the bot. Neither carries a secret, nor the text of a
 /// reference that might be a secret in the wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// The reference has no kind, or its name is none.
-    #[error(
-        "credential {credential}: its `secret` is not a reference; write secret = \"vault:NAME\", and store the value \
-         with `vouchsafe secret set NAME`"
-    )]
-    NotAReference {
-        /// The credential of the policy.
-        credential: String,
-    },
-    /// The reference names a kind of store that does not exist.
-    #[error(
-        "credential {credential}: unknown kind of secret store \"{kind}\"; known is: vault (as in vault:NAME)"
-    )]
-    UnknownStore {
-        /// The credential of the policy.
-        credential: String,
-        /// The kind that was named, at most sixteen lower-case letters.
-        kind: String,
-    },
-    /// The store has no secret of this name.
-    #[error(
-        "credential {credential}: there is no secret {name} in the store; run `vouchsafe secret set {name}`"
-    )]
+    /// There is no such secret.
+    #[error("credential {credential}: {problem}")]
     Missing {
         /// The credential of the policy.
         credential: String,
-        /// The name of the secret.
-        name: String,
+        /// What is missing, and what to do.
+        problem: String,
     },
     /// The value cannot stand in a header.
     #[error(
@@ -50,30 +28,67 @@ pub enum CredentialError {
         /// The header it was meant for.
         header: String,
     },
-    /// No store was ever read.
-    #[error("credential {credential}: the secrets could not be read; {problem}")]
+    /// The source of its secret cannot be asked.
+    #[error("credential {credential}: {problem}")]
     Unavailable {
         /// The credential of the policy.
         credential: String,
-        /// What is wrong with the store, and what to do.
+        /// What is wrong with the source, and what to do.
+        problem: String,
+    },
+    /// Whoever issues it did not.
+    #[error("credential {credential}: it could not be obtained; {problem}")]
+    NotObtained {
+        /// The credential of the policy.
+        credential: String,
+        /// What went wrong with whom, and what to do.
+        problem: String,
+    },
+    /// The policy does not fit: the API does not say how it wants the credential, or is none of the credential's.
+    #[error("credential {credential}: {problem}")]
+    Misfit {
+        /// The credential of the policy.
+        credential: String,
+        /// What does not fit, and what to do.
         problem: String,
     },
 }
 
 impl CredentialError {
-    /// What the client is told. It names nothing of the configuration.
-    #[must_use]
-    pub fn client_text(&self) -> &'static str {
-        match self {
-            Self::NotAReference { .. } | Self::UnknownStore { .. } => {
-                "the credential for this API is not configured correctly on this host; its operator has the details"
-            }
-            Self::Missing { .. } | Self::NotForAHeader { .. } => {
-                "the credential for this API is not set up on this host; its operator has the details"
-            }
-            Self::Unavailable { .. } => {
-                "the credentials of this host are not available at the moment; its operator has the details"
-            }
+    pub(super) fn source(credential: &str, error: SourceError) -> Self {
+        let credential = credential.to_owned();
+        match error {
+            SourceError::Missing { problem } => Self::Missing { credential, problem },
+            SourceError::Unavailable { .. } => Self::Unavailable { credential, problem: error.to_string() },
         }
+    }
+
+    pub(super) fn no_inject(credential: &str, api: &str) -> Self {
+        let problem = format!("the API {api} does not say how to attach it; add `inject` to it");
+        Self::Misfit { credential: credential.to_owned(), problem }
+    }
+
+    /// The credential of the policy.
+    #[must_use]
+    pub fn credential(&self) -> &str {
+        match self {
+            Self::Missing { credential, .. }
+            | Self::NotForAHeader { credential, .. }
+            | Self::Unavailable { credential, .. }
+            | Self::NotObtained { credential, .. }
+            | Self::Misfit { credential, .. } => credential,
+        }
+    }
+
+    /// What the client is told: the credential's name and what is the matter, nothing of where the secret is.
+    #[must_use]
+    pub fn client_text(&self) -> String {
+        let what = match self {
+            Self::Missing { .. } | Self::NotForAHeader { .. } => "is not set up on this host",
+            Self::Unavailable { .. } => "is not available at the moment: its store cannot be read",
+            Self::NotObtained { .. } => "cannot be obtained at the moment from whoever issues it",
+            Self::Misfit { .. } => "is not configured for this API on this host",
+        };
+        format!("the credential {} {what}; the operator has the details", self.credential())
     }
 }

@@ -1,11 +1,13 @@
 //! Credentials: the encrypted store, the secrets in memory, and attaching them to a request.
 //!
-//! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into
-//! [`Credentials`], which composes each header once, handed out as an [`Attachment`] and put into a request by
-//! [`strip_and_attach`].
+//! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into `vault`,
+//! one of the `sources` of the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
+//! `provider`: [`Ask`] says for which call, and an [`Attachment`] is the answer, at hand or obtained; `lease` keeps what
+//! does not last, `outcall` is the way to those who issue, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
+//! goes in.
 //!
-//! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only
-//! `sealed` and `attach` look at them ([`Secret::expose`]).
+//! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only those
+//! who make an attachment of them or send them to their issuer look at them ([`Secret::expose`]).
 //! Invariant: no error, status or debug print carries a secret; `canary` tests it.
 
 mod attach;
@@ -14,20 +16,31 @@ mod canary;
 mod error;
 mod files;
 mod hex;
+pub mod issuer;
+mod jws;
 pub mod key;
+mod kinds;
+pub mod lease;
 mod live;
 mod memory;
 mod name;
+pub mod outcall;
+mod provider;
 pub mod sealed;
 mod secret;
+mod sources;
 pub mod store;
+mod vault;
 
-pub use attach::{Attachment, Inject, Removed, strip_and_attach};
+pub use attach::{Attachment, Head, Inject, Removed, strip};
 pub use error::CredentialError;
+pub use issuer::{Documents, Issuer, IssuerError, IssuerSettings};
 pub use key::KeySource;
-pub use live::Credentials;
+pub use live::{Credentials, LiveCredential, bound_to};
 pub use memory::protect_process_memory;
 pub use name::{NameError, SecretName};
+pub use outcall::Outcall;
+pub use provider::{Ask, AskedBy, Provided};
 pub use sealed::MAX_SECRET_BYTES;
 pub use secret::Secret;
 pub use store::{Listed, Store, StoreError};

@@ -178,6 +178,18 @@ impl Store {
         &self.path
     }
 
+    /// Another store in the same folder, under the same key and the same lock: `secrets.EXTENSION`.
+    ///
+    /// # Errors
+    /// This store is there and its key is not: then no new key may be made for the other one.
+    pub(super) fn beside(&self, extension: &str) -> Result<Self, StoreError> {
+        let other = Self { path: self.path.with_extension(extension), key: self.key.clone() };
+        match self.path.exists() && self.key.read()?.is_none() {
+            true => Err(StoreError::NoKey { store: self.path.clone(), key: self.key.own_file().to_owned() }),
+            false => Ok(other),
+        }
+    }
+
     /// All secrets; none when there is no store yet.
     ///
     /// # Errors

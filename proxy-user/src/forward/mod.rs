@@ -5,6 +5,7 @@
 //! connections back at the end of the response, [`tunnel`] moves bytes both ways.
 //!
 //! Invariant: nothing leaves without a [`Permit`] or [`Passage`](crate::authorize::Passage) and a [`Receipt`].
+//! Invariant: whom an upstream knows us as is part of a connection's [`Route`], by what the attachment says.
 //! Invariant: an [`Attachment`] goes only with [`Forwarder::send_verified`], whose connections proved the host's name.
 
 pub mod answer;
@@ -31,7 +32,7 @@ pub use tunnel::{TunnelEnd, tunnel};
 
 use crate::authorize::Permit;
 use crate::base::addr::UpstreamAddr;
-use crate::credentials::{Attachment, strip_and_attach};
+use crate::credentials::{Attachment, strip};
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
@@ -111,10 +112,15 @@ impl Forwarder {
         mut outbound: Outbound,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(strip) = permit.strip() {
-            strip_and_attach(&mut outbound.headers, attachment, strip);
+        if let Some(names) = permit.strip() {
+            strip(&mut outbound.headers, attachment, names);
+            if let Some(attachment) = attachment {
+                attachment.attach(&mut outbound.head());
+            }
         }
-        send::send(&self.verified, &self.dialer, &self.limits, route, outbound).await
+        let client = attachment.and_then(Attachment::client).cloned();
+        let route = Route { client, ..route.clone() };
+        send::send(&self.verified, &self.dialer, &self.limits, &route, outbound).await
     }
 
     /// Sends a request over plain HTTP. No credential can come here, and those of the client are taken out when the
@@ -129,8 +135,8 @@ impl Forwarder {
         route: &Route,
         mut outbound: Outbound,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(strip) = permit.strip() {
-            strip_and_attach(&mut outbound.headers, None, strip);
+        if let Some(names) = permit.strip() {
+            strip(&mut outbound.headers, None, names);
         }
         send::send(&self.plain, &self.dialer, &self.limits, route, outbound).await
     }

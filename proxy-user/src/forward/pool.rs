@@ -1,7 +1,8 @@
 //! Connections that wait for their next request.
 //!
 //! Each [`Pool`] has one kind of transport, and a [`Route`] names host and address: a connection that was verified for
-//! one host is never used for another, and a plain one never where a verified one is wanted.
+//! one host is never used for another, a plain one never where a verified one is wanted, and one on which a server knows us
+//! by a client certificate never for a call with another credential, or with none.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -19,6 +20,7 @@ use super::transport::{Mode, Speaks, Transport};
 use crate::base::addr::UpstreamAddr;
 use crate::http::RequestBody;
 use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::trust::ClientIdentity;
 
 /// Locks are held for some map operations only; this many keep them apart on a busy host.
 const SHARDS: usize = 16;
@@ -35,6 +37,16 @@ pub struct Route {
     pub addr: UpstreamAddr,
     /// Which versions of HTTP will do.
     pub mode: Mode,
+    /// Whom the server knows us as, by a client certificate.
+    pub(super) client: Option<ClientIdentity>,
+}
+
+impl Route {
+    /// One where nobody proves who calls; a credential that does makes another one of it.
+    #[must_use]
+    pub fn new(host: Arc<str>, addr: UpstreamAddr, mode: Mode) -> Self {
+        Self { host, addr, mode, client: None }
+    }
 }
 
 /// The handle of one connection.
@@ -196,7 +208,7 @@ impl<T: Transport> Pool<T> {
             None => None,
         };
         let tcp = dialer.dial(route.addr).await?;
-        let (stream, speaks) = self.transport.establish(tcp, &route.host, route.addr, route.mode).await?;
+        let (stream, speaks) = self.transport.establish(tcp, route).await?;
         let sender = handshake(stream, speaks, route.addr).await?;
         self.connections.opened(route, &sender);
         Ok(sender)
@@ -265,7 +277,7 @@ mod tests {
     }
 
     fn route(host: &str, addr: std::net::SocketAddr, mode: Mode) -> Route {
-        Route { host: host.into(), addr: UpstreamAddr(addr), mode }
+        Route::new(host.into(), UpstreamAddr(addr), mode)
     }
 
     /// Opens a connection of a route and leaves it idle; the upstream's end of it.

@@ -16,6 +16,7 @@ use super::dial::Dialer;
 use super::error::ForwardError;
 use super::pool::{Pool, Route, Sender};
 use super::transport::Transport;
+use crate::credentials::Head;
 use crate::http::{RequestBody, Transfer};
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
@@ -42,6 +43,16 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// What a credential can be part of.
+    pub(super) fn head(&mut self) -> Head<'_> {
+        Head {
+            method: &self.method,
+            target: &mut self.target,
+            authority: &self.authority,
+            headers: &mut self.headers,
+        }
+    }
+
     /// Takes out what a request is made of; [`Outbound`] keeps what is the same for all versions.
     fn spell(self, sender: &Sender, scheme: &str) -> Result<(Request<RequestBody>, Template), ForwardError> {
         let Self { method, target, authority, headers, extensions, body, transfer, upgrade } = self;

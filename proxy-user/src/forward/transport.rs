@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::error::ForwardError;
-use crate::base::addr::UpstreamAddr;
+use super::pool::Route;
 use crate::trust::{Alpn, UpstreamStream, UpstreamTls};
 
 /// Which versions of HTTP will do.
@@ -41,13 +41,11 @@ pub trait Transport: sealed::Sealed + Send + Sync + 'static {
     /// `http` or `https`.
     const SCHEME: &'static str;
 
-    /// Makes the transport out of a connection to `addr`.
+    /// Makes the transport out of a connection to the route's address.
     fn establish(
         &self,
         tcp: TcpStream,
-        host: &str,
-        addr: UpstreamAddr,
-        mode: Mode,
+        route: &Route,
     ) -> impl Future<Output = Result<(Self::Stream, Speaks), ForwardError>> + Send;
 }
 
@@ -70,20 +68,14 @@ impl Transport for VerifiedTls {
 
     const SCHEME: &'static str = "https";
 
-    async fn establish(
-        &self,
-        tcp: TcpStream,
-        host: &str,
-        addr: UpstreamAddr,
-        mode: Mode,
-    ) -> Result<(Self::Stream, Speaks), ForwardError> {
-        let alpn = match mode {
+    async fn establish(&self, tcp: TcpStream, route: &Route) -> Result<(Self::Stream, Speaks), ForwardError> {
+        let alpn = match route.mode {
             Mode::Any => Alpn::Http2OrHttp1,
             Mode::Http1 => Alpn::Http1,
             Mode::Http2 => Alpn::Http2,
         };
-        let connecting = self.tls.connect(tcp, host, alpn).await;
-        let stream = connecting.map_err(|source| ForwardError::Tls { addr: addr.0, source })?;
+        let connecting = self.tls.connect_as(tcp, &route.host, alpn, route.client.as_ref()).await;
+        let stream = connecting.map_err(|source| ForwardError::Tls { addr: route.addr.0, source })?;
         let speaks =
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
         Ok((stream, speaks))
@@ -99,13 +91,7 @@ impl Transport for Plain {
 
     const SCHEME: &'static str = "http";
 
-    async fn establish(
-        &self,
-        tcp: TcpStream,
-        _host: &str,
-        _addr: UpstreamAddr,
-        mode: Mode,
-    ) -> Result<(TcpStream, Speaks), ForwardError> {
-        Ok((tcp, if mode == Mode::Http2 { Speaks::Http2 } else { Speaks::Http1 }))
+    async fn establish(&self, tcp: TcpStream, route: &Route) -> Result<(TcpStream, Speaks), ForwardError> {
+        Ok((tcp, if route.mode == Mode::Http2 { Speaks::Http2 } else { Speaks::Http1 }))
     }
 }

@@ -14,7 +14,7 @@ use proxy_journal::Blame;
 
 use super::account::Account;
 use crate::authorize::{Permit, Refusal};
-use crate::credentials::strip_and_attach;
+use crate::credentials::strip;
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -220,8 +220,8 @@ impl Body for RequestBody {
                 if let Some(data) = frame.data_ref() {
                     this.transfer.add_sent(length(data));
                 }
-                if let (Some(trailers), Some(strip)) = (frame.trailers_mut(), &this.strip) {
-                    strip_and_attach(trailers, None, strip);
+                if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
+                    strip(trailers, None, names);
                 }
                 if this.inner.is_end_stream() {
                     this.transfer.whole.store(true, Ordering::Release);

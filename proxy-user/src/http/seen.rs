@@ -12,7 +12,7 @@ use proxy_policy::{Body, BodyFault};
 use super::body::Replay;
 use super::hop;
 use crate::authorize::{Facts, LivePolicy, Seen, SeenBody};
-use crate::credentials::strip_and_attach;
+use crate::credentials::strip;
 
 /// What conditions see of a request before its body is read: the headers without those that carry the credential of the
 /// API that is called.
@@ -37,10 +37,10 @@ pub fn headers(
     headers: &HeaderMap,
     version: Version,
     websocket: bool,
-    strip: &[HeaderName],
+    names: &[HeaderName],
 ) -> Vec<(String, String)> {
     let mut forwarded = hop::strip_request(headers.clone(), version, websocket);
-    strip_and_attach(&mut forwarded, None, strip);
+    strip(&mut forwarded, None, names);
     let mut seen: Vec<(String, String)> = Vec::with_capacity(forwarded.len());
     for (name, value) in &forwarded {
         let value = String::from_utf8_lossy(value.as_bytes());

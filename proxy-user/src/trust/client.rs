@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::alpn::Alpn;
 use super::ca::CaCertificate;
+use super::client_identity::{ClientIdentity, Presented};
 use super::names::{BadHost, server_name};
 use super::provider;
 use super::roots::{self, RootsError};
@@ -42,6 +43,8 @@ pub enum UpstreamFault {
     Closed,
     /// The server did not finish the handshake in time.
     Timeout,
+    /// The server asked for no client certificate, or for none like ours.
+    NotAsked,
 }
 
 impl UpstreamFault {
@@ -57,6 +60,7 @@ impl UpstreamFault {
             Self::Handshake => "the API's server and the proxy cannot agree on TLS",
             Self::Closed => "the API's server closed the connection within the TLS handshake",
             Self::Timeout => "the API's server did not finish the TLS handshake in time",
+            Self::NotAsked => "the API's server asked for no client certificate",
         }
     }
 
@@ -69,6 +73,10 @@ impl UpstreamFault {
             Self::Expired | Self::NotYetValid => "check the server's certificate and the clock of this host",
             Self::BadCertificate => "check the server's certificate",
             Self::Handshake => "check that TLS 1.2 or 1.3 is spoken on that port",
+            Self::NotAsked => {
+                "a server that asks for none does not know who calls: check its host and port, which certificates it wants, \
+                 or take the credential off the grant"
+            }
             Self::Closed | Self::Timeout => "check that the server is up and that TLS is spoken on that port",
         }
     }
@@ -91,6 +99,7 @@ pub struct ConnectError {
 ///
 /// Sessions are resumed (a resumed session was verified for the same name when it began); early data is never sent,
 /// because it can be replayed.
+#[derive(Clone)]
 pub struct UpstreamTls {
     nothing: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
@@ -149,6 +158,24 @@ impl UpstreamTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.connect_as(stream, host, offer, None).await
+    }
+
+    /// The same, and proves who we are if `identity` says so: only a connection whose server asked for the certificate,
+    /// and got it, is handed out. It is never resumed and resumes none, so none carries another identity.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. No byte of a request was sent.
+    pub async fn connect_as<S>(
+        &self,
+        stream: S,
+        host: &str,
+        offer: Alpn,
+        identity: Option<&ClientIdentity>,
+    ) -> Result<TlsStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let failed = |fault, source| ConnectError { host: host.to_owned(), fault, source };
         let name = server_name(host).map_err(|error: BadHost| {
             failed(UpstreamFault::BadName, io::Error::new(io::ErrorKind::InvalidInput, error))
@@ -159,8 +186,22 @@ impl UpstreamTls {
             Alpn::Http2 => &self.http2,
             Alpn::Http2OrHttp1 => &self.http2_or_http1,
         };
-        let connecting = TlsConnector::from(config.clone()).connect(name, stream);
+        let presented = identity.map(|identity| Arc::new(Presented::new(identity.clone())));
+        let config = match &presented {
+            None => Arc::clone(config),
+            Some(presented) => {
+                let mut own = ClientConfig::clone(config);
+                own.resumption = Resumption::disabled();
+                own.client_auth_cert_resolver = Arc::<Presented>::clone(presented);
+                Arc::new(own)
+            }
+        };
+        let connecting = TlsConnector::from(config).connect(name, stream);
         match tokio::time::timeout(self.deadline, connecting).await {
+            Ok(Ok(_)) if presented.is_some_and(|presented| !presented.was_asked()) => {
+                let text = "the server did not ask for a client certificate";
+                Err(failed(UpstreamFault::NotAsked, io::Error::other(text)))
+            }
             Ok(connected) => connected.map_err(|error| failed(classify(&error), error)),
             Err(_) => {
                 let text = format!("no end of the handshake within {} ms", self.deadline.as_millis());

@@ -1,8 +1,11 @@
-//! Writes certificates as PEM (RFC 7468).
+//! Writes and reads PEM (RFC 7468). What is read may be a private key, of which no copies are left behind.
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -23,6 +26,36 @@ pub(super) fn certificate(der: &CertificateDer<'_>) -> String {
     }
     text.push_str("-----END CERTIFICATE-----\n");
     text
+}
+
+/// The labels and bodies of the blocks of a text, up to the first that is damaged.
+pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = std::str::from_utf8(text).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (label, body, after) = block(rest)?;
+        rest = after;
+        Some((label, body))
+    })
+}
+
+/// The label and the body of the next block, and what stands behind it.
+fn block(text: &str) -> Option<(&str, &str, &str)> {
+    let (_, after) = text.split_once("-----BEGIN ")?;
+    let (label, after) = after.split_once("-----")?;
+    let (body, after) = after.split_once("-----END ")?;
+    let (closing, after) = after.split_once("-----")?;
+    (closing == label).then_some((label, body, after))
+}
+
+/// The bytes of a body. Buffers have their final sizes from the start: one that grew would leave copies behind in freed
+/// memory.
+pub(super) fn decode(body: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut digits = Zeroizing::new(Vec::with_capacity(body.len()));
+    digits.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; digits.len() / 4 * 3 + 3]);
+    let length = BASE64_STANDARD.decode_slice(&*digits, &mut der).ok()?;
+    der.truncate(length);
+    Some(der)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Reads subject and validity out of a certificate (RFC 5280 section 4.1), to show them.
 //!
-//! Nothing is decided from this; certificates are verified by rustls alone.
+//! Others are not verified by this, but by rustls alone; of our own it says when they end.
 
 use rustls::pki_types::CertificateDer;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};

@@ -12,6 +12,7 @@ mod bounds;
 mod calls;
 mod detach;
 mod containers;
+mod credentials;
 mod standing;
 mod startup;
 mod journal;

@@ -128,7 +128,7 @@ impl Facts<'_> {
         let credential = set.credentials().find(|it| it.name == *name)?;
         let api = set.apis().find(|api| Some(&api.name) == self.outcome.api.as_ref())?;
         let header = api.inject.as_ref().map(|inject| inject.header().to_owned())?;
-        Some((name.clone(), credential.secret.to_string(), header))
+        Some((name.clone(), credential.kind.source(), header))
     }
 
     /// The limits that the call would have to keep, each with whose it is.

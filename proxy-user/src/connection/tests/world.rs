@@ -23,7 +23,7 @@ use crate::authorize::tests::{live, workload};
 use crate::authorize::{Identifier, LivePolicy, PolicyStore};
 use crate::base::addr::{ClientAddr, OriginalDst};
 use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
-use crate::credentials::{Credentials, KeySource, Secret, Store};
+use crate::credentials::{Credentials, KeySource, Outcall, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
 use crate::http::book::Book;
 use crate::limits::Backoff;
@@ -90,16 +90,17 @@ impl World {
     pub(super) async fn new(upstream: SocketAddr, trust: Trust, wishes: Wishes) -> Self {
         let state = tempfile::tempdir().unwrap();
         let key = KeySource::file(state.path().join("store.key"));
-        let store = Store::new(state.path().join("secrets.store"), key.clone());
+        let store = Store::new(state.path().join("secrets.store"), key);
         if wishes.with_secret {
             store.set(&"key".parse().unwrap(), Secret::new(SECRET.into()), 0).unwrap();
         }
-        let credentials = Credentials::new(state.path().join("secrets.store"), key);
+        let credentials = Credentials::new(store, Outcall::new(trust.upstream_tls()));
+        let first = policy(upstream.port(), "", 1).with_credentials(&credentials);
         let book = Book::new();
         let (drain, draining) = watch::channel(false);
         let limit = Duration::from_secs(10);
         let services = Services {
-            policy: Arc::new(PolicyStore::new(policy(upstream.port(), "", 1))),
+            policy: Arc::new(PolicyStore::new(first)),
             identifier: Arc::new(ByName),
             recorder: Arc::clone(&book.recorder),
             credentials: Arc::new(credentials),
@@ -126,7 +127,8 @@ impl World {
     /// Another policy goes live, with more rules for `bot`.
     pub(super) fn reload(&self, more: &str) {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        self.services.policy.swap(policy(self.upstream.port(), more, generation as u64));
+        let next = policy(self.upstream.port(), more, generation as u64);
+        self.services.policy.swap(next.with_credentials(&self.services.credentials));
     }
 
     /// A connection of the workload with this executable, which the proxy serves.

@@ -1,0 +1,164 @@
+//! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
+
+mod claims;
+mod github_app;
+mod jwt;
+mod mtls;
+
+use std::fmt;
+
+pub use claims::{ClaimText, Variable};
+pub use github_app::{GithubAppCredential, GithubLevel};
+pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner};
+pub use mtls::MtlsCredential;
+
+use crate::model::{ApiId, CredentialId};
+use crate::place::Place;
+
+/// What authenticates a call: a kind over secrets in stores.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Credential {
+    /// Its position in the set.
+    pub id: CredentialId,
+    /// Its name.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// How it authenticates, and with which secrets.
+    pub kind: CredentialKind,
+    /// The only APIs that it may be used for; empty: any that a grant names it for.
+    pub apis: Vec<ApiId>,
+}
+
+/// How a credential authenticates. Two that are equal are the same to whoever issues: what was obtained for one goes on
+/// with the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// A secret as it is.
+    Static(StaticCredential),
+    /// A token that this host makes.
+    Jwt(Box<JwtCredential>),
+    /// A client certificate.
+    Mtls(MtlsCredential),
+    /// Tokens of an installation of a GitHub App.
+    GithubApp(Box<GithubAppCredential>),
+}
+
+/// `kind = "static"`: a secret as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StaticCredential {
+    /// Where the secret is.
+    pub secret: SecretRef,
+}
+
+impl CredentialKind {
+    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt", "mtls", "github-app"];
+
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "static",
+            Self::Jwt(_) => "jwt",
+            Self::Mtls(_) => "mtls",
+            Self::GithubApp(_) => "github-app",
+        }
+    }
+
+    /// Whether the API has to say how it is attached, because the kind does not know that itself.
+    #[must_use]
+    pub fn wants_inject(&self) -> bool {
+        match self {
+            Self::Static(_) => true,
+            Self::Jwt(_) | Self::Mtls(_) | Self::GithubApp(_) => false,
+        }
+    }
+
+    /// The secrets that it needs.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::Static(kind) => vec![&kind.secret],
+            Self::Jwt(kind) => match &kind.signer {
+                JwtSigner::Host => Vec::new(),
+                JwtSigner::Key(key) => vec![&key.key],
+            },
+            Self::Mtls(kind) if kind.certificate == kind.key => vec![&kind.key],
+            Self::Mtls(kind) => vec![&kind.certificate, &kind.key],
+            Self::GithubApp(kind) => vec![&kind.private_key],
+        }
+    }
+
+    /// What it authenticates with, for people: `vault:stripe/restricted`.
+    #[must_use]
+    pub fn source(&self) -> String {
+        if matches!(self, Self::Jwt(kind) if kind.signer == JwtSigner::Host) {
+            return "the issuer of this host".to_owned();
+        }
+        let secrets: Vec<_> = self.secrets().iter().map(ToString::to_string).collect();
+        secrets.join(", ")
+    }
+}
+
+/// A store of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Store {
+    /// The daemon's own.
+    Vault,
+    /// None: a token that this host issues about the identity, for the audience that is the name.
+    Issuer,
+}
+
+impl Store {
+    /// As in a reference.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::Issuer => "issuer",
+        }
+    }
+}
+
+/// Where a secret is: `vault:stripe/restricted`. Never the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    pub(crate) store: Store,
+    pub(crate) name: String,
+}
+
+impl SecretRef {
+    /// A secret of the daemon's own store, by its name.
+    #[must_use]
+    pub fn vault(name: &str) -> Self {
+        Self { store: Store::Vault, name: name.to_owned() }
+    }
+
+    /// A token of this host for an audience.
+    #[must_use]
+    pub fn issuer(audience: &str) -> Self {
+        Self { store: Store::Issuer, name: audience.to_owned() }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.store
+    }
+
+    /// The name in the store.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.store.as_str(), self.name)
+    }
+}

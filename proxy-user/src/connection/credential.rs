@@ -1,0 +1,47 @@
+//! The credential that a permitted call demands: at hand, or obtained first.
+
+use std::time::{Duration, Instant};
+
+use proxy_policy::CredentialId;
+
+use crate::authorize::{Kind, Permit, Refusal, Subject};
+use crate::credentials::{Ask, AskedBy, Attachment, CredentialError, Inject, bound_to};
+use crate::forward::error::chain;
+
+/// What goes into the call, and how long it took to obtain.
+///
+/// # Errors
+/// There is none: the call is refused, and whoever issues it or has it is named.
+pub(super) async fn attachment(
+    subject: &Subject,
+    permit: &Permit,
+    id: CredentialId,
+    host: &str,
+) -> Result<(Attachment, Duration), Refusal> {
+    let refused = |error: CredentialError| Refusal {
+        rule: permit.rule().cloned(),
+        ..Refusal::new(Kind::CredentialUnavailable, error.client_text()).with_internal(chain(&error))
+    };
+    let live = permit.live();
+    let api = permit.api().and_then(|id| live.api(id));
+    let at_work = live.credential(id).zip(live.live_credential(id));
+    let (Some((credential, at_work)), Some(api), Some(identity)) = (at_work, api, subject.identity()) else {
+        let detail = "the credential of the grant is not at work on this host";
+        return Err(Refusal::new(Kind::CredentialUnavailable, detail));
+    };
+    bound_to(credential, api.id, &api.name).map_err(refused)?;
+    let inject = api.inject.as_ref().zip(live.inject_header(api.id)).map(|(inject, header)| Inject {
+        header: header.clone(),
+        prefix: inject.prefix(),
+        suffix: inject.suffix(),
+    });
+    let by = subject.workload();
+    let workload = AskedBy { uid: by.uid, gid: by.gid, unit: by.unit.as_deref() };
+    let ask = Ask { identity: &identity.name, api: &api.name, host, workload, inject };
+    if let Some(ready) = at_work.ready(&ask) {
+        return ready.map(|attachment| (attachment, Duration::ZERO)).map_err(refused);
+    }
+    let asked = Instant::now();
+    let provided = at_work.provide(&ask).await.map_err(refused)?;
+    Ok((provided, asked.elapsed()))
+}

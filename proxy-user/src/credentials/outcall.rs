@@ -1,0 +1,303 @@
+//! Calls of the daemon itself to those who issue credentials: bounded, over verified TLS, never redirected.
+//!
+//! They do not go through the proxy. `http` only goes to a loopback address, where nobody else listens in.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+use super::secret::Secret;
+use crate::trust::{Alpn, ClientIdentity, UpstreamTls};
+
+/// The whole call, from the name to the last byte.
+const TIME: Duration = Duration::from_secs(15);
+/// What an answer may have at most. Tokens are a few KiB.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Header fields of an answer.
+const MAX_HEADERS: usize = 100;
+
+/// Where an issuer is: an `https` URL, or an `http` one of a loopback address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IssuerUrl(Uri);
+
+/// The URL cannot be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not an https URL (http is for 127.0.0.1, [::1] and localhost only) without user, password and fragment"
+)]
+pub struct BadUrl;
+
+impl std::str::FromStr for IssuerUrl {
+    type Err = BadUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
+        let uri: Uri = text.parse().map_err(|_| BadUrl)?;
+        let authority = uri.authority().ok_or(BadUrl)?;
+        let host = authority.host();
+        if host.is_empty() || authority.as_str().contains('@') || text.contains('#') {
+            return Err(BadUrl);
+        }
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => Ok(Self(uri)),
+            Some(scheme) if *scheme == Scheme::HTTP && is_loopback(host) => Ok(Self(uri)),
+            _ => Err(BadUrl),
+        }
+    }
+}
+
+impl fmt::Display for IssuerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl IssuerUrl {
+    /// The host, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The URL.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    fn is_plain(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTP)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port_u16().unwrap_or(if self.is_plain() { 80 } else { 443 })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What came back.
+pub struct IssuerAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, which may have a secret in it.
+    pub body: Secret,
+}
+
+/// Why there is no answer. For the operator: whom, what, what to do; nothing of what was sent or received.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{url}: {what}")]
+pub struct OutcallError {
+    /// Who was called, without its query.
+    pub url: String,
+    /// What went wrong.
+    pub what: String,
+}
+
+/// The way to issuers. Clones share everything.
+#[derive(Clone)]
+pub struct Outcall {
+    tls: UpstreamTls,
+    client: Option<ClientIdentity>,
+}
+
+impl Outcall {
+    /// Over the trust that calls to APIs have.
+    #[must_use]
+    pub fn new(tls: UpstreamTls) -> Self {
+        Self { tls, client: None }
+    }
+
+    /// The same way, on which each issuer must ask for this certificate. Plain HTTP is none then.
+    #[must_use]
+    pub fn presenting(&self, client: ClientIdentity) -> Self {
+        Self { client: Some(client), ..self.clone() }
+    }
+
+    /// One call. `body` is wiped after it was sent, as far as it is ours.
+    ///
+    /// # Errors
+    /// The issuer cannot be reached, does not prove its name, breaks off, says too much or takes too long.
+    pub async fn call(
+        &self,
+        method: Method,
+        url: &IssuerUrl,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Secret,
+    ) -> Result<IssuerAnswer, OutcallError> {
+        let failed = |what: String| OutcallError { url: without_query(url), what };
+        match tokio::time::timeout(TIME, self.exchange(method, url, headers, body)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(_) => Err(failed(format!("no answer within {} s", TIME.as_secs()))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &IssuerUrl,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Secret,
+    ) -> Result<IssuerAnswer, String> {
+        let target = url.uri().path_and_query().map_or("/", |target| target.as_str());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, url.uri().authority().map_or("", |authority| authority.as_str()))
+            .header(header::USER_AGENT, concat!("vouchsafe/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let body = Full::new(Bytes::from_owner(Sent(body)));
+        let request = request.body(body).map_err(|error| format!("the call cannot be spelled: {error}"))?;
+        if url.is_plain() && self.client.is_some() {
+            return Err("it is called over http, and a client certificate needs https".to_owned());
+        }
+        let tcp = connect(url).await?;
+        if url.is_plain() {
+            return exchange_over(tcp, request).await;
+        }
+        let connected = self.tls.connect_as(tcp, url.host(), Alpn::Http1, self.client.as_ref()).await;
+        exchange_over(connected.map_err(|error| error.to_string())?, request).await
+    }
+}
+
+/// Wipes a request's body with its last clone.
+struct Sent(Secret);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+async fn connect(url: &IssuerUrl) -> Result<TcpStream, String> {
+    let looked_up = tokio::net::lookup_host((url.host(), url.port())).await;
+    let all: Vec<SocketAddr> =
+        looked_up.map_err(|error| format!("its name does not resolve: {error}"))?.collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for addr in all {
+        if url.is_plain() && !addr.ip().is_loopback() {
+            last = io::Error::other("http is for loopback addresses only, and its name resolves to another");
+            continue;
+        }
+        match TcpStream::connect(addr).await {
+            Ok(tcp) => {
+                let _ = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(format!("no connection: {last}"))
+}
+
+async fn exchange_over<S>(stream: S, request: Request<Full<Bytes>>) -> Result<IssuerAnswer, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let broke = |error: hyper::Error| format!("it broke off: {error}");
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(broke)?;
+    // Ends with the sender, at the end of this call.
+    let connection = tokio::spawn(connection);
+    let answer = async {
+        let (head, mut body) = sender.send_request(request).await.map_err(broke)?.into_parts();
+        // At its final size from the start: a buffer that grew would leave copies behind in freed memory.
+        let mut whole = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES.min(64 * 1024)));
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broke)?.into_data() else { continue };
+            if whole.len() + data.len() > MAX_ANSWER_BYTES {
+                return Err(format!("its answer has more than {MAX_ANSWER_BYTES} bytes"));
+            }
+            if whole.len() + data.len() > whole.capacity() {
+                let mut larger = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES));
+                larger.extend_from_slice(&whole);
+                whole = larger;
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(IssuerAnswer { status: head.status, headers: head.headers, body: Secret::from(whole) })
+    };
+    let answer = answer.await;
+    connection.abort();
+    answer
+}
+
+fn without_query(url: &IssuerUrl) -> String {
+    let uri = url.uri();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}{}", uri.scheme_str().unwrap_or("https"), uri.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_verified_tls_or_loopback_is_called() {
+        for good in [
+            "https://idp.test/token",
+            "http://127.0.0.1:3000/token",
+            "http://[::1]/t",
+            "http://localhost:1/x",
+        ] {
+            assert!(good.parse::<IssuerUrl>().is_ok(), "{good}");
+        }
+        for bad in [
+            "http://idp.test/token",
+            "http://10.0.0.1/token",
+            "http://localhost.evil.test/",
+            "ftp://127.0.0.1/",
+            "/token",
+            "https://user:CANARY@idp.test/",
+            "https://idp.test/#x",
+            "https:///token",
+        ] {
+            let error = bad.parse::<IssuerUrl>().unwrap_err();
+            assert!(!error.to_string().contains("CANARY"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_proves_himself_by_a_certificate_does_not_call_over_http() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let root = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(root.path(), &pem).unwrap();
+        let tls = UpstreamTls::new(&[root.path().to_owned()], false, None, TIME).unwrap();
+        let client = ClientIdentity::new(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url: IssuerUrl = format!("http://{}/t", listener.local_addr().unwrap()).parse().unwrap();
+        let body = Secret::new(b"CANARY".to_vec());
+        let called = Outcall::new(tls).presenting(client).call(Method::POST, &url, &[], body).await;
+        let error = called.err().unwrap().to_string();
+        assert!(error.contains("needs https") && !error.contains("CANARY"), "{error}");
+        assert!(listener.accept().is_err(), "nobody connected");
+    }
+
+    #[test]
+    fn an_error_names_the_issuer_but_nothing_of_the_query() {
+        let url: IssuerUrl = "https://idp.test:8443/token?key=CANARY".parse().unwrap();
+        assert_eq!(without_query(&url), "https://idp.test:8443/token");
+        assert_eq!((url.host(), url.port()), ("idp.test", 8443));
+    }
+}

@@ -1,0 +1,89 @@
+//! The daemon's own store of secrets as it has it in memory: read once, swapped as a whole.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwapOption, Guard};
+
+use super::sealed::Secrets;
+use super::sources::{Held, SourceError};
+use super::store::{Store, StoreError};
+
+/// The encrypted store. Every lookup sees one reading of it, whole.
+pub(super) struct Vault {
+    store: Store,
+    /// `None` until the store could be read for the first time.
+    secrets: ArcSwapOption<Secrets>,
+    problem: ArcSwapOption<String>,
+    reloading: Mutex<()>,
+}
+
+impl Vault {
+    /// Reads the store. When that fails the daemon can start all the same: each call that needs a secret is refused
+    /// with the reason, which [`Vault::problem`] tells too, until a [`Vault::reload`] succeeds.
+    #[must_use]
+    pub(super) fn new(store: Store) -> Self {
+        let vault = Self {
+            store,
+            secrets: ArcSwapOption::empty(),
+            problem: ArcSwapOption::empty(),
+            reloading: Mutex::new(()),
+        };
+        // The problem is kept, and told by whoever asks for a secret or for the status.
+        drop(vault.reload());
+        vault
+    }
+
+    /// Reads the store again and swaps all secrets at once; returns how many there are. Blocks on files.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`]. The secrets that were read before go on, and [`Vault::problem`] says why.
+    pub(super) fn reload(&self) -> Result<usize, StoreError> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.store.read() {
+            Ok(secrets) => {
+                let count = secrets.len();
+                self.secrets.store(Some(Arc::new(secrets)));
+                self.problem.store(None);
+                Ok(count)
+            }
+            Err(error) => {
+                self.problem.store(Some(Arc::new(error.to_string())));
+                Err(error)
+            }
+        }
+    }
+
+    /// Why the last reading of the store failed, and what to do; `None` when it did not.
+    #[must_use]
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.load().as_deref().cloned()
+    }
+
+    /// How many secrets are in memory.
+    #[must_use]
+    pub(super) fn count(&self) -> usize {
+        self.secrets().as_ref().map_or(0, |secrets| secrets.len())
+    }
+
+    /// The secret of a name.
+    ///
+    /// # Errors
+    /// There is none, or the store was never readable.
+    pub(super) fn held(&self, name: &str) -> Result<Held, SourceError> {
+        let secrets = self.secrets();
+        let Some(secrets) = secrets.as_ref() else {
+            let problem = self.problem().unwrap_or_else(|| "the store was not read yet".to_owned());
+            return Err(SourceError::Unavailable { problem });
+        };
+        match secrets.get(name) {
+            Some(entry) => Ok(Held { secret: Arc::clone(&entry.secret), version: entry.version }),
+            None => Err(SourceError::Missing {
+                problem: format!("there is no secret {name} in the store; run `vouchsafe secret set {name}`"),
+            }),
+        }
+    }
+
+    fn secrets(&self) -> Guard<Option<Arc<Secrets>>> {
+        self.secrets.load()
+    }
+}

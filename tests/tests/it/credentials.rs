@@ -1,0 +1,6 @@
+//! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
+
+mod github_app;
+mod issuer;
+mod jwt;
+mod mtls;
