@@ -109,6 +109,12 @@ impl CredentialKind {
 pub enum Store {
     /// The daemon's own.
     Vault,
+    /// A credential that systemd hands to the daemon's unit (systemd.exec(5), `LoadCredential=`).
+    Systemd,
+    /// A file, by its absolute path.
+    File,
+    /// A variable of the daemon's environment.
+    Env,
     /// None: a token that this host issues about the identity, for the audience that is the name.
     Issuer,
 }
@@ -119,6 +125,9 @@ impl Store {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vault => "vault",
+            Self::Systemd => "systemd",
+            Self::File => "file",
+            Self::Env => "env",
             Self::Issuer => "issuer",
         }
     }

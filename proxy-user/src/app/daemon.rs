@@ -230,6 +230,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     }
     tasks.spawn(Arc::clone(&reloader).end_what_is_over());
     tasks.spawn(remember(Arc::clone(&ledger)));
+    tasks.spawn(Arc::clone(&services.credentials).follow_files());
     if let Some(publisher) = &publisher {
         tasks.spawn(Arc::clone(publisher).keep());
         issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));

@@ -57,6 +57,9 @@ pub(super) const NO_ISSUER: &str = "this host issues no tokens; add [issuer] to 
 /// A credential wants one before anybody could check it.
 pub(super) const NOT_PUBLISHED: &str = "the keys of this host's issuer are not published; see its log";
 
+/// How late a change of a file is noticed, at most twice: it must have stood still once.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Secrets and credentials of the running daemon.
 pub struct Credentials {
     tools: Tools,
@@ -87,6 +90,17 @@ impl Credentials {
         self.tools.sources.reload()
     }
 
+    /// Takes up what changes in files that hold secrets, until dropped.
+    pub async fn follow_files(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let sources = Arc::clone(&self.tools.sources);
+            if tokio::task::spawn_blocking(move || sources.follow()).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Why the last reading of the store failed, and what to do; `None` when it did not.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -104,6 +118,8 @@ impl Credentials {
     #[must_use]
     pub fn adopt(&self, set: &PolicySet) -> Vec<Arc<LiveCredential>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets: Vec<_> = set.credentials().flat_map(|credential| credential.kind.secrets()).collect();
+        self.tools.sources.prepare(&secrets);
         let mut next = HashMap::new();
         let all: Vec<_> = set
             .credentials()

@@ -28,6 +28,7 @@ pub mod outcall;
 mod provider;
 pub mod sealed;
 mod secret;
+mod source_files;
 mod sources;
 pub mod store;
 mod vault;

@@ -1,10 +1,11 @@
-//! Where secrets are: one place that turns a reference of the policy (`vault:NAME`) into the secret.
+//! Where secrets are: one place that turns a reference of the policy (`vault:NAME`, `file:/PATH` …) into the secret.
 
 use std::sync::Arc;
 
 use proxy_policy::{SecretRef, Store as Place};
 
 use super::secret::Secret;
+use super::source_files::Texts;
 use super::store::{Store, StoreError};
 use super::vault::Vault;
 
@@ -37,13 +38,14 @@ pub(super) enum SourceError {
 /// All sources of this host.
 pub(super) struct Sources {
     vault: Vault,
+    texts: Texts,
 }
 
 impl Sources {
     /// With the daemon's own store, which is read now.
     #[must_use]
     pub(super) fn new(store: Store) -> Self {
-        Self { vault: Vault::new(store) }
+        Self { vault: Vault::new(store), texts: Texts::of_this_process() }
     }
 
     /// The daemon's own store.
@@ -52,12 +54,23 @@ impl Sources {
         &self.vault
     }
 
-    /// Reads again what changes only when an operator says so; returns how many secrets the daemon's own store has.
+    /// Reads again everything that is read; returns how many secrets the daemon's own store has. Blocks on files.
     ///
     /// # Errors
     /// The store cannot be read; what was read before goes on.
     pub(super) fn reload(&self) -> Result<usize, StoreError> {
+        self.texts.read_again();
         self.vault.reload()
+    }
+
+    /// Reads what these references name, so that it is at hand, and forgets what no reference names any more. Blocks on files.
+    pub(super) fn prepare(&self, references: &[&SecretRef]) {
+        self.texts.prepare(references);
+    }
+
+    /// Reads again those files that changed and are whole. Blocks on files.
+    pub(super) fn follow(&self) {
+        self.texts.follow();
     }
 
     /// The secret that a reference names, if it is at hand: never waits. `None`: it must be fetched first.
@@ -65,6 +78,7 @@ impl Sources {
     pub(super) fn held(&self, reference: &SecretRef) -> Option<Result<Held, SourceError>> {
         match reference.store() {
             Place::Vault => Some(self.vault.held(reference.name())),
+            Place::Systemd | Place::File | Place::Env => self.texts.held(reference),
             _ => Some(Err(unknown(reference))),
         }
     }
@@ -73,10 +87,14 @@ impl Sources {
     ///
     /// # Errors
     /// There is none, or its source cannot be asked.
-    pub(super) async fn fetch(&self, reference: &SecretRef) -> Result<Held, SourceError> {
-        match self.held(reference) {
-            Some(held) => held,
-            None => Err(unknown(reference)),
+    pub(super) async fn fetch(self: &Arc<Self>, reference: &SecretRef) -> Result<Held, SourceError> {
+        if let Some(held) = self.held(reference) {
+            return held;
+        }
+        let (this, own) = (Arc::clone(self), reference.clone());
+        match tokio::task::spawn_blocking(move || this.texts.read(&own)).await {
+            Ok(held) => held,
+            Err(_) => Err(unknown(reference)),
         }
     }
 }

@@ -112,11 +112,14 @@ impl Forwarder {
         mut outbound: Outbound,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(names) = permit.strip() {
+        let names = permit.strip();
+        // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
+        let attachment = attachment.filter(|_| names.is_some());
+        if let Some(names) = names {
             strip(&mut outbound.headers, attachment, names);
-            if let Some(attachment) = attachment {
-                attachment.attach(&mut outbound.head());
-            }
+        }
+        if let Some(attachment) = attachment {
+            attachment.attach(&mut outbound.head());
         }
         let client = attachment.and_then(Attachment::client).cloned();
         let route = Route { client, ..route.clone() };

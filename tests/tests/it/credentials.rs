@@ -4,3 +4,4 @@ mod github_app;
 mod issuer;
 mod jwt;
 mod mtls;
+mod sources;

@@ -4,30 +4,62 @@ use crate::credential::{SecretRef, Store};
 use crate::diagnostic::Problem;
 
 pub(super) fn parse(text: &str) -> Result<SecretRef, Problem> {
-    let store = match text.split_once(':') {
-        Some(("vault", name)) => {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            let part =
-                |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
-            if name.len() <= 256 && name.split('/').all(part) {
-                return Ok(SecretRef { store: Store::Vault, name: name.to_owned() });
-            }
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
+    let (store, fits, problem, help) = match text.split_once(':') {
+        Some(("vault", name)) => (
+            Store::Vault,
+            name.len() <= 256 && name.split('/').all(is_part),
+            "the name after \"vault:\" is not the name of a secret",
+            "names have letters, digits, - _ and . with / between parts, such as vault:stripe/restricted",
+        ),
+        Some(("systemd", name)) => (
+            Store::Systemd,
+            name.len() <= 255 && is_part(name),
+            "what stands after \"systemd:\" is not the name of a credential",
+            "write the name that LoadCredential= gives it in the daemon's unit, such as systemd:stripe",
+        ),
+        Some(("file", path)) => (
+            Store::File,
+            is_plain_path(path),
+            "what stands after \"file:\" is not an absolute path",
+            "write a path from / on, without . and .. in it, such as file:/etc/vouchsafe/keys/stripe",
+        ),
+        Some(("env", name)) => (
+            Store::Env,
+            is_variable(name),
+            "what stands after \"env:\" is not the name of a variable",
+            "names of variables have letters, digits and _, and start with no digit, such as env:STRIPE_KEY",
+        ),
+        Some(("cmd" | "exec", _)) => {
+            return Err(Problem::new("\"secret\" refers to a store that is not known", KNOWN));
+        }
+        _ => {
             return Err(Problem::new(
-                "the name after \"vault:\" is not the name of a secret",
-                "names have letters, digits, - _ and . with / between parts, such as vault:stripe/restricted",
+                "\"secret\" is not a reference to a store",
+                "secrets are never typed into a policy: put it into the store, write secret = \"vault:NAME\", \
+                 and if this was the real secret, replace it",
             ));
         }
-        Some(("env" | "file" | "cmd", _)) => true,
-        _ => false,
     };
-    if store {
-        return Err(Problem::new("\"secret\" refers to a store that is not known", "known stores: vault"));
-    }
-    Err(Problem::new(
-        "\"secret\" is not a reference to a store",
-        "secrets are never typed into a policy: put it into the store, write secret = \"vault:NAME\", \
-         and if this was the real secret, replace it",
-    ))
+    let name = text.split_once(':').map_or("", |(_, name)| name).to_owned();
+    if fits { Ok(SecretRef { store, name }) } else { Err(Problem::new(problem, help)) }
+}
+
+const KNOWN: &str = "known stores: vault, systemd, file, env";
+
+fn plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let part =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
+    path.len() < 4096 && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(part))
+}
+
+fn is_variable(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    name.len() <= 255 && name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
 }
 
 /// Where a token is that somebody is exchanged for: a secret, or `issuer:AUDIENCE`, which this host issues for that audience.
@@ -56,6 +88,39 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_may_be_in_a_file_a_variable_or_a_credential_of_the_unit() {
+        for (text, store, name) in [
+            ("file:/etc/keys/stripe key", Store::File, "/etc/keys/stripe key"),
+            ("systemd:stripe.key-1", Store::Systemd, "stripe.key-1"),
+            ("env:STRIPE_KEY_2", Store::Env, "STRIPE_KEY_2"),
+        ] {
+            let reference = parse(text).unwrap();
+            assert_eq!((reference.store(), reference.name()), (store, name));
+            assert_eq!(reference.to_string(), text);
+        }
+        for bad in [
+            "file:keys/stripe",
+            "file:",
+            "file:/",
+            "file:/etc/../root/x",
+            "file:/etc/./x",
+            "file://x",
+            "file:/a/",
+            "file:/a\nb",
+            "systemd:",
+            "systemd:a/b",
+            "systemd:..",
+            "systemd:a b",
+            "env:",
+            "env:2A",
+            "env:A-B",
+            "env:A=B",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_token_of_this_host_stands_only_where_a_token_is_exchanged() {
         let reference = parse_subject("issuer:https://sts.test/x").unwrap();
         assert_eq!((reference.store(), reference.name()), (Store::Issuer, "https://sts.test/x"));
@@ -69,9 +134,15 @@ mod tests {
 
     #[test]
     fn a_value_that_was_typed_in_is_never_repeated() {
-        for typed in
-            ["sk_live_51Hxyz", "vault:sk live 51Hxyz", "env:51Hxyz", "x:51Hxyz", "vault:../51Hxyz", "vault:"]
-        {
+        for typed in [
+            "sk_live_51Hxyz",
+            "vault:sk live 51Hxyz",
+            "env:51Hxyz",
+            "x:51Hxyz",
+            "vault:../51Hxyz",
+            "file:51Hxyz",
+            "systemd:a/51Hxyz",
+        ] {
             let problem = parse(typed).unwrap_err();
             assert!(!format!("{problem:?}").contains("51Hxyz"), "{problem:?}");
         }
