@@ -2,7 +2,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proxy_journal::{Detach, Record};
@@ -15,7 +15,9 @@ use crate::{
     config::{Config, Unidentified},
     connection::Services,
     control::{
-        Failure, Handler, ReloadReport, SecretsReport, Status, detach, plan,
+        Failure, Handler, ReloadReport, SecretsReport, Status,
+        credentials::{self, CredentialReport},
+        detach, plan,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
             Treatment,
@@ -105,6 +107,33 @@ impl DaemonHandler {
         let live = self.services.policy.live();
         let table = plan::LiveTable { generation: live.generation(), table: live.set().table() };
         serde_json::to_value(table).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
+    fn credentials(&self) -> Result<Value, Failure> {
+        let live = self.services.policy.live();
+        let set = live.set();
+        let at = |seconds: u64| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let all: Vec<_> = set
+            .credentials()
+            .map(|credential| {
+                let state = live.live_credential(credential.id).map(|live| live.state());
+                let (last_used, last_used_by) = state.as_ref().and_then(|it| it.used.clone()).unzip();
+                CredentialReport {
+                    name: credential.name.clone(),
+                    kind: credential.kind.as_str().to_owned(),
+                    source: credential.kind.source(),
+                    apis: credential.apis.iter().filter_map(|id| Some(set.api(*id)?.name.clone())).collect(),
+                    version: state.as_ref().and_then(|it| it.version),
+                    since: state.as_ref().and_then(|it| it.since_s).map(at),
+                    last_used: last_used.map(at),
+                    last_used_by,
+                    problem: state.and_then(|it| it.problem),
+                }
+            })
+            .collect();
+        serde_json::to_value(all).map_err(|error| {
             Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
         })
     }
@@ -233,6 +262,7 @@ impl Handler for DaemonHandler {
         match command {
             who::COMMAND => Some(self.who(arguments)),
             plan::COMMAND => Some(self.table()),
+            credentials::COMMAND => Some(self.credentials()),
             _ => None,
         }
     }

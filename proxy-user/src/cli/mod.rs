@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod ca;
+pub mod credential;
 pub mod detach;
 pub mod policy;
 pub mod secret;
@@ -65,6 +66,13 @@ enum Command {
         #[command(flatten)]
         args: secret::SecretArgs,
     },
+    /// Show the credentials of the policy that is live: kind, source, version, last use
+    Credential {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: credential::CredentialArgs,
+    },
     /// Show and export the host's CA
     Ca {
         #[command(flatten)]
@@ -121,6 +129,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Secret { config, args } => {
             let config = load(&config.config)?;
             secret::run(args, &StorePaths::in_directories(&config.state, &config.runtime))
+        }
+        Command::Credential { config, args } => {
+            credential::run(&args, &load(&config.config)?.control_socket())
         }
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?.state),
         Command::Audit(args) => audit::run(&args),

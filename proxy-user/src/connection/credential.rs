@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use proxy_policy::CredentialId;
 
 use crate::authorize::{Kind, Permit, Refusal, Subject};
+use crate::base::clock;
 use crate::credentials::{Ask, AskedBy, Attachment, CredentialError, Inject, bound_to};
 use crate::forward::error::chain;
 
@@ -38,10 +39,14 @@ pub(super) async fn attachment(
     let by = subject.workload();
     let workload = AskedBy { uid: by.uid, gid: by.gid, unit: by.unit.as_deref() };
     let ask = Ask { identity: &identity.name, api: &api.name, host, workload, inject };
-    if let Some(ready) = at_work.ready(&ask) {
-        return ready.map(|attachment| (attachment, Duration::ZERO)).map_err(refused);
-    }
-    let asked = Instant::now();
-    let provided = at_work.provide(&ask).await.map_err(refused)?;
-    Ok((provided, asked.elapsed()))
+    let (provided, took) = match at_work.ready(&ask) {
+        Some(ready) => (ready, Duration::ZERO),
+        None => {
+            let asked = Instant::now();
+            (at_work.provide(&ask).await, asked.elapsed())
+        }
+    };
+    let attachment = provided.map_err(refused)?;
+    at_work.note_use(&identity.name, u64::try_from(clock::now().0).unwrap_or_default());
+    Ok((attachment, took))
 }

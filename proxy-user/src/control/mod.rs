@@ -17,6 +17,7 @@
 //! people look at.
 
 pub mod client;
+pub mod credentials;
 pub mod detach;
 pub mod peer;
 pub mod plan;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl Tools {
         let issuer = self.issuer.as_ref().ok_or_else(|| unavailable(NO_ISSUER))?;
         let issued = issuer.issue(identity, reference.name().into(), Map::new(), Duration::MAX);
         let issued = issued.ok_or_else(|| unavailable(NOT_PUBLISHED))?;
-        Ok(Held { secret: Arc::new(issued.token), version: issued.version })
+        Ok(Held { secret: Arc::new(issued.token), version: issued.version, since_s: None })
     }
 }
 
@@ -140,6 +141,29 @@ pub struct LiveCredential {
     name: String,
     kind: CredentialKind,
     provider: Box<dyn Provider>,
+    sources: Arc<Sources>,
+    used: LastUse,
+}
+
+/// When it went into a call, to the second, and whose the first call of that second was. Written at each call: the lock is taken
+/// once a second.
+#[derive(Default)]
+struct LastUse {
+    at_s: AtomicU64,
+    by: Mutex<String>,
+}
+
+/// What is known of a credential, for people. Nothing of its secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialState {
+    /// The version of its secret; of the first one when it has several.
+    pub version: Option<u64>,
+    /// Since when the secret is this one, in seconds since the Unix epoch.
+    pub since_s: Option<u64>,
+    /// When it last went into a call, in seconds since the Unix epoch, and whose call that was.
+    pub used: Option<(u64, String)>,
+    /// Why no call can have it, and what to do.
+    pub problem: Option<String>,
 }
 
 impl fmt::Debug for LiveCredential {
@@ -151,7 +175,32 @@ impl fmt::Debug for LiveCredential {
 impl LiveCredential {
     fn new(credential: &Credential, tools: &Tools) -> Self {
         let provider = kinds::provider(credential, tools);
-        Self { name: credential.name.clone(), kind: credential.kind.clone(), provider }
+        let (name, kind) = (credential.name.clone(), credential.kind.clone());
+        Self { name, kind, provider, sources: Arc::clone(&tools.sources), used: LastUse::default() }
+    }
+
+    /// Notes that it goes into a call of an identity.
+    pub fn note_use(&self, identity: &str, now_s: u64) {
+        if self.used.at_s.swap(now_s, Ordering::Relaxed) != now_s {
+            identity.clone_into(&mut self.used.by.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// What is known of it now. Asks nobody: what was not fetched yet is no problem.
+    #[must_use]
+    pub fn state(&self) -> CredentialState {
+        let held: Vec<_> =
+            self.kind.secrets().into_iter().filter_map(|secret| self.sources.held(secret)).collect();
+        let first = held.first().and_then(|held| held.as_ref().ok());
+        let problem = held.iter().find_map(|held| held.as_ref().err()).map(ToString::to_string);
+        let at_s = self.used.at_s.load(Ordering::Relaxed);
+        let by = self.used.by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        CredentialState {
+            version: first.map(|held| held.version),
+            since_s: first.and_then(|held| held.since_s),
+            used: (at_s != 0).then_some((at_s, by)),
+            problem,
+        }
     }
 
     /// What a call needs, if it is at hand: never waits. `None`: [`LiveCredential::provide`] obtains it.

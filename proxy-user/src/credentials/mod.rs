@@ -37,7 +37,7 @@ pub use attach::{Attachment, Head, Inject, Removed, strip};
 pub use error::CredentialError;
 pub use issuer::{Documents, Issuer, IssuerError, IssuerSettings};
 pub use key::KeySource;
-pub use live::{Credentials, LiveCredential, bound_to};
+pub use live::{CredentialState, Credentials, LiveCredential, bound_to};
 pub use memory::protect_process_memory;
 pub use name::{NameError, SecretName};
 pub use outcall::Outcall;

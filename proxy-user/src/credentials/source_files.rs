@@ -161,7 +161,11 @@ impl Texts {
         let result = content.and_then(trimmed).map(|content| {
             match before.and_then(|reading| reading.result.as_ref().ok()) {
                 Some(held) if held.secret.expose() == content.as_slice() => held.clone(),
-                _ => Held { secret: Arc::new(Secret::from(content)), version: version + 1 },
+                _ => Held {
+                    secret: Arc::new(Secret::from(content)),
+                    version: version + 1,
+                    since_s: stamp.and_then(|stamp| u64::try_from(stamp.modified.0).ok()),
+                },
             }
         });
         let version = result.as_ref().map_or(version, |held| held.version);

@@ -16,6 +16,8 @@ pub(super) struct Held {
     pub(super) secret: Arc<Secret>,
     /// Grows whenever the secret changes.
     pub(super) version: u64,
+    /// Since when it is this one, in seconds since the Unix epoch, as far as its source knows.
+    pub(super) since_s: Option<u64>,
 }
 
 /// Why there is no secret. The texts are for the operator: what, where, what to do; never anything of a secret.

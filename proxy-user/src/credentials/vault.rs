@@ -76,7 +76,11 @@ impl Vault {
             return Err(SourceError::Unavailable { problem });
         };
         match secrets.get(name) {
-            Some(entry) => Ok(Held { secret: Arc::clone(&entry.secret), version: entry.version }),
+            Some(entry) => Ok(Held {
+                secret: Arc::clone(&entry.secret),
+                version: entry.version,
+                since_s: Some(entry.created_s),
+            }),
             None => Err(SourceError::Missing {
                 problem: format!("there is no secret {name} in the store; run `vouchsafe secret set {name}`"),
             }),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: deciding and explaining ask the same question. Deciding stops at the first condition that does not hold.
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -145,6 +146,8 @@ pub(super) struct Examination<'a> {
     lookups: &'a Lookups,
     workload: &'a Workload,
     conditions: &'a Conditions,
+    /// Its executable's path as it is now, looked up once for all identities.
+    label: &'a OnceCell<String>,
     /// The path of the policy that names the executable, once `exe` was asked and holds.
     path: Option<PathBuf>,
     /// The script, once it was asked for.
@@ -152,8 +155,14 @@ pub(super) struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    pub(super) fn new(lookups: &'a Lookups, workload: &'a Workload, conditions: &'a Conditions) -> Self {
-        Self { lookups, workload, conditions, path: None, script: None }
+    /// `label` is one cell for all examinations of the workload at this moment.
+    pub(super) fn new(
+        lookups: &'a Lookups,
+        workload: &'a Workload,
+        conditions: &'a Conditions,
+        label: &'a OnceCell<String>,
+    ) -> Self {
+        Self { lookups, workload, conditions, label, path: None, script: None }
     }
 
     /// Asks one condition; `None` when the identity does not have it. To be called in the order of [`Condition::ALL`].
@@ -189,9 +198,11 @@ impl<'a> Examination<'a> {
         let file = FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino };
         let Some(path) = files::find(exe, file) else {
             // As it is called now: it may have been replaced since it was seen.
-            let label = process::executable_label(self.workload.pid, self.workload.start_time_ns, file)
-                .or_else(|| self.workload.exe.clone())
-                .unwrap_or_else(|| "a file whose path is not known".into());
+            let label = self.label.get_or_init(|| {
+                process::executable_label(self.workload.pid, self.workload.start_time_ns, file)
+                    .or_else(|| self.workload.exe.clone())
+                    .unwrap_or_else(|| "a file whose path is not known".into())
+            });
             let replaced = label.strip_suffix(" (deleted)").is_some_and(|old| exe.matches(old));
             let miss = match replaced {
                 true => Miss {
@@ -201,7 +212,7 @@ impl<'a> Examination<'a> {
                 },
                 false => Miss { near: false, told: false, why: format!("it is not {wanted}") },
             };
-            return Some((wanted, label, Some(miss)));
+            return Some((wanted, label.clone(), Some(miss)));
         };
         let found = path.display().to_string();
         let miss =

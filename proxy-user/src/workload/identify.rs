@@ -1,5 +1,6 @@
 //! Workload → identity: every condition of every identity, and a reason when none matches.
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -133,13 +134,20 @@ impl Matcher {
         if workload.start_time_ns == 0 && depth == Depth::Decide {
             return (decide(workload, &[]), Vec::new());
         }
+        let label = OnceCell::new();
         let judged: Vec<Judged<'p>> =
-            set.identities().map(|identity| self.examine(workload, identity, depth)).collect();
+            set.identities().map(|identity| self.examine(workload, identity, depth, &label)).collect();
         (decide(workload, &judged), judged)
     }
 
-    fn examine<'p>(&self, workload: &Workload, identity: &'p Identity, depth: Depth) -> Judged<'p> {
-        let mut examination = Examination::new(&self.lookups, workload, &identity.conditions);
+    fn examine<'p>(
+        &self,
+        workload: &Workload,
+        identity: &'p Identity,
+        depth: Depth,
+        label: &OnceCell<String>,
+    ) -> Judged<'p> {
+        let mut examination = Examination::new(&self.lookups, workload, &identity.conditions, label);
         let mut checks = Vec::new();
         for check in Condition::ALL.into_iter().filter_map(|condition| examination.check(condition)) {
             let missed = check.miss.is_some();

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tests::{CANARY, STOLEN, World, wait_until};
 
 /// Puts a key in place as whoever rotates it does: written aside, closed to others, renamed.
@@ -34,7 +35,22 @@ fn a_key_in_a_file_is_taken_up_when_it_changes_and_refused_once_others_can_read_
         format!("[credential.demo-key]\nkind = \"static\"\nsecret = \"file:{}\"\n", path.display());
     world.policy("credentials/demo-key.toml", &definition);
     world.daemon();
+    let shown = |arguments: &[&str]| {
+        let finished = world.vouchsafe(&[&["credential"], arguments].concat());
+        assert!(!format!("{finished:?}").contains(CANARY), "{finished:?}");
+        (finished.code, finished.stdout)
+    };
+    let (code, page) = shown(&["show", "demo-key"]);
+    assert!(code == Some(0) && page.contains("last used  never"), "{page}");
     assert_eq!(call(&world), "ours");
+    let (code, listed) = shown(&["list", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(code, Some(0), "{listed}");
+    assert_eq!(listed[0]["name"], "demo-key");
+    assert_eq!(listed[0]["source"], format!("file:{}", path.display()));
+    assert_eq!((&listed[0]["version"], &listed[0]["last_used_by"]), (&1.into(), &"curl".into()), "{listed}");
+    assert!(listed[0]["since"].is_string() && listed[0]["last_used"].is_string(), "{listed}");
+    assert_eq!(world.vouchsafe(&["credential", "show", "no-such"]).code, Some(1));
 
     put(&world, STOLEN, 0o600);
     wait_until("the new key", || {
@@ -50,6 +66,9 @@ fn a_key_in_a_file_is_taken_up_when_it_changes_and_refused_once_others_can_read_
     let decision = world.decision(Some("/v1/x"));
     let reason = decision["reason"].as_str().unwrap();
     assert!(reason.contains("open to everybody") && reason.contains("chmod 0600"), "{reason}");
+
+    let (code, page) = shown(&["show", "demo-key"]);
+    assert!(code == Some(1) && page.contains("problem") && page.contains("chmod 0600"), "{page}");
 
     fs::remove_file(&path).unwrap();
     wait_until("the end of the key", || call(&world).contains("is not set up").then_some(()));
