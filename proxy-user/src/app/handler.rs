@@ -12,6 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{bounds, namespaces::Namespaces, reload::Reloader, who::Who};
 use crate::{
+    authorize::LivePolicy,
     config::{Config, Unidentified},
     connection::Services,
     control::{
@@ -55,6 +56,16 @@ fn rfc3339(at: SystemTime) -> String {
 
 fn number(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// Which credentials no call can have now, and where to look.
+fn broken_credentials(live: &LivePolicy) -> Option<String> {
+    let is_broken = |id| live.live_credential(id).is_some_and(|it| it.state().problem.is_some());
+    let broken: Vec<_> =
+        live.set().credentials().filter(|it| is_broken(it.id)).map(|it| it.name.as_str()).collect();
+    let names = broken.join(", ");
+    (!broken.is_empty())
+        .then(|| format!("no call can have the credentials {names}; see `vouchsafe credential list`"))
 }
 
 impl DaemonHandler {
@@ -211,7 +222,10 @@ impl Handler for DaemonHandler {
             journald: Health::degraded_if(journald),
             secrets: SecretsStatus {
                 count: number(self.services.credentials.count()),
-                health: Health::failed_if(self.services.credentials.problem()),
+                health: match self.services.credentials.problem() {
+                    Some(problem) => Health::failed_if(Some(problem)),
+                    None => Health::degraded_if(broken_credentials(&live)),
+                },
             },
             listeners: self.listeners.clone(),
             connections_open: self.services.counters.open(),

@@ -21,10 +21,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::base::ownership;
 use crate::config;
 use crate::credentials::issuer::{DISCOVERY, KEYS};
 use crate::credentials::{Documents, Issuer, IssuerSettings, Store};
+use crate::workload::writers;
 
 /// How late a key is turned, at most.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -185,13 +185,16 @@ fn bare(status: StatusCode) -> Response<Full<Bytes>> {
 /// Writes a file that everybody may read, as a whole: nobody ever sees half of it.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().context("there is no folder for it")?;
+    // Who could exchange the keys, by any folder on the way, could say who our workloads are.
+    let check = || match writers::of_folder(folder, nix::unistd::geteuid().as_raw()) {
+        Some(why) => Err(anyhow!(
+            "others could exchange what is published: {why}; run `chown root` and `chmod go-w` on that folder"
+        )),
+        None => Ok(()),
+    };
+    check()?;
     make_folder(folder)?;
-    // Who could exchange the keys could say who our workloads are.
-    for folder in [Some(folder), folder.parent()].into_iter().flatten() {
-        if let Some(what) = ownership::problem(folder) {
-            return Err(anyhow!("{0} {what}; run `chown root {0} && chmod go-w {0}`", folder.display()));
-        }
-    }
+    check()?;
     let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
     aside.write_all(text.as_bytes())?;
     aside.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;

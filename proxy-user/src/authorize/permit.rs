@@ -174,9 +174,13 @@ pub fn authorize(
         let detail = decision.explain(&call).to_string();
         return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
     }
+    // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
+    let untouched = decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_));
     // A credential never goes over a transport that proved nothing.
-    let credential =
-        decision.credential.filter(|_| facts.scheme == Scheme::Https).map(|credential| credential.id);
+    let credential = decision
+        .credential
+        .filter(|_| facts.scheme == Scheme::Https && !untouched)
+        .map(|credential| credential.id);
     let reason = match decision.observed {
         Some(_) => format!("observed, would be denied: {}", decision.explain(&call)),
         None => decision.reason.to_string(),
@@ -189,7 +193,7 @@ pub fn authorize(
         scopes: live.limits().of_call(identity, decision.grant, api, host, facts.port),
         reason,
         observed: decision.observed.is_some(),
-        untouched: decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_)),
+        untouched,
     }))
 }
 

@@ -288,8 +288,10 @@ fn jittered(pause: Duration) -> Duration {
 
 /// Not for secrets.
 fn random() -> u8 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let [byte, ..] = RandomState::new().hash_one(std::time::Instant::now()).to_le_bytes();
+    let mut byte = [0];
+    // Without randomness nothing is spread, and nothing else is lost.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let [byte] = byte;
     byte
 }
 

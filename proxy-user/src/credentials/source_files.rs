@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::sealed::MAX_SECRET_BYTES;
 use super::secret::Secret;
 use super::sources::{Held, SourceError};
-use crate::base::ownership;
+use crate::workload::{files, writers};
 
 /// Secrets as they were read, by reference.
 pub(super) struct Texts {
@@ -222,12 +222,13 @@ fn read_file(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), SourceError> {
     if let Some(why) = exposed(&meta) {
         return Err(refused(why));
     }
-    // Where the path leads to, because whoever can write there can put another file in its place.
-    let real = path.canonicalize().map_err(cannot)?;
-    for folder in [path.parent(), real.parent()].into_iter().flatten() {
-        if let Some(why) = ownership::problem(folder) {
-            return Err(refused(format!("is in a folder ({}) that {why}", folder.display())));
-        }
+    // Whoever owns a folder or a link on the way could lead it to another secret, which he cannot read himself.
+    let id = files::of_open(&file).ok_or_else(|| {
+        let why = "is on a file system whose files cannot be told apart (btrfs with subvolumes); use vault: or systemd:";
+        refused(why.to_owned())
+    })?;
+    if let Some(why) = writers::of_path(path, id, nix::unistd::geteuid().as_raw(), true) {
+        return Err(SourceError::Unavailable { problem: format!("{shown} is no secret: {why}") });
     }
     if meta.size() > MAX_SECRET_BYTES as u64 {
         return Err(refused(format!("has more than {MAX_SECRET_BYTES} bytes")));

@@ -130,7 +130,7 @@ fn a_file_that_others_could_exchange_is_refused() {
     symlink(keys.path(), folder.join("link")).unwrap();
     let reference = reference(&format!("file:{}", folder.join("link").display()));
     let error = text(prepared(&reference).held(&reference)).unwrap_err();
-    assert!(error.to_string().contains("writable by everybody"), "{error}");
+    assert!(error.to_string().contains("can be written by everybody"), "{error}");
 }
 
 #[test]

@@ -112,10 +112,7 @@ impl Forwarder {
         mut outbound: Outbound,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        let names = permit.strip();
-        // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
-        let attachment = attachment.filter(|_| names.is_some());
-        if let Some(names) = names {
+        if let Some(names) = permit.strip() {
             strip(&mut outbound.headers, attachment, names);
         }
         if let Some(attachment) = attachment {

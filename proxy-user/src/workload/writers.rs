@@ -187,7 +187,7 @@ fn folder(file: File, path: PathBuf, user: u32) -> Result<Folder, String> {
     // The sticky bit does not keep the owner of the folder from anything.
     let shared = others.is_some() && meta.mode() & STICKY != 0 && trusted(meta.uid(), user);
     match others {
-        Some(why) if !shared => Err(format!("{why}, and so the executable in it can be exchanged")),
+        Some(why) if !shared => Err(format!("{why}, and so what is in it can be exchanged")),
         _ => Ok(Folder { descriptor: file.into(), path, shared }),
     }
 }

@@ -95,7 +95,7 @@ fn whoever_can_exchange_it_in_a_folder_up_to_the_root_counts_but_not_for_the_con
         let place = Place::new();
         place.mode(folder, 0o777);
         let why = place.bot().unwrap_err();
-        assert!(why.contains("can be written by everybody (mode 777), and so the executable in it"), "{why}");
+        assert!(why.contains("can be written by everybody (mode 777), and so what is in it"), "{why}");
         assert_eq!(place.file(), None, "an open file does not change by its folder");
         place.mode(folder, 0o755);
         assert_eq!(place.bot(), Ok(()));

@@ -71,7 +71,7 @@ fn in_a_folder_that_others_can_write_a_path_is_nobody_and_a_content_is_still_its
     mode(&world.path("bots"), 0o777);
     let (status, told, _) = call(&world, &bot, "/v1/path");
     let why = format!(
-        "{} can be written by everybody (mode 777), and so the executable in it",
+        "{} can be written by everybody (mode 777), and so what is in it",
         world.path("bots").display()
     );
     assert!(status == "403" && told.contains(&why), "{told}");

@@ -102,7 +102,7 @@ mod tests {
             "file:keys/stripe",
             "file:",
             "file:/",
-            "file:/etc/../root/x",
+            "file:/etc/../srv/x",
             "file:/etc/./x",
             "file://x",
             "file:/a/",

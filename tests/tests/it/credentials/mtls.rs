@@ -170,6 +170,24 @@ fn a_server_that_asks_for_no_certificate_gets_no_call() {
 }
 
 #[test]
+fn a_call_that_only_goes_on_because_it_is_observed_goes_on_without_our_certificate() {
+    let authority = Authority::new();
+    let world = world(&authority, &["unasked"]);
+    world.policy(
+        "policies/curl.toml",
+        "mode = \"observe\"\n[identity]\nexe = \"{root}/bots/curl\"\n\n[[grant]]\napi = \"partner\"\n\
+         allow = [\"* /allowed\"]\ncredential = \"a\"\n",
+    );
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    // With the certificate there would be no call: this server asks for none.
+    assert_eq!(world.curl(&["https://raw.test/allowed"]).status, 502);
+    let passed = world.curl(&["https://raw.test/denied"]);
+    assert_eq!(passed.status, 200, "{passed:?} {}", world.decision(Some("/denied")));
+    let decision = world.decision(Some("/denied"));
+    assert_eq!((&decision["observed"], &decision["credential"]), (&true.into(), &Value::Null), "{decision}");
+}
+
+#[test]
 fn a_certificate_that_the_server_does_not_take_or_that_is_not_there_is_502() {
     let authority = Authority::new();
     let world = world(&authority, &[]);

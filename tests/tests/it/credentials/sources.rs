@@ -70,6 +70,9 @@ fn a_key_in_a_file_is_taken_up_when_it_changes_and_refused_once_others_can_read_
     let (code, page) = shown(&["show", "demo-key"]);
     assert!(code == Some(1) && page.contains("problem") && page.contains("chmod 0600"), "{page}");
 
+    let status = world.vouchsafe(&["status"]);
+    assert!(status.code == Some(1) && status.stdout.contains("credentials demo-key"), "{status:?}");
+
     fs::remove_file(&path).unwrap();
     wait_until("the end of the key", || call(&world).contains("is not set up").then_some(()));
     put(&world, CANARY, 0o400);
@@ -78,4 +81,34 @@ fn a_key_in_a_file_is_taken_up_when_it_changes_and_refused_once_others_can_read_
     for (place, text) in [("log", world.log()), ("journal", format!("{:?}", world.journal()))] {
         assert!(!text.contains(CANARY) && !text.contains(STOLEN), "a key is in the {place}");
     }
+}
+
+#[test]
+fn nobody_else_leads_the_path_of_a_key_to_another_secret() {
+    let world = World::new();
+    // Of root's, closed to everybody else, and for nobody's API.
+    let other = world.write("secret/demo", &format!("{STOLEN}\n"));
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+    let key = world.write("home/app/keys/demo", &format!("{CANARY}\n"));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let home = world.path("home");
+    std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
+    let definition =
+        format!("[credential.demo-key]\nkind = \"static\"\nsecret = \"file:{}\"\n", key.display());
+    world.policy("credentials/demo-key.toml", &definition);
+    world.daemon();
+    // Whoever owns a folder on the way can exchange what is below it, though not read or write a key.
+    let script = "mv app was && mkdir app && ln -s ../../secret app/keys";
+    let moved = std::process::Command::new("setpriv")
+        .args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c", script])
+        .current_dir(&home)
+        .status()
+        .unwrap();
+    assert!(moved.success());
+    let _ = world.vouchsafe(&["reload"]);
+    let said = call(&world);
+    assert!(said.contains("the credential demo-key is not available"), "{said}");
+    let page = world.vouchsafe(&["credential", "show", "demo-key"]).stdout;
+    let why = format!("{} belongs to", home.display());
+    assert!(page.contains(&why) && page.contains("who can change it"), "{page}");
 }
