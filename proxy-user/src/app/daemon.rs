@@ -165,6 +165,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
             Arc::clone(&network),
             unidentified(&config),
         )),
+        callers: Arc::default(),
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,

@@ -9,6 +9,7 @@ use crate::{
 };
 
 /// Asks the [`Matcher`] without holding up the runtime.
+#[derive(Clone)]
 pub(super) struct HostIdentifier {
     matcher: Arc<Matcher>,
     network: Arc<Network>,
@@ -31,34 +32,31 @@ impl Identifier for HostIdentifier {
         if let Some(answer) = self.matcher.remembered(workload, live.generation()) {
             return Box::pin(std::future::ready(answer));
         }
-        let (matcher, workload, live) = (Arc::clone(&self.matcher), Arc::clone(workload), Arc::clone(live));
-        let (network, unidentified) = (Arc::clone(&self.network), self.unidentified);
+        let this = self.clone();
+        let (workload, live) = (Arc::clone(workload), Arc::clone(live));
         Box::pin(async move {
-            let find = move || {
-                let answer = matcher.find(&workload, live.set(), live.generation());
-                let stand = match (&answer.identified, unidentified) {
-                    (Identified::One(id), _) if live.set().network_is_open(*id, clock::now()) => {
-                        Stand::Open(id.0)
-                    }
-                    (Identified::One(id), _) => Stand::Identity(id.0),
-                    (Identified::None(_), Unidentified::Pass) => Stand::Passes,
-                    // Several identities are a fault of the policy, which must not open a way.
-                    (Identified::None(_), Unidentified::Deny) | (Identified::Ambiguous(_), _) => {
-                        Stand::Nobody
-                    }
-                };
-                // What a runtime has not written down yet may make it somebody in a moment: the kernel is to ask again.
-                let unsettled = workload.container.as_ref().is_some_and(|container| container.is_unsettled());
-                if !matches!(answer.identified, Identified::One(_)) && unsettled {
-                    return answer.identified;
-                }
-                network.stand(workload.facts(), answer.by_start, live.generation(), stand);
-                answer.identified
-            };
+            let find = move || this.find(&workload, &live);
             match tokio::task::spawn_blocking(find).await {
                 Ok(answer) => answer,
                 Err(error) => Identified::None(format!("the identification broke off: {error}").into()),
             }
         })
+    }
+
+    fn find(&self, workload: &Arc<Workload>, live: &Arc<LivePolicy>) -> Identified {
+        let answer = self.matcher.find(workload, live.set(), live.generation());
+        let stand = match (&answer.identified, self.unidentified) {
+            (Identified::One(id), _) if live.set().network_is_open(*id, clock::now()) => Stand::Open(id.0),
+            (Identified::One(id), _) => Stand::Identity(id.0),
+            (Identified::None(_), Unidentified::Pass) => Stand::Passes,
+            // Several identities are a fault of the policy, which must not open a way.
+            (Identified::None(_), Unidentified::Deny) | (Identified::Ambiguous(_), _) => Stand::Nobody,
+        };
+        // What a runtime has not written down yet may make it somebody in a moment: the kernel is to ask again.
+        let unsettled = workload.container.as_ref().is_some_and(|container| container.is_unsettled());
+        if matches!(answer.identified, Identified::One(_)) || !unsettled {
+            self.network.stand(workload.facts(), answer.by_start, live.generation(), stand);
+        }
+        answer.identified
     }
 }

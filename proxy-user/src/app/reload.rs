@@ -3,7 +3,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use notify::{RecursiveMode, Watcher};
@@ -16,7 +16,7 @@ use super::{
     policies::{Errors, Loaded},
 };
 use crate::{
-    authorize::{LivePolicy, PolicyStore},
+    authorize::{Callers, Identifier, LivePolicy, PolicyStore},
     base::clock,
     config::Config,
     connection::Services,
@@ -32,6 +32,9 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// How often the host's resolvers are looked up; the network may change under us.
 const RESOLVERS_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a new policy waits for who has connections to be identified by it: what it takes away is had for so long.
+const AHEAD: Duration = Duration::from_millis(250);
 
 /// How late the end of a network rule is noticed, at most.
 const ENDS_EVERY: Duration = Duration::from_millis(250);
@@ -61,6 +64,8 @@ pub(super) struct Watch {
 pub(super) struct Reloader {
     root: PathBuf,
     store: Arc<PolicyStore>,
+    identifier: Arc<dyn Identifier>,
+    callers: Arc<Callers>,
     recorder: Arc<Recorder>,
     network: Arc<Network>,
     /// What every governed workload may reach.
@@ -121,6 +126,8 @@ impl Reloader {
         Self {
             root: config.policies.clone(),
             store: Arc::clone(&services.policy),
+            identifier: Arc::clone(&services.identifier),
+            callers: Arc::clone(&services.callers),
             recorder: Arc::clone(&services.recorder),
             credentials: Arc::clone(&services.credentials),
             network,
@@ -165,7 +172,7 @@ impl Reloader {
                         .with_resolvers(resolvers.clone())
                         .with_limits(&self.limits)
                         .with_credentials(&self.credentials);
-                    self.store.swap(next);
+                    self.go_live(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
                 if !same_as_live {
@@ -184,6 +191,14 @@ impl Reloader {
             }
             Err(Errors(errors)) => Err(self.refuse(&mut last, digest, errors)),
         }
+    }
+
+    /// Puts a policy in the place of the one before. Who has connections is identified first, so that no call waits for it.
+    fn go_live(&self, next: LivePolicy) {
+        let next = Arc::new(next);
+        let ahead = self.callers.ahead(&next, &*self.identifier, Instant::now() + AHEAD);
+        // The one before ends here, if no call holds it, and not under a call.
+        drop(self.store.swap(&next, || self.callers.turn(&ahead)));
     }
 
     /// The policy with this digest does not go live: recorded once, and shown by `status` until another one does.
@@ -261,7 +276,7 @@ impl Reloader {
             .with_resolvers(resolvers.to_vec())
             .with_limits(&self.limits)
             .with_credentials(&self.credentials);
-        self.store.swap(next);
+        self.go_live(next);
         tracing::info!(generation, "network rules ended");
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! May this workload make this call? The answer is a value: a [`Permit`], a [`Passage`] or a [`Refusal`].
 //!
 //! In the order of use: the [`policy`] that is live, the [`subject`] (workload and identity under one generation of
-//! it), what is [`asked`], the answer ([`authorize`], [`authorize_passage`]), and its spelling for the journal
+//! it), the [`callers`] that a new policy finds, what is [`asked`], the answer ([`authorize`], [`authorize_passage`]), and its spelling for the journal
 //! ([`entry`]).
 //!
 //! Invariant: nothing is forwarded without a [`Permit`] or a [`Passage`], and only this module makes them.
 //! Invariant: a workload without exactly one identity never gets a [`Permit`] for an API.
 
 pub mod asked;
+pub mod callers;
 pub mod entry;
 pub mod permit;
 pub mod policy;
@@ -18,6 +19,7 @@ pub mod subject;
 pub(crate) mod tests;
 
 pub use asked::{Asked, Facts, Seen, SeenBody};
+pub use callers::Callers;
 pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage, consider, told};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Over, Refusal};

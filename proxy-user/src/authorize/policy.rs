@@ -161,11 +161,12 @@ impl PolicyStore {
         self.live.load().generation
     }
 
-    /// Puts another policy in its place, and returns the one before.
-    pub fn swap(&self, next: LivePolicy) -> Arc<LivePolicy> {
-        let generation = next.generation;
-        let before = self.live.swap(Arc::new(next));
-        self.changes.send_replace(generation);
+    /// Puts another policy in its place, and returns the one before. `at_once` is done before those who wait for a change
+    /// are told.
+    pub fn swap(&self, next: &Arc<LivePolicy>, at_once: impl FnOnce()) -> Arc<LivePolicy> {
+        let before = self.live.swap(Arc::clone(next));
+        at_once();
+        self.changes.send_replace(next.generation);
         before
     }
 

@@ -17,6 +17,9 @@ pub trait Identifier: Send + Sync {
         workload: &'a Arc<Workload>,
         live: &'a Arc<LivePolicy>,
     ) -> Pin<Box<dyn Future<Output = Identified> + Send + 'a>>;
+
+    /// The same, found now. Blocks on the file system: not for asynchronous code.
+    fn find(&self, workload: &Arc<Workload>, live: &Arc<LivePolicy>) -> Identified;
 }
 
 /// A workload and what it is under one generation of the policy.
@@ -79,6 +82,24 @@ impl Caller {
     pub async fn identify(workload: Arc<Workload>, store: &PolicyStore, identifier: &dyn Identifier) -> Self {
         let subject = identify(workload, store.live(), identifier).await;
         Self { subject: ArcSwap::from_pointee(subject) }
+    }
+
+    /// Whose connection it is.
+    #[must_use]
+    pub fn workload(&self) -> Arc<Workload> {
+        Arc::clone(&self.subject.load().workload)
+    }
+
+    /// Makes it what it was found to be under a policy that is live now, unless it found that, or more, itself.
+    pub(super) fn turn(&self, live: &Arc<LivePolicy>, identified: &Identified) {
+        let before = self.subject.load_full();
+        if before.live.generation() >= live.generation() {
+            return;
+        }
+        let workload = Arc::clone(&before.workload);
+        let next = Arc::new(Subject::new(workload, Arc::clone(live), identified.clone()));
+        // Who asked meanwhile has stored what it found.
+        self.subject.compare_and_swap(&before, next);
     }
 
     /// The subject under the policy that is live now. Does not wait unless the policy changed.

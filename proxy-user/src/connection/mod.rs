@@ -61,8 +61,9 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let _ = stream.set_nodelay(true);
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
-    let connection =
-        Connection { services: Arc::clone(&services), caller: Arc::new(caller), dst: origin.dst };
+    let caller = Arc::new(caller);
+    services.callers.add(&caller);
+    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
     if !services.settings.ports.contains(&connection.dst.port()) {
         return connection.network(stream).await;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::authorize::{Identifier, PolicyStore, Subject, Unidentified};
+use crate::authorize::{Callers, Identifier, PolicyStore, Subject, Unidentified};
 use crate::credentials::Credentials;
 use crate::forward::Forwarder;
 use crate::http::HttpLimits;
@@ -21,6 +21,8 @@ pub struct Services {
     pub policy: Arc<PolicyStore>,
     /// Finds identities.
     pub identifier: Arc<dyn Identifier>,
+    /// Who has connections.
+    pub callers: Arc<Callers>,
     /// The journal.
     pub recorder: Arc<Recorder>,
     /// Secrets, composed into headers.

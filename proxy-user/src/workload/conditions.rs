@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::unistd::{Group, User};
-use proxy_policy::Conditions;
+use proxy_policy::{Conditions, ExePattern};
 
 use super::{
     Workload,
@@ -148,7 +148,7 @@ pub(super) struct Examination<'a> {
     conditions: &'a Conditions,
     /// Its executable's path as it is now, looked up once for all identities.
     label: &'a OnceCell<String>,
-    /// The path of the policy that names the executable, once `exe` was asked and holds.
+    /// The path of the policy that names the executable, once it was looked for and found.
     path: Option<PathBuf>,
     /// The script, once it was asked for.
     script: Option<Result<Script, NotFound>>,
@@ -163,6 +163,33 @@ impl<'a> Examination<'a> {
         label: &'a OnceCell<String>,
     ) -> Self {
         Self { lookups, workload, conditions, label, path: None, script: None }
+    }
+
+    /// Whether `exe` names another file, and nothing is near about that: such an identity counts for no decision. Of thousands
+    /// of identities nearly all are so, and no text is made for them.
+    pub(super) fn is_far(&mut self) -> bool {
+        let Some(exe) = self.conditions.exe.as_ref().filter(|_| self.workload.exe_ino != 0) else {
+            return false;
+        };
+        self.path = files::find(exe, self.file());
+        self.path.is_none() && !self.was_replaced(exe)
+    }
+
+    fn file(&self) -> FileId {
+        FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino }
+    }
+
+    /// Its executable's path as it is now: it may have been replaced since it was seen.
+    fn label(&self) -> &'a str {
+        self.label.get_or_init(|| {
+            process::executable_label(self.workload.pid, self.workload.start_time_ns, self.file())
+                .or_else(|| self.workload.exe.clone())
+                .unwrap_or_else(|| "a file whose path is not known".into())
+        })
+    }
+
+    fn was_replaced(&self, exe: &ExePattern) -> bool {
+        self.label().strip_suffix(" (deleted)").is_some_and(|old| exe.matches(old))
     }
 
     /// Asks one condition; `None` when the identity does not have it. To be called in the order of [`Condition::ALL`].
@@ -195,16 +222,9 @@ impl<'a> Examination<'a> {
             let why = "its executable could not be read".to_owned();
             return Some((wanted, "unknown".into(), Some(Miss { near: false, told: false, why })));
         }
-        let file = FileId { dev: self.workload.exe_dev, ino: self.workload.exe_ino };
-        let Some(path) = files::find(exe, file) else {
-            // As it is called now: it may have been replaced since it was seen.
-            let label = self.label.get_or_init(|| {
-                process::executable_label(self.workload.pid, self.workload.start_time_ns, file)
-                    .or_else(|| self.workload.exe.clone())
-                    .unwrap_or_else(|| "a file whose path is not known".into())
-            });
-            let replaced = label.strip_suffix(" (deleted)").is_some_and(|old| exe.matches(old));
-            let miss = match replaced {
+        let file = self.file();
+        let Some(path) = self.path.take().or_else(|| files::find(exe, file)) else {
+            let miss = match self.was_replaced(exe) {
                 true => Miss {
                     near: true,
                     told: false,
@@ -212,7 +232,7 @@ impl<'a> Examination<'a> {
                 },
                 false => Miss { near: false, told: false, why: format!("it is not {wanted}") },
             };
-            return Some((wanted, label.clone(), Some(miss)));
+            return Some((wanted, self.label().to_owned(), Some(miss)));
         };
         let found = path.display().to_string();
         let miss =

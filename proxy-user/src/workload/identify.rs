@@ -136,18 +136,22 @@ impl Matcher {
         }
         let label = OnceCell::new();
         let judged: Vec<Judged<'p>> =
-            set.identities().map(|identity| self.examine(workload, identity, depth, &label)).collect();
+            set.identities().filter_map(|identity| self.examine(workload, identity, depth, &label)).collect();
         (decide(workload, &judged), judged)
     }
 
+    /// `None`: it counts for no decision.
     fn examine<'p>(
         &self,
         workload: &Workload,
         identity: &'p Identity,
         depth: Depth,
         label: &OnceCell<String>,
-    ) -> Judged<'p> {
+    ) -> Option<Judged<'p>> {
         let mut examination = Examination::new(&self.lookups, workload, &identity.conditions, label);
+        if depth == Depth::Decide && examination.is_far() {
+            return None;
+        }
         let mut checks = Vec::new();
         for check in Condition::ALL.into_iter().filter_map(|condition| examination.check(condition)) {
             let missed = check.miss.is_some();
@@ -156,7 +160,7 @@ impl Matcher {
                 break;
             }
         }
-        Judged { identity, checks }
+        Some(Judged { identity, checks })
     }
 }
 

@@ -51,12 +51,15 @@ impl Identifier for ByName {
         workload: &'a Arc<Workload>,
         live: &'a Arc<LivePolicy>,
     ) -> Pin<Box<dyn Future<Output = Identified> + Send + 'a>> {
+        Box::pin(std::future::ready(self.find(workload, live)))
+    }
+
+    fn find(&self, workload: &Arc<Workload>, live: &Arc<LivePolicy>) -> Identified {
         let found = workload.exe.as_deref().and_then(|name| live.set().identity_named(name));
-        let identified = match found {
+        match found {
             Some(identity) => Identified::One(identity.id),
             None => Identified::None("nobody has this name".into()),
-        };
-        Box::pin(std::future::ready(identified))
+        }
     }
 }
 
@@ -102,6 +105,7 @@ impl World {
         let services = Services {
             policy: Arc::new(PolicyStore::new(first)),
             identifier: Arc::new(ByName),
+            callers: Arc::default(),
             recorder: Arc::clone(&book.recorder),
             credentials: Arc::new(credentials),
             bot_tls: trust.bot_tls(),
@@ -128,7 +132,8 @@ impl World {
     pub(super) fn reload(&self, more: &str) {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         let next = policy(self.upstream.port(), more, generation as u64);
-        self.services.policy.swap(next.with_credentials(&self.services.credentials));
+        let next = Arc::new(next.with_credentials(&self.services.credentials));
+        self.services.policy.swap(&next, || {});
     }
 
     /// A connection of the workload with this executable, which the proxy serves.
