@@ -211,7 +211,7 @@ impl Handler for DaemonHandler {
                 roles: number(summary.roles),
                 credentials: number(summary.credentials),
                 rules: number(summary.rules),
-                last_error: last.errors,
+                last_error: last.errors.clone(),
             },
             unidentified,
             journal: JournalStatus {

@@ -6,10 +6,11 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -41,7 +42,7 @@ pub(super) struct Publisher {
     /// The path of the issuer's URL, without a slash at its end: a proxy may leave it in a request.
     base: String,
     /// What is in the folder, and is served.
-    current: Mutex<Option<Documents>>,
+    current: ArcSwapOption<Documents>,
 }
 
 impl Publisher {
@@ -60,7 +61,7 @@ impl Publisher {
         let place = config.url.split_once("://").map_or("", |(_, rest)| rest);
         let base = place.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}"));
         let publisher =
-            Arc::new(Self { issuer, folder: config.publish.clone(), base, current: Mutex::default() });
+            Arc::new(Self { issuer, folder: config.publish.clone(), base, current: ArcSwapOption::empty() });
         if let Err(error) = publisher.publish() {
             tracing::error!("{error:#}");
         }
@@ -98,8 +99,7 @@ impl Publisher {
 
     fn publish(&self) -> anyhow::Result<()> {
         let documents = self.issuer.documents();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref() == Some(&documents) {
+        if self.current.load().as_deref() == Some(&documents) {
             return Ok(());
         }
         if let Some(folder) = &self.folder {
@@ -112,7 +112,7 @@ impl Publisher {
             }
         }
         self.issuer.published(&documents)?;
-        *current = Some(documents);
+        self.current.store(Some(Arc::new(documents)));
         Ok(())
     }
 
@@ -154,10 +154,10 @@ impl Publisher {
         let path = request.uri().path();
         let below =
             path.strip_prefix(self.base.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path);
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let text = match (current, below.trim_start_matches('/')) {
-            (Some(documents), DISCOVERY) => documents.discovery,
-            (Some(documents), KEYS) => documents.keys,
+        let current = self.current.load();
+        let text = match (current.as_deref(), below.trim_start_matches('/')) {
+            (Some(documents), DISCOVERY) => documents.discovery.clone(),
+            (Some(documents), KEYS) => documents.keys.clone(),
             _ => return bare(StatusCode::NOT_FOUND),
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use notify::{RecursiveMode, Watcher};
 use proxy_journal::{PolicyLoad, PolicyResult, Record};
 use proxy_policy::{Moment, NetworkRule, Severity};
@@ -72,7 +73,10 @@ pub(super) struct Reloader {
     open: Vec<NetworkRule>,
     limits: Arc<Registry>,
     credentials: Arc<Credentials>,
-    last: Mutex<LastLoad>,
+    /// Held by who reads and puts live: one at a time, which also orders the generations. Never waited for by asynchronous
+    /// code, which would hold up every connection for as long as a load takes.
+    one: Mutex<()>,
+    last: ArcSwap<LastLoad>,
 }
 
 /// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
@@ -104,6 +108,20 @@ pub(super) fn first(
     Ok((live, last, identities, warnings))
 }
 
+/// How far behind the calls a load stands for the processor, as a nice value.
+const NICE: i32 = 10;
+
+/// Works on a thread of its own that the threads of the calls go before: a large policy takes a processor for a while.
+fn behind_the_calls<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        // Of this thread alone (setpriority(2), "C library/kernel differences"). Without it the load is only less polite.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// How many warnings of one load go into the log.
 const WARNINGS: usize = 20;
 
@@ -133,19 +151,21 @@ impl Reloader {
             network,
             open: config.network.allow.clone(),
             limits,
-            last: Mutex::new(last),
+            one: Mutex::default(),
+            last: ArcSwap::from_pointee(last),
         }
     }
 
-    pub(super) fn last(&self) -> LastLoad {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the last load said. Does not wait for one that is under way.
+    pub(super) fn last(&self) -> Arc<LastLoad> {
+        self.last.load_full()
     }
 
     /// Reads everything again. Blocks on the disk.
     pub(super) fn reload(&self) -> Result<ReloadReport, Failure> {
-        // One at a time; the lock also orders the generations.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = Loaded::read(&self.root);
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last();
+        let loaded = behind_the_calls(|| Loaded::read(&self.root));
         let digest = loaded.digest().to_owned();
         let resolvers = network::resolvers();
         let warnings = loaded.lines(Severity::Warning);
@@ -165,7 +185,7 @@ impl Reloader {
                     next_end = set.next_network_end(rules_at);
                     let rules = network::kernel_rules(&set, &self.open, &resolvers, rules_at);
                     if let Err(error) = self.network.apply(generation, &rules) {
-                        return Err(self.refuse(&mut last, digest, vec![error.to_string()]));
+                        return Err(self.refuse(&last, digest, vec![error.to_string()]));
                     }
                     self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
                     let next = LivePolicy::new(set, generation)
@@ -178,7 +198,7 @@ impl Reloader {
                 if !same_as_live {
                     warn(&warnings);
                 }
-                *last = LastLoad {
+                self.last.store(Arc::new(LastLoad {
                     live_digest: digest.clone(),
                     digest,
                     resolvers,
@@ -186,10 +206,10 @@ impl Reloader {
                     errors: None,
                     rules_at,
                     next_end,
-                };
+                }));
                 Ok(ReloadReport { generation, changed, identities: count, warnings })
             }
-            Err(Errors(errors)) => Err(self.refuse(&mut last, digest, errors)),
+            Err(Errors(errors)) => Err(self.refuse(&last, digest, errors)),
         }
     }
 
@@ -202,15 +222,14 @@ impl Reloader {
     }
 
     /// The policy with this digest does not go live: recorded once, and shown by `status` until another one does.
-    fn refuse(&self, last: &mut LastLoad, digest: String, errors: Vec<String>) -> Failure {
+    fn refuse(&self, last: &LastLoad, digest: String, errors: Vec<String>) -> Failure {
         let repeated = last.digest == digest && last.errors.as_ref() == Some(&errors);
         if !repeated {
             let generation = self.store.live().generation() + 1;
             self.note(generation, &digest, 0, PolicyResult::Refused, errors.clone());
             tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
         }
-        last.digest = digest;
-        last.errors = Some(errors.clone());
+        self.last.store(Arc::new(LastLoad { digest, errors: Some(errors.clone()), ..last.clone() }));
         let mut failure = Failure::new(
             "policy",
             format!("the policy in {} is refused; the old one goes on", self.root.display()),
@@ -259,7 +278,8 @@ impl Reloader {
 
     /// The same policy as a new generation, without the rules that are over.
     fn take_back(&self, now: Moment) -> Result<(), KernelError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last();
         // A reload may have been here before.
         if last.next_end.is_none_or(|end| end > now) {
             return Ok(());
@@ -268,8 +288,8 @@ impl Reloader {
         let (set, resolvers, generation) = (live.set().clone(), live.resolvers(), live.generation() + 1);
         let rules = network::kernel_rules(&set, &self.open, resolvers, now);
         self.network.apply(generation, &rules)?;
-        last.rules_at = now;
-        last.next_end = set.next_network_end(now);
+        let next_end = set.next_network_end(now);
+        self.last.store(Arc::new(LastLoad { rules_at: now, next_end, ..(*last).clone() }));
         let identities = u64::try_from(set.summary().identities).unwrap_or(u64::MAX);
         self.note(generation, &last.live_digest, identities, PolicyResult::Loaded, Vec::new());
         let next = LivePolicy::new(set, generation)
