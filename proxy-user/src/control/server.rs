@@ -233,15 +233,15 @@ async fn converse(
         let mut bounded = (&mut read).take(MAX_REQUEST_BYTES as u64);
         let received = timeout(idle, bounded.read_until(b'\n', &mut request)).await;
         let (reply, last) = match received {
-            Err(_) => (refuse("idle", "no request came in time"), true),
+            Err(_) => (line(&refuse("idle", "no request came in time")), true),
             Ok(Ok(0)) => return Ok(()),
             Ok(Ok(_)) if request.ends_with(b"\n") || request.len() < MAX_REQUEST_BYTES => {
                 (answer(&request, &handler, peer).await, false)
             }
-            Ok(Ok(_)) => (refuse("too-long", "a request may have 65536 bytes"), true),
+            Ok(Ok(_)) => (line(&refuse("too-long", "a request may have 65536 bytes")), true),
             Ok(Err(error)) => return Err(error),
         };
-        timeout(WRITE, write.write_all(&line(&reply))).await??;
+        timeout(WRITE, write.write_all(&reply)).await??;
         if last {
             return Ok(());
         }
@@ -256,18 +256,19 @@ fn refuse(code: &str, message: &str) -> Reply {
     )))
 }
 
-async fn answer(request: &[u8], handler: &Arc<dyn Handler>, peer: Peer) -> Reply {
+/// The line that answers a request. It can be large, as all warnings of a policy are: calls do not wait while it is written down.
+async fn answer(request: &[u8], handler: &Arc<dyn Handler>, peer: Peer) -> Vec<u8> {
     let Ok(request) = serde_json::from_slice::<Request>(request) else {
-        return refuse("not-understood", "the line is no JSON object with a \"command\"");
+        return line(&refuse("not-understood", "the line is no JSON object with a \"command\""));
     };
     let handler = Arc::clone(handler);
-    let done = spawn_blocking(move || carry_out(&request, handler.as_ref(), peer)).await;
+    let done = spawn_blocking(move || line(&carry_out(&request, handler.as_ref(), peer))).await;
     done.unwrap_or_else(|_| {
-        Reply::of::<()>(Err(Failure::new(
+        line(&Reply::of::<()>(Err(Failure::new(
             "internal",
             "the daemon failed while it carried the command out",
             "see its log (`journalctl -u vouchsafe`) and report this",
-        )))
+        ))))
     })
 }
 
