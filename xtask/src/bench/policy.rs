@@ -1,8 +1,8 @@
 //! What policies cost: single decisions, the load of many files, and whether callers notice that the policy is loaded anew.
 //!
 //! Decisions are measured in a program of their own (an example of `proxy-policy`). For the reload a client calls at a steady
-//! pace, on one connection, with 10,000 identities in the policy: in turns while nothing changes, and while the policy
-//! changes again and again. Its times count from the moment at which a call was due, so that a pause is seen in every call
+//! pace, on one connection, with 10,000 identities in the policy: in turns while nothing changes, while the policy changes
+//! once, and while it changes again and again. Its times count from the moment at which a call was due, so that a pause is seen in every call
 //! that it holds up.
 
 use std::env;
@@ -29,8 +29,9 @@ pub(super) struct Findings {
     pub(super) identities: usize,
     /// Seconds of each reload.
     pub(super) reloads: Vec<f64>,
-    /// While nothing changed, and while the policy was loaded again and again; by round.
+    /// While nothing changed, while the policy was loaded once, and again and again; by round.
     pub(super) still: Vec<Latency>,
+    pub(super) once: Vec<Latency>,
     pub(super) reloading: Vec<Latency>,
 }
 
@@ -77,17 +78,25 @@ pub(super) fn run(paths: &Paths, stage: &Stage, daemon: &Daemon<'_>, quick: bool
         command.arg(&known).args(["bench-call", "paced", &site::plain_address(), &seconds.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the client")
     };
-    let (mut reloads, mut still, mut reloading) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reloads, mut still, mut once, mut reloading) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut reload = || -> Result<()> {
+        let text = format!("description = \"change {}\"\n{}", reloads.len(), policy(0));
+        stage.write(&many(0), &text, 0o644)?;
+        let begun = Instant::now();
+        daemon.run(&["reload"])?;
+        reloads.push(begun.elapsed().as_secs_f64());
+        Ok(())
+    };
     for _ in 0..if quick { 2 } else { 4 } {
         still.push(Latency::of(start()?)?);
+        // A client that is left ends by itself, soon.
+        let client = start()?;
+        thread::sleep(Duration::from_secs(seconds / 2));
+        reload()?;
+        once.push(Latency::of(client)?);
         let mut client = start()?;
         while client.try_wait()?.is_none() {
-            let text = format!("description = \"change {}\"\n{}", reloads.len(), policy(0));
-            stage.write(&many(0), &text, 0o644)?;
-            let begun = Instant::now();
-            // A client that is left ends by itself, soon.
-            daemon.run(&["reload"])?;
-            reloads.push(begun.elapsed().as_secs_f64());
+            reload()?;
             thread::sleep(Duration::from_millis(300));
         }
         reloading.push(Latency::of(client)?);
@@ -96,7 +105,7 @@ pub(super) fn run(paths: &Paths, stage: &Stage, daemon: &Daemon<'_>, quick: bool
         fs::remove_file(stage.path(&many(number)))?;
     }
     daemon.run(&["reload"])?;
-    Ok(Findings { decisions: decisions.stdout, identities, reloads, still, reloading })
+    Ok(Findings { decisions: decisions.stdout, identities, reloads, still, once, reloading })
 }
 
 impl Latency {

@@ -261,7 +261,9 @@ fn levels_table(all: &[Level]) -> String {
 fn policy_tables(found: &Findings) -> String {
     let head = ["calls of one client, 500 in a second", "calls", "p50", "p99", "longest"];
     let mut rows = vec![head.map(str::to_owned)];
-    for (name, rounds) in [("no reload", &found.still), ("reload after reload", &found.reloading)] {
+    let all =
+        [("no reload", &found.still), ("one reload", &found.once), ("reload after reload", &found.reloading)];
+    for (name, rounds) in all {
         let middle = |pick: fn(&Latency) -> f64| median(&rounds.iter().map(pick).collect::<Vec<f64>>());
         let most = rounds.iter().map(|round| round.most).fold(0.0, f64::max);
         rows.push([
