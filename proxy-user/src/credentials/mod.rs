@@ -25,6 +25,8 @@ mod live;
 mod memory;
 mod name;
 pub mod outcall;
+#[cfg_attr(not(test), allow(dead_code, reason = "the kinds and sources that run programs come next"))]
+mod program;
 mod provider;
 pub mod sealed;
 mod secret;
