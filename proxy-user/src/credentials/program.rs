@@ -21,11 +21,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User, geteuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
 use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
@@ -219,12 +223,25 @@ impl Program {
         let failed = |error: rustix::io::Errno| self.not_started(&error.into());
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL;
         let kept = if becomes_other { needed } else { CapabilitySet::empty() };
-        if !capabilities(None).map_err(failed)?.permitted.contains(kept) {
+        let had = capabilities(None).map_err(failed)?.permitted;
+        if !had.contains(kept) {
             let why = "to run it as another user, the daemon needs CAP_SETUID, CAP_SETGID and CAP_KILL; add \
                        CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL to a drop-in of its unit";
             return Err(ProgramError::NotAs { path: self.path.clone(), why: why.to_owned() });
         }
         set_no_new_privs(true).map_err(failed)?;
+        // Where memory is locked by that power and not by a limit, not even a stack can be had without it. What is not in the
+        // bounding set of this thread is not in the program either.
+        let locks = CapabilitySet::IPC_LOCK;
+        let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
+        let kept = match unlimited || !had.contains(locks) {
+            true => kept,
+            false => {
+                // Only who has CAP_SETPCAP may; without it, a program that runs as root could lock memory, and no more.
+                let _ = remove_capability_from_bounding_set(locks);
+                kept | locks
+            }
+        };
         let inheritable = CapabilitySet::empty();
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
         set_capabilities(None, sets).map_err(failed)
