@@ -32,8 +32,6 @@ pub struct Given {
 pub struct TokenAnswer {
     /// The access token.
     pub access: Given,
-    /// A refresh token.
-    pub refresh: Option<Secret>,
     /// What the token is (RFC 8693 §2.2.1).
     pub issued_type: Option<String>,
 }
@@ -160,8 +158,6 @@ pub fn token_answer(body: &[u8]) -> Result<TokenAnswer, &'static str> {
         #[serde(default)]
         expires_in: Option<Seconds>,
         #[serde(default)]
-        refresh_token: Option<Text>,
-        #[serde(default)]
         issued_token_type: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(body).map_err(|_| "its answer is not one with a token")?;
@@ -169,16 +165,22 @@ pub fn token_answer(body: &[u8]) -> Result<TokenAnswer, &'static str> {
         return Err("its token is none of the type Bearer; it is not used");
     }
     let secret = token(&answer.access_token).ok_or("its answer has no token that a header can carry")?;
-    let refresh = match answer.refresh_token.as_ref() {
-        None => None,
-        // It is sent in a body alone, and must fit into a store.
-        Some(text) if text.0.is_empty() || text.0.len() > MAX_TOKEN_BYTES => {
-            return Err("its answer has a refresh token that cannot be kept");
-        }
-        Some(text) => Some(text.secret()),
-    };
     let lasts = answer.expires_in.map(|it| lasts(it.0)).transpose()?;
-    Ok(TokenAnswer { access: Given { token: secret, lasts }, refresh, issued_type: answer.issued_token_type })
+    Ok(TokenAnswer { access: Given { token: secret, lasts }, issued_type: answer.issued_token_type })
+}
+
+/// The refresh token of an answer, whatever else is wrong with it: the one that was sent may not be good any more.
+#[must_use]
+pub fn refresh_token(body: &[u8]) -> Option<Secret> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        refresh_token: Option<Text>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    // It is sent in a body alone, and must fit into a store.
+    let fits = |text: &Text| !text.0.is_empty() && text.0.len() <= MAX_TOKEN_BYTES;
+    answer.refresh_token.filter(fits).map(|text| text.secret())
 }
 
 /// Reads a refusal; whatever is not understood is not there.

@@ -93,12 +93,27 @@ fn a_token_of_a_server_is_a_bearer_token() {
         r#"{"access_token": "CANARY", "token_type": "Bearer", "expires_in": [1]}"#,
         r#"{"access_token": "CANARY\n", "token_type": "Bearer"}"#,
         r#"{"access_token": "CANARY", "access_token": "CANARY", "token_type": "Bearer"}"#,
-        r#"{"access_token": "CANARY", "token_type": "Bearer", "refresh_token": ""}"#,
         r#"{"token_type": "Bearer"}"#,
         "access_token=CANARY&token_type=bearer",
     ] {
         let error = answered(text).expect_err(text);
         assert!(!error.contains("CANARY"), "{error}");
+    }
+}
+
+#[test]
+fn a_new_refresh_token_is_found_also_where_the_rest_cannot_be_used() {
+    let found = |text: &str| refresh_token(text.as_bytes()).map(|it| it.expose().to_vec());
+    for text in [
+        r#"{"access_token": "a", "token_type": "Bearer", "refresh_token": "next"}"#,
+        r#"{"access_token": "a", "token_type": "DPoP", "refresh_token": "next", "expires_in": {}}"#,
+        r#"{"refresh_token": "next"}"#,
+    ] {
+        assert_eq!(found(text).as_deref(), Some(&b"next"[..]), "{text}");
+    }
+    for text in [r#"{"refresh_token": ""}"#, r#"{"refresh_token": null}"#, r#"{"access_token": "a"}"#, "next"]
+    {
+        assert_eq!(found(text), None, "{text}");
     }
 }
 
