@@ -1,16 +1,20 @@
 //! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
 
 mod claims;
+mod exec;
 mod github_app;
 mod jwt;
 mod mtls;
+mod oauth2;
 
 use std::fmt;
 
 pub use claims::{ClaimText, Variable};
+pub use exec::ExecCredential;
 pub use github_app::{GithubAppCredential, GithubLevel};
 pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner};
 pub use mtls::MtlsCredential;
+pub use oauth2::{OauthClient, OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken};
 
 use crate::model::{ApiId, CredentialId};
 use crate::place::Place;
@@ -44,6 +48,10 @@ pub enum CredentialKind {
     Mtls(MtlsCredential),
     /// Tokens of an installation of a GitHub App.
     GithubApp(Box<GithubAppCredential>),
+    /// Access tokens of an authorization server.
+    Oauth2(Box<OauthCredential>),
+    /// What a program prints.
+    Exec(Box<ExecCredential>),
 }
 
 /// `kind = "static"`: a secret as it is.
@@ -55,7 +63,8 @@ pub struct StaticCredential {
 }
 
 impl CredentialKind {
-    pub(crate) const NAMES: &'static [&'static str] = &["static", "jwt", "mtls", "github-app"];
+    pub(crate) const NAMES: &'static [&'static str] =
+        &["static", "jwt", "mtls", "github-app", "oauth2", "exec"];
 
     /// As in a policy file.
     #[must_use]
@@ -65,6 +74,8 @@ impl CredentialKind {
             Self::Jwt(_) => "jwt",
             Self::Mtls(_) => "mtls",
             Self::GithubApp(_) => "github-app",
+            Self::Oauth2(_) => "oauth2",
+            Self::Exec(_) => "exec",
         }
     }
 
@@ -73,7 +84,7 @@ impl CredentialKind {
     pub fn wants_inject(&self) -> bool {
         match self {
             Self::Static(_) => true,
-            Self::Jwt(_) | Self::Mtls(_) | Self::GithubApp(_) => false,
+            Self::Jwt(_) | Self::Mtls(_) | Self::GithubApp(_) | Self::Oauth2(_) | Self::Exec(_) => false,
         }
     }
 
@@ -89,6 +100,8 @@ impl CredentialKind {
             Self::Mtls(kind) if kind.certificate == kind.key => vec![&kind.key],
             Self::Mtls(kind) => vec![&kind.certificate, &kind.key],
             Self::GithubApp(kind) => vec![&kind.private_key],
+            Self::Oauth2(kind) => kind.secrets(),
+            Self::Exec(_) => Vec::new(),
         }
     }
 
@@ -97,6 +110,9 @@ impl CredentialKind {
     pub fn source(&self) -> String {
         if matches!(self, Self::Jwt(kind) if kind.signer == JwtSigner::Host) {
             return "the issuer of this host".to_owned();
+        }
+        if let Self::Exec(kind) = self {
+            return format!("the program {}", kind.program);
         }
         let secrets: Vec<_> = self.secrets().iter().map(ToString::to_string).collect();
         secrets.join(", ")

@@ -77,8 +77,9 @@ pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, t
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use credential::{
-    ClaimText, ClaimValue, Credential, CredentialKind, GithubAppCredential, GithubLevel, JwtAlgorithm,
-    JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, SecretRef, StaticCredential, Store, Variable,
+    ClaimText, ClaimValue, Credential, CredentialKind, ExecCredential, GithubAppCredential, GithubLevel,
+    JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient, OauthClientKey,
+    OauthCredential, OauthExchange, OauthGrant, OauthToken, SecretRef, StaticCredential, Store, Variable,
 };
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};

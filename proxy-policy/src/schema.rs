@@ -55,6 +55,23 @@ mod tests {
         installation_id = 2
         repositories = ["site"]
         permissions = { contents = "read" }
+        [credential.oauth2]
+        kind = "oauth2"
+        token_url = "https://login.test/token"
+        grant = "jwt_bearer"
+        client_id = "bot"
+        client_key = "vault:k"
+        client_algorithm = "RS256"
+        client_audience = "https://login.test"
+        scopes = ["read"]
+        resource = "https://a.test/"
+        assertion = { key = "vault:k", algorithm = "ES256", subject = "{identity}", audience = "a", ttl = "60s" }
+        [credential.exec]
+        kind = "exec"
+        command = ["/usr/local/bin/tool", "--for={identity}"]
+        env = ["HOME"]
+        timeout = "5s"
+        user = "tokens"
     "#;
 
     fn schema() -> Value {
@@ -69,6 +86,7 @@ mod tests {
             "[identity]" => definition("identity"),
             "[[grant]]" => definition("grant"),
             "\"include\"" => schema.pointer("/$defs/role/properties/include/items/anyOf/1"),
+            "\"assertion\"" => schema.pointer("/$defs/credential-oauth2/properties/assertion"),
             "inject" => schema.pointer("/$defs/api/properties/inject"),
             // Here, a credential that is called as a kind is of that kind.
             section => match section.strip_prefix('[')?.split_once('.')? {
@@ -147,7 +165,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 11, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 14, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]
@@ -170,6 +188,11 @@ mod tests {
         let jwt = |more: &str| {
             let least = "kind = \"jwt\"\nkey = \"vault:k\"\nalgorithm = \"ES256\"\naudience = \"a\"";
             format!("[credential.c]\n{least}\n{more}\n")
+        };
+        let oauth = |more: &str| {
+            let url = if more.contains("token_url") { "" } else { "token_url = \"https://a.test\"\n" };
+            let least = "kind = \"oauth2\"\ngrant = \"refresh_token\"\nclient_id = \"c\"";
+            format!("[credential.c]\n{least}\n{url}{more}\n")
         };
         for (text, place) in [
             ("nonsense = 1\n[identity]\nexe = \"/x\"\n", ""),
@@ -194,6 +217,11 @@ mod tests {
             (&jwt("subject = \"{workload.exe}\""), "/credential/c/subject"),
             (&jwt("claims = { sub = \"x\" }"), "/credential/c/claims"),
             (&jwt("secret = \"vault:a\""), "/credential/c"),
+            ("[credential.c]\nkind = \"exec\"\ncommand = []\n", "/credential/c/command"),
+            ("[credential.c]\nkind = \"exec\"\ncommand = [\"/x\"]\nenv = [\"A=b\"]\n", "/credential/c/env/0"),
+            (&oauth("refresh_token = \"file:/x\""), "/credential/c/refresh_token"),
+            (&oauth("token_url = \"ftp://x\""), "/credential/c/token_url"),
+            (&oauth("auth = \"digest\""), "/credential/c/auth"),
             ("[credential.c]\nkind = \"jwt\"\naudience = \"a\"\nsubject = \"b\"\n", "/credential/c"),
         ] {
             assert!(

@@ -1,8 +1,10 @@
 //! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
 
+mod exec;
 mod github_app;
 mod jwt;
 mod mtls;
+mod oauth2;
 mod reference;
 mod static_secret;
 
@@ -25,6 +27,8 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         Some("github-app") => {
             github_app::read(section, reader).map(|kind| CredentialKind::GithubApp(Box::new(kind)))
         }
+        Some("oauth2") => oauth2::read(section, reader).map(|kind| CredentialKind::Oauth2(Box::new(kind))),
+        Some("exec") => exec::read(section, reader).map(|kind| CredentialKind::Exec(Box::new(kind))),
         Some(_) => None,
     };
     let before = reader.findings.len();

@@ -43,6 +43,9 @@ use crate::{
     workload::{Workloads, identify::Matcher},
 };
 
+/// How long the end waits for a server that gives a new refresh token.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
 /// Why the daemon ends when somebody took its listener down.
 const LISTENER_LOST: &str = "the listener was taken down";
 
@@ -287,6 +290,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         () = end.all() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+    }
+    if tokio::time::timeout(SETTLE_TIME, services.credentials.settle()).await.is_err() {
+        tracing::warn!(
+            "a refresh token is under way and its server is slow: the new one may be lost, sign in again then"
+        );
     }
     tasks.abort_all();
     end_bounds.send_replace(true);

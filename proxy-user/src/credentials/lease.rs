@@ -153,6 +153,20 @@ where
         }
     }
 
+    /// Takes everything back, of all keys.
+    pub fn forget_all(&self) {
+        for slot in self.slots.read().unwrap_or_else(PoisonError::into_inner).values() {
+            slot.fresh.store(None);
+        }
+    }
+
+    /// Lets those ask again who were told of a failure: what it was made of is another by now.
+    pub fn forgive(&self) {
+        for slot in self.slots.read().unwrap_or_else(PoisonError::into_inner).values() {
+            slot.failed.store(None);
+        }
+    }
+
     /// What is fresh for a key; asks for it, or waits with those who do.
     ///
     /// # Errors

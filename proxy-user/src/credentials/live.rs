@@ -17,6 +17,7 @@ use super::issuer::Issuer;
 use super::kinds;
 use super::outcall::Outcall;
 use super::provider::{Ask, Provided, Provider};
+use super::refresh::RefreshTokens;
 use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
 
@@ -28,6 +29,8 @@ pub(super) struct Tools {
     pub(super) outcall: Outcall,
     /// This host as an issuer, if it is one.
     pub(super) issuer: Option<Arc<Issuer>>,
+    /// Refresh tokens in turn.
+    pub(super) refresh_tokens: Arc<RefreshTokens>,
 }
 
 impl Tools {
@@ -36,7 +39,6 @@ impl Tools {
     ///
     /// # Errors
     /// There is none, or its source cannot be asked.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the kinds that exchange a token ask for it"))]
     pub(super) async fn subject_token(
         &self,
         identity: &str,
@@ -72,7 +74,9 @@ impl Credentials {
     /// with the reason, which [`Credentials::problem`] tells too, until a [`Credentials::reload`] succeeds.
     #[must_use]
     pub fn new(store: Store, outcall: Outcall) -> Self {
-        let tools = Tools { sources: Arc::new(Sources::new(store)), outcall, issuer: None };
+        let sources = Arc::new(Sources::new(store));
+        let refresh_tokens = Arc::new(RefreshTokens::new(Arc::clone(&sources)));
+        let tools = Tools { sources, outcall, issuer: None, refresh_tokens };
         Self { tools, known: Mutex::default() }
     }
 
@@ -100,6 +104,12 @@ impl Credentials {
                 return;
             }
         }
+    }
+
+    /// Waits until no refresh token is under way: what a server gave in the place of the last one is stored then. The daemon ends
+    /// after this.
+    pub async fn settle(&self) {
+        self.tools.refresh_tokens.settle().await;
     }
 
     /// Why the last reading of the store failed, and what to do; `None` when it did not.

@@ -3,13 +3,15 @@
 //! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into `vault`,
 //! one of the `sources` of the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
 //! `provider`: [`Ask`] says for which call, and an [`Attachment`] is the answer, at hand or obtained; `lease` keeps what
-//! does not last, `outcall` is the way to those who issue, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
+//! does not last, `outcall` is the way to those who issue, [`answers`] reads what they say, `program` runs one that prints a credential,
+//! `refresh` keeps refresh tokens, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
 //! goes in.
 //!
 //! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only those
 //! who make an attachment of them or send them to their issuer look at them ([`Secret::expose`]).
 //! Invariant: no error, status or debug print carries a secret; `canary` tests it.
 
+pub mod answers;
 mod attach;
 #[cfg(test)]
 mod canary;
@@ -25,7 +27,9 @@ mod live;
 mod memory;
 mod name;
 pub mod outcall;
+mod program;
 mod provider;
+mod refresh;
 pub mod sealed;
 mod secret;
 mod source_files;

@@ -247,6 +247,29 @@ impl Store {
         })
     }
 
+    /// Puts a secret in the place of the one that has this version, and returns the new version; `None` when there is another
+    /// version or none by now.
+    ///
+    /// # Errors
+    /// Those of [`Store::set`].
+    pub(super) fn replace(
+        &self,
+        name: &SecretName,
+        version: u64,
+        secret: Arc<Secret>,
+        now_s: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.change(|secrets| {
+            let Some(entry) = secrets.get_mut(name).filter(|entry| entry.version == version) else {
+                return Ok(None);
+            };
+            entry.secret = secret;
+            entry.version = version.saturating_add(1);
+            entry.created_s = now_s;
+            Ok(Some(entry.version))
+        })
+    }
+
     /// Removes a secret.
     ///
     /// # Errors

@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
+use super::name::SecretName;
 use super::sealed::Secrets;
+use super::secret::Secret;
 use super::sources::{Held, SourceError};
 use super::store::{Store, StoreError};
+use crate::base::clock;
 
 /// The encrypted store. Every lookup sees one reading of it, whole.
 pub(super) struct Vault {
@@ -40,8 +43,19 @@ impl Vault {
     pub(super) fn reload(&self) -> Result<usize, StoreError> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         match self.store.read() {
-            Ok(secrets) => {
+            Ok(mut secrets) => {
                 let count = secrets.len();
+                // What is as it was stays the same object: what was made of it, or obtained with it, goes on.
+                if let Some(before) = self.secrets().as_ref() {
+                    for (name, entry) in &mut secrets {
+                        let same = before.get(name).filter(|before| {
+                            before.version == entry.version && before.secret.expose() == entry.secret.expose()
+                        });
+                        if let Some(same) = same {
+                            entry.secret = Arc::clone(&same.secret);
+                        }
+                    }
+                }
                 self.secrets.store(Some(Arc::new(secrets)));
                 self.problem.store(None);
                 Ok(count)
@@ -51,6 +65,18 @@ impl Vault {
                 Err(error)
             }
         }
+    }
+
+    /// Puts a secret in the place of the one that has this version, in the store and here; whether it still had it. Blocks on files.
+    ///
+    /// # Errors
+    /// Those of [`Store::set`]; then nothing has changed.
+    pub(super) fn replace(&self, name: &str, version: u64, secret: Arc<Secret>) -> Result<bool, StoreError> {
+        let Ok(name) = name.parse::<SecretName>() else { return Ok(false) };
+        let now = u64::try_from(clock::now().0).unwrap_or(0);
+        let replaced = self.store.replace(&name, version, secret, now)?;
+        self.reload()?;
+        Ok(replaced.is_some())
     }
 
     /// Why the last reading of the store failed, and what to do; `None` when it did not.

@@ -6,6 +6,7 @@
 
 pub mod btf;
 pub mod cgroup;
+mod descriptors;
 mod error;
 mod events;
 mod handover;
@@ -34,6 +35,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::{
     cgroup::Cgroups,
+    descriptors::keep_from_programs,
     error::KernelError,
     events::Events,
     handover::{inherited, take_listener},

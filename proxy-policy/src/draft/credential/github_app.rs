@@ -123,16 +123,20 @@ fn permissions(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Vec<(St
     Some(permissions)
 }
 
-/// An `https` URL, or an `http` one of this host, without anything that is not a place.
 fn api_url(text: &str) -> Result<String, Problem> {
-    let problem = || {
-        Problem::new(
+    match is_url(text) {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err(Problem::new(
             "\"api_url\" is not the URL of an API",
             "write https://HOST/PATH without user and query (http only for 127.0.0.1, [::1] and localhost)",
-        )
-    };
+        )),
+    }
+}
+
+/// An `https` URL, or an `http` one of this host, without anything that is not a place.
+pub(super) fn is_url(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-    let (scheme, rest) = text.split_once("://").ok_or_else(problem)?;
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
     let authority = rest.split('/').next().unwrap_or_default();
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, _)) => host,
@@ -140,10 +144,7 @@ fn api_url(text: &str) -> Result<String, Problem> {
     };
     let loopback = || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let right = scheme == "https" || (scheme == "http" && loopback());
-    match right && !host.is_empty() && rest.chars().all(plain) {
-        true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err(problem()),
-    }
+    right && !host.is_empty() && rest.chars().all(plain)
 }
 
 #[cfg(test)]

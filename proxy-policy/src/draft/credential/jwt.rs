@@ -11,8 +11,8 @@ use crate::credential::{
 use crate::diagnostic::{Problem, quote};
 use crate::read::{Reader, Section};
 
-const KEYS: [&str; 9] =
-    ["key", "algorithm", "key_id", "issuer", "subject", "audience", "claims", "ttl", "per"];
+/// What a token is.
+const TOKEN: [&str; 8] = ["key", "algorithm", "key_id", "issuer", "subject", "audience", "claims", "ttl"];
 
 /// What the daemon says itself, or has a key of its own.
 const RESERVED: [&str; 7] = ["iss", "sub", "aud", "iat", "nbf", "exp", "jti"];
@@ -22,7 +22,18 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const USUAL: Duration = Duration::from_secs(300);
 
 pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtCredential> {
-    check_keys(section, &KEYS, reader);
+    check_keys(section, &[TOKEN.as_slice(), &["per"]].concat(), reader);
+    let per = reader.parsed(section, "per", per).map_or(JwtPer::Ttl, |it| it.value);
+    token(section, reader).map(|token| JwtCredential { per, ..token })
+}
+
+/// A token that is shown to an authorization server, each once.
+pub(super) fn assertion(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtCredential> {
+    reader.check_keys(section, &TOKEN, super::hint);
+    token(section, reader)
+}
+
+fn token(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtCredential> {
     let signer = match section.has("key") {
         true => key(section, reader).map(JwtSigner::Key),
         false => host(section, reader).then_some(JwtSigner::Host),
@@ -30,8 +41,7 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Jwt
     let audience = audience(section, reader);
     let claims = claims(section, reader);
     let ttl = reader.parsed(section, "ttl", ttl).map_or(USUAL, |it| it.value);
-    let per = reader.parsed(section, "per", per).map_or(JwtPer::Ttl, |it| it.value);
-    Some(JwtCredential { signer: signer?, audience, claims, ttl, per })
+    Some(JwtCredential { signer: signer?, audience, claims, ttl, per: JwtPer::Call })
 }
 
 fn key(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<JwtKey> {
@@ -108,14 +118,14 @@ fn claims(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<(String, ClaimV
     claims
 }
 
-fn known_algorithm(text: &str) -> Result<JwtAlgorithm, Problem> {
+pub(super) fn known_algorithm(text: &str) -> Result<JwtAlgorithm, Problem> {
     JwtAlgorithm::parse(text).ok_or_else(|| {
         let all = JwtAlgorithm::ALL.map(JwtAlgorithm::as_str).join(", ");
         Problem::new("unknown algorithm", format!("known algorithms: {all}"))
     })
 }
 
-fn plain(text: &str) -> Result<String, Problem> {
+pub(super) fn plain(text: &str) -> Result<String, Problem> {
     match !text.is_empty() && text.len() <= 256 && text.chars().all(|c| c.is_ascii_graphic()) {
         true => Ok(text.to_owned()),
         false => {
@@ -132,7 +142,8 @@ fn per(text: &str) -> Result<JwtPer, Problem> {
     }
 }
 
-fn ttl(text: &str) -> Result<Duration, Problem> {
+/// A number with s, m or h.
+pub(super) fn time(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let seconds = match (number.parse::<u64>(), unit) {
@@ -141,7 +152,11 @@ fn ttl(text: &str) -> Result<Duration, Problem> {
         (Ok(number), "h") => number.checked_mul(3600),
         _ => None,
     };
-    match seconds.map(Duration::from_secs) {
+    seconds.map(Duration::from_secs)
+}
+
+fn ttl(text: &str) -> Result<Duration, Problem> {
+    match time(text) {
         Some(ttl) if !ttl.is_zero() && ttl <= LONGEST => Ok(ttl),
         Some(_) => Err(Problem::new("this \"ttl\" is out of range", "write between \"1s\" and \"24h\"")),
         None => Err(Problem::new("\"ttl\" is not a time", "write a number and s, m or h, such as \"5m\"")),

@@ -1,8 +1,13 @@
 //! The kinds of credentials, a file each: what a definition of the policy does at run time.
 
+mod bearer;
+mod exec;
 mod github_app;
 mod jwt;
 mod mtls;
+mod oauth2;
+mod oauth2_client;
+mod oauth2_form;
 mod static_secret;
 
 use std::sync::Arc;
@@ -25,6 +30,8 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
             Box::new(mtls::Mtls::new(name, kind.clone(), Arc::clone(&tools.sources)))
         }
         CredentialKind::GithubApp(kind) => Box::new(github_app::GithubApp::new(name, kind, tools)),
+        CredentialKind::Oauth2(kind) => Box::new(oauth2::Oauth2::new(name, kind, tools)),
+        CredentialKind::Exec(kind) => Box::new(exec::Exec::new(name, kind)),
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),
     }
