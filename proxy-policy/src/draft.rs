@@ -2,6 +2,7 @@
 
 mod api;
 mod credential;
+mod inject;
 mod grant;
 mod identity;
 mod limits;
@@ -13,8 +14,9 @@ use toml::de::DeTable;
 use crate::conditions::Conditions;
 use crate::credential::CredentialKind;
 use crate::diagnostic::{Findings, Problem, quote};
+use crate::inject::Inject;
 use crate::limit::Limits;
-use crate::model::{ApiHost, Inject, Mode, Scheme, Unmatched};
+use crate::model::{ApiHost, Mode, Scheme, Unmatched};
 use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};

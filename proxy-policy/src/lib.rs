@@ -45,6 +45,7 @@ mod conditions;
 mod limit;
 mod container;
 mod credential;
+mod inject;
 mod model;
 mod network;
 mod operation;
@@ -85,10 +86,11 @@ pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Considered, Effect, Outcome};
 pub use host::{Host, HostError};
+pub use inject::{Inject, InjectPlace, Placeholder, PlaceholderParts};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Inject, Limited, Mode, NetworkGrant,
-    Scheme, Summary, Unmatched, When,
+    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mode, NetworkGrant, Scheme,
+    Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
+use crate::inject::Inject;
 use crate::limit::Limits;
 use crate::network::NetworkRule;
 use crate::operation::Operation;
@@ -265,34 +266,6 @@ impl fmt::Display for ApiHost {
             true => write!(f, "[{}]:{}", self.name, self.port),
             false => write!(f, "{star}{}:{}", self.name, self.port),
         }
-    }
-}
-
-/// How a secret becomes a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inject {
-    pub(crate) header: String,
-    pub(crate) prefix: String,
-    pub(crate) suffix: String,
-}
-
-impl Inject {
-    /// The name of the header, lower-case. What the client sent under it is removed.
-    #[must_use]
-    pub fn header(&self) -> &str {
-        &self.header
-    }
-
-    /// What stands before the secret.
-    #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// What stands after the secret.
-    #[must_use]
-    pub fn suffix(&self) -> &str {
-        &self.suffix
     }
 }
 

@@ -236,7 +236,7 @@ fn api_row(api: &Api) -> ApiRow {
         api: api.name.clone(),
         scheme: api.scheme.as_str().to_owned(),
         hosts: hosts(api),
-        inject: inject.map(|it| format!("{}: {}{{secret}}{}", it.header(), it.prefix(), it.suffix())),
+        inject: inject.map(ToString::to_string),
         strip: api.strip.clone(),
         limits: limits::of_api(api),
     }

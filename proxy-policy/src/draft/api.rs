@@ -1,9 +1,10 @@
 //! `[api.NAME]`: hosts, and how a credential is attached.
 
-use super::{ApiDraft, limits};
+use super::{ApiDraft, inject, limits};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
-use crate::model::{ApiHost, Inject, Scheme};
+use crate::inject::InjectPlace;
+use crate::model::{ApiHost, Scheme};
 use crate::operation::is_token;
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
@@ -28,9 +29,6 @@ const FRAMING: [&str; 15] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-/// Where the secret goes in `inject.value`.
-const SECRET: &str = "{secret}";
 
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
     reader.check_keys(section, &["hosts", "scheme", "inject", "strip", "limit", "host_limit", "wait"], hint);
@@ -60,11 +58,13 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
     let injects = section.has("inject");
     let shape = "write inject = { header = \"authorization\", value = \"Bearer {secret}\" }";
     let inject = reader.section(section, "inject", "inject", shape);
-    let inject = inject.and_then(|table| read_inject(&table, scheme, reader));
+    let inject = inject.and_then(|table| inject::read(&table, scheme, reader));
     let mut strip: Vec<String> = Vec::new();
     for text in reader.strings(section, "strip") {
         let Some(header) = reader.parse(&text, parse_header) else { continue };
-        let again = strip.contains(&header) || inject.as_ref().is_some_and(|inject| inject.header == *header);
+        let injected = inject.as_ref().map(|inject| &inject.place);
+        let again = strip.contains(&header)
+            || matches!(injected, Some(InjectPlace::Header(name)) if *name == *header);
         if again {
             let message = format!("the header {} is removed in any case", quote(&text));
             reader.findings.warning(header.place, message, "remove it from \"strip\"");
@@ -76,24 +76,6 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
     let (limits, host_limits) =
         (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
     ApiDraft { name, scheme, hosts, injects, inject, strip, limits, host_limits }
-}
-
-fn read_inject(section: &Section<'_>, scheme: Scheme, reader: &mut Reader<'_>) -> Option<Inject> {
-    if scheme == Scheme::Http {
-        reader.findings.error(
-            section.place,
-            "an API over http cannot have \"inject\"",
-            "credentials only go over verified TLS: use scheme = \"https\", or remove \"inject\"",
-        );
-    }
-    reader.check_keys(section, &["header", "value"], |_| None);
-    let header = reader.required(section, "header", "name the header, such as header = \"authorization\"");
-    let header = header.and_then(|text| reader.parse(&text, parse_header));
-    let value =
-        reader.required(section, "value", "say what the header holds, such as value = \"Bearer {secret}\"");
-    let value = value.and_then(|text| reader.parse(&text, parse_value));
-    let (header, (prefix, suffix)) = (header?.value, value?.value);
-    Some(Inject { header, prefix, suffix })
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -164,7 +146,7 @@ fn parse_host(text: &str, scheme: Scheme) -> Result<ApiHost, Problem> {
     Ok(ApiHost { name: host.name().to_owned(), wildcard, port })
 }
 
-fn parse_header(text: &str) -> Result<String, Problem> {
+pub(super) fn parse_header(text: &str) -> Result<String, Problem> {
     let name = text.to_ascii_lowercase();
     if text.is_empty() || !text.bytes().all(is_token) {
         let help = "header names have letters, digits and -, such as authorization or x-api-key";
@@ -179,39 +161,9 @@ fn parse_header(text: &str) -> Result<String, Problem> {
     Ok(name)
 }
 
-/// What stands before and after the secret. The value is never repeated: someone may have typed a secret into it.
-fn parse_value(text: &str) -> Result<(String, String), Problem> {
-    let mut parts = text.split(SECRET);
-    let (Some(prefix), Some(suffix), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(Problem::new(
-            "\"value\" must have {secret} in it exactly once",
-            "write value = \"Bearer {secret}\"; the secret itself never stands in a policy",
-        ));
-    };
-    if text.contains(|c: char| !(c == ' ' || c == '\t' || c.is_ascii_graphic())) {
-        let help = "use visible ASCII characters and spaces";
-        return Err(Problem::new("\"value\" has characters that a header cannot have", help));
-    }
-    if text.trim() != text {
-        let help = "remove it: spaces at the ends of a header are lost on the way";
-        return Err(Problem::new("\"value\" begins or ends with a space", help));
-    }
-    Ok((prefix.to_owned(), suffix.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_is_split_at_the_secret() {
-        assert_eq!(parse_value("Bearer {secret}"), Ok(("Bearer ".into(), String::new())));
-        assert_eq!(parse_value("{secret}"), Ok((String::new(), String::new())));
-        for bad in ["Bearer x", "{secret}{secret}", "Bearer {secret}\r\nX: y", "é{secret}", "{secret} "] {
-            let problem = parse_value(bad).unwrap_err();
-            assert!(!problem.message.contains(bad) && !problem.help.contains(bad));
-        }
-    }
 
     #[test]
     fn a_header_that_frames_the_message_is_refused_in_any_letters() {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use proxy_journal::Rule;
 use proxy_policy::{
     ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport,
@@ -16,6 +15,7 @@ use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
+use crate::credentials::Strip;
 use crate::limits::Scope;
 use crate::workload::Identified;
 
@@ -60,10 +60,10 @@ impl Permit {
         self.credential
     }
 
-    /// The headers that the client may not bring; `None` when no API is called, or the call is only observed and nothing
+    /// What the client may not bring; `None` when no API is called, or the call is only observed and nothing
     /// allows it: then nothing is taken out.
     #[must_use]
-    pub fn strip(&self) -> Option<&Arc<[HeaderName]>> {
+    pub fn strip(&self) -> Option<&Arc<Strip>> {
         self.live.strip(self.api?).filter(|_| !self.untouched)
     }
 

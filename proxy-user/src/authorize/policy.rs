@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::HeaderName;
 use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet};
 use tokio::sync::watch;
 
-use crate::credentials::{Credentials, LiveCredential};
+use crate::credentials::{Credentials, Inject, LiveCredential, Strip};
 use crate::limits::{LiveLimits, Registry};
 
 /// One compiled policy set, its generation, and what is derived from it once instead of for each call.
@@ -25,11 +24,11 @@ pub struct LivePolicy {
     limits: LiveLimits,
 }
 
-/// The headers of one API as typed names.
+/// Where one API has its credential, with typed names.
 #[derive(Debug)]
 struct Prepared {
-    inject: Option<HeaderName>,
-    strip: Arc<[HeaderName]>,
+    inject: Option<Arc<Inject>>,
+    strip: Arc<Strip>,
 }
 
 impl LivePolicy {
@@ -92,16 +91,16 @@ impl LivePolicy {
         self.set.api(id)
     }
 
-    /// The headers that a client may not bring to an API: those of its `strip`, and the one of its `inject`, which
+    /// What a client may not bring to an API: the headers of its `strip`, and what is in the place of its `inject`, which
     /// goes out also when no credential is attached.
     #[must_use]
-    pub fn strip(&self, api: ApiId) -> Option<&Arc<[HeaderName]>> {
+    pub fn strip(&self, api: ApiId) -> Option<&Arc<Strip>> {
         self.prepared(api).map(|prepared| &prepared.strip)
     }
 
-    /// The header that carries the credential of an API.
+    /// The part of a request that carries the credential of an API.
     #[must_use]
-    pub fn inject_header(&self, api: ApiId) -> Option<&HeaderName> {
+    pub fn inject(&self, api: ApiId) -> Option<&Arc<Inject>> {
         self.prepared(api)?.inject.as_ref()
     }
 
@@ -124,12 +123,9 @@ impl LivePolicy {
 
 impl Prepared {
     fn of(api: &Api) -> Self {
-        // The policy compiler checked the names; one that is no header name could not be in a request either.
-        let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).ok();
-        let inject = api.inject.as_ref().and_then(|inject| name(inject.header()));
-        let mut strip: Vec<HeaderName> = api.strip.iter().filter_map(|text| name(text)).collect();
-        strip.extend(inject.iter().filter(|header| !api.strip.iter().any(|s| s == header.as_str())).cloned());
-        Self { inject, strip: strip.into() }
+        let inject = api.inject.as_ref().and_then(Inject::of).map(Arc::new);
+        let strip = Arc::new(Strip::of(&api.strip, inject.as_deref()));
+        Self { inject, strip }
     }
 }
 

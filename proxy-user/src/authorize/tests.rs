@@ -86,7 +86,7 @@ fn a_granted_call_gets_a_permit_with_its_credential() {
         decide(&subject(Some("bot")), Scheme::Https, "api.stripe.test", &Method::GET, "/v1/x").unwrap();
     assert!(permit.credential().is_some());
     assert_eq!(permit.rule().unwrap().file, "policies/bot.toml");
-    assert_eq!(permit.strip().unwrap()[..], ["x-other-key", "x-key"]);
+    assert_eq!(permit.strip().unwrap().headers()[..], ["x-other-key", "x-key"]);
 }
 
 #[test]

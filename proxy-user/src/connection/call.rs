@@ -14,11 +14,13 @@ use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
-use crate::credentials::Attachment;
+use crate::credentials::{Attachment, Head};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
-use crate::http::{Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, facts, hop, problem, seen};
+use crate::http::{
+    Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, seen,
+};
 use crate::limits::Pass;
 
 type Reply = Response<ReplyBody<UpstreamBody>>;
@@ -227,13 +229,23 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, extensions, body, version, upgrade, .. } = inbound;
+        let Inbound { headers, extensions, mut body, version, upgrade, .. } = inbound;
         let websocket = upgrade.is_some();
+        let (mut target, authority) = (target(facts)?, authority(facts)?);
+        let mut headers = hop::strip_request(headers, version, websocket);
+        let stand = attachment.as_ref().and_then(Attachment::stand);
+        if let Some(stand) = stand.filter(|stand| stand.is_for_bodies()) {
+            let (method, target, headers) = (facts.method, &mut target, &mut headers);
+            if !stand.is_in_head(&Head { method, target, authority: &authority, headers })? {
+                let time = self.connection.services.settings.http.header_time;
+                exchange::fill(stand, headers, &mut body, time).await?;
+            }
+        }
         let outbound = Outbound {
             method: facts.method.clone(),
-            target: target(facts)?,
-            authority: authority(facts)?,
-            headers: hop::strip_request(headers, version, websocket),
+            target,
+            authority,
+            headers,
             extensions,
             body: RequestBody::new(body, Arc::clone(&transfer), permit),
             transfer,

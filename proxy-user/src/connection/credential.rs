@@ -6,7 +6,7 @@ use proxy_policy::CredentialId;
 
 use crate::authorize::{Kind, Permit, Refusal, Subject};
 use crate::base::clock;
-use crate::credentials::{Ask, AskedBy, Attachment, CredentialError, Inject, bound_to};
+use crate::credentials::{Ask, AskedBy, Attachment, CredentialError, bound_to};
 use crate::forward::error::chain;
 
 /// What goes into the call, and how long it took to obtain.
@@ -31,11 +31,7 @@ pub(super) async fn attachment(
         return Err(Refusal::new(Kind::CredentialUnavailable, detail));
     };
     bound_to(credential, api.id, &api.name).map_err(refused)?;
-    let inject = api.inject.as_ref().zip(live.inject_header(api.id)).map(|(inject, header)| Inject {
-        header: header.clone(),
-        prefix: inject.prefix(),
-        suffix: inject.suffix(),
-    });
+    let inject = live.inject(api.id);
     let by = subject.workload();
     let workload = AskedBy { uid: by.uid, gid: by.gid, unit: by.unit.as_deref() };
     let ask = Ask { identity: &identity.name, api: &api.name, host, workload, inject };

@@ -3,43 +3,19 @@
 //! The caller does both after it has removed hop-by-hop headers: a client's `Connection: authorization` must not take our
 //! header out again. Trailers may not bring a credential either: they are only stripped.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{
-    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PROXY_AUTHORIZATION,
-};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::uri::{Authority, PathAndQuery};
 
+use super::inject::{Inject, Place, Strip};
+use super::placeholder::Stand;
 use super::secret::Secret;
+use super::{escape, parts};
 use crate::trust::ClientIdentity;
-
-/// Where a policy's API wants the secret: the header, and the text around the secret in its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inject<'a> {
-    /// The header that carries the credential.
-    pub header: HeaderName,
-    /// What stands before the secret, as in `Bearer `.
-    pub prefix: &'a str,
-    /// What stands after it.
-    pub suffix: &'a str,
-}
-
-impl<'a> Inject<'a> {
-    /// `Authorization: Bearer …` (RFC 6750), for tokens of an API that does not say how it wants them.
-    #[must_use]
-    pub fn bearer() -> Self {
-        Self { header: AUTHORIZATION, prefix: "Bearer ", suffix: "" }
-    }
-
-    /// From a value with exactly one `{secret}`, as in `Bearer {secret}`; otherwise `None`.
-    #[must_use]
-    pub fn from_template(header: HeaderName, template: &'a str) -> Option<Self> {
-        let (prefix, suffix) = template.split_once("{secret}")?;
-        (!suffix.contains("{secret}")).then_some(Self { header, prefix, suffix })
-    }
-}
 
 /// The head of a request that is about to go out: what a credential can be part of, and what a signature covers.
 #[derive(Debug)]
@@ -56,7 +32,7 @@ pub struct Head<'a> {
 
 /// A credential that is ready to go into one request, or into many. Clones share the secret's memory, which is wiped when
 /// the last one is gone; `Debug` shows `Sensitive` in its place.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Attachment {
     how: How,
     secret_name: Arc<str>,
@@ -64,16 +40,43 @@ pub struct Attachment {
 }
 
 /// What a credential does to a request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum How {
     /// One header with the secret in it.
     Header(HeaderName, HeaderValue),
+    /// One query parameter; the value is escaped.
+    Query(Box<str>, Arc<Secret>),
+    /// One cookie among those of the client.
+    Cookie(Box<str>, Arc<Secret>),
+    /// What stands where the client has a placeholder.
+    Placeholder(Arc<Stand>),
     /// Nothing in the request: its connection proves who calls.
     Client(ClientIdentity),
 }
 
+/// A place that cannot carry a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unfit;
+
+/// Why a credential that is at hand does not get into a request. The texts are about the request, never about the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misplaced {
+    /// There is nothing to put it in the place of.
+    #[error("the call does not have the placeholder of the credential where the API has it")]
+    NoPlaceholder,
+    /// Which one is meant cannot be told, and it may not be everywhere.
+    #[error("the call has the placeholder of the credential more than once")]
+    Twice,
+    /// It would be no request any more.
+    #[error("with the credential in it the call is too long, or is not HTTP")]
+    Unspeakable,
+    /// The body cannot be looked at.
+    #[error("the body cannot have the placeholder: {0}")]
+    Body(&'static str),
+}
+
 /// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
-struct HeaderMemory(Secret);
+pub(super) struct HeaderMemory(pub(super) Secret);
 
 impl AsRef<[u8]> for HeaderMemory {
     fn as_ref(&self) -> &[u8] {
@@ -82,25 +85,42 @@ impl AsRef<[u8]> for HeaderMemory {
 }
 
 impl Attachment {
-    /// Composes the header's value.
+    /// Composes what goes into the part of a request that an API wants.
     ///
     /// # Errors
-    /// The value has a byte that a header cannot carry. The error does not say which.
+    /// The value has a byte that this part cannot carry. The error does not say which.
     pub(super) fn compose(
-        inject: &Inject<'_>,
+        inject: &Inject,
         secret: &Secret,
         secret_name: &str,
         secret_version: u64,
-    ) -> Result<Self, InvalidHeaderValue> {
+    ) -> Result<Self, Unfit> {
         let parts = [inject.prefix.as_bytes(), secret.expose(), inject.suffix.as_bytes()];
         // At its final size from the start: a buffer that grew would leave a copy behind in freed memory.
         let mut whole = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| whole.extend_from_slice(part));
-        let memory = Bytes::from_owner(HeaderMemory(Secret::new(whole)));
-        let mut value = HeaderValue::from_maybe_shared(memory)?;
-        // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
-        value.set_sensitive(true);
-        let how = How::Header(inject.header.clone(), value);
+        let whole = Secret::new(whole);
+        let how = match &inject.place {
+            Place::Header(name) => How::Header(name.clone(), sensitive(whole)?),
+            // Without a colon it is no user and no password (RFC 7617, section 2).
+            Place::Basic if !whole.expose().contains(&b':') => return Err(Unfit),
+            Place::Basic if whole.expose().iter().any(u8::is_ascii_control) => return Err(Unfit),
+            Place::Basic => {
+                let encoded = escape::base64(whole.expose());
+                let value = Secret::new([b"Basic ", encoded.expose()].concat());
+                How::Header(AUTHORIZATION, sensitive(value)?)
+            }
+            Place::Query(name) => How::Query(name.clone(), Arc::new(escape::percent(whole.expose()))),
+            // RFC 6265, section 4.1.1.
+            Place::Cookie(name) => {
+                let fits = |byte: &u8| byte.is_ascii_graphic() && !br#"",;\"#.contains(byte);
+                if !whole.expose().iter().all(fits) {
+                    return Err(Unfit);
+                }
+                How::Cookie(name.clone(), Arc::new(whole))
+            }
+            Place::Placeholder(it) => How::Placeholder(Arc::new(Stand::new(it.clone(), whole)?)),
+        };
         Ok(Self { how, secret_name: secret_name.into(), secret_version })
     }
 
@@ -114,7 +134,7 @@ impl Attachment {
     pub fn client(&self) -> Option<&ClientIdentity> {
         match &self.how {
             How::Client(identity) => Some(identity),
-            How::Header(..) => None,
+            _ => None,
         }
     }
 
@@ -122,7 +142,7 @@ impl Attachment {
     pub(super) fn into_header_value(self) -> Option<HeaderValue> {
         match self.how {
             How::Header(_, value) => Some(value),
-            How::Client(_) => None,
+            _ => None,
         }
     }
 
@@ -131,18 +151,37 @@ impl Attachment {
     pub fn header(&self) -> Option<&HeaderName> {
         match &self.how {
             How::Header(name, _) => Some(name),
-            How::Client(_) => None,
+            _ => None,
+        }
+    }
+
+    /// What the client has a placeholder for, if this goes into its place.
+    #[must_use]
+    pub fn stand(&self) -> Option<&Stand> {
+        match &self.how {
+            How::Placeholder(stand) => Some(stand),
+            _ => None,
         }
     }
 
     /// Puts the credential into a request.
-    pub fn attach(&self, head: &mut Head<'_>) {
+    ///
+    /// # Errors
+    /// There is no place for it; what there is of the request is without meaning then, and must not be sent.
+    pub fn attach(&self, head: &mut Head<'_>) -> Result<(), Misplaced> {
         match &self.how {
             How::Header(name, value) => {
                 head.headers.insert(name.clone(), value.clone());
             }
+            How::Query(name, value) => {
+                *head.target = parts::with_parameter(head.target, name, Some(value.expose()))
+                    .map_err(|_| Misplaced::Unspeakable)?;
+            }
+            How::Cookie(name, value) => parts::with_cookie(head.headers, name, Some(value.expose())),
+            How::Placeholder(stand) => stand.fill(head)?,
             How::Client(_) => {}
         }
+        Ok(())
     }
 
     /// The name of what it was made of, for the journal: that of the secret in its store.
@@ -158,6 +197,20 @@ impl Attachment {
     }
 }
 
+fn sensitive(value: Secret) -> Result<HeaderValue, Unfit> {
+    let memory = Bytes::from_owner(HeaderMemory(value));
+    let mut value = HeaderValue::from_maybe_shared(memory).map_err(|_| Unfit)?;
+    // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attachment({} {})", self.secret_name, self.secret_version)
+    }
+}
+
 /// The names of the headers that were taken out, each once, for the journal. Their values are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -165,7 +218,28 @@ pub struct Removed {
     pub names: Vec<HeaderName>,
 }
 
-/// Takes every credential out that the client brought.
+/// Takes every credential out of a request that the client brought: see [`strip`], and what is in the place of the API's.
+///
+/// # Errors
+/// What is left is no request any more.
+pub fn strip_head(
+    head: &mut Head<'_>,
+    attachment: Option<&Attachment>,
+    what: &Strip,
+) -> Result<Removed, Misplaced> {
+    let removed = strip(head.headers, attachment, &what.headers);
+    if let Some(name) = &what.query
+        && head.target.query().is_some_and(|query| parts::has_parameter(query, name))
+    {
+        *head.target = parts::with_parameter(head.target, name, None).map_err(|_| Misplaced::Unspeakable)?;
+    }
+    if let Some(name) = &what.cookie {
+        parts::with_cookie(head.headers, name, None);
+    }
+    Ok(removed)
+}
+
+/// Takes every header out that carries a credential of the client's. A value with the placeholder of ours stays.
 ///
 /// Out go, in all their occurrences: the header that `attachment` sets, `authorization`, `proxy-authorization`, those of
 /// `names` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
@@ -179,10 +253,18 @@ pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, names: &[
         .filter(|name| name.as_str().contains('_') && targets().any(|target| is_twin(name, target)))
         .cloned()
         .collect();
+    let stand = attachment.and_then(Attachment::stand);
     for name in targets().chain(&twins) {
+        let values = headers.get_all(name).iter();
+        let kept: Vec<HeaderValue> = stand
+            .map(|stand| values.filter(|value| stand.is_in(value)).cloned().collect())
+            .unwrap_or_default();
         if headers.remove(name).is_some() {
             removed.names.push(name.clone());
         }
+        kept.into_iter().for_each(|value| {
+            headers.append(name.clone(), value);
+        });
     }
     removed
 }
@@ -212,7 +294,7 @@ mod tests {
         let (mut target, authority) = (PathAndQuery::from_static("/"), Authority::from_static("api.test"));
         let mut head = Head { method: &Method::GET, target: &mut target, authority: &authority, headers };
         if let Some(attachment) = attachment {
-            attachment.attach(&mut head);
+            attachment.attach(&mut head).unwrap();
         }
         removed
     }
@@ -308,16 +390,5 @@ mod tests {
         for bytes in [&b"a\nb"[..], b"a\rb", b"a\0b", b"\x7f"] {
             assert!(Attachment::compose(&inject, &Secret::new(bytes.to_vec()), "n", 1).is_err());
         }
-    }
-
-    #[test]
-    fn a_template_has_the_secret_exactly_once() {
-        let parse = |template| Inject::from_template(AUTHORIZATION, template);
-        assert_eq!(
-            parse("token={secret};").map(|inject| (inject.prefix, inject.suffix)),
-            Some(("token=", ";"))
-        );
-        assert!(parse("Bearer").is_none());
-        assert!(parse("{secret}{secret}").is_none());
     }
 }

@@ -17,16 +17,16 @@ pub enum CredentialError {
     },
     /// The value cannot stand in a header.
     #[error(
-        "credential {credential}: the secret {name}, as the API attaches it, has bytes that the header {header} cannot \
-         carry (a line break, a control character); set it again with `vouchsafe secret set {name}`"
+        "credential {credential}: the secret {name}, as the API attaches it, has bytes that {place} cannot carry (a line \
+         break, a control character), or lacks what it needs; set it again with `vouchsafe secret set {name}`"
     )]
-    NotForAHeader {
+    Unfit {
         /// The credential of the policy.
         credential: String,
         /// The name of the secret.
         name: String,
-        /// The header it was meant for.
-        header: String,
+        /// The part of the request that it was meant for.
+        place: String,
     },
     /// The source of its secret cannot be asked.
     #[error("credential {credential}: {problem}")]
@@ -73,7 +73,7 @@ impl CredentialError {
     pub fn credential(&self) -> &str {
         match self {
             Self::Missing { credential, .. }
-            | Self::NotForAHeader { credential, .. }
+            | Self::Unfit { credential, .. }
             | Self::Unavailable { credential, .. }
             | Self::NotObtained { credential, .. }
             | Self::Misfit { credential, .. } => credential,
@@ -84,7 +84,7 @@ impl CredentialError {
     #[must_use]
     pub fn client_text(&self) -> String {
         let what = match self {
-            Self::Missing { .. } | Self::NotForAHeader { .. } => "is not set up on this host",
+            Self::Missing { .. } | Self::Unfit { .. } => "is not set up on this host",
             Self::Unavailable { .. } => "is not available at the moment: its store cannot be read",
             Self::NotObtained { .. } => "cannot be obtained at the moment from whoever issues it",
             Self::Misfit { .. } => "is not configured for this API on this host",

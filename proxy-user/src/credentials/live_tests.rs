@@ -7,7 +7,8 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, Method};
 use proxy_policy::{ClaimText, JwtAlgorithm, SourceFile, Variable};
 
-use super::super::attach::{Head, Inject};
+use super::super::attach::Head;
+use super::super::inject::{Inject, Place};
 use super::super::issuer::IssuerSettings;
 use super::super::jws::tests::verified;
 use super::super::key::KeySource;
@@ -71,18 +72,19 @@ fn at_work(credentials: &Credentials) -> Arc<LiveCredential> {
     credentials.adopt(&policy(STATIC)).pop().unwrap()
 }
 
-pub(in super::super) fn bearer() -> Inject<'static> {
-    Inject::from_template(AUTHORIZATION, "Bearer {secret}").unwrap()
+pub(in super::super) fn bearer() -> Inject {
+    Inject::clone(Inject::bearer())
 }
 
 /// What is at hand for a call.
-pub(in super::super) fn ready(credential: &LiveCredential, inject: Inject<'_>) -> Provided {
+pub(in super::super) fn ready(credential: &LiveCredential, inject: Inject) -> Provided {
+    let inject = Arc::new(inject);
     let ask = Ask {
         identity: "bot",
         api: "stripe",
         host: "api.test",
         workload: AskedBy::default(),
-        inject: Some(inject),
+        inject: Some(&inject),
     };
     credential.ready(&ask).expect("it is at hand")
 }
@@ -91,12 +93,9 @@ pub(in super::super) fn ready(credential: &LiveCredential, inject: Inject<'_>) -
 pub(in super::super) fn attached(attachment: &Attachment) -> HeaderMap {
     let (mut target, authority) = (PathAndQuery::from_static("/"), Authority::from_static("api.test"));
     let mut headers = HeaderMap::new();
-    attachment.attach(&mut Head {
-        method: &Method::GET,
-        target: &mut target,
-        authority: &authority,
-        headers: &mut headers,
-    });
+    let mut head =
+        Head { method: &Method::GET, target: &mut target, authority: &authority, headers: &mut headers };
+    attachment.attach(&mut head).unwrap();
     headers
 }
 
@@ -113,7 +112,7 @@ fn a_secret_is_attached_as_the_api_wants_it() {
     assert_eq!(credentials.count(), 1);
     let credential = at_work(&credentials);
     assert_eq!(sent(&credential).unwrap(), "Bearer one");
-    let other = Inject { header: AUTHORIZATION, prefix: "token ", suffix: "!" };
+    let other = Inject::from_template(AUTHORIZATION, "token {secret}!").unwrap();
     assert_eq!(attached(&ready(&credential, other).unwrap())[AUTHORIZATION], "token one!");
 }
 
@@ -131,7 +130,8 @@ fn apis_that_differ_in_header_prefix_or_suffix_only_get_each_its_own() {
     ];
     // Twice: composed, and kept.
     for (header, prefix, suffix) in ways.iter().chain(&ways) {
-        let inject = Inject { header: header.clone(), prefix, suffix };
+        let place = Place::Header(header.clone());
+        let inject = Inject { place, prefix: (*prefix).into(), suffix: (*suffix).into() };
         let headers = attached(&ready(&credential, inject).unwrap());
         assert_eq!(headers.len(), 1);
         assert_eq!(headers[header], format!("{prefix}one{suffix}"));
@@ -211,7 +211,7 @@ fn a_secret_with_a_line_break_inside_is_refused_when_it_is_attached() {
     let world = World::new();
     world.set("a", b"one\r\nx-evil: 1");
     let error = sent(&at_work(&world.credentials())).unwrap_err();
-    assert!(matches!(error, CredentialError::NotForAHeader { .. }), "{error}");
+    assert!(matches!(error, CredentialError::Unfit { .. }), "{error}");
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use super::attach::{Attachment, Inject};
+use super::attach::Attachment;
 use super::error::CredentialError;
+use super::inject::Inject;
 
 /// For which call a credential is wanted.
 #[derive(Debug, Clone)]
@@ -18,7 +20,7 @@ pub struct Ask<'a> {
     /// The process that calls, as far as tokens may tell of it.
     pub workload: AskedBy<'a>,
     /// How the API wants it; `None` for kinds that know that themselves.
-    pub inject: Option<Inject<'a>>,
+    pub inject: Option<&'a Arc<Inject>>,
 }
 
 /// What the kernel captured of the process that calls. Labels are not in here: what stands in a token is believed.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::authorize::{Kind, Refusal};
+use crate::credentials::Misplaced;
 use crate::trust::{ConnectError, UpstreamFault};
 
 /// Why there is no response.
@@ -79,6 +80,9 @@ pub enum ForwardError {
         /// The limit.
         limit: Duration,
     },
+    /// The request has no place for the credential.
+    #[error("{0}; nothing was sent")]
+    Misplaced(#[from] Misplaced),
     /// The request cannot be spelled for the upstream.
     #[error("the request cannot be spelled for the upstream")]
     Spell {
@@ -129,6 +133,7 @@ impl ForwardError {
             Self::RequestStalled { .. } => {
                 (Kind::RequestTimeout, "the request's body made no progress".to_owned())
             }
+            Self::Misplaced(why) => (Kind::BadRequest, why.to_string()),
             Self::Spell { .. } => (Kind::BadRequest, "the request cannot be forwarded as it is".to_owned()),
         };
         Refusal::new(kind, detail).with_internal(chain(self))

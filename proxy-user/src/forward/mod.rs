@@ -32,7 +32,7 @@ pub use tunnel::{TunnelEnd, tunnel};
 
 use crate::authorize::Permit;
 use crate::base::addr::UpstreamAddr;
-use crate::credentials::{Attachment, strip};
+use crate::credentials::{Attachment, strip_head};
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
@@ -112,11 +112,11 @@ impl Forwarder {
         mut outbound: Outbound,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(names) = permit.strip() {
-            strip(&mut outbound.headers, attachment, names);
+        if let Some(what) = permit.strip() {
+            strip_head(&mut outbound.head(), attachment, what)?;
         }
         if let Some(attachment) = attachment {
-            attachment.attach(&mut outbound.head());
+            attachment.attach(&mut outbound.head())?;
         }
         let client = attachment.and_then(Attachment::client).cloned();
         let route = Route { client, ..route.clone() };
@@ -135,8 +135,8 @@ impl Forwarder {
         route: &Route,
         mut outbound: Outbound,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
-        if let Some(names) = permit.strip() {
-            strip(&mut outbound.headers, None, names);
+        if let Some(what) = permit.strip() {
+            strip_head(&mut outbound.head(), None, what)?;
         }
         send::send(&self.plain, &self.dialer, &self.limits, route, outbound).await
     }

@@ -14,7 +14,7 @@ use proxy_journal::Blame;
 
 use super::account::Account;
 use crate::authorize::{Permit, Refusal};
-use crate::credentials::strip;
+use crate::credentials::{Strip, strip};
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -133,6 +133,12 @@ impl Replay {
         let sized = incoming.size_hint().exact().is_some();
         Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized }
     }
+
+    /// Has other data in the place of what was read, which was all of it; trailers stay.
+    pub(super) fn exchange(&mut self, data: Bytes) {
+        self.frames.retain(|frame| !frame.is_data());
+        self.frames.push_front(Frame::data(data));
+    }
 }
 
 impl Body for Replay {
@@ -180,7 +186,7 @@ pub struct RequestBody {
     inner: Replay,
     transfer: Arc<Transfer>,
     /// Whose credential headers do not pass in trailers.
-    strip: Option<Arc<[http::HeaderName]>>,
+    strip: Option<Arc<Strip>>,
 }
 
 impl RequestBody {
@@ -221,7 +227,7 @@ impl Body for RequestBody {
                     this.transfer.add_sent(length(data));
                 }
                 if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
-                    strip(trailers, None, names);
+                    strip(trailers, None, names.headers());
                 }
                 if this.inner.is_end_stream() {
                     this.transfer.whole.store(true, Ordering::Release);

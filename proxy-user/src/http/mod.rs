@@ -4,12 +4,14 @@
 //! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] carries bodies through and counts them,
 //! [`account`] owes the journal one outcome, [`problem`] answers a refusal.
 //!
-//! Invariant: a body is never held whole; each frame is taken when the other side has room for it.
+//! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]) or a placeholder in it
+//! ([`exchange`]), both up to a bound; each frame is taken when the other side has room for it.
 
 pub mod account;
 pub mod body;
 #[cfg(test)]
 pub(crate) mod book;
+pub mod exchange;
 pub mod facts;
 pub mod hop;
 pub mod problem;

@@ -25,7 +25,7 @@ pub fn head(
     websocket: bool,
 ) -> Seen {
     let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip).unwrap_or_default();
+    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| strip.headers()).unwrap_or_default();
     Seen { headers: self::headers(headers, version, websocket, strip), body: SeenBody::NotRead }
 }
 
@@ -85,7 +85,7 @@ pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
     SeenBody::Fault(fault)
 }
 
-async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
+pub(super) async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
     // What was read for an earlier question is the beginning.
     let mut bytes: Vec<u8> = replay.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect();
     if bytes.len() > limit {

@@ -127,7 +127,7 @@ impl Facts<'_> {
         let name = self.outcome.credential.as_ref()?;
         let credential = set.credentials().find(|it| it.name == *name)?;
         let api = set.apis().find(|api| Some(&api.name) == self.outcome.api.as_ref())?;
-        let header = api.inject.as_ref().map(|inject| inject.header().to_owned())?;
+        let header = api.inject.as_ref().map(|inject| inject.place().to_string())?;
         Some((name.clone(), credential.kind.source(), header))
     }
 

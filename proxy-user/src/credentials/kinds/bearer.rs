@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::attach::{Attachment, Inject};
+use super::super::attach::Attachment;
 use super::super::error::CredentialError;
+use super::super::inject::Inject;
 use super::super::provider::{Ask, Provided};
 use super::super::secret::Secret;
 
@@ -26,14 +27,14 @@ impl Bearer {
         made_of: &str,
         version: u64,
     ) -> Result<Self, CredentialError> {
-        let usual = compose(credential, &Inject::bearer(), &token, made_of, version)?;
+        let usual = compose(credential, Inject::bearer(), &token, made_of, version)?;
         Ok(Self { secret: Arc::new(token), usual })
     }
 
     /// As `inject` of the API says, or as `Authorization: Bearer`.
     ///
     /// # Errors
-    /// That header cannot carry it.
+    /// That place cannot carry it.
     pub(super) fn attached(&self, credential: &str, ask: &Ask<'_>) -> Provided {
         match &ask.inject {
             None => Ok(self.usual.clone()),
@@ -45,9 +46,9 @@ impl Bearer {
     }
 }
 
-fn compose(credential: &str, inject: &Inject<'_>, token: &Secret, made_of: &str, version: u64) -> Provided {
+fn compose(credential: &str, inject: &Inject, token: &Secret, made_of: &str, version: u64) -> Provided {
     Attachment::compose(inject, token, made_of, version).map_err(|_| CredentialError::NotObtained {
         credential: credential.to_owned(),
-        problem: format!("the header {} cannot carry the token", inject.header),
+        problem: format!("{inject} cannot carry the token"),
     })
 }

@@ -16,8 +16,9 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::super::attach::{Attachment, Inject};
+use super::super::attach::Attachment;
 use super::super::error::CredentialError;
+use super::super::inject::Inject;
 use super::super::jws::{BadKey, SigningKey};
 use super::super::lease::{Lease, Leases};
 use super::super::live::Tools;
@@ -142,7 +143,7 @@ impl App {
             self.failed(format!("{url}: the token ended before it came; check the clock of this host"))
         })?;
         let secret = Arc::new(given.token);
-        let bearer = self.compose(&Inject::bearer(), &secret, version)?;
+        let bearer = self.compose(Inject::bearer(), &secret, version)?;
         Ok(Lease { value: Token { secret, bearer, version }, lasts: Some(lasts) })
     }
 
@@ -155,7 +156,7 @@ impl App {
         claims.insert("exp".to_owned(), now.saturating_add(APP_LASTS_S).into());
         let unsigned = || self.failed("the cryptographic library did not sign".to_owned());
         let token = key.sign(None, &claims).ok_or_else(unsigned)?;
-        let value = self.compose(&Inject::bearer(), &token, 0)?.into_header_value().ok_or_else(unsigned)?;
+        let value = self.compose(Inject::bearer(), &token, 0)?.into_header_value().ok_or_else(unsigned)?;
         Ok(vec![
             (AUTHORIZATION, value),
             (ACCEPT, HeaderValue::from_static("application/vnd.github+json")),
@@ -191,10 +192,10 @@ impl App {
         Err(self.failed(format!("{} answered {}; {advice}", self.kind.api_url, answer.status.as_u16())))
     }
 
-    fn compose(&self, inject: &Inject<'_>, token: &Secret, version: u64) -> Provided {
+    fn compose(&self, inject: &Inject, token: &Secret, version: u64) -> Provided {
         let name = self.kind.private_key.name();
         Attachment::compose(inject, token, name, version)
-            .map_err(|_| self.failed(format!("the header {} cannot carry the token", inject.header)))
+            .map_err(|_| self.failed(format!("{inject} cannot carry the token")))
     }
 
     fn bad_key(&self, error: &BadKey) -> CredentialError {

@@ -8,12 +8,12 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use http::HeaderName;
 use proxy_policy::{ClaimText, ClaimValue, JwtCredential, JwtKey, JwtPer, JwtSigner, Store, Variable};
 use serde_json::{Map, Value};
 
-use super::super::attach::{Attachment, Inject};
+use super::super::attach::Attachment;
 use super::super::error::CredentialError;
+use super::super::inject::Inject;
 use super::super::issuer::Issuer;
 use super::super::jws::{BadKey, SigningKey};
 use super::super::live::{NO_ISSUER, NOT_PUBLISHED, Tools};
@@ -55,9 +55,7 @@ struct KeyAtWork {
 struct For {
     identity: Box<str>,
     values: Vec<Box<str>>,
-    header: HeaderName,
-    prefix: Box<str>,
-    suffix: Box<str>,
+    inject: Arc<Inject>,
 }
 
 struct Token {
@@ -176,10 +174,9 @@ impl Jwt {
         tokens: &Tokens,
         lasts: Duration,
         ask: &Ask<'_>,
-        make: impl FnOnce(&Inject<'_>, &Values<'_>) -> Provided,
+        make: impl FnOnce(&Inject, &Values<'_>) -> Provided,
     ) -> Provided {
-        let bearer = Inject::bearer();
-        let inject = ask.inject.as_ref().unwrap_or(&bearer);
+        let inject = ask.inject.unwrap_or(Inject::bearer());
         let values = Values::of(ask);
         if self.kind.per == JwtPer::Call {
             return make(inject, &values);
@@ -197,24 +194,22 @@ impl Jwt {
         Ok(attachment)
     }
 
-    fn whom(&self, inject: &Inject<'_>, values: &Values<'_>) -> Result<For, CredentialError> {
+    fn whom(&self, inject: &Arc<Inject>, values: &Values<'_>) -> Result<For, CredentialError> {
         let value = |variable: &Variable| {
             values.get(*variable).map(Box::from).ok_or_else(|| self.nothing_for(*variable))
         };
         Ok(For {
             identity: values.ask.identity.into(),
             values: self.variables.iter().map(value).collect::<Result<_, _>>()?,
-            header: inject.header.clone(),
-            prefix: inject.prefix.into(),
-            suffix: inject.suffix.into(),
+            inject: Arc::clone(inject),
         })
     }
 
-    fn compose(&self, inject: &Inject<'_>, token: &Secret, name: &str, version: u64) -> Provided {
-        Attachment::compose(inject, token, name, version).map_err(|_| CredentialError::NotForAHeader {
+    fn compose(&self, inject: &Inject, token: &Secret, name: &str, version: u64) -> Provided {
+        Attachment::compose(inject, token, name, version).map_err(|_| CredentialError::Unfit {
             credential: self.name.to_string(),
             name: name.to_owned(),
-            header: inject.header.to_string(),
+            place: inject.to_string(),
         })
     }
 

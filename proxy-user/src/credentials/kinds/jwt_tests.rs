@@ -127,8 +127,9 @@ fn a_workload_without_what_the_claims_say_gets_none() {
 fn the_api_may_say_where_it_wants_the_token() {
     let (_world, jwk, credentials) = world();
     let credential = at_work(&credentials, "");
-    let inject = Inject::from_template(HeaderName::from_static("x-token"), "jwt {secret}").unwrap();
-    let own = Ask { inject: Some(inject), ..ask("bot", AskedBy::default()) };
+    let inject = Inject::from_template(http::HeaderName::from_static("x-token"), "jwt {secret}").unwrap();
+    let inject = Arc::new(inject);
+    let own = Ask { inject: Some(&inject), ..ask("bot", AskedBy::default()) };
     let headers = attached(&credential.ready(&own).unwrap().unwrap());
     let token = headers["x-token"].to_str().unwrap().strip_prefix("jwt ").unwrap().to_owned();
     assert!(verified(&token, &jwk).is_some());

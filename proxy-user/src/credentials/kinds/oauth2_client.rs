@@ -13,8 +13,9 @@ use serde_json::Map;
 use zeroize::Zeroizing;
 
 use super::super::answers;
-use super::super::attach::{Attachment, Inject};
+use super::super::attach::Attachment;
 use super::super::error::CredentialError;
+use super::super::inject::Inject;
 use super::super::jws::SigningKey;
 use super::super::lease::Lease;
 use super::super::live::Tools;
@@ -178,7 +179,7 @@ impl Client {
         encode(secret.expose(), &mut pair);
         let mut text = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
         BASE64_STANDARD.encode_string(&*pair, &mut text);
-        let inject = Inject { header: AUTHORIZATION, prefix: "Basic ", suffix: "" };
+        let inject = Inject::authorization("Basic ");
         let value = Attachment::compose(&inject, &Secret::new(text.as_bytes().to_vec()), "", 0).ok();
         value
             .and_then(Attachment::into_header_value)
@@ -232,7 +233,8 @@ impl Client {
         let nobody = || self.failed("nobody signs its assertion".to_owned());
         let signer = self.assertion.as_ref().ok_or_else(nobody)?;
         // The token alone; its texts have places for the identity and nothing else.
-        let inject = Some(Inject { header: AUTHORIZATION, prefix: "", suffix: "" });
+        let inject = Arc::new(Inject::authorization(""));
+        let inject = Some(&inject);
         let ask = Ask { identity, api: "", host: "", workload: AskedBy::default(), inject };
         let made = match signer.ready(&ask) {
             Some(made) => made,

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use http::HeaderName;
 use proxy_policy::StaticCredential;
 
-use super::super::attach::{Attachment, Inject};
+use super::super::attach::Attachment;
 use super::super::error::CredentialError;
+use super::super::inject::Inject;
 use super::super::provider::{Ask, Provided, Provider, Providing};
 use super::super::secret::Secret;
 use super::super::sources::{Held, SourceError, Sources};
@@ -25,9 +25,7 @@ pub(super) struct StaticSecret {
 struct Composed {
     /// Of which the attachment was made.
     secret: Weak<Secret>,
-    header: HeaderName,
-    prefix: Box<str>,
-    suffix: Box<str>,
+    inject: Arc<Inject>,
     attachment: Attachment,
 }
 
@@ -36,11 +34,8 @@ impl Composed {
         std::ptr::eq(self.secret.as_ptr(), Arc::as_ptr(secret))
     }
 
-    fn serves(&self, secret: &Arc<Secret>, inject: &Inject<'_>) -> bool {
-        self.is_of(secret)
-            && self.header == inject.header
-            && *self.prefix == *inject.prefix
-            && *self.suffix == *inject.suffix
+    fn serves(&self, secret: &Arc<Secret>, inject: &Arc<Inject>) -> bool {
+        self.is_of(secret) && (Arc::ptr_eq(&self.inject, inject) || self.inject == *inject)
     }
 }
 
@@ -58,29 +53,29 @@ impl StaticSecret {
                 return Err(CredentialError::source(&self.name, error));
             }
         };
-        let inject = ask.inject.as_ref().ok_or_else(|| CredentialError::no_inject(&self.name, ask.api))?;
+        let inject = ask.inject.ok_or_else(|| CredentialError::no_inject(&self.name, ask.api))?;
         if let Some(attachment) = self.known(&held, inject) {
             return Ok(attachment);
         }
         let secret_name = self.kind.secret.name();
         let attachment =
             Attachment::compose(inject, &held.secret, secret_name, held.version).map_err(|_| {
-                CredentialError::NotForAHeader {
+                CredentialError::Unfit {
                     credential: self.name.to_string(),
                     name: secret_name.to_owned(),
-                    header: inject.header.to_string(),
+                    place: inject.to_string(),
                 }
             })?;
         self.keep(&held, inject, &attachment);
         Ok(attachment)
     }
 
-    fn known(&self, held: &Held, inject: &Inject<'_>) -> Option<Attachment> {
+    fn known(&self, held: &Held, inject: &Arc<Inject>) -> Option<Attachment> {
         let composed = self.composed.read().unwrap_or_else(PoisonError::into_inner);
         composed.iter().find(|it| it.serves(&held.secret, inject)).map(|it| it.attachment.clone())
     }
 
-    fn keep(&self, held: &Held, inject: &Inject<'_>, attachment: &Attachment) {
+    fn keep(&self, held: &Held, inject: &Arc<Inject>, attachment: &Attachment) {
         let mut composed = self.composed.write().unwrap_or_else(PoisonError::into_inner);
         // Nothing of an earlier version stays in memory.
         composed.retain(|it| it.is_of(&held.secret) && !it.serves(&held.secret, inject));
@@ -89,9 +84,7 @@ impl StaticSecret {
         }
         composed.push(Composed {
             secret: Arc::downgrade(&held.secret),
-            header: inject.header.clone(),
-            prefix: inject.prefix.into(),
-            suffix: inject.suffix.into(),
+            inject: Arc::clone(inject),
             attachment: attachment.clone(),
         });
     }
