@@ -1,0 +1,137 @@
+//! Where APIs want a secret: each place at a server that looks there and nowhere else, over both versions of HTTP.
+
+use tests::{RAW_ADDRESS, World};
+
+use super::jwt::received;
+
+const SERVER: &str = include_str!("receivers/places.js");
+/// Of characters that each place spells in its own way.
+const SECRET: &str = "s3cr/t+a&b=c%d";
+const HTTP: [&str; 2] = ["--http1.1", "--http2"];
+
+/// A running world where curl calls `raw.test`, which has the secret as `inject` says.
+fn world(inject: &str, secret: &str) -> World {
+    let world = World::new();
+    world.policy("apis/apis.toml", &format!("[api.demo]\nhosts = [\"raw.test\"]\ninject = {inject}\n"));
+    world.without_identities();
+    world.policy(
+        "credentials/demo-key.toml",
+        "[credential.demo-key]\nkind = \"static\"\nsecret = \"vault:demo\"\n",
+    );
+    world.policy(
+        "policies/curl.toml",
+        "[identity]\nexe = \"{root}/bots/curl\"\n\n[[grant]]\napi = \"demo\"\nallow = [\"* /**\"]\n\
+         credential = \"demo-key\"\n",
+    );
+    world.secret("demo", secret);
+    world.set("log.level", "\"trace,aya=info,aya_obj=info\"");
+    world.write("places.js", SERVER);
+    let arguments = ["places.js", RAW_ADDRESS, "api/server.pem", "api/server.key", secret];
+    world.server("receiver", "node", &arguments, &format!("{RAW_ADDRESS}:443"));
+    world.daemon();
+    world
+}
+
+/// Has curl call, with both versions of HTTP.
+#[track_caller]
+fn assert_status(world: &World, arguments: &[&str], expected: u16) {
+    for version in HTTP {
+        let answer = world.curl(&[&[version], arguments].concat());
+        assert_eq!(
+            answer.status,
+            expected,
+            "{version} {arguments:?}: {answer:?} {:?}",
+            received(world).last()
+        );
+    }
+}
+
+/// Neither log nor journal has this in them.
+#[track_caller]
+fn assert_nowhere(world: &World, text: &str) {
+    assert!(!world.log().contains(text), "a secret is in the log");
+    assert!(!serde_json::to_string(&world.journal()).unwrap().contains(text), "a secret is in the journal");
+}
+
+/// The last request that the server saw.
+fn last(world: &World) -> serde_json::Value {
+    received(world).pop().unwrap()
+}
+
+#[test]
+fn basic_authentication_is_user_and_secret_in_the_place_of_the_clients() {
+    let world = world("{ basic = \"me:{secret}\" }", SECRET);
+    assert_status(&world, &["-u", "stolen:stolen", "https://raw.test/basic/x"], 200);
+    assert_nowhere(&world, SECRET);
+    assert_nowhere(&world, "czNjci90K2EmYj1jJWQ");
+}
+
+#[test]
+fn a_query_parameter_is_escaped_and_the_only_one_of_its_name() {
+    let world = world("{ query = \"key\" }", SECRET);
+    assert_status(&world, &["https://raw.test/query/x"], 200);
+    let own = "https://raw.test/query/x?a=1&key=stolen&KEY=stolen&k%65y=stolen&b=%20;key=stolen";
+    assert_status(&world, &[own], 200);
+    let path = last(&world)["path"].as_str().unwrap().to_owned();
+    assert!(path.starts_with("/query/x?a=1&b=%20&key=s3cr%2F"), "{path}");
+    assert_nowhere(&world, SECRET);
+    assert_nowhere(&world, "s3cr%2Ft");
+}
+
+#[test]
+fn a_cookie_stands_among_those_of_the_client() {
+    let secret = "s3cr/t+a&b=c%d";
+    let world = world("{ cookie = \"sid\" }", secret);
+    assert_status(&world, &["-b", "a=1; sid=stolen; b=2", "https://raw.test/cookie/x"], 200);
+    assert_eq!(last(&world)["cookie"], format!("a=1; b=2; sid={secret}"));
+    assert_status(&world, &["https://raw.test/cookie/x"], 200);
+    assert_nowhere(&world, secret);
+}
+
+#[test]
+fn what_a_cookie_cannot_carry_is_502_and_nothing_is_sent() {
+    let world = world("{ cookie = \"sid\" }", "a;admin=1");
+    assert_status(&world, &["https://raw.test/cookie/x"], 502);
+    assert!(received(&world).is_empty());
+}
+
+#[test]
+fn a_placeholder_in_the_path_is_what_policy_and_journal_see() {
+    let world = world("{ placeholder = \"vouchsafe-demo\", in = [\"path\"] }", SECRET);
+    let url = "https://raw.test/path/botvouchsafe-demo/send?note=vouchsafe-demo";
+    assert_status(&world, &[url], 200);
+    assert!(last(&world)["path"].as_str().unwrap().ends_with("/send?note=vouchsafe-demo"));
+    assert_eq!(world.decision(Some("/path/botvouchsafe-demo/send"))["credential"], "demo-key");
+    let sent = received(&world).len();
+    for bad in ["https://raw.test/path/bot123:mine/send", "https://raw.test/vouchsafe-demo/vouchsafe-demo"] {
+        assert_status(&world, &[bad], 400);
+    }
+    assert_status(&world, &["-H", "x-key: vouchsafe-demo", "https://raw.test/path/send"], 400);
+    assert_eq!(received(&world).len(), sent, "nothing was sent without the credential");
+    assert_nowhere(&world, SECRET);
+    assert_nowhere(&world, "s3cr%2Ft");
+}
+
+#[test]
+fn a_placeholder_in_a_header_or_a_body_is_exchanged_in_its_spelling() {
+    let world =
+        world("{ placeholder = \"vouchsafe-demo\", in = [\"headers\", \"body\"] }", "s3\"cr/t+a&b=c%d");
+    assert_status(&world, &["-H", "x-key: vouchsafe-demo", "https://raw.test/header/x"], 200);
+    assert_status(&world, &["-u", "me:vouchsafe-demo", "https://raw.test/basic/x"], 200);
+    assert_status(&world, &["-d", "a=1&key=vouchsafe-demo&b=2", "https://raw.test/body/x"], 200);
+    let json = ["-H", "content-type: application/json", "-d", "{\"key\": \"vouchsafe-demo\", \"a\": 1}"];
+    assert_status(&world, &[&json[..], &["https://raw.test/body/x"]].concat(), 200);
+    // Without a length that is known before.
+    let chunked = ["-H", "transfer-encoding: chunked", "-d", "key=vouchsafe-demo", "https://raw.test/body/x"];
+    assert_status(&world, &chunked, 200);
+    let sent = received(&world).len();
+    let twice = ["-d", "key=vouchsafe-demo&comment=vouchsafe-demo", "https://raw.test/body/x"];
+    assert_status(&world, &twice, 400);
+    assert_status(&world, &["-d", "key=mine", "https://raw.test/body/x"], 400);
+    let other =
+        ["-H", "content-type: application/octet-stream", "-d", "vouchsafe-demo", "https://raw.test/body/x"];
+    assert_status(&world, &other, 400);
+    assert_eq!(received(&world).len(), sent, "nothing was sent without the credential");
+    assert_nowhere(&world, "s3\"cr/t+a");
+    assert_nowhere(&world, "cr%2Ft");
+}
