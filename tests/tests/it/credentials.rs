@@ -5,4 +5,5 @@ mod github_app;
 mod issuer;
 mod jwt;
 mod mtls;
+mod oauth2;
 mod sources;
