@@ -103,17 +103,21 @@ fn a_token_of_a_server_is_a_bearer_token() {
 
 #[test]
 fn a_new_refresh_token_is_found_also_where_the_rest_cannot_be_used() {
-    let found = |text: &str| refresh_token(text.as_bytes()).map(|it| it.expose().to_vec());
+    let found = |text: &str| Ok(refresh_token(text.as_bytes())?.map(|it| it.expose().to_vec()));
     for text in [
         r#"{"access_token": "a", "token_type": "Bearer", "refresh_token": "next"}"#,
         r#"{"access_token": "a", "token_type": "DPoP", "refresh_token": "next", "expires_in": {}}"#,
         r#"{"refresh_token": "next"}"#,
     ] {
-        assert_eq!(found(text).as_deref(), Some(&b"next"[..]), "{text}");
+        assert_eq!(found(text), Ok::<_, &str>(Some(b"next".to_vec())), "{text}");
     }
-    for text in [r#"{"refresh_token": ""}"#, r#"{"refresh_token": null}"#, r#"{"access_token": "a"}"#, "next"]
+    for text in [r#"{"refresh_token": ""}"#, r#"{"refresh_token": null}"#, r#"{"access_token": "a"}"#] {
+        assert_eq!(found(text), Ok(None), "{text}");
+    }
+    let long = format!(r#"{{"refresh_token": "{}"}}"#, "a".repeat(MAX_SECRET_BYTES + 1));
+    for text in [r#"{"refresh_token": 5}"#, r#"{"refresh_token": "a", "refresh_token": "b"}"#, "next", &long]
     {
-        assert_eq!(found(text), None, "{text}");
+        assert!(found(text).is_err(), "{text}");
     }
 }
 
