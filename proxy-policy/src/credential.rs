@@ -108,14 +108,14 @@ impl CredentialKind {
     /// What it authenticates with, for people: `vault:stripe/restricted`.
     #[must_use]
     pub fn source(&self) -> String {
-        if matches!(self, Self::Jwt(kind) if kind.signer == JwtSigner::Host) {
-            return "the issuer of this host".to_owned();
-        }
         if let Self::Exec(kind) = self {
             return format!("the program {}", kind.program);
         }
         let secrets: Vec<_> = self.secrets().iter().map(ToString::to_string).collect();
-        secrets.join(", ")
+        match secrets.is_empty() {
+            true => "the issuer of this host".to_owned(),
+            false => secrets.join(", "),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) const NEEDS: &[Need] = &[
         "nodejs",
         "servers that check tokens and client certificates, of another implementation than ours",
     ),
+    Need::same("npm", "npm", "an authorization server of somebody else's, as its lock file says"),
     Need::same("openssl", "openssl", "certificates of test servers, and a second opinion on ours"),
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {

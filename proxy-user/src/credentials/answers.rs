@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
+use super::sealed::MAX_SECRET_BYTES;
 use super::secret::Secret;
 
 /// What a token may have. Those of large directories have some KiB.
@@ -136,7 +137,8 @@ fn token(text: &Text) -> Option<Secret> {
 fn lasts(seconds: u64) -> Result<Duration, &'static str> {
     match seconds {
         0 => Err("the token ended before it came; check the clock of this host"),
-        seconds => Ok(Duration::from_secs(seconds).min(LONGEST)),
+        // Whoever counts whole seconds may have counted one that was nearly over.
+        seconds => Ok(Duration::from_secs(seconds.saturating_sub(1).max(1)).min(LONGEST)),
     }
 }
 
@@ -170,17 +172,21 @@ pub fn token_answer(body: &[u8]) -> Result<TokenAnswer, &'static str> {
 }
 
 /// The refresh token of an answer, whatever else is wrong with it: the one that was sent may not be good any more.
-#[must_use]
-pub fn refresh_token(body: &[u8]) -> Option<Secret> {
+///
+/// # Errors
+/// What is there cannot be kept.
+pub fn refresh_token(body: &[u8]) -> Result<Option<Secret>, &'static str> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(default)]
         refresh_token: Option<Text>,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    // It is sent in a body alone, and must fit into a store.
-    let fits = |text: &Text| !text.0.is_empty() && text.0.len() <= MAX_TOKEN_BYTES;
-    answer.refresh_token.filter(fits).map(|text| text.secret())
+    let unusable = "its answer has a refresh token that cannot be kept, or is none; sign in again if the one before is not taken";
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| unusable)?;
+    match answer.refresh_token.filter(|text| !text.0.is_empty()) {
+        Some(text) if text.0.len() > MAX_SECRET_BYTES => Err(unusable),
+        text => Ok(text.map(|text| text.secret())),
+    }
 }
 
 /// Reads a refusal; whatever is not understood is not there.

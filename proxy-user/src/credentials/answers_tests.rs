@@ -23,16 +23,16 @@ fn a_program_prints_a_credential_in_one_of_three_forms() {
     let a_minute_later = "2027-01-15T08:01:00Z";
     for (text, lasts) in [
         (r#"{"credential": "abc"}"#.to_owned(), None),
-        (r#"{"token": "abc", "expires_in": 60, "other": [1]}"#.to_owned(), Some(60)),
-        (r#"{"token": "abc", "expires_in": "60"}"#.to_owned(), Some(60)),
-        (r#"{"token": "a\u0062c", "expires_in": 60.9}"#.to_owned(), Some(60)),
-        (format!(r#"{{"credential": "abc", "expires_at": "{a_minute_later}"}}"#), Some(60)),
+        (r#"{"token": "abc", "expires_in": 60, "other": [1]}"#.to_owned(), Some(59)),
+        (r#"{"token": "abc", "expires_in": "60"}"#.to_owned(), Some(59)),
+        (r#"{"token": "a\u0062c", "expires_in": 60.9}"#.to_owned(), Some(59)),
+        (format!(r#"{{"credential": "abc", "expires_at": "{a_minute_later}"}}"#), Some(59)),
         (
             format!(
                 r#"{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "spec": {{}},
                     "status": {{"token": "abc", "expirationTimestamp": "{a_minute_later}"}}}}"#
             ),
-            Some(60),
+            Some(59),
         ),
         (r#"{"token": "abc", "expires_in": 18446744073709551615}"#.to_owned(), Some(24 * 3600)),
         (r#"{"token": "abc", "expires_at": "9999-12-31T23:59:59Z"}"#.to_owned(), Some(24 * 3600)),
@@ -81,7 +81,7 @@ fn what_is_unclear_or_cannot_be_used_is_refused_and_not_repeated() {
 fn a_token_of_a_server_is_a_bearer_token() {
     for kind in ["Bearer", "bearer", "BEARER"] {
         let text = format!(r#"{{"access_token": "abc", "token_type": "{kind}", "expires_in": 60}}"#);
-        assert_eq!(answered(&text), Ok(("abc".to_owned(), Some(60))));
+        assert_eq!(answered(&text), Ok(("abc".to_owned(), Some(59))));
     }
     assert_eq!(answered(r#"{"access_token": "abc", "token_type": "bearer"}"#), Ok(("abc".to_owned(), None)));
     for text in [
@@ -103,17 +103,21 @@ fn a_token_of_a_server_is_a_bearer_token() {
 
 #[test]
 fn a_new_refresh_token_is_found_also_where_the_rest_cannot_be_used() {
-    let found = |text: &str| refresh_token(text.as_bytes()).map(|it| it.expose().to_vec());
+    let found = |text: &str| Ok(refresh_token(text.as_bytes())?.map(|it| it.expose().to_vec()));
     for text in [
         r#"{"access_token": "a", "token_type": "Bearer", "refresh_token": "next"}"#,
         r#"{"access_token": "a", "token_type": "DPoP", "refresh_token": "next", "expires_in": {}}"#,
         r#"{"refresh_token": "next"}"#,
     ] {
-        assert_eq!(found(text).as_deref(), Some(&b"next"[..]), "{text}");
+        assert_eq!(found(text), Ok::<_, &str>(Some(b"next".to_vec())), "{text}");
     }
-    for text in [r#"{"refresh_token": ""}"#, r#"{"refresh_token": null}"#, r#"{"access_token": "a"}"#, "next"]
+    for text in [r#"{"refresh_token": ""}"#, r#"{"refresh_token": null}"#, r#"{"access_token": "a"}"#] {
+        assert_eq!(found(text), Ok(None), "{text}");
+    }
+    let long = format!(r#"{{"refresh_token": "{}"}}"#, "a".repeat(MAX_SECRET_BYTES + 1));
+    for text in [r#"{"refresh_token": 5}"#, r#"{"refresh_token": "a", "refresh_token": "b"}"#, "next", &long]
     {
-        assert_eq!(found(text), None, "{text}");
+        assert!(found(text).is_err(), "{text}");
     }
 }
 

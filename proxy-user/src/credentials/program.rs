@@ -162,8 +162,9 @@ impl Program {
     /// # Errors
     /// [`ProgramError`].
     pub(super) async fn run(&self, input: Option<Secret>) -> Result<Secret, ProgramError> {
-        // The semaphore is never closed.
-        let permit = AT_ONCE.acquire().await.ok();
+        // The semaphore is never closed. Programs that hang in the kernel must not make all others wait for ever.
+        let permit = tokio::time::timeout(self.timeout, AT_ONCE.acquire()).await;
+        let permit = permit.map_err(|_| self.too_slow())?.ok();
         let (sender, receiver) = oneshot::channel();
         let (this, too_slow) = (self.clone(), self.too_slow());
         let thread = std::thread::Builder::new().name("vouchsafe-program".to_owned());

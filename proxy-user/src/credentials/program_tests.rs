@@ -179,6 +179,21 @@ async fn a_program_has_no_capability_and_no_way_to_one_also_when_it_is_root() {
     assert!(!rustix::thread::no_new_privs().unwrap());
 }
 
+#[test]
+fn without_the_powers_to_become_somebody_else_a_program_runs_as_the_daemon_or_not_at_all() {
+    // As in the sandbox of the unit; of this thread alone.
+    std::thread::spawn(|| {
+        let all = capabilities(None).unwrap();
+        let kept = all.permitted - CapabilitySet::SETUID - CapabilitySet::KILL;
+        set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, ..all }).unwrap();
+        let error = shell("true").running_as(Some("nobody")).execute(None).err().unwrap().to_string();
+        assert!(error.contains("CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL"), "{error}");
+        assert_eq!(shell("echo run").execute(None).ok().unwrap().expose(), b"run\n");
+    })
+    .join()
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_program_inherits_no_open_file() {
     let _open = File::open("/dev/null").unwrap();

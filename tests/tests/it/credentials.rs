@@ -6,4 +6,5 @@ mod issuer;
 mod jwt;
 mod mtls;
 mod places;
+mod oauth2;
 mod sources;

@@ -205,6 +205,13 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
     assert_eq!(fact("call-after-broken"), "200 welcome");
     assert_eq!(fact("restarted"), "active 1", "systemd restarts it, and it takes the links over");
     assert_eq!(fact("call-after-kill"), "200 welcome");
+    assert_eq!(fact("call-exec"), "200 welcome", "a program in the sandbox prints the credential");
+    assert!(fact("call-exec-user").starts_with("502"), "{}", fact("call-exec-user"));
+    assert_eq!(
+        fact("call-exec-user-may"),
+        "200 welcome",
+        "as another user, with the drop-in of docs/credentials.md"
+    );
     let storm: Vec<&str> = fact("storm").split(' ').collect();
     let calls: usize = storm.first().and_then(|calls| calls.parse().ok()).unwrap_or(0);
     assert!(

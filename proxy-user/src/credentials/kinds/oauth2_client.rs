@@ -88,12 +88,18 @@ impl Client {
             return Err(self.refused(&answer, &call.form));
         }
         // Before anything else of the answer: from now on it may be the only one.
-        if let (Some(in_use), Some(next)) =
-            (&mut call.refresh_token, answers::refresh_token(answer.body.expose()))
-        {
-            in_use.replace(next).await.map_err(|error| CredentialError::source(&self.name, error))?;
+        let mut kept = Ok(());
+        if let Some(in_use) = &mut call.refresh_token {
+            match answers::refresh_token(answer.body.expose()) {
+                Ok(Some(next)) => {
+                    in_use.replace(next).await.map_err(|error| CredentialError::source(&self.name, error))?;
+                }
+                Ok(None) => {}
+                Err(what) => kept = Err(what),
+            }
         }
         let given = answers::token_answer(answer.body.expose());
+        let given = given.and_then(|given| kept.map(|()| given));
         let given = given.map_err(|what| self.failed(format!("{url}: {what}")))?;
         if let (OauthGrant::TokenExchange(exchange), Some(issued)) = (&self.kind.grant, &given.issued_type)
             && exchange.requested_type.as_ref().is_some_and(|requested| requested != issued)

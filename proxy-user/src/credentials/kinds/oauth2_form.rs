@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::super::secret::Secret;
 
 /// Of what a text may not have as much in common with a secret, or it is not shown.
@@ -45,14 +47,21 @@ impl Form {
         Secret::new(body)
     }
 
-    /// Whether a text has a part of a secret in it that was sent.
+    /// Whether a text has a part of a secret in it that was sent: as it is, as it was encoded, or as texts are shown, without what
+    /// is not plain.
     pub(super) fn is_told_in(&self, text: &str) -> bool {
-        let part_of = |secret: &Secret| {
-            let secret = secret.expose();
-            let length = secret.len().min(TELLING_BYTES);
-            secret.windows(length.max(1)).any(|part| text.as_bytes().windows(part.len()).any(|it| it == part))
+        let text = text.as_bytes();
+        let tells = |secret: &[u8]| {
+            let length = secret.len().clamp(1, TELLING_BYTES);
+            secret.windows(length).any(|part| text.windows(length).any(|it| it == part))
         };
-        self.secrets.iter().any(|secret| part_of(secret))
+        self.secrets.iter().map(|secret| secret.expose()).any(|secret| {
+            let mut encoded = Zeroizing::new(Vec::with_capacity(3 * secret.len()));
+            encode(secret, &mut encoded);
+            let mut plain = Zeroizing::new(Vec::with_capacity(secret.len()));
+            plain.extend(secret.iter().copied().filter(|byte| byte.is_ascii_graphic() || *byte == b' '));
+            [secret, &encoded, &plain].into_iter().any(tells)
+        })
     }
 }
 
@@ -91,7 +100,14 @@ mod tests {
         form.add("client_id", "a-well-known-name");
         form.add_secret("refresh_token", &Arc::new(Secret::new(b"0123456789abcdef".to_vec())));
         form.remember(&Arc::new(Secret::new(b"pin7".to_vec())));
-        for told in ["the token 0123456789abcdef is gone", "token 6789abcd... is gone", "not pin7"] {
+        form.remember(&Arc::new(Secret::new("p\u{e4}ss:w\u{f6}rd/1".as_bytes().to_vec())));
+        for told in [
+            "not pss:wrd/1",
+            "not p%C3%A4ss%3Aw%C3%B6rd%2F1",
+            "the token 0123456789abcdef is gone",
+            "token 6789abcd... is gone",
+            "not pin7",
+        ] {
             assert!(form.is_told_in(told), "{told}");
         }
         for fine in ["", "a-well-known-name is not a client", "0123 is not enough"] {

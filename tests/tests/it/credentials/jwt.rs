@@ -54,7 +54,7 @@ pub(super) fn told(world: &World) -> Value {
 }
 
 /// Makes a private key with OpenSSL, stores it, and writes the set of its public key under the name `kid`.
-fn make_key(world: &World, algorithm: &str, kid: &str) -> String {
+pub(super) fn make_key(world: &World, algorithm: &str, kid: &str) -> String {
     let (kind, option) = match algorithm {
         "ES256" => ("EC", "ec_paramgen_curve:P-256"),
         "RS256" => ("RSA", "rsa_keygen_bits:2048"),

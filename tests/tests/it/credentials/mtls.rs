@@ -11,13 +11,13 @@ use super::jwt::{assert_nowhere, received};
 const SERVER: &str = include_str!("receivers/mtls.js");
 
 /// Who signs the bots' certificates.
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(super) pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.distinguished_name.push(DnType::CommonName, "CA of the bots");
@@ -27,7 +27,7 @@ impl Authority {
     }
 
     /// Certificate and key in one text.
-    fn issue(&self, name: &str) -> String {
+    pub(super) fn issue(&self, name: &str) -> String {
         let key = KeyPair::generate().unwrap();
         let mut leaf = CertificateParams::new(Vec::new()).unwrap();
         leaf.distinguished_name.push(DnType::CommonName, name);

@@ -76,6 +76,20 @@ kill -STOP "$old"
 for _ in $(seq 400); do journalctl -u vouchsafe --no-pager | grep -q "Watchdog timeout" && break; sleep 0.05; done
 say "watchdog $(journalctl -u vouchsafe --no-pager | grep -c 'Watchdog timeout')"
 restarted "$old"
+# The credential as a program prints it, in the sandbox of the unit.
+printf '#!/bin/sh\n[ $(id -u) = "$1" ] && echo "{\\"token\\": \\"systemd-canary\\"}"\n' >/usr/local/bin/print-demo
+chmod 755 /usr/local/bin/print-demo; mv /etc/vouchsafe/credentials/demo.toml /out/demo.toml
+exec_as() { # The credential, printed as a user ($1) who must have this id ($2).
+    printf '[credential.demo]\nkind = "exec"\ncommand = ["/usr/local/bin/print-demo", "%s"]\n%s\n' "$2" "$1" \
+        >/etc/vouchsafe/credentials/demo.toml
+    systemctl reload vouchsafe
+}
+exec_as "" 0; call call-exec
+exec_as 'user = "nobody"' 65534; call call-exec-user
+printf '[Service]\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL\n' >/etc/systemd/system/vouchsafe.service.d/user.conf
+systemctl daemon-reload; systemctl restart vouchsafe; call call-exec-user-may
+rm /etc/systemd/system/vouchsafe.service.d/user.conf; mv /out/demo.toml /etc/vouchsafe/credentials/demo.toml
+systemctl daemon-reload; systemctl restart vouchsafe
 systemctl stop vouchsafe; say "stopped $(systemctl is-active vouchsafe)"
 call call-while-stopped
 say "canary $(grep -rl systemd-canary /var/lib/vouchsafe /run/vouchsafe /var/log 2>/dev/null | wc -l) $(journalctl --no-pager | grep -c systemd-canary)"
