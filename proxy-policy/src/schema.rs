@@ -33,6 +33,18 @@ mod tests {
         [api.a]
         hosts = ["a.test"]
         inject = { header = "x", value = "{secret}" }
+        [api.basic]
+        hosts = ["b.test"]
+        inject = { basic = "me:{secret}" }
+        [api.query]
+        hosts = ["c.test"]
+        inject = { query = "key", value = "v1.{secret}" }
+        [api.cookie]
+        hosts = ["d.test"]
+        inject = { cookie = "sid" }
+        [api.placeholder]
+        hosts = ["e.test"]
+        inject = { placeholder = "vouchsafe-e", in = ["path", "body"] }
         [credential.static]
         kind = "static"
         secret = "vault:c"
@@ -211,6 +223,8 @@ mod tests {
             ("[api.a]\nscheme = \"ftp\"\nhosts = [\"a\"]\n", "/api/a/scheme"),
             ("[api.a]\nhosts = []\n", "/api/a/hosts"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
+            ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\" }\n", "/api/a/inject"),
+            ("[api.a]\nhosts = [\"a\"]\ninject = { query = \"k\", cookie = \"c\" }\n", "/api/a/inject"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
             ("[credential.c]\nkind = \"stattic\"\nsecret = \"vault:a\"\n", "/credential/c/kind"),
             (&jwt("ttl = \"5\""), "/credential/c/ttl"),

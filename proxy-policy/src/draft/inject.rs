@@ -233,7 +233,7 @@ mod tests {
     fn names_and_placeholders_have_characters_that_nobody_escapes() {
         assert_eq!(parse_parameter("api_key"), Ok("api_key".into()));
         assert_eq!(parse_cookie("__Host-sid"), Ok("__Host-sid".into()));
-        for bad in ["", "a=b", "a b", "a&b", "é", "a;b"] {
+        for bad in ["", "a=b", "a b", "é", "a;b"] {
             assert!(parse_parameter(bad).is_err() && parse_cookie(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_placeholder("vouchsafe-telegram"), Ok("vouchsafe-telegram".into()));
