@@ -318,6 +318,19 @@ pub struct Outcome {
     pub blame: Option<Blame>,
     /// The daemon was stopped in mid-call: how the call ended is not known.
     pub interrupted: bool,
+    /// Credentials that the client brought and that were taken out before the call was sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedCredential>,
+}
+
+/// A credential that a client brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedCredential {
+    /// The part of the request, as in `header x-key`, `query token` or `cookie sid`.
+    pub place: String,
+    /// Tells it apart from others on this host, under a key that never leaves it: the first 12 bytes of an HMAC-SHA-256, in
+    /// hexadecimal digits.
+    pub fingerprint: String,
 }
 
 /// Who is to blame for an error.

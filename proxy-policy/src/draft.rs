@@ -38,6 +38,7 @@ pub(crate) struct ApiDraft {
     pub(crate) injects: bool,
     pub(crate) inject: Option<Inject>,
     pub(crate) strip: Vec<String>,
+    pub(crate) keep: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) host_limits: Limits,
 }
@@ -260,7 +261,7 @@ fn top_hint(key: &str) -> Option<Problem> {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
-        "hosts" | "scheme" | "inject" | "strip" => "[api.NAME]",
+        "hosts" | "scheme" | "inject" | "strip" | "keep" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",
         _ => return None,
     };

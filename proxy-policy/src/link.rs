@@ -110,6 +110,7 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
         hosts: draft.hosts.clone(),
         inject: draft.inject.clone(),
         strip: draft.strip.clone(),
+        keep: draft.keep.clone(),
         limits: draft.limits.clone(),
         host_limits: draft.host_limits.clone(),
     }

@@ -225,6 +225,8 @@ pub struct Api {
     pub inject: Option<Inject>,
     /// Headers (lower-case) that are removed from the client's request, besides the one of `inject`.
     pub strip: Vec<String>,
+    /// What is not removed, though it is a key by its name or shape: headers, and parameters of the query with a `?` before them.
+    pub keep: Vec<String>,
     /// How much may be called of it, by all identities together.
     pub limits: Limits,
     /// How much may be called of each of its hosts, by all identities together.

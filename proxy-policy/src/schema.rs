@@ -33,6 +33,7 @@ mod tests {
         [api.a]
         hosts = ["a.test"]
         inject = { header = "x", value = "{secret}" }
+        keep = ["x-auth-token", "?api_key"]
         [api.basic]
         hosts = ["b.test"]
         inject = { basic = "me:{secret}" }

@@ -8,7 +8,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
     Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
-    Record, Recovered, Rule, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
+    Record, Recovered, RemovedCredential, Rule, Start, Stop, Target, Timestamp, Trace, Verdict, Workload,
+    Writer,
 };
 use uuid::Uuid;
 
@@ -205,8 +206,11 @@ fn any_outcome() -> impl Strategy<Value = Record> {
         of(text()),
         of(blame),
         any::<bool>(),
+        prop::collection::vec((text(), text()), 0..3),
     )
-        .prop_map(|(id, status, number, ttfb_us, upstream, error, blame, interrupted)| {
+        .prop_map(|(id, status, number, ttfb_us, upstream, error, blame, interrupted, removed)| {
+            let removed =
+                removed.into_iter().map(|(place, fingerprint)| RemovedCredential { place, fingerprint });
             Record::Outcome(Outcome {
                 id,
                 status,
@@ -218,6 +222,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 error,
                 blame,
                 interrupted,
+                removed: removed.collect(),
             })
         })
 }

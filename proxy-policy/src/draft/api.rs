@@ -1,5 +1,6 @@
 //! `[api.NAME]`: hosts, and how a credential is attached.
 
+use super::inject::parse_parameter;
 use super::{ApiDraft, inject, limits};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
@@ -31,7 +32,11 @@ const FRAMING: [&str; 15] = [
 ];
 
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
-    reader.check_keys(section, &["hosts", "scheme", "inject", "strip", "limit", "host_limit", "wait"], hint);
+    reader.check_keys(
+        section,
+        &["hosts", "scheme", "inject", "strip", "keep", "limit", "host_limit", "wait"],
+        hint,
+    );
     let scheme = reader.parsed(section, "scheme", parse_scheme).map(|it| it.value).unwrap_or_default();
     let before = reader.findings.len();
     let texts = reader.strings(section, "hosts");
@@ -72,10 +77,24 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         strip.push(header.value);
     }
+    let mut keep: Vec<String> = Vec::new();
+    for text in reader.strings(section, "keep") {
+        let Some(name) = reader.parse(&text, parse_kept) else { continue };
+        let injected = inject.as_ref().map(|inject| &inject.place);
+        let removed = strip.contains(&name)
+            || matches!(injected, Some(InjectPlace::Header(header)) if *header == *name)
+            || matches!(injected, Some(InjectPlace::Query(query)) if name.strip_prefix('?') == Some(query));
+        if removed {
+            let message = format!("{} is removed in any case", quote(&text));
+            reader.findings.error(name.place, message, "remove it from \"keep\"");
+            continue;
+        }
+        keep.push(name.value);
+    }
     limits::check_wait(section, &["limit", "host_limit"], reader);
     let (limits, host_limits) =
         (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
-    ApiDraft { name, scheme, hosts, injects, inject, strip, limits, host_limits }
+    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, limits, host_limits }
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -144,6 +163,21 @@ fn parse_host(text: &str, scheme: Scheme) -> Result<ApiHost, Problem> {
     }
     let port = host.port().unwrap_or_else(|| scheme.default_port());
     Ok(ApiHost { name: host.name().to_owned(), wildcard, port })
+}
+
+/// A header, or a parameter of the query with a `?` before its name.
+fn parse_kept(text: &str) -> Result<String, Problem> {
+    if let Some(name) = text.strip_prefix('?') {
+        return parse_parameter(name).map(|name| format!("?{name}"));
+    }
+    let name = parse_header(text)?;
+    match name.as_str() {
+        "authorization" => {
+            let help = "what a client sends in it never goes on to an API: remove it from \"keep\"";
+            Err(Problem::new("the header \"authorization\" cannot be kept", help))
+        }
+        _ => Ok(name),
+    }
 }
 
 pub(super) fn parse_header(text: &str) -> Result<String, Problem> {

@@ -180,7 +180,7 @@ fn parse_cookie(text: &str) -> Result<String, Problem> {
     }
 }
 
-fn parse_parameter(text: &str) -> Result<String, Problem> {
+pub(super) fn parse_parameter(text: &str) -> Result<String, Problem> {
     match !text.is_empty() && text.bytes().all(is_unreserved) {
         true => Ok(text.to_owned()),
         false => {

@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, Outcall, StorePaths, protect_process_memory},
+    credentials::{Credentials, Fingerprints, Outcall, StorePaths, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
@@ -160,6 +160,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
+    let fingerprints = Fingerprints::open(&config.state)
+        .context("the key of the fingerprints in the journal cannot be had")?;
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
         policy,
@@ -172,7 +174,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         recorder: Arc::clone(&recorder),
         credentials,
         bot_tls,
-        forward: Forwarder::new(dialer, upstream_tls, forward_limits(&config)),
+        forward: Forwarder::new(dialer, upstream_tls, fingerprints, forward_limits(&config)),
         settings: settings(&config),
         backoff: Backoff::default(),
         counters: Counters::default(),

@@ -124,7 +124,7 @@ impl LivePolicy {
 impl Prepared {
     fn of(api: &Api) -> Self {
         let inject = api.inject.as_ref().and_then(Inject::of).map(Arc::new);
-        let strip = Arc::new(Strip::of(&api.strip, inject.as_deref()));
+        let strip = Arc::new(Strip::of(&api.strip, &api.keep, inject.as_deref()));
         Self { inject, strip }
     }
 }

@@ -12,6 +12,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTH
 use http::uri::{Authority, PathAndQuery};
 
 use super::inject::{Inject, Place, Strip};
+use super::known::{self, Fingerprints};
 use super::placeholder::Stand;
 use super::secret::Secret;
 use super::{escape, parts};
@@ -174,7 +175,7 @@ impl Attachment {
                 head.headers.insert(name.clone(), value.clone());
             }
             How::Query(name, value) => {
-                *head.target = parts::with_parameter(head.target, name, Some(value.expose()))
+                *head.target = parts::with_parameter(head.target, name, value.expose())
                     .map_err(|_| Misplaced::Unspeakable)?;
             }
             How::Cookie(name, value) => parts::with_cookie(head.headers, name, Some(value.expose())),
@@ -211,14 +212,27 @@ impl fmt::Debug for Attachment {
     }
 }
 
-/// The names of the headers that were taken out, each once, for the journal. Their values are gone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// In the order in which they were looked for.
-    pub names: Vec<HeaderName>,
+/// What was taken out of a request, for the journal: the part that it was in, and its value, which only a fingerprint is made
+/// of.
+#[derive(Default)]
+pub struct Removed(pub(super) Vec<(String, Secret)>);
+
+impl Removed {
+    /// Whether nothing was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The parts, as in "header x-key", each with the fingerprint of what it held.
+    #[must_use]
+    pub fn told(&self, fingerprints: &Fingerprints) -> Vec<(String, String)> {
+        self.0.iter().map(|(place, value)| (place.clone(), fingerprints.of(value.expose()))).collect()
+    }
 }
 
-/// Takes every credential out of a request that the client brought: see [`strip`], and what is in the place of the API's.
+/// Takes every credential out of a request that the client brought, by its place, its name or its shape: headers as [`strip`]
+/// does, parameters of the query, and the cookie of the API.
 ///
 /// # Errors
 /// What is left is no request any more.
@@ -227,14 +241,16 @@ pub fn strip_head(
     attachment: Option<&Attachment>,
     what: &Strip,
 ) -> Result<Removed, Misplaced> {
-    let removed = strip(head.headers, attachment, &what.headers);
-    if let Some(name) = &what.query
-        && head.target.query().is_some_and(|query| parts::has_parameter(query, name))
-    {
-        *head.target = parts::with_parameter(head.target, name, None).map_err(|_| Misplaced::Unspeakable)?;
+    let mut removed = strip(head.headers, attachment, what);
+    let stand = attachment.and_then(Attachment::stand);
+    let is_key =
+        |piece: &str| what.is_key_piece(piece) && !stand.is_some_and(|stand| stand.is_in_query(piece));
+    if head.target.query().is_some_and(|query| parts::has_piece(query, &is_key)) {
+        let left = parts::without(head.target, &is_key, &mut removed.0);
+        *head.target = left.map_err(|_| Misplaced::Unspeakable)?;
     }
     if let Some(name) = &what.cookie {
-        parts::with_cookie(head.headers, name, None);
+        parts::take_cookies(head.headers, name, &mut removed.0);
     }
     Ok(removed)
 }
@@ -242,31 +258,39 @@ pub fn strip_head(
 /// Takes every header out that carries a credential of the client's. A value with the placeholder of ours stays.
 ///
 /// Out go, in all their occurrences: the header that `attachment` sets, `authorization`, `proxy-authorization`, those of
-/// `names` (the API's list), and the twins of all these that are spelled with `_` in place of `-`: many servers hand
-/// both spellings to the application under one name (RFC 3875, section 4.1.18), and then the client's could win.
-pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, names: &[HeaderName]) -> Removed {
+/// the API's list, those that carry nothing but keys at well-known APIs, and the twins of all these that are spelled with `_`
+/// in place of `-`: many servers hand both spellings to the application under one name (RFC 3875, section 4.1.18), and
+/// then the client's could win.
+pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, what: &Strip) -> Removed {
     let always = [AUTHORIZATION, PROXY_AUTHORIZATION];
-    let targets = || attachment.and_then(Attachment::header).into_iter().chain(&always).chain(names);
+    let ours = attachment.and_then(Attachment::header);
+    let targets = ours.into_iter().chain(&always).chain(&what.headers);
+    let is_key = |name: &&HeaderName| {
+        targets.clone().any(|target| is_twin(name, target))
+            || (known::is_key_header(name.as_str()) && !what.keeps_header(name))
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(is_key).cloned().collect();
     let mut removed = Removed::default();
-    let twins: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_') && targets().any(|target| is_twin(name, target)))
-        .cloned()
-        .collect();
     let stand = attachment.and_then(Attachment::stand);
-    for name in targets().chain(&twins) {
-        let values = headers.get_all(name).iter();
-        let kept: Vec<HeaderValue> = stand
-            .map(|stand| values.filter(|value| stand.is_in(value)).cloned().collect())
-            .unwrap_or_default();
-        if headers.remove(name).is_some() {
-            removed.names.push(name.clone());
+    for name in names {
+        let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        headers.remove(&name);
+        for value in values {
+            if stand.is_some_and(|stand| stand.is_in(&value)) {
+                headers.append(name.clone(), value);
+                continue;
+            }
+            removed.0.push((format!("header {name}"), token_of(&value)));
         }
-        kept.into_iter().for_each(|value| {
-            headers.append(name.clone(), value);
-        });
     }
     removed
+}
+
+/// The key in a header, without what says how it is used: `Bearer` and the like.
+fn token_of(value: &HeaderValue) -> Secret {
+    let bytes = value.as_bytes().trim_ascii();
+    let key = bytes.iter().position(|byte| *byte == b' ').and_then(|at| bytes.get(at + 1..));
+    Secret::new(key.unwrap_or(bytes).to_vec())
 }
 
 /// Whether two names are the same when `_` counts as `-`.
@@ -289,14 +313,15 @@ mod tests {
         headers: &mut HeaderMap,
         attachment: Option<&Attachment>,
         names: &[HeaderName],
-    ) -> Removed {
-        let removed = strip(headers, attachment, names);
+    ) -> Vec<String> {
+        let what = Strip { headers: names.into(), ..Strip::default() };
+        let removed = strip(headers, attachment, &what);
         let (mut target, authority) = (PathAndQuery::from_static("/"), Authority::from_static("api.test"));
         let mut head = Head { method: &Method::GET, target: &mut target, authority: &authority, headers };
         if let Some(attachment) = attachment {
             attachment.attach(&mut head).unwrap();
         }
-        removed
+        removed.0.into_iter().map(|(place, _)| place).collect()
     }
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -320,7 +345,7 @@ mod tests {
         let sent: Vec<_> = map.get_all(AUTHORIZATION).iter().collect();
         assert_eq!(sent, ["Bearer rk_live"]);
         assert_eq!(map.len(), 2);
-        assert_eq!(removed.names, [AUTHORIZATION, PROXY_AUTHORIZATION]);
+        assert_eq!(removed, ["header authorization", "header authorization", "header proxy-authorization"]);
     }
 
     #[test]
@@ -330,15 +355,14 @@ mod tests {
         let removed = strip_and_attach(&mut map, Some(&ours), &[HeaderName::from_static("x-old-key")]);
         assert_eq!(map.len(), 1);
         assert_eq!(map["x-api-key"], "ours");
-        let names: Vec<_> = removed.names.iter().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-api-key", "authorization", "x-old-key"]);
+        assert_eq!(removed, ["header authorization", "header x-api-key", "header x-old-key"]);
     }
 
     #[test]
     fn a_twin_with_underscores_cannot_compete_with_ours() {
         let mut map = headers(&[("X_Api_Key", "stolen"), ("x-api_key", "stolen"), ("x_other", "kept")]);
         let ours = attachment(HeaderName::from_static("x-api-key"), "{secret}", b"ours");
-        assert_eq!(strip_and_attach(&mut map, Some(&ours), &[]).names.len(), 2);
+        assert_eq!(strip_and_attach(&mut map, Some(&ours), &[]).len(), 2);
         assert_eq!(map.len(), 2);
         assert_eq!(map["x_other"], "kept");
     }
@@ -346,14 +370,47 @@ mod tests {
     #[test]
     fn without_an_attachment_the_clients_credentials_still_go_out() {
         let mut map = headers(&[("authorization", "Bearer stolen"), ("accept", "*/*")]);
-        assert_eq!(strip_and_attach(&mut map, None, &[]).names, [AUTHORIZATION]);
+        assert_eq!(strip_and_attach(&mut map, None, &[]), ["header authorization"]);
         assert_eq!(map.len(), 1);
+    }
+
+    #[test]
+    fn keys_of_well_known_apis_go_out_unless_the_api_keeps_them() {
+        let lines = [("x-api-key", "a"), ("private-token", "b"), ("x_auth_token", "c"), ("x-trace", "d")];
+        let mut map = headers(&lines);
+        let removed = strip_and_attach(&mut map, None, &[]);
+        assert_eq!(removed, ["header x-api-key", "header private-token", "header x_auth_token"]);
+        assert_eq!(map.len(), 1);
+        let keep = Strip::of(&[], &["private-token".to_owned(), "?api_key".to_owned()], None);
+        let mut map = headers(&lines);
+        strip(&mut map, None, &keep);
+        assert_eq!((map.len(), &map["private-token"]), (2, &HeaderValue::from_static("b")));
+    }
+
+    #[test]
+    fn keys_in_the_query_go_out_by_name_and_by_shape_with_a_fingerprint_of_each() {
+        let token = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
+        let path = format!("/a?page=2&access_token=own&x={token}&api_key=kept");
+        let mut target = PathAndQuery::try_from(path).unwrap();
+        let (mut map, authority) =
+            (headers(&[("authorization", &format!("token {token}"))]), Authority::from_static("a"));
+        let mut head =
+            Head { method: &Method::GET, target: &mut target, authority: &authority, headers: &mut map };
+        let what = Strip::of(&[], &["?api_key".to_owned()], None);
+        let removed = strip_head(&mut head, None, &what).unwrap_or_else(|_| panic!("it is a request"));
+        assert_eq!(target, "/a?page=2&api_key=kept");
+        let told = removed.told(&Fingerprints::new(&[1; 32]));
+        let places: Vec<_> = told.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, ["header authorization", "query access_token", "query x"]);
+        assert_eq!(told[0].1, told[2].1, "the same token in two places");
+        assert_ne!(told[0].1, told[1].1);
+        assert!(!format!("{told:?}").contains(token));
     }
 
     #[test]
     fn a_request_without_credentials_has_nothing_removed() {
         let mut map = headers(&[("accept", "*/*")]);
-        assert!(strip_and_attach(&mut map, None, &[]).names.is_empty());
+        assert!(strip_and_attach(&mut map, None, &[]).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::Request;
 use http::header::AUTHORIZATION;
 
 use super::live::tests::{World, attached, bearer, policy, ready};
-use super::{KeySource, Secret, StorePaths, hex, strip};
+use super::{Fingerprints, KeySource, Secret, StorePaths, Strip, hex, strip};
 
 const CANARY: &str = "canary-7d1f0c9e5b";
 
@@ -39,7 +39,7 @@ fn a_secret_is_in_the_request_and_nowhere_else() {
     let inject = bearer();
     let attachment = ready(&credential, inject.clone()).unwrap();
     let mut headers = attached(&attachment);
-    let removed = strip(&mut headers.clone(), Some(&attachment), &[]);
+    let removed = strip(&mut headers.clone(), Some(&attachment), &Strip::default());
     headers.insert("x-other", "1".parse().unwrap());
     assert!(contains(headers[AUTHORIZATION].as_bytes(), CANARY.as_bytes()));
 
@@ -49,7 +49,7 @@ fn a_secret_is_in_the_request_and_nowhere_else() {
     *request.headers_mut() = headers;
     assert_absent("Request", format!("{request:?}").as_bytes());
     assert_absent("Inject", format!("{inject:?}").as_bytes());
-    assert_absent("Removed", format!("{removed:?}").as_bytes());
+    assert_absent("Removed", format!("{:?}", removed.told(&Fingerprints::new(&[1; 32]))).as_bytes());
     assert_absent("Store", format!("{store:?}").as_bytes());
     assert_absent("KeySource", format!("{key:?}").as_bytes());
     assert_absent("Listed", format!("{:?}", store.list().unwrap()).as_bytes());

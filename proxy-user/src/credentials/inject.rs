@@ -7,6 +7,8 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use proxy_policy::{InjectPlace, PlaceholderParts};
 
+use super::{known, parts};
+
 /// Where a policy's API wants the secret, and the text around the secret there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Inject {
@@ -116,13 +118,16 @@ pub struct Strip {
     pub(super) headers: Box<[HeaderName]>,
     pub(super) query: Option<Box<str>>,
     pub(super) cookie: Option<Box<str>>,
+    /// Headers and parameters of the query that stay, though they are keys by their names or shapes.
+    pub(super) keep_headers: Box<[Box<str>]>,
+    pub(super) keep_parameters: Box<[Box<str>]>,
 }
 
 impl Strip {
     /// The headers of the policy's `strip`, and whatever is in the place of `inject`, which goes out also when no credential
-    /// is attached.
+    /// is attached. `keep`: names of headers, and of parameters with a `?` before them.
     #[must_use]
-    pub fn of(strip: &[String], inject: Option<&Inject>) -> Self {
+    pub fn of(strip: &[String], keep: &[String], inject: Option<&Inject>) -> Self {
         let mut headers: Vec<HeaderName> =
             strip.iter().filter_map(|text| HeaderName::from_bytes(text.as_bytes()).ok()).collect();
         headers.extend(inject.and_then(Inject::header).filter(|name| !headers.contains(name)).cloned());
@@ -131,7 +136,22 @@ impl Strip {
             Some(Place::Cookie(name)) => (None, Some(name.clone())),
             _ => (None, None),
         };
-        Self { headers: headers.into(), query, cookie }
+        let keep_parameters = keep.iter().filter_map(|name| name.strip_prefix('?')).map(Box::from).collect();
+        let keep_headers =
+            keep.iter().filter(|name| !name.starts_with('?')).map(|name| name.as_str().into()).collect();
+        Self { headers: headers.into(), query, cookie, keep_headers, keep_parameters }
+    }
+
+    /// Whether a header stays, though its name is that of a key.
+    pub(super) fn keeps_header(&self, name: &HeaderName) -> bool {
+        self.keep_headers.iter().any(|kept| **kept == *name.as_str())
+    }
+
+    /// Whether a piece of a query (`name=value`) is a credential: in the place of the API's, by its name or by its shape.
+    pub(super) fn is_key_piece(&self, piece: &str) -> bool {
+        self.query.as_ref().is_some_and(|name| parts::is_named(piece, name))
+            || (known::is_key_piece(piece)
+                && !self.keep_parameters.iter().any(|kept| parts::is_named(piece, kept)))
     }
 
     /// Its headers.

@@ -9,16 +9,33 @@ use super::escape;
 use super::secret::Secret;
 
 /// Whether a name in a query, as it is spelled there, is this one to some server: escaped, or in other letters.
-fn is_named(spelled: &str, name: &str) -> bool {
+pub(super) fn is_named(spelled: &str, name: &str) -> bool {
     let spelled = spelled.split('=').next().unwrap_or_default();
     spelled.eq_ignore_ascii_case(name)
         || (spelled.contains('%')
             && escape::unpercent(spelled.as_bytes()).eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Whether a query has a parameter of this name. `;` counts as `&`, as for servers that split at both.
-pub(super) fn has_parameter(query: &str, name: &str) -> bool {
-    query.split(['&', ';']).any(|piece| is_named(piece, name))
+/// Whether a query has a piece that is meant. `;` counts as `&`, as for servers that split at both.
+pub(super) fn has_piece(query: &str, is_meant: &dyn Fn(&str) -> bool) -> bool {
+    query.split(['&', ';']).any(is_meant)
+}
+
+/// The target without the pieces of the query that are meant; what they held goes to `taken`.
+///
+/// # Errors
+/// It is no target any more.
+pub(super) fn without(
+    target: &PathAndQuery,
+    is_meant: &dyn Fn(&str) -> bool,
+    taken: &mut Vec<(String, Secret)>,
+) -> Result<PathAndQuery, InvalidUri> {
+    for piece in target.query().unwrap_or_default().split(['&', ';']).filter(|piece| is_meant(piece)) {
+        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+        let name = String::from_utf8_lossy(&escape::unpercent(name.as_bytes())).into_owned();
+        taken.push((format!("query {name}"), Secret::new(escape::unpercent(value.as_bytes()))));
+    }
+    rewritten(target, is_meant, None)
 }
 
 /// The target without the parameters of this name, and with `ours` behind the others.
@@ -28,18 +45,26 @@ pub(super) fn has_parameter(query: &str, name: &str) -> bool {
 pub(super) fn with_parameter(
     target: &PathAndQuery,
     name: &str,
-    ours: Option<&[u8]>,
+    ours: &[u8],
+) -> Result<PathAndQuery, InvalidUri> {
+    rewritten(target, &|piece| is_named(piece, name), Some((name, ours)))
+}
+
+fn rewritten(
+    target: &PathAndQuery,
+    is_meant: &dyn Fn(&str) -> bool,
+    ours: Option<(&str, &[u8])>,
 ) -> Result<PathAndQuery, InvalidUri> {
     let query = target.query().unwrap_or_default();
     // At its final size from the start: a buffer that grew would leave a copy behind in freed memory.
-    let length = target.as_str().len() + 2 + ours.map_or(0, |ours| name.len() + 1 + ours.len());
+    let length = target.as_str().len() + ours.map_or(0, |(name, ours)| name.len() + 2 + ours.len());
     let mut whole = Vec::with_capacity(length);
     whole.extend_from_slice(target.path().as_bytes());
     let mut mark = b'?';
     for piece in query.split('&').filter(|_| !query.is_empty()) {
-        let mixed = has_parameter(piece, name);
+        let mixed = has_piece(piece, is_meant);
         // What stands beside it, behind a `;`, is somebody else's.
-        let mut rest = piece.split(';').filter(|one| !is_named(one, name));
+        let mut rest = piece.split(';').filter(|one| !is_meant(one));
         let mut next = if mixed { rest.next() } else { Some(piece) };
         while let Some(one) = next {
             whole.push(mark);
@@ -49,13 +74,29 @@ pub(super) fn with_parameter(
         }
         mark = if mark == b'?' { b'?' } else { b'&' };
     }
-    if let Some(ours) = ours {
+    if let Some((name, ours)) = ours {
         whole.push(mark);
         whole.extend_from_slice(name.as_bytes());
         whole.push(b'=');
         whole.extend_from_slice(ours);
     }
     PathAndQuery::from_maybe_shared(Bytes::from_owner(HeaderMemory(Secret::new(whole))))
+}
+
+/// Takes the cookies of this name out; what they held goes to `taken`.
+pub(super) fn take_cookies(headers: &mut HeaderMap, name: &str, taken: &mut Vec<(String, Secret)>) {
+    let before = taken.len();
+    for cookie in headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|it| *it == b';')) {
+        let end = cookie.iter().position(|byte| *byte == b'=').unwrap_or(cookie.len());
+        let (spelled, value) = cookie.split_at(end);
+        if spelled.trim_ascii().eq_ignore_ascii_case(name.as_bytes()) {
+            let value = value.strip_prefix(b"=").unwrap_or_default().trim_ascii();
+            taken.push((format!("cookie {name}"), Secret::new(value.to_vec())));
+        }
+    }
+    if taken.len() > before {
+        with_cookie(headers, name, None);
+    }
 }
 
 /// Takes the cookies of this name out of all `Cookie` headers, and puts `ours` behind the others (RFC 6265 §5.4).
@@ -102,7 +143,12 @@ mod tests {
     use super::*;
 
     fn query(target: &str, ours: Option<&[u8]>) -> String {
-        with_parameter(&PathAndQuery::try_from(target).unwrap(), "key", ours).unwrap().to_string()
+        let target = PathAndQuery::try_from(target).unwrap();
+        let left = match ours {
+            Some(ours) => with_parameter(&target, "key", ours),
+            None => without(&target, &|piece| is_named(piece, "key"), &mut Vec::new()),
+        };
+        left.unwrap().to_string()
     }
 
     #[test]
@@ -133,7 +179,10 @@ mod tests {
             for value in values {
                 headers.append(COOKIE, HeaderValue::from_static(value));
             }
-            with_cookie(&mut headers, "sid", ours);
+            match ours {
+                Some(_) => with_cookie(&mut headers, "sid", ours),
+                None => take_cookies(&mut headers, "sid", &mut Vec::new()),
+            }
             headers.get_all(COOKIE).iter().map(|it| it.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(cookies(&[], Some(b"ours")), ["sid=ours"]);

@@ -55,6 +55,11 @@ impl Stand {
         self.placeholder.headers && (self.count(value.as_bytes()) > 0 || self.in_basic(value).is_some())
     }
 
+    /// Whether a piece of a query has it.
+    pub(super) fn is_in_query(&self, piece: &str) -> bool {
+        self.placeholder.query && self.count(piece.as_bytes()) > 0
+    }
+
     /// How often it is in the head of a request.
     fn count_in(&self, head: &Head<'_>) -> usize {
         let Placeholder { headers, path, query, .. } = self.placeholder;

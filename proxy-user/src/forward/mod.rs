@@ -32,7 +32,7 @@ pub use tunnel::{TunnelEnd, tunnel};
 
 use crate::authorize::Permit;
 use crate::base::addr::UpstreamAddr;
-use crate::credentials::{Attachment, strip_head};
+use crate::credentials::{Attachment, Fingerprints, Strip, strip_head};
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
@@ -69,6 +69,7 @@ impl Default for ForwardLimits {
 #[derive(Debug)]
 pub struct Forwarder {
     dialer: Dialer,
+    fingerprints: Fingerprints,
     limits: ForwardLimits,
     verified: Arc<Pool<VerifiedTls>>,
     plain: Arc<Pool<Plain>>,
@@ -77,12 +78,12 @@ pub struct Forwarder {
 impl Forwarder {
     /// Must be made inside of the runtime: a task drops connections that were idle for too long.
     #[must_use]
-    pub fn new(dialer: Dialer, tls: UpstreamTls, limits: ForwardLimits) -> Self {
+    pub fn new(dialer: Dialer, tls: UpstreamTls, fingerprints: Fingerprints, limits: ForwardLimits) -> Self {
         let verified = Pool::new(VerifiedTls::new(tls), &limits);
         let plain = Pool::new(Plain, &limits);
         verified.evict_in_background();
         plain.evict_in_background();
-        Self { dialer, limits, verified, plain }
+        Self { dialer, fingerprints, limits, verified, plain }
     }
 
     /// What the way to the upstream may take.
@@ -113,7 +114,7 @@ impl Forwarder {
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         if let Some(what) = permit.strip() {
-            strip_head(&mut outbound.head(), attachment, what)?;
+            self.take_out(&mut outbound, attachment, what)?;
         }
         if let Some(attachment) = attachment {
             attachment.attach(&mut outbound.head())?;
@@ -136,9 +137,23 @@ impl Forwarder {
         mut outbound: Outbound,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         if let Some(what) = permit.strip() {
-            strip_head(&mut outbound.head(), None, what)?;
+            self.take_out(&mut outbound, None, what)?;
         }
         send::send(&self.plain, &self.dialer, &self.limits, route, outbound).await
+    }
+
+    /// Takes out what the client brought, and notes that for the journal.
+    fn take_out(
+        &self,
+        outbound: &mut Outbound,
+        attachment: Option<&Attachment>,
+        what: &Strip,
+    ) -> Result<(), ForwardError> {
+        let removed = strip_head(&mut outbound.head(), attachment, what)?;
+        if !removed.is_empty() {
+            outbound.transfer.note_removed(removed.told(&self.fingerprints));
+        }
+        Ok(())
     }
 
     /// The address to which a plain request to `host` goes: the one that the workload chose if the name resolves to

@@ -97,6 +97,7 @@ impl Account {
             error,
             blame,
             interrupted: false,
+            removed: self.transfer.removed().to_vec(),
         });
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use proxy_journal::Blame;
+use proxy_journal::{Blame, RemovedCredential};
 
 use super::account::Account;
 use crate::authorize::{Permit, Refusal};
@@ -25,6 +25,7 @@ pub struct Transfer {
     whole: AtomicBool,
     broken: AtomicBool,
     cut: AtomicBool,
+    removed: OnceLock<Vec<RemovedCredential>>,
 }
 
 impl Transfer {
@@ -61,6 +62,19 @@ impl Transfer {
     /// Has the request's body break off at the next look: the call is not permitted any more.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
+    }
+
+    /// Notes what was taken out of the request before it was sent.
+    pub fn note_removed(&self, removed: Vec<(String, String)>) {
+        let removed =
+            removed.into_iter().map(|(place, fingerprint)| RemovedCredential { place, fingerprint });
+        let _ = self.removed.set(removed.collect());
+    }
+
+    /// What was taken out of the request.
+    #[must_use]
+    pub fn removed(&self) -> &[RemovedCredential] {
+        self.removed.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Adds to the bytes that went to the upstream.
@@ -227,7 +241,7 @@ impl Body for RequestBody {
                     this.transfer.add_sent(length(data));
                 }
                 if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
-                    strip(trailers, None, names.headers());
+                    strip(trailers, None, names);
                 }
                 if this.inner.is_end_stream() {
                     this.transfer.whole.store(true, Ordering::Release);

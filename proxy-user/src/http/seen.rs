@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, SET_COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, SET_COOKIE};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use proxy_policy::{Body, BodyFault};
@@ -12,7 +12,7 @@ use proxy_policy::{Body, BodyFault};
 use super::body::Replay;
 use super::hop;
 use crate::authorize::{Facts, LivePolicy, Seen, SeenBody};
-use crate::credentials::strip;
+use crate::credentials::{Strip, strip};
 
 /// What conditions see of a request before its body is read: the headers without those that carry the credential of the
 /// API that is called.
@@ -25,7 +25,7 @@ pub fn head(
     websocket: bool,
 ) -> Seen {
     let api = live.set().api_for(facts.scheme, facts.host.name(), facts.port);
-    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| strip.headers()).unwrap_or_default();
+    let strip = api.and_then(|api| live.strip(api.id)).map(|strip| &**strip);
     Seen { headers: self::headers(headers, version, websocket, strip), body: SeenBody::NotRead }
 }
 
@@ -37,10 +37,10 @@ pub fn headers(
     headers: &HeaderMap,
     version: Version,
     websocket: bool,
-    names: &[HeaderName],
+    what: Option<&Strip>,
 ) -> Vec<(String, String)> {
     let mut forwarded = hop::strip_request(headers.clone(), version, websocket);
-    strip(&mut forwarded, None, names);
+    strip(&mut forwarded, None, what.unwrap_or(&Strip::default()));
     let mut seen: Vec<(String, String)> = Vec::with_capacity(forwarded.len());
     for (name, value) in &forwarded {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -158,6 +158,8 @@ fn unreadable(headers: &HeaderMap) -> Option<BodyFault> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -180,8 +182,8 @@ mod tests {
             ("x-env", "dev"),
             ("x_other", "2"),
         ]);
-        let strip = [HeaderName::from_static("x-key")];
-        let seen = headers(&sent, Version::HTTP_11, false, &strip);
+        let strip = Strip::of(&["x-key".to_owned()], &[], None);
+        let seen = headers(&sent, Version::HTTP_11, false, Some(&strip));
         let expected = [("x-env", "prod, dev, test"), ("x-other", "2")];
         let mut seen: Vec<(&str, &str)> = seen.iter().map(|(name, value)| (&**name, &**value)).collect();
         seen.sort_unstable();

@@ -23,7 +23,7 @@ use crate::authorize::tests::{live, workload};
 use crate::authorize::{Identifier, LivePolicy, PolicyStore};
 use crate::base::addr::{ClientAddr, OriginalDst};
 use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
-use crate::credentials::{Credentials, KeySource, Outcall, Secret, Store};
+use crate::credentials::{Credentials, Fingerprints, KeySource, Outcall, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
 use crate::http::book::Book;
 use crate::limits::Backoff;
@@ -109,7 +109,12 @@ impl World {
             recorder: Arc::clone(&book.recorder),
             credentials: Arc::new(credentials),
             bot_tls: trust.bot_tls(),
-            forward: Forwarder::new(Dialer::new(Vec::new(), limit), trust.upstream_tls(), wishes.forward),
+            forward: Forwarder::new(
+                Dialer::new(Vec::new(), limit),
+                trust.upstream_tls(),
+                Fingerprints::new(&[1; 32]),
+                wishes.forward,
+            ),
             settings: Settings { ports: vec![upstream.port()], ..wishes.settings },
             backoff: Backoff::default(),
             counters: Counters::default(),

@@ -1,6 +1,6 @@
 //! Where APIs want a secret: each place at a server that looks there and nowhere else, over both versions of HTTP.
 
-use tests::{RAW_ADDRESS, World};
+use tests::{RAW_ADDRESS, World, wait_until};
 
 use super::jwt::received;
 
@@ -76,6 +76,46 @@ fn a_query_parameter_is_escaped_and_the_only_one_of_its_name() {
     assert!(path.starts_with("/query/x?a=1&b=%20&key=s3cr%2F"), "{path}");
     assert_nowhere(&world, SECRET);
     assert_nowhere(&world, "s3cr%2Ft");
+}
+
+#[test]
+fn what_a_client_brings_as_a_key_goes_out_and_the_journal_tells_keys_apart_without_telling_them() {
+    let world = world("{ header = \"x-key\", value = \"{secret}\" }", "s3cr/t+a&b=c%d");
+    let token = "ghp_stolen0123456789ABCDEFGHIJabcdefghij";
+    let header = format!("authorization: Bearer {token}");
+    let url = format!("https://raw.test/header/x?a=1&api_key=stolen&q={token}&b=2");
+    assert_status(
+        &world,
+        &["-H", &header, "-H", "private-token: stolen", "-H", "x_api_key: stolen", &url],
+        200,
+    );
+    assert_eq!(last(&world)["path"], "/header/x?a=1&b=2");
+    let of = |world: &World| {
+        let journal = world.journal();
+        let outcome = journal.iter().rev().find(|it| it["kind"] == "outcome").unwrap();
+        let removed = outcome["removed"].as_array().cloned().unwrap_or_default();
+        let text = |it: &serde_json::Value, key: &str| it[key].as_str().unwrap().to_owned();
+        let mut removed: Vec<_> =
+            removed.iter().map(|it| (text(it, "place"), text(it, "fingerprint"))).collect();
+        removed.sort();
+        removed
+    };
+    wait_until("the outcome of the call", || (of(&world).len() == 5).then_some(()));
+    let removed = of(&world);
+    let places: Vec<_> = removed.iter().map(|(place, _)| place.as_str()).collect();
+    assert_eq!(
+        places,
+        ["header authorization", "header private-token", "header x_api_key", "query api_key", "query q"]
+    );
+    assert_eq!(removed[0].1, removed[4].1, "the same token in two places");
+    assert_eq!(removed[1].1, removed[3].1);
+    assert_ne!(removed[0].1, removed[1].1);
+    assert_nowhere(&world, token);
+    // The key of the fingerprints outlives the daemon.
+    world.restart();
+    assert_status(&world, &["-H", &header, "https://raw.test/header/x"], 200);
+    wait_until("the outcome of the call", || (of(&world).len() == 1).then_some(()));
+    assert_eq!(of(&world)[0], removed[0]);
 }
 
 #[test]
