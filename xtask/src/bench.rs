@@ -7,15 +7,17 @@
 //!
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
-//! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`).
+//! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`); and what credentials do
+//! (`cargo xtask bench credentials`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`] and [`policy`] run clients that are in [`calls`],
+//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
 //! [`report`] makes the table. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
 pub(crate) mod calls;
 pub(crate) mod connect;
+mod credentials;
 mod flat;
 mod load;
 mod policy;
@@ -94,6 +96,8 @@ enum Part {
     Flat,
     /// Decisions, the load of many files, and a reload under load.
     Policy,
+    /// What a credential that is at hand adds to a call, by kind and place.
+    Credentials,
 }
 
 /// How long, and how often.
@@ -133,6 +137,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         build::all(paths, true)?;
         if options.has(Part::Policy) {
             policy::build(paths)?;
+        }
+        if options.has(Part::Credentials) {
+            credentials::build(paths)?;
         }
     }
     if !system::is_root() {
@@ -195,6 +202,10 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Policy) {
         println!("decisions, and a reload under load");
         report.policy = Some(policy::run(paths, stage, &daemon, options.quick)?);
+    }
+    if options.has(Part::Credentials) {
+        println!("what a credential adds to a call");
+        report.credentials = Some(credentials::run(paths, stage)?);
     }
     // Last: a policy of 10,000 identities leaves the daemon more memory than it needs.
     if options.has(Part::Connect) {

@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) storm: Option<Storm>,
     pub(super) levels: Vec<Level>,
     pub(super) policy: Option<Findings>,
+    /// The table of the credentials, as Markdown.
+    pub(super) credentials: Option<String>,
 }
 
 /// A row of the table, one cell for each column.
@@ -49,6 +51,7 @@ impl Report {
             storm: None,
             levels: Vec::new(),
             policy: None,
+            credentials: None,
         }
     }
 
@@ -85,6 +88,9 @@ impl Report {
         }
         if !self.levels.is_empty() {
             text.push_str(&format!("\n{}", levels_table(&self.levels)));
+        }
+        if let Some(table) = &self.credentials {
+            text.push_str(&format!("\n{table}"));
         }
         if let Some(findings) = &self.policy {
             text.push_str(&policy_tables(findings));

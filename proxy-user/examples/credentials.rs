@@ -1,0 +1,133 @@
+//! What a credential adds to a call when it is at hand: `cargo run --release -p vouchsafe --example credentials`.
+//!
+//! A table in Markdown, one line per kind and place: taking out what the client brought, asking the credential, and putting it into
+//! the request, in nanoseconds (median of rounds of 100 calls, and the 99th percentile of rounds).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement fails by panicking")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method};
+use proxy_policy::{PolicySet, SourceFile, compile};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use vouchsafe::authorize::LivePolicy;
+use vouchsafe::credentials::{
+    Ask, AskedBy, Credentials, Head, KeySource, LiveCredential, Outcall, Secret, Store, strip_head,
+};
+use vouchsafe::trust::UpstreamTls;
+
+const ROUNDS: usize = 1000;
+const EACH: usize = 100;
+
+const HEADER: &str = "{ header = \"authorization\", value = \"Bearer {secret}\" }";
+
+/// What a client of an API sends, and one with keys of its own.
+const PLAIN: &[(&str, &str)] = &[
+    ("accept", "*/*"),
+    ("user-agent", "bot/1.0"),
+    ("accept-encoding", "gzip"),
+    ("x-request-id", "01a2139e"),
+];
+const OWN: &[(&str, &str)] =
+    &[("accept", "*/*"), ("user-agent", "bot/1.0"), ("authorization", "Bearer own"), ("x-api-key", "own")];
+
+struct Bench {
+    credentials: Credentials,
+}
+
+impl Bench {
+    fn policy(inject: &str, definition: &str) -> PolicySet {
+        let text =
+            format!("[api.a]\nhosts = [\"a.test\"]\ninject = {inject}\n[credential.k]\n{definition}\n");
+        compile(&[SourceFile::new("apis/a.toml", text)]).set.unwrap()
+    }
+
+    fn measure(
+        &self,
+        name: &str,
+        inject: &str,
+        definition: &str,
+        target: &str,
+        sent: &[(&'static str, &'static str)],
+    ) {
+        let live = LivePolicy::new(Self::policy(inject, definition), 1).with_credentials(&self.credentials);
+        let api = live.set().apis().next().unwrap().id;
+        let credential: Arc<LiveCredential> =
+            Arc::clone(live.live_credential(live.set().credentials().next().unwrap().id).unwrap());
+        let target = PathAndQuery::try_from(target).unwrap();
+        let authority = Authority::from_static("a.test");
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        let workload = AskedBy { uid: 1000, gid: 1000, unit: Some("bot.service") };
+        let ask = Ask { identity: "bot", api: "a", host: "a.test", workload, inject: live.inject(api) };
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let mut requests: Vec<_> = (0..EACH).map(|_| (target.clone(), headers.clone())).collect();
+            let started = Instant::now();
+            for (target, headers) in &mut requests {
+                let mut head = Head { method: &Method::GET, target, authority: &authority, headers };
+                let attachment = credential.ready(&ask).unwrap().unwrap();
+                strip_head(&mut head, Some(&attachment), live.strip(api).unwrap()).unwrap();
+                attachment.attach(&mut head).unwrap();
+                black_box(&head);
+            }
+            rounds.push(started.elapsed().as_nanos() / EACH as u128);
+        }
+        rounds.sort_unstable();
+        println!("| {name} | {} ns | {} ns |", rounds[ROUNDS / 2], rounds[ROUNDS * 99 / 100]);
+    }
+}
+
+fn main() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(
+        directory.path().join("secrets.store"),
+        KeySource::file(directory.path().join("store.key")),
+    );
+    let set = |name: &str, value: &[u8]| {
+        store.set(&name.parse().unwrap(), Secret::new(value.to_vec()), 1).unwrap();
+    };
+    set("key", b"rk_live_0123456789abcdefghij");
+    set("pair", b"user:0123456789abcdefghij");
+    set("es256", KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem().as_bytes());
+    set("eddsa", KeyPair::generate_for(&PKCS_ED25519).unwrap().serialize_pem().as_bytes());
+    let client = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(Vec::new()).unwrap().self_signed(&client).unwrap();
+    set("client", format!("{}{}", certificate.pem(), client.serialize_pem()).as_bytes());
+    let root = directory.path().join("root.pem");
+    std::fs::write(&root, certificate.pem()).unwrap();
+    let tls = UpstreamTls::new(&[root], false, None, Duration::from_secs(5)).unwrap();
+    let bench = Bench { credentials: Credentials::new(store, Outcall::new(tls)) };
+
+    let key = "kind = \"static\"\nsecret = \"vault:key\"";
+    let pair = "kind = \"static\"\nsecret = \"vault:pair\"";
+    println!("| a credential that is at hand | median | p99 |\n| --- | ---: | ---: |");
+    bench.measure("static, a header", HEADER, key, "/v1/things?a=1&b=2", PLAIN);
+    bench.measure("static, a header; the client brings two of its own", HEADER, key, "/v1/things?a=1", OWN);
+    bench.measure(
+        "static, a header; the client brings one in the query",
+        HEADER,
+        key,
+        "/v1?api_key=own",
+        PLAIN,
+    );
+    bench.measure("static, basic", "{ basic = \"{secret}\" }", pair, "/v1/things?a=1", PLAIN);
+    bench.measure("static, a query parameter", "{ query = \"key\" }", key, "/v1/things?a=1&b=2", PLAIN);
+    bench.measure("static, a cookie", "{ cookie = \"sid\" }", key, "/v1/things?a=1", PLAIN);
+    let placeholder = "{ placeholder = \"vouchsafe-key\", in = [\"path\"] }";
+    bench.measure("static, a placeholder in the path", placeholder, key, "/botvouchsafe-key/send?a=1", PLAIN);
+    for (algorithm, name) in [("ES256", "es256"), ("EdDSA", "eddsa")] {
+        for per in ["ttl", "call"] {
+            let jwt = format!(
+                "kind = \"jwt\"\nkey = \"vault:{name}\"\nalgorithm = \"{algorithm}\"\naudience = \"https://a.test\"\nper = \"{per}\""
+            );
+            bench.measure(&format!("jwt, {algorithm}, one per {per}"), HEADER, &jwt, "/v1/things?a=1", PLAIN);
+        }
+    }
+    let mtls = "kind = \"mtls\"\ncertificate = \"vault:client\"";
+    bench.measure("mtls (the handshake is the connection's)", HEADER, mtls, "/v1/things?a=1", PLAIN);
+}
