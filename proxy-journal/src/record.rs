@@ -321,6 +321,9 @@ pub struct Outcome {
     /// Credentials that the client brought and that were taken out before the call was sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<RemovedCredential>,
+    /// The upstream sent the credential back, and it was covered before the client got it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reflected: bool,
 }
 
 /// A credential that a client brought.

@@ -16,7 +16,7 @@ use crate::credential::CredentialKind;
 use crate::diagnostic::{Findings, Problem, quote};
 use crate::inject::Inject;
 use crate::limit::Limits;
-use crate::model::{ApiHost, Mode, Scheme, Unmatched};
+use crate::model::{ApiHost, Mask, Mode, Scheme, Unmatched};
 use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
@@ -39,6 +39,7 @@ pub(crate) struct ApiDraft {
     pub(crate) inject: Option<Inject>,
     pub(crate) strip: Vec<String>,
     pub(crate) keep: Vec<String>,
+    pub(crate) mask: Mask,
     pub(crate) limits: Limits,
     pub(crate) host_limits: Limits,
 }
@@ -261,7 +262,7 @@ fn top_hint(key: &str) -> Option<Problem> {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
-        "hosts" | "scheme" | "inject" | "strip" | "keep" => "[api.NAME]",
+        "hosts" | "scheme" | "inject" | "strip" | "keep" | "mask" => "[api.NAME]",
         "kind" | "secret" => "[credential.NAME]",
         _ => return None,
     };

@@ -89,8 +89,8 @@ pub use host::{Host, HostError};
 pub use inject::{Inject, InjectPlace, Placeholder, PlaceholderParts};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
-    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mode, NetworkGrant, Scheme,
-    Summary, Unmatched, When,
+    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mask, Mode, NetworkGrant,
+    Scheme, Summary, Unmatched, When,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

@@ -111,6 +111,7 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
         inject: draft.inject.clone(),
         strip: draft.strip.clone(),
         keep: draft.keep.clone(),
+        mask: draft.mask,
         limits: draft.limits.clone(),
         host_limits: draft.host_limits.clone(),
     }

@@ -227,6 +227,8 @@ pub struct Api {
     pub strip: Vec<String>,
     /// What is not removed, though it is a key by its name or shape: headers, and parameters of the query with a `?` before them.
     pub keep: Vec<String>,
+    /// Which answers are looked through for the secret that was sent.
+    pub mask: Mask,
     /// How much may be called of it, by all identities together.
     pub limits: Limits,
     /// How much may be called of each of its hosts, by all identities together.
@@ -269,6 +271,18 @@ impl fmt::Display for ApiHost {
             false => write!(f, "{star}{}:{}", self.name, self.port),
         }
     }
+}
+
+/// Which answers of an API are looked through for the secret that was sent, so that it does not come back to the bot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mask {
+    /// Headers, and bodies that are text by their type.
+    #[default]
+    Text,
+    /// Headers, and all bodies.
+    All,
+    /// None.
+    Off,
 }
 
 /// How much there is in a set.

@@ -34,6 +34,7 @@ mod tests {
         hosts = ["a.test"]
         inject = { header = "x", value = "{secret}" }
         keep = ["x-auth-token", "?api_key"]
+        mask = "all"
         [api.basic]
         hosts = ["b.test"]
         inject = { basic = "me:{secret}" }

@@ -223,6 +223,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 blame,
                 interrupted,
                 removed: removed.collect(),
+                reflected: interrupted,
             })
         })
 }

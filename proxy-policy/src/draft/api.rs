@@ -5,7 +5,7 @@ use super::{ApiDraft, inject, limits};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
 use crate::inject::InjectPlace;
-use crate::model::{ApiHost, Scheme};
+use crate::model::{ApiHost, Mask, Scheme};
 use crate::operation::is_token;
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
@@ -34,7 +34,7 @@ const FRAMING: [&str; 15] = [
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
     reader.check_keys(
         section,
-        &["hosts", "scheme", "inject", "strip", "keep", "limit", "host_limit", "wait"],
+        &["hosts", "scheme", "inject", "strip", "keep", "mask", "limit", "host_limit", "wait"],
         hint,
     );
     let scheme = reader.parsed(section, "scheme", parse_scheme).map(|it| it.value).unwrap_or_default();
@@ -91,10 +91,11 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         keep.push(name.value);
     }
+    let mask = reader.parsed(section, "mask", parse_mask).map(|it| it.value).unwrap_or_default();
     limits::check_wait(section, &["limit", "host_limit"], reader);
     let (limits, host_limits) =
         (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
-    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, limits, host_limits }
+    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, mask, limits, host_limits }
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -163,6 +164,18 @@ fn parse_host(text: &str, scheme: Scheme) -> Result<ApiHost, Problem> {
     }
     let port = host.port().unwrap_or_else(|| scheme.default_port());
     Ok(ApiHost { name: host.name().to_owned(), wildcard, port })
+}
+
+fn parse_mask(text: &str) -> Result<Mask, Problem> {
+    match text {
+        "text" => Ok(Mask::Text),
+        "all" => Ok(Mask::All),
+        "off" => Ok(Mask::Off),
+        _ => Err(Problem::new(
+            format!("{} does not say which answers are looked through", quote(text)),
+            "write mask = \"text\" (the default), \"all\" or \"off\"",
+        )),
+    }
 }
 
 /// A header, or a parameter of the query with a `?` before its name.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proxy_journal::Rule;
 use proxy_policy::{
-    ApiId, Call, Considered, CredentialId, Host, Mode, Moment, Reason, RuleRef, Scheme, Source, Transport,
-    Unmatched,
+    ApiId, Call, Considered, CredentialId, Host, Mask, Mode, Moment, Reason, RuleRef, Scheme, Source,
+    Transport, Unmatched,
 };
 
 use super::Unidentified;
@@ -65,6 +65,12 @@ impl Permit {
     #[must_use]
     pub fn strip(&self) -> Option<&Arc<Strip>> {
         self.live.strip(self.api?).filter(|_| !self.untouched)
+    }
+
+    /// Which answers are looked through for the credential.
+    #[must_use]
+    pub fn mask(&self) -> Mask {
+        self.api.and_then(|api| self.live.api(api)).map(|api| api.mask).unwrap_or_default()
     }
 
     /// Whose limits hold for it.

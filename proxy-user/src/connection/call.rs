@@ -14,12 +14,13 @@ use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
-use crate::credentials::{Attachment, Head};
+use crate::credentials::{Attachment, Head, Masker};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, seen,
+    Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, reflect,
+    seen,
 };
 use crate::limits::Pass;
 
@@ -180,6 +181,7 @@ impl Calls {
         let websocket = inbound.upgrade.is_some();
         let upgrade = inbound.upgrade.clone();
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
+        let needles = attachment.as_ref().and_then(Attachment::needles).cloned();
         let sent = tokio::select! {
             biased;
             sent = self.send(facts, permit, attachment, inbound, transfer, &mut account) => Ok(sent),
@@ -197,7 +199,12 @@ impl Calls {
             Ok(response) => {
                 let (status, headers) = (response.status(), response.headers());
                 admission::note(services, subject, permit, facts.host.name(), status, headers);
-                self.relay(response, account, upgrade.filter(|_| websocket), lapse)
+                let (mut head, body) = response.into_parts();
+                let masker = needles.and_then(|needles| {
+                    reflect::cover(permit.mask(), &needles, &mut head, account.transfer())
+                });
+                let response = Response::from_parts(head, body);
+                self.relay(response, account, upgrade.filter(|_| websocket), lapse, masker)
             }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
@@ -284,6 +291,7 @@ impl Calls {
         mut account: Account,
         client: Option<OnUpgrade>,
         lapse: Lapse,
+        masker: Option<Masker>,
     ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -297,7 +305,7 @@ impl Calls {
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }
-        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse));
+        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse, masker));
         *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), false);
         *reply.version_mut() = Version::default();
         reply

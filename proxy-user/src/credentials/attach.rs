@@ -13,6 +13,7 @@ use http::uri::{Authority, PathAndQuery};
 
 use super::inject::{Inject, Place, Strip};
 use super::known::{self, Fingerprints};
+use super::mask::Needles;
 use super::placeholder::Stand;
 use super::secret::Secret;
 use super::{escape, parts};
@@ -38,6 +39,7 @@ pub struct Attachment {
     how: How,
     secret_name: Arc<str>,
     secret_version: u64,
+    needles: Option<Arc<Needles>>,
 }
 
 /// What a credential does to a request.
@@ -101,6 +103,7 @@ impl Attachment {
         let mut whole = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| whole.extend_from_slice(part));
         let whole = Secret::new(whole);
+        let mut sent = None;
         let how = match &inject.place {
             Place::Header(name) => How::Header(name.clone(), sensitive(whole)?),
             // Without a colon it is no user and no password (RFC 7617, section 2).
@@ -109,6 +112,7 @@ impl Attachment {
             Place::Basic => {
                 let encoded = escape::base64(whole.expose());
                 let value = Secret::new([b"Basic ", encoded.expose()].concat());
+                sent = Some(encoded);
                 How::Header(AUTHORIZATION, sensitive(value)?)
             }
             Place::Query(name) => How::Query(name.clone(), Arc::new(escape::percent(whole.expose()))),
@@ -122,12 +126,13 @@ impl Attachment {
             }
             Place::Placeholder(it) => How::Placeholder(Arc::new(Stand::new(it.clone(), whole)?)),
         };
-        Ok(Self { how, secret_name: secret_name.into(), secret_version })
+        let needles = Needles::of(secret, sent.as_ref().map(Secret::expose));
+        Ok(Self { how, secret_name: secret_name.into(), secret_version, needles })
     }
 
     /// What the connection proves itself with.
     pub(super) fn of_client(identity: ClientIdentity, secret_name: &str, secret_version: u64) -> Self {
-        Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version }
+        Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version, needles: None }
     }
 
     /// Whom the connection must have proved to be, if this is a client certificate.
@@ -163,6 +168,12 @@ impl Attachment {
             How::Placeholder(stand) => Some(stand),
             _ => None,
         }
+    }
+
+    /// How it would look if the upstream sent it back; `None` when there is nothing to look for.
+    #[must_use]
+    pub fn needles(&self) -> Option<&Arc<Needles>> {
+        self.needles.as_ref()
     }
 
     /// Puts the credential into a request.

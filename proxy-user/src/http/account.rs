@@ -98,6 +98,7 @@ impl Account {
             blame,
             interrupted: false,
             removed: self.transfer.removed().to_vec(),
+            reflected: self.transfer.is_reflected(),
         });
     }
 }

@@ -14,7 +14,7 @@ use proxy_journal::{Blame, RemovedCredential};
 
 use super::account::Account;
 use crate::authorize::{Permit, Refusal};
-use crate::credentials::{Strip, strip};
+use crate::credentials::{Masker, Strip, strip};
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -26,6 +26,7 @@ pub struct Transfer {
     broken: AtomicBool,
     cut: AtomicBool,
     removed: OnceLock<Vec<RemovedCredential>>,
+    reflected: AtomicBool,
 }
 
 impl Transfer {
@@ -69,6 +70,17 @@ impl Transfer {
         let removed =
             removed.into_iter().map(|(place, fingerprint)| RemovedCredential { place, fingerprint });
         let _ = self.removed.set(removed.collect());
+    }
+
+    /// Notes that the upstream sent the secret back, and that it was covered.
+    pub fn note_reflected(&self) {
+        self.reflected.store(true, Ordering::Release);
+    }
+
+    /// Whether the upstream sent the secret back.
+    #[must_use]
+    pub fn is_reflected(&self) -> bool {
+        self.reflected.load(Ordering::Acquire)
     }
 
     /// What was taken out of the request.
@@ -269,7 +281,7 @@ where
     /// A text of ours, given out once.
     Text(Option<Bytes>),
     /// What the upstream sends.
-    Stream(Metered<B>),
+    Stream(Box<Metered<B>>),
 }
 
 impl<B: Body<Data = Bytes> + Unpin> ReplyBody<B>
@@ -288,10 +300,11 @@ where
         Self::Text(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
     }
 
-    /// What the upstream sends; closes the account at its end, and breaks off when the call lapses.
+    /// What the upstream sends, with what `masker` finds covered; closes the account at its end, and breaks off when the call
+    /// lapses.
     #[must_use]
-    pub fn stream(inner: B, account: Account, lapse: Lapse) -> Self {
-        Self::Stream(Metered { inner, account, lapse: Some(lapse) })
+    pub fn stream(inner: B, account: Account, lapse: Lapse, masker: Option<Masker>) -> Self {
+        Self::Stream(Box::new(Metered { inner, account, lapse: Some(lapse), masker, behind: None }))
     }
 }
 
@@ -315,7 +328,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_none(),
-            Self::Stream(stream) => stream.inner.is_end_stream(),
+            Self::Stream(stream) => stream.is_end(),
         }
     }
 
@@ -337,13 +350,25 @@ pub struct Metered<B: Body<Data = Bytes> + Unpin> {
     account: Account,
     /// Nothing once it was cut.
     lapse: Option<Lapse>,
+    masker: Option<Masker>,
+    /// What comes behind that which was held back.
+    behind: Option<Frame<Bytes>>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Metered<B>
 where
     B::Error: std::fmt::Display,
 {
+    fn is_end(&self) -> bool {
+        self.inner.is_end_stream()
+            && self.behind.is_none()
+            && self.masker.as_ref().is_none_or(|it| !it.holds())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
+        if let Some(frame) = self.behind.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         match &mut self.lapse {
             None => return Poll::Ready(Some(Err(Broken::Cut))),
             // Asked first: an upstream that always has more would keep it from being heard.
@@ -357,7 +382,11 @@ where
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
-            None => self.account.close(),
+            None => {
+                let rest = self.rest();
+                self.account.close();
+                return Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))));
+            }
             Some(Err(error)) => {
                 self.account
                     .fail(Blame::Upstream, format!("the upstream broke off in the response: {error}"));
@@ -368,7 +397,49 @@ where
                 }
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Broken::Sender)))
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.masked(frame)).map_err(Broken::Sender)))
+    }
+
+    /// What was held back until the end.
+    fn rest(&mut self) -> Option<Bytes> {
+        let masker = self.masker.as_mut().filter(|masker| masker.holds())?;
+        let (rest, found) = masker.next(Bytes::new(), true);
+        if found {
+            self.account.transfer().note_reflected();
+        }
+        Some(rest)
+    }
+
+    /// The frame as it may go on.
+    fn masked(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let last = self.inner.is_end_stream();
+        let Some(masker) = &mut self.masker else { return frame };
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                let (data, found) = masker.next(data, last);
+                if found {
+                    self.account.transfer().note_reflected();
+                }
+                return Frame::data(data);
+            }
+            Err(frame) => frame,
+        };
+        let frame = match frame.into_trailers() {
+            Ok(mut trailers) => {
+                if masker.needles().cover_headers(&mut trailers) {
+                    self.account.transfer().note_reflected();
+                }
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        };
+        match self.rest() {
+            Some(rest) => {
+                self.behind = Some(frame);
+                Frame::data(rest)
+            }
+            None => frame,
+        }
     }
 }
 
@@ -414,7 +485,7 @@ mod tests {
     fn reply(book: &Book, frames: &[Result<&'static str, &'static str>], sized: bool) -> ReplyBody<Script> {
         let mut account = Account::open(book.receipt(), Arc::default(), Pass::default());
         account.answered(http::StatusCode::OK);
-        ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account, Lapse::never())
+        ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account, Lapse::never(), None)
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod facts;
 pub mod hop;
 pub mod problem;
+pub mod reflect;
 pub mod seen;
 pub mod server;
 

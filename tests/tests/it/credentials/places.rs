@@ -119,6 +119,30 @@ fn what_a_client_brings_as_a_key_goes_out_and_the_journal_tells_keys_apart_witho
 }
 
 #[test]
+fn what_a_server_sends_back_of_the_secret_is_covered_wherever_it_cuts_its_answer() {
+    let secret = "s3cr/t+a&b=c%d";
+    let world = world("{ header = \"x-key\", value = \"{secret}\" }", secret);
+    let covered = format!("you sent {} and I keep it\n", "*".repeat(secret.len())).repeat(3);
+    for step in [1000, 31, 10, 7, 5] {
+        for version in HTTP {
+            let answer = world.curl(&[version, "-i", &format!("https://raw.test/echo?step={step}")]);
+            let (head, body) = answer.body.split_once("\r\n\r\n").unwrap();
+            assert!(head.to_lowercase().contains(&format!("x-got: {}", "*".repeat(secret.len()))), "{head}");
+            assert!(!body.contains(&secret[3..]), "{step}: {body}");
+            assert_eq!(body.len(), covered.len(), "{step}");
+            if step == 1000 {
+                assert_eq!(body, covered);
+            }
+        }
+    }
+    let recorded = || world.journal().iter().filter(|it| it["reflected"] == true).count();
+    wait_until("the outcomes of the calls", || (recorded() == 10).then_some(()));
+    // What is no text goes on as it is, but for its head.
+    let answer = world.curl(&["https://raw.test/echo?step=1000&type=image/png"]);
+    assert!(answer.body.contains(secret), "{answer:?}");
+}
+
+#[test]
 fn a_cookie_stands_among_those_of_the_client() {
     let secret = "s3cr/t+a&b=c%d";
     let world = world("{ cookie = \"sid\" }", secret);

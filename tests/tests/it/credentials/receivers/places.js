@@ -21,6 +21,14 @@ server.on("request", (request, response) => {
     const { authorization, cookie } = request.headers;
     const seen = { path: request.url, authorization, cookie, body, version: request.httpVersion };
     fs.appendFileSync("requests.log", JSON.stringify(seen) + "\n");
+    if (url.pathname === "/echo") {
+      // Sends back what it got, in pieces that end anywhere.
+      const text = `you sent ${request.headers["x-key"]} and I keep it\n`, bytes = Buffer.from(text.repeat(3));
+      response.writeHead(200, { "content-type": url.searchParams.get("type") ?? "text/plain", "x-got": request.headers["x-key"] });
+      const step = Number(url.searchParams.get("step"));
+      const next = (at) => (at >= bytes.length ? response.end() : response.write(bytes.subarray(at, at + step), () => next(at + step)));
+      return next(0);
+    }
     const place = places[url.pathname.split("/")[1]];
     const good = place(request, url, body) && !JSON.stringify(seen).includes("stolen");
     response.writeHead(good ? 200 : 401, { "content-type": "text/plain" });

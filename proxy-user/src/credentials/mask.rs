@@ -1,0 +1,294 @@
+//! What comes back of a secret that was sent: found in headers and in pieces of a body, and covered with `*` byte for byte, so that
+//! lengths stay true.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue};
+use memchr::memmem;
+use zeroize::Zeroizing;
+
+use super::escape;
+use super::secret::Secret;
+
+/// Shorter ones are found in texts that have nothing to do with them.
+const SHORTEST: usize = 8;
+
+/// From how many bytes at the end of a piece on these are held back until the next one, when they may be the beginning of a secret.
+/// Fewer are sent at once: whoever waits for an answer that happens to end so must not wait on.
+const HELD: usize = 4;
+
+/// The spellings of a secret that are looked for.
+pub struct Needles(Vec<Secret>);
+
+impl Needles {
+    /// The secret as it is, percent-encoded, within JSON, and as `sent`, which is what went into the request. `None` when it
+    /// is too short to be looked for.
+    pub(super) fn of(secret: &Secret, sent: Option<&[u8]>) -> Option<Arc<Self>> {
+        let raw = secret.expose();
+        if raw.len() < SHORTEST {
+            return None;
+        }
+        let mut all = vec![Secret::new(raw.to_vec())];
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+        if !raw.iter().all(plain) {
+            all.push(escape::percent(raw));
+            all.push(escape::json(raw));
+        }
+        all.extend(sent.map(|sent| Secret::new(sent.to_vec())));
+        // One that has another in it is found with it; the longest is covered whole.
+        all.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+        all.dedup_by(|a, b| a.expose() == b.expose());
+        Some(Arc::new(Self(all)))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Secret::expose)
+    }
+
+    fn are_in(&self, bytes: &[u8]) -> bool {
+        self.each().any(|needle| memmem::find(bytes, needle).is_some())
+    }
+
+    fn longest(&self) -> usize {
+        self.each().map(<[u8]>::len).max().unwrap_or(0)
+    }
+
+    /// Covers every occurrence; whether there was one. All are found before any is covered: one may be within another.
+    fn cover(&self, bytes: &mut [u8]) -> bool {
+        let mut found = Vec::new();
+        for needle in self.each() {
+            // Also those that overlap with themselves.
+            let mut from = 0;
+            while let Some(at) = bytes.get(from..).and_then(|rest| memmem::find(rest, needle)) {
+                found.push(from + at..from + at + needle.len());
+                from += at + 1;
+            }
+        }
+        for range in &found {
+            if let Some(place) = bytes.get_mut(range.clone()) {
+                place.fill(b'*');
+            }
+        }
+        !found.is_empty()
+    }
+
+    /// How many bytes at the end could be the beginning of one that is not there as a whole.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let longest = |needle: &[u8]| {
+            let most = bytes.len().min(needle.len().saturating_sub(1));
+            (HELD..=most).rev().find(|length| bytes.ends_with(needle.get(..*length).unwrap_or_default()))
+        };
+        self.each().filter_map(longest).max().unwrap_or(0)
+    }
+
+    /// Covers what is in the values of headers; whether there was anything.
+    #[must_use]
+    pub fn cover_headers(&self, headers: &mut HeaderMap) -> bool {
+        let mut any = false;
+        for value in headers.values_mut().filter(|value| self.are_in(value.as_bytes())) {
+            let mut bytes = value.as_bytes().to_vec();
+            self.cover(&mut bytes);
+            *value = HeaderValue::from_bytes(&bytes).unwrap_or_else(|_| HeaderValue::from_static("*"));
+            any = true;
+        }
+        any
+    }
+}
+
+impl fmt::Debug for Needles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Needles")
+    }
+}
+
+/// Covers a body that comes in pieces.
+#[derive(Debug)]
+pub struct Masker {
+    needles: Arc<Needles>,
+    /// The last bytes that were sent, fewer than [`HELD`]: a secret may have begun there.
+    before: Zeroizing<Vec<u8>>,
+    /// What is held back, and the same as it may go on: the end of one secret may be the beginning of the next.
+    held: Zeroizing<Vec<u8>>,
+    held_covered: Zeroizing<Vec<u8>>,
+}
+
+impl Masker {
+    /// For one body.
+    #[must_use]
+    pub fn new(needles: Arc<Needles>) -> Self {
+        Self {
+            needles,
+            before: Zeroizing::default(),
+            held: Zeroizing::default(),
+            held_covered: Zeroizing::default(),
+        }
+    }
+
+    /// The spellings that are looked for.
+    #[must_use]
+    pub fn needles(&self) -> &Needles {
+        &self.needles
+    }
+
+    /// Whether something is held back.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The next piece as it may go on, and whether there was something to cover. `last`: nothing comes after it.
+    pub fn next(&mut self, piece: Bytes, last: bool) -> (Bytes, bool) {
+        let is_plain = self.held.is_empty() && !self.needles.are_in(&piece) && !self.begins_before(&piece);
+        if is_plain && (last || !self.is_begun(&piece)) {
+            self.remember(&piece);
+            return (piece, false);
+        }
+        let sent = self.before.len();
+        let mut whole = Zeroizing::new(Vec::with_capacity(sent + self.held.len() + piece.len()));
+        whole.extend_from_slice(&self.before);
+        whole.extend_from_slice(&self.held);
+        whole.extend_from_slice(&piece);
+        let begun = if last { 0 } else { self.needles.begun(&whole) };
+        // What was sent of its first bytes cannot be taken back.
+        let ready = (whole.len() - begun).max(sent);
+        let mut covered = whole.clone();
+        let any = self.needles.cover(&mut covered);
+        for (byte, before) in covered.iter_mut().skip(sent).zip(self.held_covered.iter()) {
+            if *before == b'*' {
+                *byte = b'*';
+            }
+        }
+        self.held = Zeroizing::new(whole.get(ready..).unwrap_or_default().to_vec());
+        self.held_covered = Zeroizing::new(covered.get(ready..).unwrap_or_default().to_vec());
+        self.before.clear();
+        self.remember(whole.get(..ready).unwrap_or_default());
+        (Bytes::copy_from_slice(covered.get(sent..ready).unwrap_or_default()), any)
+    }
+
+    /// Whether a secret that began in what was sent goes on in this piece.
+    fn begins_before(&self, piece: &[u8]) -> bool {
+        if self.before.is_empty() {
+            return false;
+        }
+        let next = piece.get(..self.needles.longest().min(piece.len())).unwrap_or_default();
+        let both = Zeroizing::new([&self.before, next].concat());
+        self.needles.are_in(&both)
+    }
+
+    /// Whether a secret may have begun at the end, also with what was sent before.
+    fn is_begun(&self, piece: &[u8]) -> bool {
+        match self.before.is_empty() || piece.len() >= self.needles.longest() {
+            true => self.needles.begun(piece) > 0,
+            false => self.needles.begun(&Zeroizing::new([&self.before, piece].concat())) > 0,
+        }
+    }
+
+    fn remember(&mut self, sent: &[u8]) {
+        if sent.len() >= HELD - 1 {
+            self.before.clear();
+        }
+        self.before.extend_from_slice(sent.get(sent.len().saturating_sub(HELD - 1)..).unwrap_or_default());
+        let more = self.before.len().saturating_sub(HELD - 1);
+        self.before.drain(..more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"sk/live\"0123456789";
+
+    fn masker() -> Masker {
+        Masker::new(Needles::of(&Secret::new(SECRET.to_vec()), Some(b"c2svbGl2ZSI=")).unwrap())
+    }
+
+    /// What goes on of these pieces.
+    fn through(pieces: &[&[u8]]) -> (Vec<u8>, bool) {
+        let mut masker = masker();
+        let (mut out, mut any) = (Vec::new(), false);
+        for (number, piece) in pieces.iter().enumerate() {
+            let (next, found) = masker.next(Bytes::copy_from_slice(piece), number + 1 == pieces.len());
+            out.extend_from_slice(&next);
+            any |= found;
+        }
+        assert!(!masker.holds());
+        (out, any)
+    }
+
+    #[test]
+    fn every_spelling_is_covered_and_lengths_stay() {
+        for spelled in
+            ["sk/live\"0123456789", "sk%2Flive%220123456789", "sk/live\\\"0123456789", "c2svbGl2ZSI="]
+        {
+            let text = format!("<{spelled}> and <{spelled}>");
+            let (out, any) = through(&[text.as_bytes()]);
+            assert_eq!(String::from_utf8(out).unwrap(), text.replace(spelled, &"*".repeat(spelled.len())));
+            assert!(any);
+        }
+    }
+
+    #[test]
+    fn what_has_no_secret_goes_on_as_it_is_and_at_once() {
+        let mut masker = masker();
+        for text in ["data: hello\n\n", "a", "s", "sk/", "", "it asks"] {
+            let piece = Bytes::copy_from_slice(text.as_bytes());
+            let (out, any) = masker.next(piece.clone(), false);
+            assert_eq!((out.as_ptr(), out.len(), any), (piece.as_ptr(), text.len(), false), "{text}");
+        }
+        assert_eq!(masker.next("sk/live".into(), false), (Bytes::new(), false), "that could be it");
+        assert_eq!(masker.next(" is not".into(), false), ("sk/live is not".into(), false));
+    }
+
+    #[test]
+    fn the_end_of_one_secret_that_could_be_the_beginning_of_another_stays_covered() {
+        let mut masker = Masker::new(Needles::of(&Secret::new(b"abcdXYabcd".to_vec()), None).unwrap());
+        assert_eq!(masker.next("abcdXYabcd".into(), false), ("******".into(), true));
+        assert_eq!(masker.next(" end".into(), false).0, "**** end");
+        assert_eq!(masker.next("abcdXYabcd".into(), false), ("******".into(), true));
+        assert_eq!(masker.next("XYabcd".into(), true).0, "**********");
+    }
+
+    #[test]
+    fn short_secrets_are_not_looked_for() {
+        assert!(Needles::of(&Secret::new(b"1234567".to_vec()), None).is_none());
+    }
+
+    #[test]
+    fn headers_are_covered() {
+        let mut headers = HeaderMap::new();
+        headers.insert("location", "https://a.test/?key=sk%2Flive%220123456789".parse().unwrap());
+        headers.insert("server", "nginx".parse().unwrap());
+        assert!(masker().needles().cover_headers(&mut headers));
+        assert_eq!(headers["location"], format!("https://a.test/?key={}", "*".repeat(22)));
+        assert_eq!(headers["server"], "nginx");
+        assert!(!masker().needles().cover_headers(&mut headers));
+    }
+
+    proptest! {
+        /// At most the first three bytes of a secret go on, when a piece ends within them.
+        #[test]
+        fn no_way_to_cut_a_body_lets_a_secret_through(
+            before in "[a-s/k\"]{0,12}",
+            between in "[a-s/k\"]{0,12}",
+            cuts in prop::collection::vec(0..80usize, 0..12),
+        ) {
+            let text = [before.as_bytes(), SECRET, between.as_bytes(), SECRET].concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
+            let (out, any) = through(&pieces);
+            prop_assert_eq!(out.len(), text.len());
+            prop_assert!(any);
+            prop_assert!(memmem::find(&out, &SECRET[HELD - 1..]).is_none(), "{:?}", String::from_utf8_lossy(&out));
+            let (whole, _) = through(&[&text]);
+            for (a, b) in out.iter().zip(&whole) {
+                prop_assert!(a == b || *b == b'*', "nothing but secrets is covered");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which answers are looked through for the secret that was sent, and how.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::response::Parts;
+use proxy_policy::Mask;
+
+use super::body::Transfer;
+use crate::credentials::{Masker, Needles};
+
+/// Covers what is in the head of a response, and says how its body is looked through; `None`: it is not.
+#[must_use]
+pub fn cover(mask: Mask, needles: &Arc<Needles>, head: &mut Parts, transfer: &Transfer) -> Option<Masker> {
+    if mask == Mask::Off {
+        return None;
+    }
+    if needles.cover_headers(&mut head.headers) {
+        transfer.note_reflected();
+    }
+    // Compressed, it has not the bytes that are looked for.
+    let looked_through = !is_encoded(&head.headers) && (mask == Mask::All || is_text(&head.headers));
+    looked_through.then(|| Masker::new(Arc::clone(needles)))
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// By its type; what does not say is taken for text.
+fn is_text(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(kind) = types.next() else { return true };
+    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let (main, sub) = kind.split_once('/').unwrap_or(("text", ""));
+    main == "text"
+        || matches!(
+            sub,
+            "json"
+                | "xml"
+                | "javascript"
+                | "ndjson"
+                | "x-ndjson"
+                | "jsonl"
+                | "graphql"
+                | "yaml"
+                | "x-yaml"
+                | "problem+json"
+                | "x-www-form-urlencoded"
+        )
+        || sub.ends_with("+json")
+        || sub.ends_with("+xml")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn text_is_what_its_type_says_and_what_says_nothing() {
+        let kind = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(text));
+            is_text(&headers)
+        };
+        for text in [
+            "text/plain",
+            "text/event-stream",
+            "Application/JSON; charset=utf-8",
+            "application/vnd.api+json",
+            "x",
+        ] {
+            assert!(kind(text), "{text}");
+        }
+        for other in
+            ["application/octet-stream", "image/png", "application/grpc", "video/mp4", "application/json+x"]
+        {
+            assert!(!kind(other), "{other}");
+        }
+        assert!(is_text(&HeaderMap::new()));
+    }
+}
