@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use proxy_policy::{Host, Scheme};
+use proxy_policy::{Host, Mask, Scheme};
 
 use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
@@ -240,6 +241,10 @@ impl Calls {
         let websocket = upgrade.is_some();
         let (mut target, authority) = (target(facts)?, authority(facts)?);
         let mut headers = hop::strip_request(headers, version, websocket);
+        if permit.mask() == Mask::All && attachment.as_ref().and_then(Attachment::needles).is_some() {
+            // What is compressed cannot be looked through.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let stand = attachment.as_ref().and_then(Attachment::stand);
         if let Some(stand) = stand.filter(|stand| stand.is_for_bodies()) {
             let (method, target, headers) = (facts.method, &mut target, &mut headers);

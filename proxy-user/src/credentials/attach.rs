@@ -223,6 +223,10 @@ impl fmt::Debug for Attachment {
     }
 }
 
+/// How many parts the journal is told of, and how much of the name of each.
+const TOLD: usize = 16;
+const TOLD_CHARS: usize = 64;
+
 /// What was taken out of a request, for the journal: the part that it was in, and its value, which only a fingerprint is made
 /// of.
 #[derive(Default)]
@@ -235,10 +239,14 @@ impl Removed {
         self.0.is_empty()
     }
 
-    /// The parts, as in "header x-key", each with the fingerprint of what it held.
+    /// The parts, as in "header x-key", each with the fingerprint of what it held. Shortened: the client says how many there
+    /// are, and how parameters of its query are called.
     #[must_use]
     pub fn told(&self, fingerprints: &Fingerprints) -> Vec<(String, String)> {
-        self.0.iter().map(|(place, value)| (place.clone(), fingerprints.of(value.expose()))).collect()
+        let shown = |place: &str| place.chars().take(TOLD_CHARS).collect();
+        let told =
+            self.0.iter().take(TOLD).map(|(place, value)| (shown(place), fingerprints.of(value.expose())));
+        told.collect()
     }
 }
 
@@ -396,6 +404,33 @@ mod tests {
         let mut map = headers(&lines);
         strip(&mut map, None, &keep);
         assert_eq!((map.len(), &map["private-token"]), (2, &HeaderValue::from_static("b")));
+    }
+
+    #[test]
+    fn a_client_does_not_fill_the_journal_with_what_is_taken_from_it() {
+        let mut map = HeaderMap::new();
+        (0..1000).for_each(|_| {
+            map.append(AUTHORIZATION, HeaderValue::from_static("own"));
+        });
+        let path = format!("/?{}=ghp_0123456789abcdefghijABCDEFGHIJ012345", "x".repeat(1000));
+        let (mut target, authority) = (PathAndQuery::try_from(path).unwrap(), Authority::from_static("a"));
+        let mut head =
+            Head { method: &Method::GET, target: &mut target, authority: &authority, headers: &mut map };
+        let told = |head: &mut Head<'_>| {
+            let removed =
+                strip_head(head, None, &Strip::default()).unwrap_or_else(|_| panic!("it is a request"));
+            removed.told(&Fingerprints::new(&[1; 32]))
+        };
+        head.headers.remove(AUTHORIZATION);
+        assert_eq!(told(&mut head)[0].0.len(), TOLD_CHARS);
+        assert!(target == "/" && map.is_empty());
+        (0..1000).for_each(|_| {
+            map.append(AUTHORIZATION, HeaderValue::from_static("own"));
+        });
+        let mut head =
+            Head { method: &Method::GET, target: &mut target, authority: &authority, headers: &mut map };
+        assert_eq!(told(&mut head).len(), TOLD);
+        assert!(map.is_empty());
     }
 
     #[test]

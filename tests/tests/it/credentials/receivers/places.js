@@ -23,7 +23,7 @@ server.on("request", (request, response) => {
     fs.appendFileSync("requests.log", JSON.stringify(seen) + "\n");
     if (url.pathname === "/echo") {
       // Sends back what it got, in pieces that end anywhere.
-      const text = `you sent ${request.headers["x-key"]} and I keep it\n`, bytes = Buffer.from(text.repeat(3));
+      const text = `you sent ${request.headers["x-key"]} and I keep it, ${request.headers["accept-encoding"] ?? "anyhow"}\n`, bytes = Buffer.from(text.repeat(3));
       response.writeHead(200, { "content-type": url.searchParams.get("type") ?? "text/plain", "x-got": request.headers["x-key"] });
       const step = Number(url.searchParams.get("step"));
       const next = (at) => (at >= bytes.length ? response.end() : response.write(bytes.subarray(at, at + step), () => next(at + step)));
