@@ -305,12 +305,14 @@ impl Reloader {
     /// first load and now. A watch that cannot be had is told; SIGHUP and `vouchsafe` commands still reload.
     pub(super) fn watch(&self) -> Option<Watch> {
         let (changed, changes) = mpsc::channel::<()>(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let told = move |event: notify::Result<notify::Event>| {
             // Reading the files is an event too, and must not begin another reload.
             if !event.is_ok_and(|event| event.kind.is_access()) {
                 let _ = changed.try_send(());
             }
-        });
+        };
+        // Its thread hears of each file that a load opens, and stands behind the calls as the load does.
+        let watcher = behind_the_calls(|| notify::recommended_watcher(told));
         let watched = watcher.and_then(|mut watcher| {
             watcher.watch(&self.root, RecursiveMode::Recursive)?;
             Ok(watcher)
