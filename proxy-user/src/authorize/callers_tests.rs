@@ -85,8 +85,10 @@ async fn nobody_is_turned_back_to_an_older_policy() {
     let older = callers.ahead(&Arc::new(live(&[], 2)), &asked, soon());
     store.swap(&Arc::new(live(&[], 3)), || {});
     assert_eq!(caller.current(&store, &asked).await.live().generation(), 3);
+    asked.0.store(0, Ordering::Relaxed);
     callers.turn(&older);
     assert_eq!(caller.current(&store, &asked).await.live().generation(), 3);
+    assert_eq!(asked.0.load(Ordering::Relaxed), 0, "it still knew");
 }
 
 #[tokio::test]

@@ -130,6 +130,12 @@ impl Attachment {
         Ok(Self { how, secret_name: secret_name.into(), secret_version, needles })
     }
 
+    /// Of a token, for the tests of other modules.
+    #[cfg(test)]
+    pub(crate) fn of_token(inject: &Inject, token: &[u8]) -> Self {
+        Self::compose(inject, &Secret::new(token.to_vec()), "token", 1).unwrap()
+    }
+
     /// What the connection proves itself with.
     pub(super) fn of_client(identity: ClientIdentity, secret_name: &str, secret_version: u64) -> Self {
         Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version, needles: None }
@@ -485,6 +491,21 @@ mod tests {
         assert_eq!(Arc::strong_count(&alive), 2);
         drop(clone);
         assert_eq!(Arc::strong_count(&alive), 1);
+    }
+
+    #[test]
+    fn what_a_place_cannot_carry_is_refused() {
+        let composed = |place: Place, secret: &[u8]| {
+            let inject = Inject::at(place, "{secret}").unwrap();
+            Attachment::compose(&inject, &Secret::new(secret.to_vec()), "n", 1).is_ok()
+        };
+        assert!(composed(Place::Basic, b"me:secret") && !composed(Place::Basic, b"secret"), "no user");
+        assert!(!composed(Place::Basic, b"me:sec\nret"));
+        assert!(composed(Place::Query("k".into()), b"any\n\xff"), "everything can be escaped");
+        let cookie = |secret| composed(Place::Cookie("c".into()), secret);
+        assert!(
+            cookie(b"a=b/c+d") && !cookie(b"a;b") && !cookie(b"a b") && !cookie(b"\"a\"") && !cookie(b"\xff")
+        );
     }
 
     #[test]

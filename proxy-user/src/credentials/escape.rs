@@ -98,6 +98,13 @@ mod tests {
     }
 
     #[test]
+    fn every_control_character_is_escaped_in_json() {
+        let text: String = (0..0x80_u8).map(char::from).collect();
+        let quoted = [b"\"", json(text.as_bytes()).expose(), b"\""].concat();
+        assert_eq!(serde_json::from_slice::<String>(&quoted).unwrap(), text);
+    }
+
+    #[test]
     fn what_is_no_escape_stays() {
         assert_eq!(unpercent(b"%4bey%2"), b"Key%2");
         assert_eq!(unpercent(b"a+%zz%"), b"a %zz%");

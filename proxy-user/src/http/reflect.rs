@@ -58,6 +58,33 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::credentials::{Attachment, Inject};
+
+    #[test]
+    fn heads_are_covered_and_bodies_looked_through_as_far_as_they_can_be_and_the_api_says() {
+        let inject = Inject::bearer();
+        let attachment = Attachment::of_token(inject, b"rk_live_0123456789");
+        let needles = attachment.needles().unwrap();
+        let looked = |mask, lines: &[(&'static str, &'static str)]| {
+            let (mut head, ()) = http::Response::new(()).into_parts();
+            head.headers.insert("x-got", HeaderValue::from_static("rk_live_0123456789"));
+            for (name, value) in lines {
+                head.headers.append(*name, HeaderValue::from_static(value));
+            }
+            let transfer = Transfer::default();
+            let masker = cover(mask, needles, &mut head, &transfer);
+            let covered = head.headers["x-got"] == "******************";
+            assert_eq!(covered, transfer.is_reflected());
+            (covered, masker.is_some())
+        };
+        let png = [("content-type", "image/png")];
+        assert_eq!(looked(Mask::Text, &[("content-type", "text/plain")]), (true, true));
+        assert_eq!(looked(Mask::Text, &png), (true, false));
+        assert_eq!(looked(Mask::All, &png), (true, true));
+        assert_eq!(looked(Mask::Off, &[]), (false, false));
+        assert_eq!(looked(Mask::All, &[("content-encoding", "gzip")]), (true, false));
+        assert_eq!(looked(Mask::Text, &[("content-encoding", "identity")]), (true, true));
+    }
 
     #[test]
     fn text_is_what_its_type_says_and_what_says_nothing() {
