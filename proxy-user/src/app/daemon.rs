@@ -105,6 +105,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
     let store = StorePaths::in_directories(&config.state, &config.runtime).store;
     let publisher = config.issuer.as_ref().map(|issuer| Publisher::open(issuer, &store)).transpose()?;
+    let fingerprints = Fingerprints::open(&config.state).context(
+        "the key of the fingerprints in the journal cannot be had (when it is damaged, remove it: the next start makes \
+         another, and fingerprints begin anew)",
+    )?;
     let mut credentials = Credentials::new(store, Outcall::new(upstream_tls.clone()));
     if let Some(publisher) = &publisher {
         credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
@@ -160,8 +164,6 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
-    let fingerprints = Fingerprints::open(&config.state)
-        .context("the key of the fingerprints in the journal cannot be had")?;
     let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
     let services = Arc::new(Services {
         policy,

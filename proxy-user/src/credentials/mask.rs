@@ -33,12 +33,15 @@ impl Needles {
         let mut all = vec![Secret::new(raw.to_vec())];
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
         if !raw.iter().all(plain) {
-            all.push(escape::percent(raw));
-            all.push(escape::json(raw));
+            let (percent, json) = (escape::percent(raw), escape::json(raw));
+            // As others spell the same: with small digits, and with `/` escaped, as PHP does.
+            all.push(lower_escapes(percent.expose()));
+            all.push(solidus_escaped(json.expose()));
+            all.extend([percent, json]);
         }
         all.extend(sent.map(|sent| Secret::new(sent.to_vec())));
         // One that has another in it is found with it; the longest is covered whole.
-        all.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+        all.sort_by(|a, b| (b.len(), a.expose()).cmp(&(a.len(), b.expose())));
         all.dedup_by(|a, b| a.expose() == b.expose());
         Some(Arc::new(Self(all)))
     }
@@ -97,6 +100,26 @@ impl Needles {
     }
 }
 
+/// Percent-encoded with the digits `a` to `f`.
+fn lower_escapes(percent: &[u8]) -> Secret {
+    let is_digit = |at: usize| {
+        let before = |by: usize| at.checked_sub(by).and_then(|at| percent.get(at)) == Some(&b'%');
+        before(1) || before(2)
+    };
+    let lower = |(at, byte): (usize, &u8)| if is_digit(at) { byte.to_ascii_lowercase() } else { *byte };
+    Secret::new(percent.iter().enumerate().map(lower).collect())
+}
+
+/// Within JSON with `\/` for `/` (RFC 8259 §7 allows both).
+fn solidus_escaped(json: &[u8]) -> Secret {
+    let mut out = Vec::with_capacity(2 * json.len());
+    for byte in json {
+        out.extend_from_slice(if *byte == b'/' { b"\\" } else { b"" });
+        out.push(*byte);
+    }
+    Secret::new(out)
+}
+
 impl fmt::Debug for Needles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Needles")
@@ -107,6 +130,8 @@ impl fmt::Debug for Needles {
 #[derive(Debug)]
 pub struct Masker {
     needles: Arc<Needles>,
+    /// Not only trailers are looked through.
+    bodies: bool,
     /// The last bytes that were sent, fewer than [`HELD`]: a secret may have begun there.
     before: Zeroizing<Vec<u8>>,
     /// What is held back, and the same as it may go on: the end of one secret may be the beginning of the next.
@@ -115,11 +140,12 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// For one body.
+    /// For one body; without `bodies`, for its trailers alone.
     #[must_use]
-    pub fn new(needles: Arc<Needles>) -> Self {
+    pub fn new(needles: Arc<Needles>, bodies: bool) -> Self {
         Self {
             needles,
+            bodies,
             before: Zeroizing::default(),
             held: Zeroizing::default(),
             held_covered: Zeroizing::default(),
@@ -140,6 +166,9 @@ impl Masker {
 
     /// The next piece as it may go on, and whether there was something to cover. `last`: nothing comes after it.
     pub fn next(&mut self, piece: Bytes, last: bool) -> (Bytes, bool) {
+        if !self.bodies {
+            return (piece, false);
+        }
         let is_plain = self.held.is_empty() && !self.needles.are_in(&piece) && !self.begins_before(&piece);
         if is_plain && (last || !self.is_begun(&piece)) {
             self.remember(&piece);
@@ -204,7 +233,7 @@ mod tests {
     const SECRET: &[u8] = b"sk/live\"0123456789";
 
     fn masker() -> Masker {
-        Masker::new(Needles::of(&Secret::new(SECRET.to_vec()), Some(b"c2svbGl2ZSI=")).unwrap())
+        Masker::new(Needles::of(&Secret::new(SECRET.to_vec()), Some(b"c2svbGl2ZSI=")).unwrap(), true)
     }
 
     /// What goes on of these pieces.
@@ -222,9 +251,14 @@ mod tests {
 
     #[test]
     fn every_spelling_is_covered_and_lengths_stay() {
-        for spelled in
-            ["sk/live\"0123456789", "sk%2Flive%220123456789", "sk/live\\\"0123456789", "c2svbGl2ZSI="]
-        {
+        for spelled in [
+            "sk/live\"0123456789",
+            "sk%2Flive%220123456789",
+            "sk%2flive%220123456789",
+            "sk/live\\\"0123456789",
+            "sk\\/live\\\"0123456789",
+            "c2svbGl2ZSI=",
+        ] {
             let text = format!("<{spelled}> and <{spelled}>");
             let (out, any) = through(&[text.as_bytes()]);
             assert_eq!(String::from_utf8(out).unwrap(), text.replace(spelled, &"*".repeat(spelled.len())));
@@ -246,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_end_of_one_secret_that_could_be_the_beginning_of_another_stays_covered() {
-        let mut masker = Masker::new(Needles::of(&Secret::new(b"abcdXYabcd".to_vec()), None).unwrap());
+        let mut masker = Masker::new(Needles::of(&Secret::new(b"abcdXYabcd".to_vec()), None).unwrap(), true);
         assert_eq!(masker.next("abcdXYabcd".into(), false), ("******".into(), true));
         assert_eq!(masker.next(" end".into(), false).0, "**** end");
         assert_eq!(masker.next("abcdXYabcd".into(), false), ("******".into(), true));

@@ -499,6 +499,36 @@ mod tests {
         assert_eq!(outcomes[0].error, None);
     }
 
+    /// A response of a secret that is sent back in pieces, and again in its trailers.
+    async fn reflected(bodies: bool) -> (Bytes, http::HeaderMap, bool) {
+        let book = Book::new();
+        let mut account = Account::open(book.receipt(), Arc::default(), Pass::default());
+        account.answered(http::StatusCode::OK);
+        let inject = crate::credentials::Inject::bearer();
+        let attachment = crate::credentials::Attachment::of_token(inject, b"rk_live_0123456789");
+        let masker = Masker::new(Arc::clone(attachment.needles().unwrap()), bodies);
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-message", "no rk_live_0123456789".parse().unwrap());
+        let data = |text: &'static str| Ok::<_, io::Error>(Frame::data(Bytes::from_static(text.as_bytes())));
+        let frames = [data("a rk_live_01"), data("23456789 b rk_live_"), Ok(Frame::trailers(trailers))];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let whole = ReplyBody::stream(body, account, Lapse::never(), Some(masker)).collect().await.unwrap();
+        let trailers = whole.trailers().cloned().unwrap();
+        let outcomes = book.outcomes().await;
+        assert_eq!(outcomes.len(), 1);
+        (whole.to_bytes(), trailers, outcomes[0].reflected)
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_comes_before_the_trailers_and_these_are_covered_of_every_body() {
+        let (body, trailers, found) = reflected(true).await;
+        assert_eq!((&body[..], found), (&b"a ****************** b rk_live_"[..], true));
+        assert_eq!(trailers["grpc-message"], "no ******************");
+        let (body, trailers, found) = reflected(false).await;
+        assert_eq!((&body[..], found), (&b"a rk_live_0123456789 b rk_live_"[..], true));
+        assert_eq!(trailers["grpc-message"], "no ******************");
+    }
+
     #[tokio::test]
     async fn a_body_of_known_length_that_is_dropped_after_its_last_byte_was_whole() {
         let book = Book::new();

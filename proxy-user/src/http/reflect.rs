@@ -9,7 +9,7 @@ use proxy_policy::Mask;
 use super::body::Transfer;
 use crate::credentials::{Masker, Needles};
 
-/// Covers what is in the head of a response, and says how its body is looked through; `None`: it is not.
+/// Covers what is in the head of a response, and says how its body and its trailers are looked through; `None`: nothing is.
 #[must_use]
 pub fn cover(mask: Mask, needles: &Arc<Needles>, head: &mut Parts, transfer: &Transfer) -> Option<Masker> {
     if mask == Mask::Off {
@@ -20,7 +20,7 @@ pub fn cover(mask: Mask, needles: &Arc<Needles>, head: &mut Parts, transfer: &Tr
     }
     // Compressed, it has not the bytes that are looked for.
     let looked_through = !is_encoded(&head.headers) && (mask == Mask::All || is_text(&head.headers));
-    looked_through.then(|| Masker::new(Arc::clone(needles)))
+    Some(Masker::new(Arc::clone(needles), looked_through))
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {
@@ -72,10 +72,12 @@ mod tests {
                 head.headers.append(*name, HeaderValue::from_static(value));
             }
             let transfer = Transfer::default();
-            let masker = cover(mask, needles, &mut head, &transfer);
+            let mut masker = cover(mask, needles, &mut head, &transfer);
+            let body = bytes::Bytes::from_static(b"rk_live_0123456789");
+            let looks = masker.as_mut().is_some_and(|masker| masker.next(body, true).1);
             let covered = head.headers["x-got"] == "******************";
             assert_eq!(covered, transfer.is_reflected());
-            (covered, masker.is_some())
+            (covered, looks)
         };
         let png = [("content-type", "image/png")];
         assert_eq!(looked(Mask::Text, &[("content-type", "text/plain")]), (true, true));

@@ -208,3 +208,17 @@ fn a_placeholder_in_a_header_or_a_body_is_exchanged_in_its_spelling() {
     assert_nowhere(&world, "s3\"cr/t+a");
     assert_nowhere(&world, "cr%2Ft");
 }
+
+#[test]
+fn a_key_of_the_fingerprints_that_is_not_ours_alone_or_is_none_is_told_with_its_path() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new();
+    let path = world.path("state/fingerprint.key");
+    for (content, mode) in [("07".repeat(32), 0o644), ("nothing of a key".to_owned(), 0o600)] {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let said = world.start_fails();
+        assert!(said.contains("state/fingerprint.key") && said.contains("remove it"), "{said}");
+    }
+}
