@@ -125,6 +125,20 @@ impl Loaded {
         lines
     }
 
+    /// The first warnings, and how many more there are.
+    #[must_use]
+    pub fn warnings(&self, most: usize) -> Vec<String> {
+        let mut found = self.compiled.diagnostics.iter().filter(|d| d.severity == Severity::Warning);
+        let root = self.root.display();
+        let mut lines: Vec<String> =
+            found.by_ref().take(most).map(|diagnostic| format!("{root}/{diagnostic}")).collect();
+        let more = found.count();
+        if more > 0 {
+            lines.push(format!("{root}: the policy has {more} more warnings; see `vouchsafe check {root}`"));
+        }
+        lines
+    }
+
     /// The set, if nothing is wrong.
     ///
     /// # Errors
@@ -233,6 +247,22 @@ mod tests {
     fn refused(root: &Path, words: &[&str]) {
         let errors = Loaded::read(root).into_set().unwrap_err().to_string();
         assert!(words.iter().all(|word| errors.contains(word)), "{errors}");
+    }
+
+    #[test]
+    fn of_many_warnings_the_first_are_told_and_how_many_more_there_are() {
+        let root = root();
+        for name in ["c", "d", "e"] {
+            let identity = format!("[identity]\nexe = \"/opt/{name}\"\n");
+            fs::write(root.path().join(format!("policies/{name}.toml")), identity).unwrap();
+        }
+        let loaded = Loaded::read(root.path());
+        let all = loaded.lines(Severity::Warning);
+        assert!(all.len() == 4 && all[0].contains("policies/bot.toml:"), "{all:?}");
+        assert_eq!(loaded.warnings(4), all);
+        let told = loaded.warnings(1);
+        assert_eq!((told.len(), &told[0]), (2, &all[0]));
+        assert!(told[1].contains("3 more warnings") && told[1].contains("vouchsafe check /"), "{told:?}");
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use notify::{RecursiveMode, Watcher};
+use notify::{EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use proxy_journal::{PolicyLoad, PolicyResult, Record};
-use proxy_policy::{Moment, NetworkRule, Severity};
+use proxy_policy::{Moment, NetworkRule};
 use tokio::sync::mpsc;
 
 use super::{
+    behind::{behind_the_calls, let_go, started_behind},
     network,
     policies::{Errors, Loaded},
 };
@@ -57,7 +58,7 @@ pub(super) struct LastLoad {
 
 /// A watch of the policy root.
 pub(super) struct Watch {
-    _watcher: notify::RecommendedWatcher,
+    _watcher: RecommendedWatcher,
     changes: mpsc::Receiver<()>,
 }
 
@@ -88,7 +89,7 @@ pub(super) fn first(
     let resolvers = network::resolvers();
     let loaded = Loaded::read(root);
     let digest = loaded.digest().to_owned();
-    let warnings = loaded.lines(Severity::Warning);
+    let warnings = loaded.warnings(WARNINGS);
     let set = loaded.into_set()?;
     let identities = set.summary().identities;
     let rules_at = clock::now();
@@ -108,29 +109,12 @@ pub(super) fn first(
     Ok((live, last, identities, warnings))
 }
 
-/// How far behind the calls a load stands for the processor, as a nice value.
-const NICE: i32 = 10;
-
-/// Works on a thread of its own that the threads of the calls go before: a large policy takes a processor for a while.
-fn behind_the_calls<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let work = || {
-        // Of this thread alone (setpriority(2), "C library/kernel differences"). Without it the load is only less polite.
-        let _ = rustix::process::setpriority_process(None, NICE);
-        work()
-    };
-    std::thread::scope(|scope| scope.spawn(work).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// How many warnings of one load go into the log.
+/// How many warnings of one load are told: as far as somebody reads them.
 const WARNINGS: usize = 20;
 
-/// Logs what is probably not meant in a policy that goes live, as far as somebody reads it.
+/// Logs what is probably not meant in a policy that goes live.
 pub(super) fn warn(warnings: &[String]) {
-    warnings.iter().take(WARNINGS).for_each(|warning| tracing::warn!("{warning}"));
-    if let Some(more) = warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
-        tracing::warn!("the policy has {more} more warnings; see `vouchsafe check`");
-    }
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 impl Reloader {
@@ -165,13 +149,15 @@ impl Reloader {
     pub(super) fn reload(&self) -> Result<ReloadReport, Failure> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.last();
-        let loaded = behind_the_calls(|| Loaded::read(&self.root));
-        let digest = loaded.digest().to_owned();
+        let root = self.root.clone();
+        let (digest, warnings, set) = behind_the_calls(move || {
+            let loaded = Loaded::read(&root);
+            (loaded.digest().to_owned(), loaded.warnings(WARNINGS), loaded.into_set())
+        });
         let resolvers = network::resolvers();
-        let warnings = loaded.lines(Severity::Warning);
         let live = self.store.live();
         let identities = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        match loaded.into_set() {
+        match set {
             Ok(set) => {
                 let count = identities(set.summary().identities);
                 let changed = last.digest != digest || last.errors.is_some();
@@ -217,8 +203,8 @@ impl Reloader {
     fn go_live(&self, next: LivePolicy) {
         let next = Arc::new(next);
         let ahead = self.callers.ahead(&next, &*self.identifier, Instant::now() + AHEAD);
-        // The one before ends here, if no call holds it, and not under a call.
-        drop(self.store.swap(&next, || self.callers.turn(&ahead)));
+        // The one before ends there, if no call holds it, and not under a call.
+        let_go(self.store.swap(&next, || self.callers.turn(&ahead)));
     }
 
     /// The policy with this digest does not go live: recorded once, and shown by `status` until another one does.
@@ -306,13 +292,14 @@ impl Reloader {
     pub(super) fn watch(&self) -> Option<Watch> {
         let (changed, changes) = mpsc::channel::<()>(1);
         let told = move |event: notify::Result<notify::Event>| {
-            // Reading the files is an event too, and must not begin another reload.
+            // Reading the files is no event that is asked for: it must not begin another reload.
             if !event.is_ok_and(|event| event.kind.is_access()) {
                 let _ = changed.try_send(());
             }
         };
-        // Its thread hears of each file that a load opens, and stands behind the calls as the load does.
-        let watcher = behind_the_calls(|| notify::recommended_watcher(told));
+        let changes_only = notify::Config::default().with_event_kinds(EventKindMask::CORE);
+        // Its thread is told of each of many files that are written at once.
+        let watcher = started_behind(|| RecommendedWatcher::new(told, changes_only));
         let watched = watcher.and_then(|mut watcher| {
             watcher.watch(&self.root, RecursiveMode::Recursive)?;
             Ok(watcher)

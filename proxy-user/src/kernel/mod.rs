@@ -16,6 +16,7 @@ mod maps;
 mod netns;
 mod network;
 mod protect;
+mod schedule;
 
 use std::{
     io,
@@ -44,6 +45,7 @@ pub use self::{
     netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
     protect::Protecting,
+    schedule::stand_last,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
