@@ -1,17 +1,21 @@
 //! What authenticates a call: `[credential.NAME]`, a kind over secrets in stores. Never a secret itself.
 
+mod aws;
 mod claims;
 mod exec;
 mod github_app;
+mod hmac;
 mod jwt;
 mod mtls;
 mod oauth2;
 
 use std::fmt;
 
+pub use aws::{AwsCredential, AwsKeyId, AwsKeys, AwsRole};
 pub use claims::{ClaimText, Variable};
 pub use exec::ExecCredential;
 pub use github_app::{GithubAppCredential, GithubLevel};
+pub use hmac::{HmacCredential, HmacEncoding, HmacHash, HmacPart, HmacText};
 pub use jwt::{ClaimValue, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner};
 pub use mtls::MtlsCredential;
 pub use oauth2::{OauthClient, OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken};
@@ -52,6 +56,10 @@ pub enum CredentialKind {
     Oauth2(Box<OauthCredential>),
     /// What a program prints.
     Exec(Box<ExecCredential>),
+    /// A signature of AWS.
+    Aws(Box<AwsCredential>),
+    /// A signature with a shared key.
+    Hmac(Box<HmacCredential>),
 }
 
 /// `kind = "static"`: a secret as it is.
@@ -64,7 +72,7 @@ pub struct StaticCredential {
 
 impl CredentialKind {
     pub(crate) const NAMES: &'static [&'static str] =
-        &["static", "jwt", "mtls", "github-app", "oauth2", "exec"];
+        &["static", "jwt", "mtls", "github-app", "oauth2", "exec", "aws", "hmac"];
 
     /// As in a policy file.
     #[must_use]
@@ -76,6 +84,8 @@ impl CredentialKind {
             Self::GithubApp(_) => "github-app",
             Self::Oauth2(_) => "oauth2",
             Self::Exec(_) => "exec",
+            Self::Aws(_) => "aws",
+            Self::Hmac(_) => "hmac",
         }
     }
 
@@ -84,7 +94,13 @@ impl CredentialKind {
     pub fn wants_inject(&self) -> bool {
         match self {
             Self::Static(_) => true,
-            Self::Jwt(_) | Self::Mtls(_) | Self::GithubApp(_) | Self::Oauth2(_) | Self::Exec(_) => false,
+            Self::Jwt(_)
+            | Self::Mtls(_)
+            | Self::GithubApp(_)
+            | Self::Oauth2(_)
+            | Self::Exec(_)
+            | Self::Aws(_)
+            | Self::Hmac(_) => false,
         }
     }
 
@@ -102,6 +118,8 @@ impl CredentialKind {
             Self::GithubApp(kind) => vec![&kind.private_key],
             Self::Oauth2(kind) => kind.secrets(),
             Self::Exec(_) => Vec::new(),
+            Self::Aws(kind) => kind.secrets(),
+            Self::Hmac(kind) => vec![&kind.secret],
         }
     }
 

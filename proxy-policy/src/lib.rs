@@ -78,9 +78,11 @@ pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, t
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};
 pub use credential::{
-    ClaimText, ClaimValue, Credential, CredentialKind, ExecCredential, GithubAppCredential, GithubLevel,
-    JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient, OauthClientKey,
-    OauthCredential, OauthExchange, OauthGrant, OauthToken, SecretRef, StaticCredential, Store, Variable,
+    AwsCredential, AwsKeyId, AwsKeys, AwsRole, ClaimText, ClaimValue, Credential, CredentialKind,
+    ExecCredential, GithubAppCredential, GithubLevel, HmacCredential, HmacEncoding, HmacHash, HmacPart,
+    HmacText, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient,
+    OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken, SecretRef, StaticCredential,
+    Store, Variable,
 };
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};

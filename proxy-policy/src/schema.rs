@@ -86,6 +86,27 @@ mod tests {
         env = ["HOME"]
         timeout = "5s"
         user = "tokens"
+        [credential.aws]
+        kind = "aws"
+        access_key_id = "AKIDEXAMPLE"
+        secret_access_key = "vault:aws/secret"
+        session_token = "vault:aws/session"
+        region = "eu-central-1"
+        service = "s3"
+        role_arn = "arn:aws:iam::123456789012:role/reports"
+        session_name = "bot-{identity}"
+        external_id = "acme"
+        duration = "1h"
+        sts_url = "https://sts.test/"
+        [credential.hmac]
+        kind = "hmac"
+        secret = "vault:hmac"
+        key_encoding = "base64"
+        hash = "sha512"
+        sign = "{timestamp}{method}{target}{body}"
+        encoding = "base64"
+        headers = { x-time = "{timestamp}", x-sign = "v1={signature}" }
+        query = { nonce = "{nonce}" }
     "#;
 
     fn schema() -> Value {
@@ -179,7 +200,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 14, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 16, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]

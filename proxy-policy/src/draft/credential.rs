@@ -1,7 +1,9 @@
 //! `[credential.NAME]`: a kind over references to secrets. No message repeats a value of this table.
 
+mod aws;
 mod exec;
 mod github_app;
+mod hmac;
 mod jwt;
 mod mtls;
 mod oauth2;
@@ -29,6 +31,8 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         Some("oauth2") => oauth2::read(section, reader).map(|kind| CredentialKind::Oauth2(Box::new(kind))),
         Some("exec") => exec::read(section, reader).map(|kind| CredentialKind::Exec(Box::new(kind))),
+        Some("aws") => aws::read(section, reader).map(|kind| CredentialKind::Aws(Box::new(kind))),
+        Some("hmac") => hmac::read(section, reader).map(|kind| CredentialKind::Hmac(Box::new(kind))),
         Some(_) => None,
     };
     let before = reader.findings.len();
