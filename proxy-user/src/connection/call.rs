@@ -245,6 +245,18 @@ impl Calls {
             // What is compressed cannot be looked through.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
+        let mut attachment = attachment;
+        if let Some(signer) = &attachment {
+            let (method, target, headers) = (facts.method, &mut target, &mut headers);
+            let head = Head { method, target, authority: &authority, headers };
+            if let Some(mut signing) = signer.for_request(&head)? {
+                if let Some(most) = signing.signs_body() {
+                    let time = self.connection.services.settings.http.header_time;
+                    signing = signing.over(exchange::whole(&mut body, most, time).await?);
+                }
+                attachment = Some(signing);
+            }
+        }
         let stand = attachment.as_ref().and_then(Attachment::stand);
         if let Some(stand) = stand.filter(|stand| stand.is_for_bodies()) {
             let (method, target, headers) = (facts.method, &mut target, &mut headers);

@@ -16,6 +16,8 @@ use super::known::{self, Fingerprints};
 use super::mask::Needles;
 use super::placeholder::Stand;
 use super::secret::Secret;
+use super::signing::{Signer, Signing};
+use super::sigv4::Chunks;
 use super::{escape, parts};
 use crate::trust::ClientIdentity;
 
@@ -55,6 +57,10 @@ enum How {
     Placeholder(Arc<Stand>),
     /// Nothing in the request: its connection proves who calls.
     Client(ClientIdentity),
+    /// A signature over each request, which was not looked at yet.
+    Signer(Arc<dyn Signer>),
+    /// A signature over one request, with its body as far as it covers that.
+    Signing(Arc<dyn Signing>, Bytes),
 }
 
 /// A place that cannot carry a value.
@@ -76,6 +82,9 @@ pub enum Misplaced {
     /// The body cannot be looked at.
     #[error("the body cannot have the placeholder: {0}")]
     Body(&'static str),
+    /// A signature cannot be made.
+    #[error("the call cannot be signed: {0}")]
+    Unsigned(&'static str),
 }
 
 /// Gives a secret's memory to a [`Bytes`], which drops, and so wipes, it after its last clone.
@@ -141,6 +150,40 @@ impl Attachment {
         Self { how: How::Client(identity), secret_name: secret_name.into(), secret_version, needles: None }
     }
 
+    /// A signature over each request.
+    pub(super) fn of_signer(signer: Arc<dyn Signer>, secret_name: &str, secret_version: u64) -> Self {
+        let needles = signer.needles();
+        Self { how: How::Signer(signer), secret_name: secret_name.into(), secret_version, needles }
+    }
+
+    /// The same for one request, which stands as the client sent it; `None` when it does not depend on the request.
+    ///
+    /// # Errors
+    /// The request cannot be signed.
+    pub fn for_request(&self, head: &Head<'_>) -> Result<Option<Self>, Misplaced> {
+        let How::Signer(signer) = &self.how else { return Ok(None) };
+        let how = How::Signing(signer.look(head)?, Bytes::new());
+        Ok(Some(Self { how, ..self.clone() }))
+    }
+
+    /// How many bytes the body may have at most that the signature covers, if it covers it.
+    #[must_use]
+    pub fn signs_body(&self) -> Option<usize> {
+        match &self.how {
+            How::Signing(signing, _) => signing.body_limit(),
+            _ => None,
+        }
+    }
+
+    /// The same with the body.
+    #[must_use]
+    pub fn over(self, body: Bytes) -> Self {
+        match self.how {
+            How::Signing(signing, _) => Self { how: How::Signing(signing, body), ..self },
+            how => Self { how, ..self },
+        }
+    }
+
     /// Whom the connection must have proved to be, if this is a client certificate.
     #[must_use]
     pub fn client(&self) -> Option<&ClientIdentity> {
@@ -182,11 +225,18 @@ impl Attachment {
         self.needles.as_ref()
     }
 
-    /// Puts the credential into a request.
+    fn signing(&self) -> Option<&dyn Signing> {
+        match &self.how {
+            How::Signing(signing, _) => Some(&**signing),
+            _ => None,
+        }
+    }
+
+    /// Puts the credential into a request. What comes of it signs the body on its way, if that is signed in chunks.
     ///
     /// # Errors
     /// There is no place for it; what there is of the request is without meaning then, and must not be sent.
-    pub fn attach(&self, head: &mut Head<'_>) -> Result<(), Misplaced> {
+    pub fn attach(&self, head: &mut Head<'_>) -> Result<Option<Chunks>, Misplaced> {
         match &self.how {
             How::Header(name, value) => {
                 head.headers.insert(name.clone(), value.clone());
@@ -198,8 +248,10 @@ impl Attachment {
             How::Cookie(name, value) => parts::with_cookie(head.headers, name, Some(value.expose())),
             How::Placeholder(stand) => stand.fill(head)?,
             How::Client(_) => {}
+            How::Signing(signing, body) => return signing.sign(head, body),
+            How::Signer(_) => return Err(Misplaced::Unsigned("it was not looked at before")),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The name of what it was made of, for the journal: that of the secret in its store.
@@ -215,7 +267,7 @@ impl Attachment {
     }
 }
 
-fn sensitive(value: Secret) -> Result<HeaderValue, Unfit> {
+pub(super) fn sensitive(value: Secret) -> Result<HeaderValue, Unfit> {
     let memory = Bytes::from_owner(HeaderMemory(value));
     let mut value = HeaderValue::from_maybe_shared(memory).map_err(|_| Unfit)?;
     // Keeps it out of the dynamic table of HPACK (RFC 7541, section 7.1.3) and out of debug prints.
@@ -277,6 +329,9 @@ pub fn strip_head(
     if let Some(name) = &what.cookie {
         parts::take_cookies(head.headers, name, &mut removed.0);
     }
+    if let Some(signing) = attachment.and_then(Attachment::signing) {
+        signing.take_out(head, &mut removed.0)?;
+    }
     Ok(removed)
 }
 
@@ -290,8 +345,10 @@ pub fn strip(headers: &mut HeaderMap, attachment: Option<&Attachment>, what: &St
     let always = [AUTHORIZATION, PROXY_AUTHORIZATION];
     let ours = attachment.and_then(Attachment::header);
     let targets = ours.into_iter().chain(&always).chain(&what.headers);
+    let signing = attachment.and_then(Attachment::signing);
     let is_key = |name: &&HeaderName| {
-        targets.clone().any(|target| is_twin(name, target))
+        signing.is_some_and(|signing| signing.sets(name))
+            || targets.clone().any(|target| is_twin(name, target))
             || (known::is_key_header(name.as_str()) && !what.keeps_header(name))
     };
     let names: Vec<HeaderName> = headers.keys().filter(is_key).cloned().collect();
@@ -319,7 +376,7 @@ fn token_of(value: &HeaderValue) -> Secret {
 }
 
 /// Whether two names are the same when `_` counts as `-`.
-fn is_twin(name: &HeaderName, target: &HeaderName) -> bool {
+pub(super) fn is_twin(name: &HeaderName, target: &HeaderName) -> bool {
     let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
     name.as_str().bytes().map(folded).eq(target.as_str().bytes().map(folded))
 }

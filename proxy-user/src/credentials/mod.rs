@@ -38,9 +38,12 @@ mod provider;
 mod refresh;
 pub mod sealed;
 mod secret;
+mod signing;
+mod sigv4;
 mod source_files;
 mod sources;
 pub mod store;
+pub mod sts_answers;
 mod vault;
 
 pub use attach::{Attachment, Head, Misplaced, Removed, strip, strip_head};
@@ -58,6 +61,7 @@ pub use placeholder::{Stand, Textual};
 pub use provider::{Ask, AskedBy, Provided};
 pub use sealed::MAX_SECRET_BYTES;
 pub use secret::Secret;
+pub use sigv4::{ChunkError, Chunks};
 pub use store::{Listed, Store, StoreError};
 
 use std::path::{Path, PathBuf};

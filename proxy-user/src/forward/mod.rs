@@ -117,7 +117,9 @@ impl Forwarder {
             self.take_out(&mut outbound, attachment, what)?;
         }
         if let Some(attachment) = attachment {
-            attachment.attach(&mut outbound.head())?;
+            if let Some(chunks) = attachment.attach(&mut outbound.head())? {
+                outbound.body.sign(chunks);
+            }
         }
         let client = attachment.and_then(Attachment::client).cloned();
         let route = Route { client, ..route.clone() };

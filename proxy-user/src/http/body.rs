@@ -14,7 +14,7 @@ use proxy_journal::{Blame, RemovedCredential};
 
 use super::account::Account;
 use crate::authorize::{Permit, Refusal};
-use crate::credentials::{Masker, Strip, strip};
+use crate::credentials::{ChunkError, Chunks, Masker, Strip, strip};
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -109,6 +109,9 @@ pub enum Broken<E> {
     /// The policy does not permit the call any more.
     #[error("the policy does not permit the call any more")]
     Cut,
+    /// The client's body is not what its head says, and cannot be signed.
+    #[error("{0}")]
+    Unsigned(#[from] ChunkError),
 }
 
 /// Ends when a call is not permitted any more, with the refusal. Never, for most calls.
@@ -213,6 +216,8 @@ pub struct RequestBody {
     transfer: Arc<Transfer>,
     /// Whose credential headers do not pass in trailers.
     strip: Option<Arc<Strip>>,
+    /// Signs it anew, chunk by chunk.
+    chunks: Option<Box<Chunks>>,
 }
 
 impl RequestBody {
@@ -221,7 +226,27 @@ impl RequestBody {
     pub fn new(inner: Replay, transfer: Arc<Transfer>, permit: &Permit) -> Self {
         let strip = permit.strip().cloned();
         transfer.whole.store(inner.is_end_stream(), Ordering::Release);
-        Self { inner, transfer, strip }
+        Self { inner, transfer, strip, chunks: None }
+    }
+
+    /// Has its chunks signed anew on their way. Their lengths stay.
+    pub fn sign(&mut self, chunks: Chunks) {
+        self.chunks = Some(Box::new(chunks));
+    }
+
+    /// What goes on of a frame; nothing as long as a chunk is not whole.
+    fn signed(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, ChunkError> {
+        let Some(chunks) = &mut self.chunks else { return Ok(Some(frame)) };
+        match frame.into_data() {
+            Ok(data) => {
+                let data = chunks.feed(&data)?;
+                if self.inner.is_end_stream() {
+                    chunks.finish()?;
+                }
+                Ok(Some(data).filter(|data| !data.is_empty()).map(Frame::data))
+            }
+            Err(other) => Ok(Some(other)),
+        }
     }
 }
 
@@ -237,30 +262,42 @@ impl Body for RequestBody {
         if this.transfer.cut.load(Ordering::Acquire) {
             return Poll::Ready(Some(Err(Broken::Cut)));
         }
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        this.transfer.taken.store(true, Ordering::Release);
-        Poll::Ready(match frame {
-            None => {
-                this.transfer.whole.store(true, Ordering::Release);
-                None
-            }
-            Some(Err(error)) => {
-                this.transfer.broken.store(true, Ordering::Release);
-                Some(Err(Broken::Sender(error)))
-            }
-            Some(Ok(mut frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.transfer.add_sent(length(data));
-                }
-                if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
-                    strip(trailers, None, names);
-                }
-                if this.inner.is_end_stream() {
+        loop {
+            let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+            this.transfer.taken.store(true, Ordering::Release);
+            let mut frame = match frame {
+                None => {
+                    if let Some(Err(error)) = this.chunks.as_ref().map(|chunks| chunks.finish()) {
+                        this.transfer.broken.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
+                    }
                     this.transfer.whole.store(true, Ordering::Release);
+                    return Poll::Ready(None);
                 }
-                Some(Ok(frame))
+                Some(Err(error)) => {
+                    this.transfer.broken.store(true, Ordering::Release);
+                    return Poll::Ready(Some(Err(Broken::Sender(error))));
+                }
+                Some(Ok(frame)) => match this.signed(frame) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        this.transfer.broken.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
+                    }
+                },
+            };
+            if let Some(data) = frame.data_ref() {
+                this.transfer.add_sent(length(data));
             }
-        })
+            if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
+                strip(trailers, None, names);
+            }
+            if this.inner.is_end_stream() {
+                this.transfer.whole.store(true, Ordering::Release);
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
     }
 
     fn is_end_stream(&self) -> bool {

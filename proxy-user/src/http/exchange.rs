@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
 use super::body::Replay;
@@ -36,6 +37,20 @@ pub async fn fill(
     }
     body.exchange(data);
     Ok(())
+}
+
+/// What a signature covers of a body: all of it, which must come within `time`.
+///
+/// # Errors
+/// It is larger than `most` bytes, or does not come.
+pub async fn whole(body: &mut Replay, most: usize, time: Duration) -> Result<Bytes, Misplaced> {
+    match tokio::time::timeout(time, seen::read(body, most)).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Err(proxy_policy::BodyFault::TooLarge { .. })) => {
+            Err(Misplaced::Unsigned("its body is larger than what is signed as a whole, 16 MiB"))
+        }
+        Ok(Err(_)) | Err(_) => Err(Misplaced::Unsigned("its body did not come whole, or not in time")),
+    }
 }
 
 /// How the body spells things, by its headers: servers go by the same.

@@ -1,5 +1,7 @@
 //! The kinds of credentials, a file each: what a definition of the policy does at run time.
 
+mod aws;
+mod aws_role;
 mod bearer;
 mod exec;
 mod github_app;
@@ -32,6 +34,7 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
         CredentialKind::GithubApp(kind) => Box::new(github_app::GithubApp::new(name, kind, tools)),
         CredentialKind::Oauth2(kind) => Box::new(oauth2::Oauth2::new(name, kind, tools)),
         CredentialKind::Exec(kind) => Box::new(exec::Exec::new(name, kind)),
+        CredentialKind::Aws(kind) => Box::new(aws::Aws::new(name, kind, tools)),
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),
     }
