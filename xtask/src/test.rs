@@ -30,6 +30,14 @@ pub(crate) const NEEDS: &[Need] = &[
         "servers that check tokens and client certificates, of another implementation than ours",
     ),
     Need::same("npm", "npm", "an authorization server of somebody else's, as its lock file says"),
+    Need {
+        pacman: "python-pip",
+        ..Need::same(
+            "/usr/bin/pip3",
+            "python3-pip",
+            "the SDK of AWS, and a server that checks its signatures",
+        )
+    },
     Need::same("openssl", "openssl", "certificates of test servers, and a second opinion on ours"),
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {

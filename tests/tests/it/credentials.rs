@@ -1,5 +1,6 @@
 //! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
 
+mod aws;
 mod exec;
 mod github_app;
 mod issuer;

@@ -51,8 +51,30 @@ pub(super) fn query(query: &str) -> Vec<u8> {
     out
 }
 
+/// A query whose pieces are escaped in one way, where they stand. `+` is a space: clients that do not sign mean one, and those that
+/// do write neither.
+pub(super) fn in_place(query: &str) -> String {
+    let mut out = Vec::with_capacity(query.len() + 8);
+    for piece in query.split('&') {
+        if !out.is_empty() {
+            out.push(b'&');
+        }
+        let piece = piece.replace('+', "%20");
+        match piece.split_once('=') {
+            Some((name, value)) => {
+                out.extend(once(name));
+                out.push(b'=');
+                out.extend(once(value));
+            }
+            None => out.extend(once(&piece)),
+        }
+    }
+    // Of ASCII.
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Escaped once, however it was escaped.
-pub(super) fn once(text: &str) -> Vec<u8> {
+fn once(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 8);
     let mut rest = text.as_bytes();
     while let Some((first, more)) = rest.split_first() {
@@ -147,6 +169,14 @@ mod tests {
     #[test]
     fn a_query_is_escaped_in_one_way_and_in_order() {
         assert_eq!(query("b=2&a=%7e&a=%2f&c&=x&&B=1"), b"=x&B=1&a=%2F&a=~&b=2&c=");
+    }
+
+    #[test]
+    fn a_query_stays_in_its_order_when_it_is_spelled_in_one_way() {
+        assert_eq!(in_place("b=x+y&acl&a=%7e@&c="), "b=x%20y&acl&a=~%40&c=");
+        assert_eq!(in_place(""), "");
+        let long = in_place("z=1&%61=2");
+        assert_eq!((long.as_str(), query(&long)), ("z=1&a=2", query("z=1&%61=2")));
     }
 
     #[test]

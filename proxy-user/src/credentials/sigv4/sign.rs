@@ -116,7 +116,7 @@ impl Signing for AwsSigning {
 
 impl AwsSigning {
     fn sign_at(&self, head: &mut Head<'_>, body: &[u8], stamp: Stamp) -> Result<Option<Chunks>, Misplaced> {
-        spaces_escaped(head)?;
+        spell(head, self.scope.is_store())?;
         let day = self.days.of(&self.keys.secret, &stamp, &self.scope);
         let scope = scope_text(&stamp, &self.scope);
         let signature = match self.in_query {
@@ -219,11 +219,21 @@ impl AwsSigning {
     }
 }
 
-/// In a query that is signed, `+` has two readings: clients that do not sign mean a space.
-fn spaces_escaped(head: &mut Head<'_>) -> Result<(), Misplaced> {
-    let Some(query) = head.target.query().filter(|query| query.contains('+')) else { return Ok(()) };
-    let target = format!("{}?{}", head.target.path(), query.replace('+', "%20"));
-    *head.target = PathAndQuery::try_from(target).map_err(|_| Misplaced::Unspeakable)?;
+/// Has the target spelled as it is signed, so that whoever checks the signature cannot take it for another: the store's paths,
+/// and every query.
+fn spell(head: &mut Head<'_>, is_store: bool) -> Result<(), Misplaced> {
+    let (path, query) = (head.target.path(), head.target.query());
+    let spelled = match is_store {
+        true => String::from_utf8(canonical::path(path, true)).map_err(|_| Misplaced::Unspeakable)?,
+        false => path.to_owned(),
+    };
+    let whole = match query {
+        Some(query) => format!("{spelled}?{}", canonical::in_place(query)),
+        None => spelled,
+    };
+    if whole != head.target.as_str() {
+        *head.target = PathAndQuery::try_from(whole).map_err(|_| Misplaced::Unspeakable)?;
+    }
     Ok(())
 }
 

@@ -235,8 +235,12 @@ fn a_body_is_signed_as_a_whole_only_where_the_service_wants_that() {
 }
 
 #[test]
-fn a_plus_in_a_query_is_a_space_to_both_sides() {
-    let mut sent = Sent::new("GET", "x.test", "/?a=b+c", &[]);
-    sent.signed(&signer(None, Some("r"), Some("s3")), b"").unwrap();
-    assert_eq!(sent.target, "/?a=b%20c");
+fn the_target_is_sent_as_it_is_signed() {
+    for (service, expected) in
+        [("s3", "/bucket/a%40b/c%3Dd?a=b%20c&acl&z=%2F"), ("sts", "/bucket/a@b/c%3dd?a=b%20c&acl&z=%2F")]
+    {
+        let mut sent = Sent::new("GET", "x.test", "/bucket/a@b/c%3dd?a=b+c&acl&z=/", &[]);
+        sent.signed(&signer(None, Some("r"), Some(service)), b"").unwrap();
+        assert_eq!(sent.target, expected);
+    }
 }
