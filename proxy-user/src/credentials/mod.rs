@@ -38,6 +38,7 @@ mod provider;
 mod refresh;
 pub mod sealed;
 mod secret;
+mod shared_key;
 mod signing;
 mod sigv4;
 mod source_files;

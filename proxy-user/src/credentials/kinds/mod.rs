@@ -5,6 +5,7 @@ mod aws_role;
 mod bearer;
 mod exec;
 mod github_app;
+mod hmac;
 mod jwt;
 mod mtls;
 mod oauth2;
@@ -35,6 +36,7 @@ pub(super) fn provider(credential: &Credential, tools: &Tools) -> Box<dyn Provid
         CredentialKind::Oauth2(kind) => Box::new(oauth2::Oauth2::new(name, kind, tools)),
         CredentialKind::Exec(kind) => Box::new(exec::Exec::new(name, kind)),
         CredentialKind::Aws(kind) => Box::new(aws::Aws::new(name, kind, tools)),
+        CredentialKind::Hmac(kind) => Box::new(hmac::Hmac::new(name, kind, Arc::clone(&tools.sources))),
         // The enumeration may grow before the daemon does.
         other => Box::new(Unknown { name, kind: other.as_str() }),
     }

@@ -178,7 +178,15 @@ fn links_that_were_signed_with_no_key_are_signed_anew_in_the_query() {
 #[test]
 fn a_client_that_does_not_sign_at_all_is_signed_for_what_the_policy_says() {
     let (world, _) = start(|key| format!("{}\nregion = \"eu-central-1\"\nservice = \"s3\"", pair(key)));
-    let stored = world.curl(&["-X", "PUT", "-H", "content-type: text/plain", "--data-binary", "hello", "https://raw.test/bucket/a%20b/c@d"]);
+    let stored = world.curl(&[
+        "-X",
+        "PUT",
+        "-H",
+        "content-type: text/plain",
+        "--data-binary",
+        "hello",
+        "https://raw.test/bucket/a%20b/c@d",
+    ]);
     assert_eq!(stored.status, 200, "{stored:?}");
     let read = world.curl(&["https://raw.test/bucket/a%20b/c@d?response-content-type=a+b"]);
     assert_eq!((read.status, read.body.as_str()), (200, "hello"), "{read:?}");
