@@ -3,6 +3,7 @@
 mod aws;
 mod exec;
 mod github_app;
+mod hmac;
 mod issuer;
 mod jwt;
 mod mtls;

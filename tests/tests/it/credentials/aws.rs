@@ -157,22 +157,100 @@ fn other_services_have_their_whole_bodies_signed() {
     );
 }
 
+/// A world whose server has objects only, and checks signatures in the query and of chunks, too.
+fn objects(secret: &str) -> World {
+    let world =
+        world_of("kind = \"aws\"\naccess_key_id = \"AKIDOBJECTS\"\nsecret_access_key = \"vault:aws\"");
+    fs::create_dir_all(world.path("objects/bucket")).unwrap();
+    let program = tests::built("objects").display().to_string();
+    let address = format!("{RAW_ADDRESS}:443");
+    let arguments = [
+        &*address,
+        "api/server.pem",
+        "api/server.key",
+        "objects",
+        "AKIDOBJECTS",
+        "secret/of+objects/0123456789",
+    ];
+    world.server("objects", &program, &arguments, &address);
+    world.secret("aws", secret);
+    world.daemon();
+    world
+}
+
 #[test]
 fn links_that_were_signed_with_no_key_are_signed_anew_in_the_query() {
-    let (world, _) = start(pair);
+    let world = objects("secret/of+objects/0123456789");
     let script = "s3 = client('s3', signature_version='s3v4')\n\
-        s3.put_object(Bucket='bucket', Key='a b', Body=b'hello')\n\
-        print(s3.generate_presigned_url('get_object', Params={'Bucket': 'bucket', 'Key': 'a b', \
-        'ResponseContentType': 'text/x+y'}))\n";
+        s3.put_object(Bucket='bucket', Key='a b=c', Body=b'hello')\n\
+        print(s3.generate_presigned_url('get_object', Params={'Bucket': 'bucket', 'Key': 'a b=c', \
+        'ResponseContentType': 'text/x+y'}))\n\
+        print(s3.generate_presigned_url('put_object', Params={'Bucket': 'bucket', 'Key': 'new', 'ContentType': 'a/b'}))\n";
     let finished = sdk(&world, script);
     assert_ok(&finished);
-    let url = finished.stdout.trim();
-    assert!(url.contains("X-Amz-Signature=") && url.contains("DUMMY"), "{url}");
+    let (get, put) = finished.stdout.trim().split_once('\n').unwrap();
+    assert!(get.contains("X-Amz-Signature=") && get.contains("DUMMY"), "{get}");
     for version in ["--http1.1", "--http2"] {
-        let answer = world.curl(&[version, url]);
+        let answer = world.curl(&[version, get]);
         assert_eq!((answer.status, answer.body.as_str()), (200, "hello"), "{answer:?}");
         assert_eq!(answer.content_type, "text/x+y");
+        let put = world.curl(&[version, "-X", "PUT", "-H", "content-type: a/b", "-d", "new", put]);
+        assert_eq!(put.status, 200, "{put:?}");
     }
+    assert_eq!(fs::read(world.path("objects/bucket/new")).unwrap(), b"new");
+    world.secret("aws", "another/secret/0123456789");
+    let answer = world.curl(&[get]);
+    assert_eq!(answer.status, 403, "{answer:?}");
+}
+
+/// Sends a body in chunks that are signed with no key: the number of chunks and the size of each, with or without trailers.
+const CHUNKS: &str = "import http.client, os, ssl, sys, zlib, base64\n\
+    count, size, trailers = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == 'trailers'\n\
+    chunk = (b'0123456789abcdef' * (size // 16 + 1))[:size]\n\
+    none, crc = b'0' * 64, 0\n\
+    for _ in range(count): crc = zlib.crc32(chunk, crc)\n\
+    def body():\n\
+    \x20   for _ in range(count): yield b'%x;chunk-signature=%s\\r\\n' % (size, none) + chunk + b'\\r\\n'\n\
+    \x20   yield b'0;chunk-signature=%s\\r\\n' % none\n\
+    \x20   if trailers:\n\
+    \x20       sum = base64.b64encode(crc.to_bytes(4, 'big'))\n\
+    \x20       yield b'x-amz-checksum-crc32:%s\\r\\nx-amz-trailer-signature:%s\\r\\n' % (sum, none)\n\
+    \x20   yield b'\\r\\n'\n\
+    line = len(b'%x;chunk-signature=%s\\r\\n' % (size, none)) + size + 2\n\
+    length = count * line + len(b'0;chunk-signature=\\r\\n') + 64 + 2\n\
+    headers = {'content-encoding': 'aws-chunked', 'x-amz-decoded-content-length': str(count * size),\n\
+    \x20   'x-amz-content-sha256': 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD' + ('-TRAILER' if trailers else ''),\n\
+    \x20   'authorization': 'AWS4-HMAC-SHA256 Credential=DUMMY/20200101/us-east-1/s3/aws4_request, \
+    SignedHeaders=host;x-amz-date, Signature=00', 'x-amz-date': '20200101T000000Z'}\n\
+    if trailers:\n\
+    \x20   headers['x-amz-trailer'] = 'x-amz-checksum-crc32'\n\
+    \x20   length += len(b'x-amz-checksum-crc32:\\r\\nx-amz-trailer-signature:\\r\\n') + 8 + 64\n\
+    headers['content-length'] = str(length)\n\
+    call = http.client.HTTPSConnection('raw.test', context=ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE']))\n\
+    call.request('PUT', '/bucket/chunks', body(), headers)\n\
+    answer = call.getresponse()\n\
+    print(answer.status, answer.read().decode())\n";
+
+#[test]
+fn chunks_that_were_signed_with_no_key_are_signed_anew_on_their_way() {
+    let world = objects("secret/of+objects/0123456789");
+    for (count, size, trailers) in [
+        ("3", "65536", "none"),
+        ("5", "8193", "trailers"),
+        ("1", "2000000", "none"),
+        ("40", "131072", "trailers"),
+    ] {
+        let sent = world.python(CHUNKS, &[count, size, trailers]);
+        assert!(sent.stdout.starts_with("200 "), "{count} {size} {trailers}: {sent:?}");
+        let (count, size): (usize, usize) = (count.parse().unwrap(), size.parse().unwrap());
+        let chunk: Vec<u8> = b"0123456789abcdef".iter().copied().cycle().take(size).collect();
+        assert!(fs::read(world.path("objects/bucket/chunks")).unwrap() == chunk.repeat(count));
+    }
+    let sent = world.python(CHUNKS, &["1", "2200000", "none"]);
+    assert!(!sent.stdout.starts_with("200 "), "more than is signed: {sent:?}");
+    world.secret("aws", "another/secret/0123456789");
+    let sent = world.python(CHUNKS, &["3", "65536", "none"]);
+    assert!(sent.stdout.starts_with("403 "), "{sent:?}");
 }
 
 #[test]
