@@ -45,6 +45,7 @@ impl Bench {
         compile(&[SourceFile::new("apis/a.toml", text)]).set.unwrap()
     }
 
+    /// With a small body, which signatures cover.
     fn measure(
         &self,
         name: &str,
@@ -52,6 +53,18 @@ impl Bench {
         definition: &str,
         target: &str,
         sent: &[(&'static str, &'static str)],
+    ) {
+        self.measure_with(name, inject, definition, target, sent, &Bytes::from("{\"a\": 1}".repeat(40)));
+    }
+
+    fn measure_with(
+        &self,
+        name: &str,
+        inject: &str,
+        definition: &str,
+        target: &str,
+        sent: &[(&'static str, &'static str)],
+        body: &Bytes,
     ) {
         let live = LivePolicy::new(Self::policy(inject, definition), 1).with_credentials(&self.credentials);
         let api = live.set().apis().next().unwrap().id;
@@ -72,6 +85,9 @@ impl Bench {
             for (target, headers) in &mut requests {
                 let mut head = Head { method: &Method::GET, target, authority: &authority, headers };
                 let attachment = credential.ready(&ask).unwrap().unwrap();
+                // A signature is made for each request, over its body.
+                let signing = attachment.for_request(&head).unwrap();
+                let attachment = signing.map_or(attachment, |signing| signing.over(body.clone()));
                 strip_head(&mut head, Some(&attachment), live.strip(api).unwrap()).unwrap();
                 attachment.attach(&mut head).unwrap();
                 black_box(&head);
@@ -129,6 +145,19 @@ fn main() {
             bench.measure(&format!("jwt, {algorithm}, one per {per}"), HEADER, &jwt, "/v1/things?a=1", PLAIN);
         }
     }
+    let aws = |service: &str| {
+        format!(
+            "kind = \"aws\"\naccess_key_id = \"AKIDEXAMPLE\"\nsecret_access_key = \"vault:key\"\nregion = \"eu-central-1\"\n\
+             service = \"{service}\""
+        )
+    };
+    bench.measure("aws, a body of 360 bytes", HEADER, &aws("dynamodb"), "/", PLAIN);
+    bench.measure("aws, the store of objects", HEADER, &aws("s3"), "/bucket/key?list-type=2", PLAIN);
+    let megabyte = Bytes::from(vec![b'x'; 1 << 20]);
+    bench.measure_with("aws, a body of 1 MiB", HEADER, &aws("dynamodb"), "/", PLAIN, &megabyte);
+    let hmac = "kind = \"hmac\"\nsecret = \"vault:key\"\nsign = \"{timestamp}{method}{target}{body}\"\nheaders = { x-sign = \
+                \"{signature}\", x-time = \"{timestamp}\" }";
+    bench.measure("hmac, a body of 360 bytes", HEADER, hmac, "/v1/things?a=1&b=2", PLAIN);
     let live = LivePolicy::new(Bench::policy(HEADER, key), 1).with_credentials(&bench.credentials);
     let credential = live.live_credential(live.set().credentials().next().unwrap().id).unwrap();
     let api = live.set().apis().next().unwrap().id;
