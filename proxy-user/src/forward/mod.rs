@@ -116,10 +116,10 @@ impl Forwarder {
         if let Some(what) = permit.strip() {
             self.take_out(&mut outbound, attachment, what)?;
         }
-        if let Some(attachment) = attachment {
-            if let Some(chunks) = attachment.attach(&mut outbound.head())? {
-                outbound.body.sign(chunks);
-            }
+        if let Some(attachment) = attachment
+            && let Some(chunks) = attachment.attach(&mut outbound.head())?
+        {
+            outbound.body.sign(chunks);
         }
         let client = attachment.and_then(Attachment::client).cloned();
         let route = Route { client, ..route.clone() };

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,18 +13,18 @@ use hyper::body::Incoming;
 use proxy_journal::{Blame, RemovedCredential};
 
 use super::account::Account;
-use crate::authorize::{Permit, Refusal};
-use crate::credentials::{ChunkError, Chunks, Masker, Strip, strip};
+use crate::authorize::Refusal;
+use crate::credentials::{ChunkError, Masker};
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
 pub struct Transfer {
     sent: AtomicU64,
     received: AtomicU64,
-    taken: AtomicBool,
-    whole: AtomicBool,
-    broken: AtomicBool,
-    cut: AtomicBool,
+    pub(super) taken: AtomicBool,
+    pub(super) whole: AtomicBool,
+    pub(super) broken: AtomicBool,
+    pub(super) cut: AtomicBool,
     removed: OnceLock<Vec<RemovedCredential>>,
     reflected: AtomicBool,
 }
@@ -139,7 +139,7 @@ impl fmt::Debug for Lapse {
     }
 }
 
-fn length(data: &Bytes) -> u64 {
+pub(super) fn length(data: &Bytes) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
@@ -206,106 +206,6 @@ impl Body for Replay {
                 hint
             }
         }
-    }
-}
-
-/// The body of a request on its way to the upstream. Its trailers cannot bring a credential.
-#[derive(Debug)]
-pub struct RequestBody {
-    inner: Replay,
-    transfer: Arc<Transfer>,
-    /// Whose credential headers do not pass in trailers.
-    strip: Option<Arc<Strip>>,
-    /// Signs it anew, chunk by chunk.
-    chunks: Option<Box<Chunks>>,
-}
-
-impl RequestBody {
-    /// Wraps what the server gave.
-    #[must_use]
-    pub fn new(inner: Replay, transfer: Arc<Transfer>, permit: &Permit) -> Self {
-        let strip = permit.strip().cloned();
-        transfer.whole.store(inner.is_end_stream(), Ordering::Release);
-        Self { inner, transfer, strip, chunks: None }
-    }
-
-    /// Has its chunks signed anew on their way. Their lengths stay.
-    pub fn sign(&mut self, chunks: Chunks) {
-        self.chunks = Some(Box::new(chunks));
-    }
-
-    /// What goes on of a frame; nothing as long as a chunk is not whole.
-    fn signed(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, ChunkError> {
-        let Some(chunks) = &mut self.chunks else { return Ok(Some(frame)) };
-        match frame.into_data() {
-            Ok(data) => {
-                let data = chunks.feed(&data)?;
-                if self.inner.is_end_stream() {
-                    chunks.finish()?;
-                }
-                Ok(Some(data).filter(|data| !data.is_empty()).map(Frame::data))
-            }
-            Err(other) => Ok(Some(other)),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = Broken<hyper::Error>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = &mut *self;
-        if this.transfer.cut.load(Ordering::Acquire) {
-            return Poll::Ready(Some(Err(Broken::Cut)));
-        }
-        loop {
-            let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-            this.transfer.taken.store(true, Ordering::Release);
-            let mut frame = match frame {
-                None => {
-                    if let Some(Err(error)) = this.chunks.as_ref().map(|chunks| chunks.finish()) {
-                        this.transfer.broken.store(true, Ordering::Release);
-                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
-                    }
-                    this.transfer.whole.store(true, Ordering::Release);
-                    return Poll::Ready(None);
-                }
-                Some(Err(error)) => {
-                    this.transfer.broken.store(true, Ordering::Release);
-                    return Poll::Ready(Some(Err(Broken::Sender(error))));
-                }
-                Some(Ok(frame)) => match this.signed(frame) {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => continue,
-                    Err(error) => {
-                        this.transfer.broken.store(true, Ordering::Release);
-                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
-                    }
-                },
-            };
-            if let Some(data) = frame.data_ref() {
-                this.transfer.add_sent(length(data));
-            }
-            if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
-                strip(trailers, None, names);
-            }
-            if this.inner.is_end_stream() {
-                this.transfer.whole.store(true, Ordering::Release);
-            }
-            return Poll::Ready(Some(Ok(frame)));
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
@@ -494,6 +394,8 @@ mod tests {
     use std::io;
 
     use http_body_util::BodyExt as _;
+
+    use std::sync::Arc;
 
     use super::*;
     use crate::http::book::Book;

@@ -4,8 +4,8 @@
 //! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] carries bodies through and counts them,
 //! [`account`] owes the journal one outcome, [`problem`] answers a refusal.
 //!
-//! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]) or a placeholder in it
-//! ([`exchange`]), both up to a bound; each frame is taken when the other side has room for it.
+//! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]), and a placeholder in it or a signature over it
+//! ([`exchange`]), all up to a bound; each frame is taken when the other side has room for it.
 
 pub mod account;
 pub mod body;
@@ -15,11 +15,13 @@ pub mod exchange;
 pub mod facts;
 pub mod hop;
 pub mod problem;
+pub mod request_body;
 pub mod reflect;
 pub mod seen;
 pub mod server;
 
 pub use account::Account;
-pub use body::{Lapse, Replay, ReplyBody, RequestBody, Transfer};
+pub use body::{Lapse, Replay, ReplyBody, Transfer};
 pub use facts::Leg;
+pub use request_body::RequestBody;
 pub use server::{Ended, HttpLimits};

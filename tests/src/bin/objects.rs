@@ -1,7 +1,7 @@
 //! `objects ADDRESS CERTIFICATE KEY ROOT ID SECRET`: a server of objects (S3) over TLS that takes what this key has signed.
 //!
 //! Somebody else's implementation of the protocol; TLS and the place to listen are ours.
-#![allow(clippy::unwrap_used, reason = "a server that cannot start says so")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a server that cannot start says so")]
 
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! As the documentation of the store of objects has it, and with all that a client could send.
+
 use proptest::prelude::*;
 use time::macros::datetime;
 

@@ -1,0 +1,114 @@
+//! The body of a request on its way to the upstream: counted, without credentials in its trailers, and signed anew where the client
+//! signs it in chunks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::{Broken, Replay, Transfer, length};
+use crate::authorize::Permit;
+use crate::credentials::{ChunkError, Chunks, Strip, strip};
+
+/// The body of a request on its way to the upstream. Its trailers cannot bring a credential.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Replay,
+    transfer: Arc<Transfer>,
+    /// Whose credential headers do not pass in trailers.
+    strip: Option<Arc<Strip>>,
+    /// Signs it anew, chunk by chunk.
+    chunks: Option<Box<Chunks>>,
+}
+
+impl RequestBody {
+    /// Wraps what the server gave.
+    #[must_use]
+    pub fn new(inner: Replay, transfer: Arc<Transfer>, permit: &Permit) -> Self {
+        let strip = permit.strip().cloned();
+        transfer.whole.store(inner.is_end_stream(), Ordering::Release);
+        Self { inner, transfer, strip, chunks: None }
+    }
+
+    /// Has its chunks signed anew on their way. Their lengths stay.
+    pub fn sign(&mut self, chunks: Chunks) {
+        self.chunks = Some(Box::new(chunks));
+    }
+
+    /// What goes on of a frame; nothing as long as a chunk is not whole.
+    fn signed(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, ChunkError> {
+        let Some(chunks) = &mut self.chunks else { return Ok(Some(frame)) };
+        match frame.into_data() {
+            Ok(data) => {
+                let data = chunks.feed(&data)?;
+                if self.inner.is_end_stream() {
+                    chunks.finish()?;
+                }
+                Ok(Some(data).filter(|data| !data.is_empty()).map(Frame::data))
+            }
+            Err(other) => Ok(Some(other)),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Broken<hyper::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if this.transfer.cut.load(Ordering::Acquire) {
+            return Poll::Ready(Some(Err(Broken::Cut)));
+        }
+        loop {
+            let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+            this.transfer.taken.store(true, Ordering::Release);
+            let mut frame = match frame {
+                None => {
+                    if let Some(Err(error)) = this.chunks.as_ref().map(|chunks| chunks.finish()) {
+                        this.transfer.broken.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
+                    }
+                    this.transfer.whole.store(true, Ordering::Release);
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => {
+                    this.transfer.broken.store(true, Ordering::Release);
+                    return Poll::Ready(Some(Err(Broken::Sender(error))));
+                }
+                Some(Ok(frame)) => match this.signed(frame) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        this.transfer.broken.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Err(Broken::Unsigned(error))));
+                    }
+                },
+            };
+            if let Some(data) = frame.data_ref() {
+                this.transfer.add_sent(length(data));
+            }
+            if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
+                strip(trailers, None, names);
+            }
+            if this.inner.is_end_stream() {
+                this.transfer.whole.store(true, Ordering::Release);
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
