@@ -1,8 +1,9 @@
 //! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
 //!
 //! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`facts`] says what a request asks for or why that is
-//! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] carries bodies through and counts them,
-//! [`account`] owes the journal one outcome, [`problem`] answers a refusal.
+//! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] and [`reply`] carry bodies through and count them,
+//! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
+//! outcome, [`problem`] answers a refusal.
 //!
 //! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]) or a placeholder in it
 //! ([`exchange`]), both up to a bound; each frame is taken when the other side has room for it.
@@ -16,10 +17,13 @@ pub mod facts;
 pub mod hop;
 pub mod problem;
 pub mod reflect;
+pub mod reply;
 pub mod seen;
 pub mod server;
+pub mod unpack;
 
 pub use account::Account;
-pub use body::{Lapse, Replay, ReplyBody, RequestBody, Transfer};
+pub use body::{Lapse, Replay, RequestBody, Transfer};
 pub use facts::Leg;
+pub use reply::ReplyBody;
 pub use server::{Ended, HttpLimits};
