@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use proxy_policy::Mask;
 
 use super::body::Transfer;
+use super::hop;
 use super::unpack::{CODINGS, Coding, Unpacker};
 use crate::credentials::{Masker, Needles};
 
@@ -114,9 +115,8 @@ fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
 /// The head of a body that will be unpacked (RFC 9110 §7.7): what was true of its packed bytes alone is not said any more, and a tag
 /// that stood for them byte by byte becomes a weak one.
 fn describe_unpacked(headers: &mut HeaderMap) {
-    headers.remove(CONTENT_ENCODING);
-    headers.remove(CONTENT_LENGTH);
-    forget_digests(headers);
+    let is_gone = |name: &HeaderName| *name == CONTENT_ENCODING || *name == CONTENT_LENGTH || is_digest(name);
+    *headers = hop::without(std::mem::take(headers), is_gone);
     if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
         let weak = [b"W/", tag.as_bytes()].concat();
         if let Ok(weak) = HeaderValue::from_bytes(&weak) {
@@ -125,13 +125,9 @@ fn describe_unpacked(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes digests of what was packed.
-pub(super) fn forget_digests(headers: &mut HeaderMap) {
-    let is_digest = |name: &&HeaderName| DIGESTS.contains(*name) || name.as_str().starts_with(AMZ_CHECKSUM);
-    let digests: Vec<HeaderName> = headers.keys().filter(is_digest).cloned().collect();
-    for name in digests {
-        headers.remove(name);
-    }
+/// Whether it is a digest of what was packed, in a head or in trailers.
+pub(super) fn is_digest(name: &HeaderName) -> bool {
+    DIGESTS.contains(name) || name.as_str().starts_with(AMZ_CHECKSUM)
 }
 
 /// By its type; what does not say is taken for text.

@@ -9,6 +9,7 @@ use proxy_journal::Blame;
 
 use super::account::Account;
 use super::body::{Broken, Lapse, length};
+use super::hop;
 use super::reflect::{self, Cover};
 use super::unpack::{Next, UnpackError, Unpacker};
 
@@ -215,7 +216,7 @@ where
         let frame = match frame.into_trailers() {
             Ok(mut trailers) => {
                 if packed {
-                    reflect::forget_digests(&mut trailers);
+                    trailers = hop::without(trailers, reflect::is_digest);
                 }
                 if masker.needles().cover_headers(&mut trailers) {
                     self.account.transfer().note_reflected();

@@ -321,4 +321,4 @@ fn is_zlib(one: u8, two: u8) -> bool {
 
 #[cfg(test)]
 #[path = "unpack_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -99,7 +99,7 @@ fn zstd_packed(pieces: &[&[u8]], window_log: u32) -> Vec<Vec<u8>> {
     parts
 }
 
-const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
+pub(crate) const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
 
 /// All that comes of these pieces.
 fn unpacked<T: AsRef<[u8]>>(codings: &[Coding], pieces: &[T]) -> Result<Vec<u8>, UnpackError> {
@@ -209,7 +209,7 @@ fn what_is_damaged_ends_with_an_error_that_stays() {
     for coding in ALL {
         let mut all = packed(coding, &[&text]).concat();
         let (last, middle) = (all.len() - 1, all.len() / 2);
-        // Brotli has no checksum; what is left is still never taken for whole without an end.
+        // Brotli has no checksum.
         if coding != Coding::Brotli {
             all[middle] ^= 0x55;
             assert!(unpacked(&[coding], &[&all]).is_err(), "{coding}");
