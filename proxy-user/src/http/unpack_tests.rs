@@ -272,7 +272,7 @@ fn a_bomb_comes_out_in_small_pieces_and_takes_no_more_input_meanwhile() {
                         length += piece.len();
                         pieces += 1;
                         let held: usize = unpacker.stages.iter().skip(1).map(|it| it.input.len()).sum();
-                        assert!(held <= PIECE && piece.len() <= PIECE);
+                        assert!(held <= 16_384 && piece.len() <= 16_384);
                     }
                     Next::More => break,
                     Next::Busy => {}
@@ -294,7 +294,7 @@ fn much_that_makes_nothing_lets_others_have_their_turn() {
     while unpacker.next_piece().unwrap() == Next::Busy {
         turns += 1;
     }
-    assert!(turns >= 1000 / STEPS - 1, "{turns}");
+    assert!(turns >= 60, "{turns}");
     assert_eq!(unpacker.end(), Ok(()));
 }
 
