@@ -1,10 +1,12 @@
 //! What a credential adds to a call when it is at hand: `cargo run --release -p vouchsafe --example credentials`.
 //!
 //! A table in Markdown, one line per kind and place: taking out what the client brought, asking the credential, and putting it into
-//! the request, in nanoseconds (median of rounds of 100 calls, and the 99th percentile of rounds).
+//! the request, in nanoseconds (median of rounds of 100 calls, and the 99th percentile of rounds). Then what it costs to unpack an
+//! answer and to look through it, by what is counted where it goes out.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement fails by panicking")]
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,10 @@ use proxy_policy::{PolicySet, SourceFile, compile};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use vouchsafe::authorize::LivePolicy;
 use vouchsafe::credentials::{
-    Ask, AskedBy, Credentials, Head, KeySource, LiveCredential, Masker, Outcall, Secret, Store, strip_head,
+    Ask, AskedBy, Credentials, Head, KeySource, LiveCredential, Masker, Needles, Outcall, Secret, Store,
+    strip_head,
 };
+use vouchsafe::http::unpack::{Coding, Next, Unpacker};
 use vouchsafe::trust::UpstreamTls;
 
 const ROUNDS: usize = 1000;
@@ -166,7 +170,7 @@ fn main() {
     let needles = Arc::clone(credential.ready(&ask).unwrap().unwrap().needles().unwrap());
     let piece =
         Bytes::from("{\"name\": \"a thing of no interest\", \"of\": \"it\"}\n".repeat(16 * 1024 / 51));
-    let mut masker = Masker::new(needles, true);
+    let mut masker = Masker::new(Arc::clone(&needles), true);
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let started = Instant::now();
@@ -183,4 +187,82 @@ fn main() {
     );
     let mtls = "kind = \"mtls\"\ncertificate = \"vault:client\"";
     bench.measure("mtls (the handshake is the connection's)", HEADER, mtls, "/v1/things?a=1", PLAIN);
+    unpacking(&needles);
+}
+
+/// A second table: an answer of 4 MiB in pieces of 16 KiB as they come, passed on, and unpacked and looked through.
+fn unpacking(needles: &Arc<Needles>) {
+    let text: String = (0_u64..)
+        .map(|at| {
+            let id = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            format!("{{\"id\": \"{id:016x}\", \"name\": \"a thing\", \"price\": {}}},\n", id % 10_000)
+        })
+        .scan(0, |length, line| {
+            *length += line.len();
+            (*length <= 4 << 20).then_some(line)
+        })
+        .collect();
+    println!(
+        "\n| an answer | packed to | passed on | unpacked | and looked through |\n| --- | ---: | ---: | ---: | ---: |"
+    );
+    for (name, coding, packed) in [
+        ("plain", None, text.clone().into_bytes()),
+        ("gzip", Some(Coding::Gzip), gzip(text.as_bytes())),
+        ("brotli", Some(Coding::Brotli), brotli(text.as_bytes())),
+        ("zstd", Some(Coding::Zstd), zstd(text.as_bytes())),
+    ] {
+        let share = packed.len() * 100 / text.len();
+        let pieces: Vec<Bytes> = packed.chunks(16 * 1024).map(Bytes::copy_from_slice).collect();
+        let rate = |coding: Option<Coding>, look: bool| {
+            let mut rounds: Vec<Duration> = (0..30).map(|_| once(needles, coding, &pieces, look)).collect();
+            rounds.sort_unstable();
+            format!("{:.0} MB/s", text.len() as f64 / rounds[15].as_secs_f64() / 1e6)
+        };
+        println!(
+            "| {name} | {share} % | {} | {} | {} |",
+            rate(None, false),
+            rate(coding, false),
+            rate(coding, true)
+        );
+    }
+}
+
+/// How long one answer takes.
+fn once(needles: &Arc<Needles>, coding: Option<Coding>, pieces: &[Bytes], look: bool) -> Duration {
+    let mut masker = Masker::new(Arc::clone(needles), look);
+    let started = Instant::now();
+    let mut unpacker = coding.map(|coding| Unpacker::new(&[coding]));
+    for piece in pieces {
+        let Some(unpacker) = &mut unpacker else {
+            black_box(masker.next(piece.clone(), false));
+            continue;
+        };
+        unpacker.push(piece.clone());
+        loop {
+            match unpacker.next_piece().unwrap() {
+                Next::Piece(piece) => drop(black_box(masker.next(piece, false))),
+                Next::Busy => {}
+                Next::More => break,
+            }
+        }
+    }
+    started.elapsed()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn brotli(text: &[u8]) -> Vec<u8> {
+    let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+    encoder.write_all(text).unwrap();
+    encoder.into_inner()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(zstd_safe::compress_bound(text.len()));
+    zstd_safe::compress(&mut packed, text, 3).unwrap();
+    packed
 }

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use proxy_policy::{Host, Mask, Scheme};
+use proxy_policy::{Host, Scheme};
 
 use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
-use crate::credentials::{Attachment, Head, Masker};
+use crate::credentials::{Attachment, Head};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
+use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
     Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, reflect,
@@ -196,16 +197,18 @@ impl Calls {
                 return answer(&refusal, Some(id), subject, facts.method);
             }
         };
-        match sent {
-            Ok(response) => {
-                let (status, headers) = (response.status(), response.headers());
-                admission::note(services, subject, permit, facts.host.name(), status, headers);
-                let (mut head, body) = response.into_parts();
-                let masker = needles.and_then(|needles| {
-                    reflect::cover(permit.mask(), &needles, &mut head, account.transfer())
-                });
-                let response = Response::from_parts(head, body);
-                self.relay(response, account, upgrade.filter(|_| websocket), lapse, masker)
+        let covered = sent.and_then(|response| {
+            let (status, headers) = (response.status(), response.headers());
+            admission::note(services, subject, permit, facts.host.name(), status, headers);
+            let Some(needles) = needles else { return Ok((response, None)) };
+            let (mut head, body) = response.into_parts();
+            let (mask, ended) = (permit.mask(), body.is_end_stream());
+            let cover = reflect::cover(mask, &needles, facts.method, &mut head, ended, account.transfer())?;
+            Ok((Response::from_parts(head, body), cover))
+        });
+        match covered {
+            Ok((response, cover)) => {
+                self.relay(response, account, upgrade.filter(|_| websocket), lapse, cover)
             }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
@@ -241,9 +244,8 @@ impl Calls {
         let websocket = upgrade.is_some();
         let (mut target, authority) = (target(facts)?, authority(facts)?);
         let mut headers = hop::strip_request(headers, version, websocket);
-        if permit.mask() == Mask::All && attachment.as_ref().and_then(Attachment::needles).is_some() {
-            // What is compressed cannot be looked through.
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if attachment.as_ref().and_then(Attachment::needles).is_some() {
+            reflect::ask(permit.mask(), &mut headers);
         }
         let mut attachment = attachment;
         if let Some(signer) = &attachment {
@@ -308,7 +310,7 @@ impl Calls {
         mut account: Account,
         client: Option<OnUpgrade>,
         lapse: Lapse,
-        masker: Option<Masker>,
+        cover: Option<Cover>,
     ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -322,7 +324,7 @@ impl Calls {
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }
-        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse, masker));
+        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse, cover));
         *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), false);
         *reply.version_mut() = Version::default();
         reply

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::authorize::{Kind, Refusal};
 use crate::credentials::Misplaced;
+use crate::http::reflect::Closed;
 use crate::trust::{ConnectError, UpstreamFault};
 
 /// Why there is no response.
@@ -92,6 +93,9 @@ pub enum ForwardError {
     /// The call is over in the journal already, so nothing may be sent for it.
     #[error("the call has no receipt")]
     Unrecorded,
+    /// What the server answered must be looked through, and cannot be.
+    #[error("the response is not passed on: {0}")]
+    Closed(#[from] Closed),
     /// The server changed the protocol although nobody asked for it.
     #[error("the server at {addr} switched protocols unasked")]
     Unasked {
@@ -126,6 +130,9 @@ impl ForwardError {
             }
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
             Self::Unasked { .. } => (Kind::UpstreamFailed, format!("{host} switched protocols unasked")),
+            Self::Closed(why) => {
+                (Kind::UpstreamFailed, format!("the response of {host} is not passed on: {why}"))
+            }
             Self::Client { .. } => (Kind::ClientGone, "the request's body broke off".to_owned()),
             Self::ResponseTimeout { .. } => {
                 (Kind::UpstreamTimeout, format!("{host} did not respond in time"))

@@ -73,7 +73,12 @@ fn strip(headers: HeaderMap) -> HeaderMap {
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
         .filter(|name| !is_end_to_end(name))
         .collect();
-    if !headers.keys().any(|name| is_hop(name) || named.contains(name)) {
+    without(headers, |name| is_hop(name) || named.contains(name))
+}
+
+/// The headers without some; the others keep their order.
+pub(super) fn without(headers: HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    if !headers.keys().any(&is_gone) {
         return headers;
     }
     // Built anew: removal from a HeaderMap would move the last header to the gap.
@@ -84,7 +89,7 @@ fn strip(headers: HeaderMap) -> HeaderMap {
             last = name;
         }
         let Some(name) = last.as_ref() else { continue };
-        if !is_hop(name) && !named.contains(name) {
+        if !is_gone(name) {
             kept.append(name.clone(), value);
         }
     }

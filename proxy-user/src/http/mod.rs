@@ -1,8 +1,9 @@
 //! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
 //!
 //! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`facts`] says what a request asks for or why that is
-//! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] carries bodies through and counts them,
-//! [`account`] owes the journal one outcome, [`problem`] answers a refusal.
+//! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] and [`reply`] carry bodies through and count them,
+//! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
+//! outcome, [`problem`] answers a refusal.
 //!
 //! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]), and a placeholder in it or a signature over it
 //! ([`exchange`]), all up to a bound; each frame is taken when the other side has room for it.
@@ -17,11 +18,14 @@ pub mod hop;
 pub mod problem;
 pub mod request_body;
 pub mod reflect;
+pub mod reply;
 pub mod seen;
 pub mod server;
+pub mod unpack;
 
 pub use account::Account;
-pub use body::{Lapse, Replay, ReplyBody, Transfer};
+pub use body::{Lapse, Replay, Transfer};
 pub use facts::Leg;
+pub use reply::ReplyBody;
 pub use request_body::RequestBody;
 pub use server::{Ended, HttpLimits};

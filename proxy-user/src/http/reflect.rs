@@ -2,29 +2,132 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
+use http::{Method, StatusCode};
 use proxy_policy::Mask;
 
 use super::body::Transfer;
+use super::hop;
+use super::unpack::{CODINGS, Coding, Unpacker};
 use crate::credentials::{Masker, Needles};
 
-/// Covers what is in the head of a response, and says how its body and its trailers are looked through; `None`: nothing is.
-#[must_use]
-pub fn cover(mask: Mask, needles: &Arc<Needles>, head: &mut Parts, transfer: &Transfer) -> Option<Masker> {
+/// Digests of what was packed (RFC 9530, and before it), which tell nothing true of what it becomes.
+const DIGESTS: [HeaderName; 5] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("x-goog-hash"),
+];
+/// Those of S3, by which its clients check what they get.
+const AMZ_CHECKSUM: &str = "x-amz-checksum-";
+
+/// How an answer is looked through.
+#[derive(Debug)]
+pub struct Cover {
+    pub(super) masker: Masker,
+    /// Opens a body that is packed.
+    pub(super) unpacker: Option<Unpacker>,
+}
+
+/// Why an answer that must be looked through cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// A range of something packed.
+    #[error("a part of a compressed body cannot be looked through for the credential")]
+    Part,
+    /// More codings than are unpacked.
+    #[error("a body that is compressed more than twice is not looked through for the credential")]
+    Deep,
+}
+
+/// Asks for an answer that can be looked through, where the answer could not be unpacked: a range of what is packed. With
+/// [`Mask::All`] it is asked for always, which costs the least.
+pub fn ask(mask: Mask, headers: &mut HeaderMap) {
+    let plain = match mask {
+        Mask::Off => false,
+        Mask::Text => headers.contains_key(RANGE),
+        Mask::All => true,
+    };
+    if plain {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+}
+
+/// Covers what is in the head of a response, and says how its body and its trailers are looked through; `None`: nothing is. A body
+/// that will be unpacked is described as what it becomes. `ended`: it has none.
+///
+/// # Errors
+///
+/// It must be looked through, and cannot be.
+pub fn cover(
+    mask: Mask,
+    needles: &Arc<Needles>,
+    method: &Method,
+    head: &mut Parts,
+    ended: bool,
+    transfer: &Transfer,
+) -> Result<Option<Cover>, Closed> {
     if mask == Mask::Off {
-        return None;
+        return Ok(None);
     }
     if needles.cover_headers(&mut head.headers) {
         transfer.note_reflected();
     }
-    // Compressed, it has not the bytes that are looked for.
-    let looked_through = !is_encoded(&head.headers) && (mask == Mask::All || is_text(&head.headers));
-    Some(Masker::new(Arc::clone(needles), looked_through))
+    let wanted = mask == Mask::All || is_text(&head.headers);
+    let has_body = !ended && *method != Method::HEAD && may_have_body(head.status);
+    let codings = if has_body { codings(&head.headers) } else { Some(Vec::new()) };
+    // Packed in a way that is not known, it has not the bytes that are looked for.
+    let looked_through = wanted && codings.is_some();
+    let codings = codings.filter(|codings| wanted && !codings.is_empty());
+    let unpacker = match codings {
+        None => None,
+        Some(_) if head.status == StatusCode::PARTIAL_CONTENT => return Err(Closed::Part),
+        Some(codings) if codings.len() > CODINGS => return Err(Closed::Deep),
+        Some(codings) => {
+            describe_unpacked(&mut head.headers);
+            Some(Unpacker::new(&codings))
+        }
+    };
+    Ok(Some(Cover { masker: Masker::new(Arc::clone(needles), looked_through), unpacker }))
 }
 
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
+/// RFC 9110 §6.4.1.
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// What was done to the body, in this order; `None` when something of it is not known.
+fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
+    let mut all = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        for name in value.to_str().ok()?.split(',').map(str::trim) {
+            if !name.is_empty() && !name.eq_ignore_ascii_case("identity") {
+                all.push(Coding::of(name)?);
+            }
+        }
+    }
+    Some(all)
+}
+
+/// The head of a body that will be unpacked (RFC 9110 §7.7): what was true of its packed bytes alone is not said any more, and a tag
+/// that stood for them byte by byte becomes a weak one.
+fn describe_unpacked(headers: &mut HeaderMap) {
+    let is_gone = |name: &HeaderName| *name == CONTENT_ENCODING || *name == CONTENT_LENGTH || is_digest(name);
+    *headers = hop::without(std::mem::take(headers), is_gone);
+    if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
+        let weak = [b"W/", tag.as_bytes()].concat();
+        if let Ok(weak) = HeaderValue::from_bytes(&weak) {
+            *tag = weak;
+        }
+    }
+}
+
+/// Whether it is a digest of what was packed, in a head or in trailers.
+pub(super) fn is_digest(name: &HeaderName) -> bool {
+    DIGESTS.contains(name) || name.as_str().starts_with(AMZ_CHECKSUM)
 }
 
 /// By its type; what does not say is taken for text.
@@ -72,9 +175,9 @@ mod tests {
                 head.headers.append(*name, HeaderValue::from_static(value));
             }
             let transfer = Transfer::default();
-            let mut masker = cover(mask, needles, &mut head, &transfer);
+            let mut cover = cover(mask, needles, &Method::GET, &mut head, false, &transfer).unwrap();
             let body = bytes::Bytes::from_static(b"rk_live_0123456789");
-            let looks = masker.as_mut().is_some_and(|masker| masker.next(body, true).1);
+            let looks = cover.as_mut().is_some_and(|cover| cover.masker.next(body, true).1);
             let covered = head.headers["x-got"] == "******************";
             assert_eq!(covered, transfer.is_reflected());
             (covered, looks)
@@ -84,8 +187,120 @@ mod tests {
         assert_eq!(looked(Mask::Text, &png), (true, false));
         assert_eq!(looked(Mask::All, &png), (true, true));
         assert_eq!(looked(Mask::Off, &[]), (false, false));
-        assert_eq!(looked(Mask::All, &[("content-encoding", "gzip")]), (true, false));
+        assert_eq!(looked(Mask::Text, &[("content-encoding", "gzip")]), (true, true));
+        assert_eq!(looked(Mask::All, &[("content-encoding", "compress")]), (true, false));
         assert_eq!(looked(Mask::Text, &[("content-encoding", "identity")]), (true, true));
+    }
+
+    /// What becomes of a head with these lines, and whether its body is unpacked.
+    fn described(
+        mask: Mask,
+        method: &Method,
+        status: u16,
+        ended: bool,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<(Vec<String>, bool), Closed> {
+        let attachment = Attachment::of_token(Inject::bearer(), b"rk_live_0123456789");
+        let (mut head, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
+        for (name, value) in lines {
+            head.headers.append(*name, HeaderValue::from_static(value));
+        }
+        let cover =
+            cover(mask, attachment.needles().unwrap(), method, &mut head, ended, &Transfer::default())?;
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let left = head.headers.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
+        Ok((left, cover.is_some_and(|cover| cover.unpacker.is_some())))
+    }
+
+    const PACKED: &[(&str, &str)] = &[
+        ("content-type", "application/json"),
+        ("content-encoding", "gzip"),
+        ("content-length", "100"),
+        ("etag", "\"a\""),
+        ("content-digest", "sha-256=:a:"),
+        ("content-md5", "a"),
+        ("x-amz-checksum-crc32", "a"),
+        ("vary", "accept-encoding"),
+    ];
+
+    #[test]
+    fn a_head_whose_body_is_unpacked_says_nothing_that_was_true_of_the_packed_one_alone() {
+        let (left, unpacked) = described(Mask::Text, &Method::GET, 200, false, PACKED).unwrap();
+        assert!(unpacked);
+        assert_eq!(left, ["content-type: application/json", "etag: W/\"a\"", "vary: accept-encoding"]);
+        let weak = [("content-encoding", "br"), ("etag", "W/\"a\"")];
+        assert_eq!(described(Mask::Text, &Method::GET, 404, false, &weak).unwrap().0, ["etag: W/\"a\""]);
+    }
+
+    #[test]
+    fn an_answer_that_has_no_body_or_is_not_looked_through_keeps_its_head() {
+        let as_it_was = |mask, method: &Method, status, ended, lines: &[(&'static str, &'static str)]| {
+            let (left, unpacked) = described(mask, method, status, ended, lines).unwrap();
+            let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            assert_eq!((left, unpacked), (lines, false), "{method} {status}");
+        };
+        as_it_was(Mask::Text, &Method::HEAD, 200, false, PACKED);
+        for status in [101, 103, 204, 304] {
+            as_it_was(Mask::All, &Method::GET, status, false, PACKED);
+        }
+        as_it_was(Mask::All, &Method::GET, 200, true, PACKED);
+        as_it_was(Mask::Off, &Method::GET, 200, false, PACKED);
+        let png = [("content-type", "image/png"), ("content-encoding", "gzip")];
+        as_it_was(Mask::Text, &Method::GET, 200, false, &png);
+        as_it_was(Mask::Text, &Method::GET, 206, false, &png);
+        assert!(described(Mask::All, &Method::GET, 200, false, &png).unwrap().1);
+        for codings in ["compress", "gzip, dcb", "aes128gcm, gzip"] {
+            as_it_was(Mask::All, &Method::GET, 206, false, &[("content-encoding", codings)]);
+        }
+    }
+
+    #[test]
+    fn what_must_be_looked_through_and_cannot_be_does_not_go_on() {
+        let refused = |status, lines: &[(&'static str, &'static str)]| {
+            described(Mask::Text, &Method::GET, status, false, lines).unwrap_err()
+        };
+        assert_eq!(refused(206, PACKED), Closed::Part);
+        assert_eq!(refused(200, &[("content-encoding", "gzip, br, zstd")]), Closed::Deep);
+        let lines = [("content-encoding", "gzip, br"), ("content-encoding", "gzip")];
+        assert_eq!(refused(200, &lines), Closed::Deep);
+        assert!(described(Mask::Text, &Method::GET, 200, false, &lines[..1]).unwrap().1);
+    }
+
+    #[test]
+    fn codings_are_read_in_their_order_by_any_of_their_spellings() {
+        let of = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_static(line));
+            }
+            codings(&headers)
+        };
+        assert_eq!(
+            of(&["GZip, , Identity", "x-gzip,\tBR"]),
+            Some(vec![Coding::Gzip, Coding::Gzip, Coding::Brotli])
+        );
+        assert_eq!(of(&["deflate", "zstd"]), Some(vec![Coding::Deflate, Coding::Zstd]));
+        assert_eq!(of(&[]), Some(vec![]));
+        for unknown in ["gzip;q=1", "gzip br", "x", "gzip, x"] {
+            assert_eq!(of(&[unknown]), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_compression_is_asked_for_where_it_could_not_be_unpacked() {
+        let asked = |mask, range: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            if range {
+                headers.insert(RANGE, HeaderValue::from_static("bytes=0-9"));
+            }
+            ask(mask, &mut headers);
+            headers[ACCEPT_ENCODING].to_str().unwrap().to_owned()
+        };
+        assert_eq!(asked(Mask::Text, false), "gzip");
+        assert_eq!(asked(Mask::Text, true), "identity");
+        assert_eq!(asked(Mask::All, false), "identity");
+        assert_eq!(asked(Mask::Off, true), "gzip");
     }
 
     #[test]

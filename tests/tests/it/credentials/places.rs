@@ -152,6 +152,43 @@ fn what_a_server_sends_back_of_the_secret_is_covered_wherever_it_cuts_its_answer
 }
 
 #[test]
+fn what_a_server_sends_back_compressed_is_unpacked_and_covered_wherever_it_cuts_its_answer() {
+    let secret = "s3cr/t+a&b=c%d";
+    let world = world("{ header = \"x-key\", value = \"{secret}\" }", secret);
+    let covered = format!("you sent {} and I keep it, ", "*".repeat(secret.len()));
+    let mut calls = 0;
+    for codings in ["gzip", "deflate", "br", "gzip,br"] {
+        for step in [1000, 7, 1] {
+            for version in HTTP {
+                let url = format!("https://raw.test/echo?step={step}&codings={codings}");
+                let answer = world.curl(&[version, "--compressed", "-i", &url]);
+                let (head, body) = answer.body.split_once("\r\n\r\n").unwrap();
+                let head = head.to_lowercase();
+                assert!(!head.contains("content-encoding") && !head.contains("content-length"), "{head}");
+                assert!(head.contains("etag: w/\"a\""), "{head}");
+                assert!(!body.contains(&secret[3..]), "{codings} {step}: {body}");
+                assert_eq!(body.lines().count(), 3);
+                if step == 1000 {
+                    assert!(body.lines().all(|line| line.starts_with(&covered)), "{codings}: {body}");
+                }
+                calls += 1;
+            }
+        }
+    }
+    let recorded = || world.journal().iter().filter(|it| it["reflected"] == true).count();
+    wait_until("the outcomes of the calls", || (recorded() == calls).then_some(()));
+    // What is no text stays as it was packed; a head tells of the packed body; a part of it does not go on.
+    let image = "https://raw.test/echo?step=1000&codings=gzip&type=image/png";
+    let answer = world.curl(&["--compressed", "-D", "-", image]);
+    assert!(answer.body.to_lowercase().contains("content-encoding: gzip"), "{answer:?}");
+    assert!(answer.body.contains(secret), "{answer:?}");
+    let head = world.curl(&["--compressed", "-I", "https://raw.test/echo?step=1000&codings=gzip"]);
+    assert!(head.body.to_lowercase().contains("content-encoding: gzip"), "{head:?}");
+    let part = "https://raw.test/echo?step=1000&codings=gzip&status=206";
+    assert_status(&world, &["-r", "0-99", part], 502);
+}
+
+#[test]
 fn a_cookie_stands_among_those_of_the_client() {
     let secret = "s3cr/t+a&b=c%d";
     let world = world("{ cookie = \"sid\" }", secret);

@@ -2,7 +2,7 @@
 // The first part of the path says where it looks; it answers 401 when the key is not there, or when the request has "stolen" anywhere.
 // Each request is a line in requests.log.
 const [address, cert, key, secret] = process.argv.slice(2);
-const fs = require("fs"), http2 = require("http2");
+const fs = require("fs"), http2 = require("http2"), zlib = require("zlib");
 
 const places = {
   basic: (request) => request.headers.authorization === "Basic " + Buffer.from("me:" + secret).toString("base64"),
@@ -12,6 +12,7 @@ const places = {
   header: (request) => request.headers["x-key"] === secret,
   body: (request, url, body) => (request.headers["content-type"].includes("json") ? JSON.parse(body).key : new URLSearchParams(body).get("key")) === secret,
 };
+const pack = { gzip: zlib.gzipSync, deflate: zlib.deflateSync, br: zlib.brotliCompressSync };
 const server = http2.createSecureServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key), allowHTTP1: true });
 server.on("request", (request, response) => {
   const chunks = [];
@@ -23,8 +24,12 @@ server.on("request", (request, response) => {
     fs.appendFileSync("requests.log", JSON.stringify(seen) + "\n");
     if (url.pathname === "/echo") {
       // Sends back what it got, in pieces that end anywhere.
-      const text = `you sent ${request.headers["x-key"]} and I keep it, ${request.headers["accept-encoding"] ?? "anyhow"}\n`, bytes = Buffer.from(text.repeat(3));
-      response.writeHead(200, { "content-type": url.searchParams.get("type") ?? "text/plain", "x-got": request.headers["x-key"] });
+      const text = `you sent ${request.headers["x-key"]} and I keep it, ${request.headers["accept-encoding"] ?? "anyhow"}\n`;
+      const codings = url.searchParams.get("codings")?.split(",") ?? [];
+      const bytes = codings.reduce((bytes, coding) => pack[coding](bytes), Buffer.from(text.repeat(3)));
+      const head = { "content-type": url.searchParams.get("type") ?? "text/plain", "x-got": request.headers["x-key"] };
+      if (codings.length) Object.assign(head, { "content-encoding": codings.join(", "), "content-length": bytes.length, etag: '"a"' });
+      response.writeHead(url.searchParams.get("status") ?? 200, head);
       const step = Number(url.searchParams.get("step"));
       const next = (at) => (at >= bytes.length ? response.end() : response.write(bytes.subarray(at, at + step), () => next(at + step)));
       return next(0);

@@ -1,0 +1,249 @@
+//! The body of a response on its way to the client: counted, looked through, and with the account of its call.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use proxy_journal::Blame;
+
+use super::account::Account;
+use super::body::{Broken, Lapse, length};
+use super::hop;
+use super::reflect::{self, Cover};
+use super::unpack::{Next, UnpackError, Unpacker};
+
+/// How many frames that give nothing to hand on are taken before others have their turn.
+const TURNS: usize = 16;
+
+/// The body of a response on its way to the client: ours, or the upstream's with the account of its call.
+#[derive(Debug)]
+pub enum ReplyBody<B: Body<Data = Bytes> + Unpin>
+where
+    B::Error: std::fmt::Display,
+{
+    /// A text of ours, given out once.
+    Text(Option<Bytes>),
+    /// What the upstream sends.
+    Stream(Box<Metered<B>>),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> ReplyBody<B>
+where
+    B::Error: std::fmt::Display,
+{
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Text(None)
+    }
+
+    /// A text of ours.
+    #[must_use]
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
+    }
+
+    /// What the upstream sends, looked through as `cover` says; closes the account at its end, and breaks off when the call
+    /// lapses.
+    #[must_use]
+    pub fn stream(inner: B, account: Account, lapse: Lapse, cover: Option<Cover>) -> Self {
+        Self::Stream(Box::new(Metered { inner, account, lapse: Some(lapse), cover, behind: None }))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ReplyBody<B>
+where
+    B::Error: std::fmt::Display,
+{
+    type Data = Bytes;
+    type Error = Broken<B::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Stream(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Stream(stream) => stream.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, length)),
+            // How long it is unpacked, nobody knows.
+            Self::Stream(stream) if stream.is_packed() => SizeHint::default(),
+            Self::Stream(stream) => stream.inner.size_hint(),
+        }
+    }
+}
+
+/// A frame that was counted.
+type Counted<E> = Result<Frame<Bytes>, Broken<E>>;
+
+/// The upstream's body, counted, with the account of its call.
+#[derive(Debug)]
+pub struct Metered<B: Body<Data = Bytes> + Unpin> {
+    inner: B,
+    account: Account,
+    /// Nothing once it was cut.
+    lapse: Option<Lapse>,
+    cover: Option<Cover>,
+    /// What comes behind that which was held back.
+    behind: Option<Frame<Bytes>>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Metered<B> {
+    fn is_packed(&self) -> bool {
+        self.cover.as_ref().is_some_and(|cover| cover.unpacker.is_some())
+    }
+
+    /// Whether all of the data came, and was unpacked.
+    fn is_through(&self) -> bool {
+        let unpacker = self.cover.as_ref().and_then(|cover| cover.unpacker.as_ref());
+        self.inner.is_end_stream() && unpacker.is_none_or(Unpacker::is_whole)
+    }
+
+    fn unpacker(&mut self) -> Option<&mut Unpacker> {
+        self.cover.as_mut().and_then(|cover| cover.unpacker.as_mut())
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Metered<B>
+where
+    B::Error: std::fmt::Display,
+{
+    fn is_end(&self) -> bool {
+        let holds = self.cover.as_ref().is_some_and(|cover| cover.masker.holds());
+        self.is_through() && self.behind.is_none() && !holds
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
+        if let Some(frame) = self.behind.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match &mut self.lapse {
+            None => return Poll::Ready(Some(Err(Broken::Cut))),
+            // Asked first: an upstream that always has more would keep it from being heard.
+            Some(lapse) => {
+                if let Poll::Ready(refusal) = Pin::new(lapse).poll(cx) {
+                    self.lapse = None;
+                    self.account.cut(&refusal);
+                    return Poll::Ready(Some(Err(Broken::Cut)));
+                }
+            }
+        }
+        for _ in 0..TURNS {
+            // What came goes on before more is taken.
+            match self.unpacker().map(Unpacker::next_piece) {
+                Some(Ok(Next::Piece(piece))) => {
+                    return Poll::Ready(Some(Ok(self.masked(Frame::data(piece)))));
+                }
+                Some(Ok(Next::Busy)) => break,
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.spoiled(error)))),
+                Some(Ok(Next::More)) | None => {}
+            }
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose() {
+                Ok(frame) => frame.map(Frame::into_data),
+                Err(error) => {
+                    let what = format!("the upstream broke off in the response: {error}");
+                    self.account.fail(Blame::Upstream, what);
+                    return Poll::Ready(Some(Err(Broken::Sender(error))));
+                }
+            };
+            if let Some(Ok(data)) = frame {
+                self.account.transfer().add_received(length(&data));
+                match self.unpacker() {
+                    Some(unpacker) => unpacker.push(data),
+                    None => return Poll::Ready(Some(Ok(self.masked(Frame::data(data))))),
+                }
+                continue;
+            }
+            if let Some(Err(error)) = self.unpacker().map(Unpacker::end) {
+                return Poll::Ready(Some(Err(self.spoiled(error))));
+            }
+            return Poll::Ready(match frame.and_then(Result::err) {
+                Some(trailers) => Some(Ok(self.masked(trailers))),
+                None => {
+                    let rest = self.rest();
+                    self.account.close();
+                    rest.map(|rest| Ok(Frame::data(rest)))
+                }
+            });
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The end of a body that cannot be unpacked.
+    fn spoiled(&mut self, error: UnpackError) -> Broken<B::Error> {
+        self.account.fail(Blame::Upstream, format!("the response cannot be unpacked: {error}"));
+        Broken::Packed(error)
+    }
+
+    /// What was held back until the end.
+    fn rest(&mut self) -> Option<Bytes> {
+        let masker = self.cover.as_mut().map(|cover| &mut cover.masker).filter(|masker| masker.holds())?;
+        let (rest, found) = masker.next(Bytes::new(), true);
+        if found {
+            self.account.transfer().note_reflected();
+        }
+        Some(rest)
+    }
+
+    /// The frame as it may go on.
+    fn masked(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let (last, packed) = (self.is_through(), self.is_packed());
+        let Some(Cover { masker, .. }) = &mut self.cover else { return frame };
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                let (data, found) = masker.next(data, last);
+                if found {
+                    self.account.transfer().note_reflected();
+                }
+                return Frame::data(data);
+            }
+            Err(frame) => frame,
+        };
+        let frame = match frame.into_trailers() {
+            Ok(mut trailers) => {
+                if packed {
+                    trailers = hop::without(trailers, reflect::is_digest);
+                }
+                if masker.needles().cover_headers(&mut trailers) {
+                    self.account.transfer().note_reflected();
+                }
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        };
+        match self.rest() {
+            Some(rest) => {
+                self.behind = Some(frame);
+                Frame::data(rest)
+            }
+            None => frame,
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Drop for Metered<B> {
+    fn drop(&mut self) {
+        // A body whose length was known is dropped after its last byte, without a look for the end.
+        if self.is_through() {
+            self.account.close();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;
