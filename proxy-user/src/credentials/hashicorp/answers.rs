@@ -189,6 +189,15 @@ fn lasts(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.saturating_sub(1).max(1)).min(LONGEST))
 }
 
+/// Whether a renewal gave so little that it is the end of all renewals, near which they become shorter and shorter.
+#[must_use]
+pub fn is_short(renewed: Option<Duration>, first: Option<Duration>) -> bool {
+    match (renewed, first) {
+        (Some(renewed), Some(first)) => renewed <= first / 2,
+        (renewed, _) => renewed.is_none(),
+    }
+}
+
 fn lease(id: String, seconds: u64, is_renewable: bool) -> Result<Option<LeaseAnswer>, &'static str> {
     if id.is_empty() {
         // KV, version 1, says how often to read it again, which is no lease.

@@ -115,6 +115,20 @@ fn a_login_gives_a_token_with_its_term() {
 }
 
 #[test]
+fn a_renewal_that_gives_less_than_half_is_the_end_of_renewals() {
+    let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+    for (renewed, first, is_last) in [
+        (seconds(60), seconds(60), false),
+        (seconds(31), seconds(60), false),
+        (seconds(30), seconds(60), true),
+        (None, seconds(60), true),
+        (seconds(60), None, false),
+    ] {
+        assert_eq!(is_short(renewed, first), is_last, "{renewed:?} {first:?}");
+    }
+}
+
+#[test]
 fn a_refusal_is_told_in_known_words_alone() {
     let said = |text: &str| refusal(format!(r#"{{"errors": ["{text}"]}}"#).as_bytes());
     assert_eq!(said("1 error occurred:\\n\\t* permission denied\\n\\n"), Some("permission denied"));

@@ -260,8 +260,7 @@ impl Keeper {
             return Ok(None);
         }
         let term = answers::renewed_token(answer.body.expose()).map_err(|what| self.unusable(what))?;
-        // Near the end of all renewals they become shorter and shorter.
-        if term.lasts.zip(token.first).is_some_and(|(lasts, first)| lasts < first / 2) {
+        if answers::is_short(term.lasts, token.first) {
             return Ok(None);
         }
         Ok(Some(Arc::new(Token {

@@ -331,8 +331,7 @@ impl Reader {
         }
         let term = answers::renewed_lease(answer.body.expose())
             .map_err(|what| unavailable(format!("{}: {what}", self.client.address())))?;
-        // Near the end of all renewals they become shorter and shorter.
-        if term.lasts.zip(leased.first).is_some_and(|(lasts, first)| lasts < first / 2) {
+        if answers::is_short(term.lasts, leased.first) {
             return Ok(None);
         }
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);

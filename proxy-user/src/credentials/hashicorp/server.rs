@@ -251,10 +251,9 @@ impl State {
             }
             ("auth/token/renew-self", true) => {
                 let granted = self.tokens.get_mut(&token).unwrap();
-                let (now, ttl) = (Instant::now(), Duration::from_secs(granted.ttl));
-                let ends = (now + ttl).min(granted.max.unwrap());
+                let (ends, left) = renewed(granted.ttl, granted.max.unwrap());
                 granted.ends = Some(ends);
-                (200, auth(&token, (ends - now).as_secs_f64().round() as u64, true))
+                (200, auth(&token, left, true))
             }
             ("auth/token/revoke-self", true) => {
                 self.tokens.remove(&token);
@@ -264,9 +263,8 @@ impl State {
             ("sys/leases/renew", true) => {
                 let id = asked.body["lease_id"].as_str().unwrap();
                 let Some(lease) = self.leases.get_mut(id) else { return refused(400, "lease not found") };
-                let now = Instant::now();
-                lease.ends = (now + Duration::from_secs(self.lease_ttl)).min(lease.max);
-                let left = (lease.ends - now).as_secs_f64().round() as u64;
+                let (ends, left) = renewed(self.lease_ttl, lease.max);
+                lease.ends = ends;
                 (200, json!({ "lease_id": id, "lease_duration": left, "renewable": true }))
             }
             ("sys/leases/revoke", true) => {
@@ -320,6 +318,15 @@ impl State {
         let (ends, max) = (now + Duration::from_secs(self.lease_ttl), now + Duration::from_secs(self.lease_max));
         self.leases.insert(id, Lease { token, path: path.to_owned(), password, ends, max });
         (200, answer)
+    }
+}
+
+/// When something ends that is renewed, and what is said of that: whole seconds that are left.
+fn renewed(ttl: u64, max: Instant) -> (Instant, u64) {
+    let now = Instant::now();
+    match now + Duration::from_secs(ttl) {
+        ends if ends <= max => (ends, ttl),
+        _ => (max, (max - now).as_secs()),
     }
 }
 
