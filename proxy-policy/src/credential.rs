@@ -168,7 +168,8 @@ impl SecretRef {
     /// # Errors
     /// What is wrong and what to do; nothing of what was written, which might be a secret in the wrong place.
     pub fn parse(text: &str) -> Result<Self, String> {
-        crate::draft::parse_reference(text).map_err(|problem| format!("{}; {}", problem.message, problem.help))
+        crate::draft::parse_reference(text)
+            .map_err(|problem| format!("{}; {}", problem.message, problem.help))
     }
 
     /// A secret of the daemon's own store, by its name.

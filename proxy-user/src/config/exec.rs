@@ -64,7 +64,9 @@ impl Exec {
                  none looks for it",
             );
         }
-        if self.command.len() > MOST_ARGUMENTS || self.command.iter().any(|it| it.is_empty() || it.contains('\0')) {
+        if self.command.len() > MOST_ARGUMENTS
+            || self.command.iter().any(|it| it.is_empty() || it.contains('\0'))
+        {
             return Some("command has at most 64 parts, and none is empty");
         }
         if !self.env.iter().all(variable) {

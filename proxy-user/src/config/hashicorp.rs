@@ -133,7 +133,9 @@ impl<'de> Deserialize<'de> for Reference {
                         Ok(Reference(it))
                     }
                     Ok(_) => Err(E::custom(format!("the login must be a secret of this host; {help}"))),
-                    Err(_) => Err(E::custom(format!("this is not a reference to a secret of this host; {help}"))),
+                    Err(_) => {
+                        Err(E::custom(format!("this is not a reference to a secret of this host; {help}")))
+                    }
                 }
             }
         }
@@ -215,7 +217,9 @@ fn named(text: String) -> Result<String, &'static str> {
 
 fn mount(written: Option<String>, usual: &str) -> Result<String, &'static str> {
     let mount = written.map_or_else(|| usual.to_owned(), |it| it.trim_matches('/').to_owned());
-    is_path(&mount).then_some(mount).ok_or("mount is the path of the login method below auth/, such as \"approle\"")
+    is_path(&mount)
+        .then_some(mount)
+        .ok_or("mount is the path of the login method below auth/, such as \"approle\"")
 }
 
 fn is_path(path: &str) -> bool {
@@ -270,7 +274,10 @@ mod tests {
         assert!(parsed(&format!("{issued}{issuer}")).is_ok());
         for (more, says) in [
             ("", "exactly one login"),
-            ("token = \"env:T\"\n[hashicorp.approle]\nrole_id = \"r\"\nsecret_id = \"vault:s\"", "exactly one"),
+            (
+                "token = \"env:T\"\n[hashicorp.approle]\nrole_id = \"r\"\nsecret_id = \"vault:s\"",
+                "exactly one",
+            ),
             (jwt, "needs one of audience"),
             ("token = \"env:T\"\nnonsense = 1", "unknown field"),
             ("token = \"env:T\"\nnamespace = \"a b\"", "namespace"),
@@ -296,10 +303,13 @@ mod tests {
             let text = format!("[hashicorp]\naddress = \"{address}\"\ntoken = \"vault:t\"\n");
             Config::parse(Path::new("v.toml"), &text).map(drop).map_err(|error| error.to_string())
         };
-        for good in ["https://vault.test", "http://127.0.0.1:8200", "http://[::1]:8200/", "https://v/prefix"] {
+        for good in ["https://vault.test", "http://127.0.0.1:8200", "http://[::1]:8200/", "https://v/prefix"]
+        {
             assert_eq!(with(good), Ok(()));
         }
-        for bad in ["http://vault.test", "vault.test", "https://", "https://u@v", "https://v?x", "https://v#x"] {
+        for bad in
+            ["http://vault.test", "vault.test", "https://", "https://u@v", "https://v?x", "https://v#x"]
+        {
             assert!(with(bad).unwrap_err().contains("hashicorp.address"), "{bad}");
         }
         let tls = "[hashicorp]\naddress = \"http://127.0.0.1:1\"\n[hashicorp.tls]\ncertificate = \"file:/c\"\nkey = \"file:/k\"";

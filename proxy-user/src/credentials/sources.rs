@@ -181,13 +181,15 @@ impl Sources {
     fn hashicorp(&self) -> Result<&Hashicorp, SourceError> {
         let source = self.beyond.get().and_then(|beyond| beyond.hashicorp.as_ref());
         source.ok_or_else(|| SourceError::Missing {
-            problem: "this daemon's configuration has no [hashicorp]; add it, and restart the daemon".to_owned(),
+            problem: "this daemon's configuration has no [hashicorp]; add it, and restart the daemon"
+                .to_owned(),
         })
     }
 
     fn printed(&self) -> Result<&Printed, SourceError> {
         self.beyond.get().map(|beyond| &beyond.printed).ok_or_else(|| SourceError::Missing {
-            problem: "this daemon's configuration names no programs; add [exec.NAME], and restart the daemon".to_owned(),
+            problem: "this daemon's configuration names no programs; add [exec.NAME], and restart the daemon"
+                .to_owned(),
         })
     }
 }

@@ -249,8 +249,7 @@ pub fn secret(body: &[u8], shape: Shape) -> Result<SecretAnswer, &'static str> {
 /// Whether an answer that there is nothing says that there was something: a version that was deleted (KV, version 2).
 #[must_use]
 pub fn is_deleted(body: &[u8]) -> bool {
-    serde_json::from_slice(body)
-        .is_ok_and(|it: Whole<Versioned>| it.data.is_some_and(|it| it.data.is_none()))
+    serde_json::from_slice(body).is_ok_and(|it: Whole<Versioned>| it.data.is_some_and(|it| it.data.is_none()))
 }
 
 /// Reads which engine a path is in (`sys/internal/ui/mounts/PATH`).
@@ -301,9 +300,13 @@ pub fn login(body: &[u8]) -> Result<LoginAnswer, &'static str> {
     }
     let answer: Answer = serde_json::from_slice(body).map_err(|_| "its answer is not one to a login")?;
     let auth = answer.auth;
-    let token = token(&auth.client_token)
-        .ok_or("its answer has no token that a header can carry; logins with a second factor are not supported")?;
-    Ok(LoginAnswer { token, term: TokenTerm { lasts: lasts(auth.lease_duration), is_renewable: auth.renewable } })
+    let token = token(&auth.client_token).ok_or(
+        "its answer has no token that a header can carry; logins with a second factor are not supported",
+    )?;
+    Ok(LoginAnswer {
+        token,
+        term: TokenTerm { lasts: lasts(auth.lease_duration), is_renewable: auth.renewable },
+    })
 }
 
 /// Reads for how long a token lasts that was renewed (`auth/token/renew-self`).

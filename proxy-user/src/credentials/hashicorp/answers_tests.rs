@@ -83,11 +83,15 @@ fn a_version_that_was_deleted_is_told_from_what_never_was() {
 #[test]
 fn an_engine_says_where_it_is_and_whether_it_keeps_versions() {
     let of = |path: &str, kind: &str, options: &str| {
-        mount(format!(r#"{{"data": {{"path": "{path}", "type": "{kind}", "options": {options}}}}}"#).as_bytes())
+        mount(
+            format!(r#"{{"data": {{"path": "{path}", "type": "{kind}", "options": {options}}}}}"#).as_bytes(),
+        )
     };
     let versioned = Mount { path: "team/kv/".to_owned(), is_versioned: true };
     assert_eq!(of("team/kv/", "kv", r#"{"version": "2"}"#), Ok(versioned));
-    for (kind, options) in [("kv", r#"{"version": "1"}"#), ("kv", "null"), ("kv", "{}"), ("pki", r#"{"version": "2"}"#)] {
+    for (kind, options) in
+        [("kv", r#"{"version": "1"}"#), ("kv", "null"), ("kv", "{}"), ("pki", r#"{"version": "2"}"#)]
+    {
         assert!(!of("a/", kind, options).unwrap().is_versioned, "{kind} {options}");
     }
     for bad in ["", "/", "a", "/a/"] {
@@ -106,7 +110,12 @@ fn a_login_gives_a_token_with_its_term() {
     assert_eq!(renewed_token(body.as_bytes()), Ok(hour));
     let known = r#"{"data": {"ttl": 0, "renewable": false, "id": "hvs.abc"}}"#;
     assert_eq!(known_token(known.as_bytes()), Ok(TokenTerm { lasts: None, is_renewable: false }));
-    for bad in [r#"{"auth": null}"#, r#"{"auth": {"client_token": ""}}"#, r#"{"auth": {"client_token": "a b"}}"#, "{}"] {
+    for bad in [
+        r#"{"auth": null}"#,
+        r#"{"auth": {"client_token": ""}}"#,
+        r#"{"auth": {"client_token": "a b"}}"#,
+        "{}",
+    ] {
         assert!(login(bad.as_bytes()).is_err(), "{bad}");
     }
     let ages = r#"{"lease_id": "a/b", "lease_duration": 999999999999, "renewable": true}"#;

@@ -82,7 +82,9 @@ impl Client {
             let value = value.and_then(Attachment::into_header_value);
             headers.push((
                 TOKEN,
-                value.ok_or_else(|| unavailable("the token of [hashicorp] has bytes that no header carries"))?,
+                value.ok_or_else(|| {
+                    unavailable("the token of [hashicorp] has bytes that no header carries")
+                })?,
             ));
         }
         let answer = way.call(call.method, &url, &headers, call.body).await;

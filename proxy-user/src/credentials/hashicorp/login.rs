@@ -238,7 +238,9 @@ impl Keeper {
         let proof = self.proof().await?;
         let usable = |token: &Arc<Token>| {
             let has_ended = token.ends.is_some_and(|ends| ends <= Instant::now());
-            token.number > self.replaced.load(Ordering::Acquire) && token.made_of == proof.made_of && !has_ended
+            token.number > self.replaced.load(Ordering::Acquire)
+                && token.made_of == proof.made_of
+                && !has_ended
         };
         let token = match self.current().filter(usable) {
             Some(token) if token.is_renewable => self.renewed(&token).await?,
@@ -255,7 +257,8 @@ impl Keeper {
     /// The same token for longer; `None`: another one is needed.
     async fn renewed(&self, token: &Arc<Token>) -> Result<Option<Arc<Token>>, SourceError> {
         let asked = Instant::now();
-        let answer = self.call(token, Call::post("auth/token/renew-self", Secret::new(b"{}".to_vec()))).await?;
+        let answer =
+            self.call(token, Call::post("auth/token/renew-self", Secret::new(b"{}".to_vec()))).await?;
         if answer.status != StatusCode::OK {
             return Ok(None);
         }
@@ -304,22 +307,33 @@ impl Keeper {
                 object(&[("role_id", role_id.as_bytes()), ("secret_id", shown)]),
                 format!("check role_id and {secret_id}"),
             ),
-            HashicorpLogin::Jwt { role, mount, token: HashicorpJwt::Secret(token) } => {
-                (mount, object(&[("role", role.as_bytes()), ("jwt", shown)]), format!("check role and {token}"))
-            }
+            HashicorpLogin::Jwt { role, mount, token: HashicorpJwt::Secret(token) } => (
+                mount,
+                object(&[("role", role.as_bytes()), ("jwt", shown)]),
+                format!("check role and {token}"),
+            ),
             HashicorpLogin::Jwt { role, mount, token: HashicorpJwt::Issued(audience) } => {
                 let issuer = self.issuer.as_ref().ok_or_else(|| unavailable(NO_ISSUER))?;
                 let issued = issuer.issue(DAEMON, audience.as_str().into(), Map::new(), Duration::MAX);
                 let token = issued.ok_or_else(|| unavailable(NOT_PUBLISHED))?.token;
                 let body = object(&[("role", role.as_bytes()), ("jwt", token.expose())]);
-                (mount, body, format!("check role, audience, and whether it trusts this host's issuer about {DAEMON}"))
+                (
+                    mount,
+                    body,
+                    format!("check role, audience, and whether it trusts this host's issuer about {DAEMON}"),
+                )
             }
             HashicorpLogin::Tls { role, mount, .. } => {
                 let name = role.as_ref().map(|role| ("name", role.as_bytes()));
-                (mount, object(name.as_slice()), "check the certificate, and who may log in with it".to_owned())
+                (
+                    mount,
+                    object(name.as_slice()),
+                    "check the certificate, and who may log in with it".to_owned(),
+                )
             }
         };
-        let body = body.ok_or_else(|| unavailable("what [hashicorp] logs in with is no text; set it again"))?;
+        let body =
+            body.ok_or_else(|| unavailable("what [hashicorp] logs in with is no text; set it again"))?;
         let path = format!("auth/{mount}/login");
         let asked = Instant::now();
         let answer = self.client.call(&proof.way, None, Call::post(&path, body)).await?;

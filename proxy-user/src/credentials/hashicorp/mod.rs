@@ -234,7 +234,11 @@ impl Reader {
     }
 
     fn has_refusals(&self, reads: &Leases<String, Read, SourceError>) -> bool {
-        reads.keys().iter().filter_map(|path| reads.peek(path.as_str())).any(|read| !matches!(read, Ok(Ok(_))))
+        reads
+            .keys()
+            .iter()
+            .filter_map(|path| reads.peek(path.as_str()))
+            .any(|read| !matches!(read, Ok(Ok(_))))
     }
 
     fn path(&self, path: &str) -> Path {
@@ -274,20 +278,23 @@ impl Reader {
     async fn revoke(&self, leases: Vec<(String, Leased)>) {
         let now = Instant::now();
         let alive = leases.into_iter().filter(|(_, leased)| leased.is_alive(now, &self.login));
-        let revoking = futures_util::stream::iter(alive).for_each_concurrent(AT_ONCE, |(path, leased)| async move {
-            let Some(body) = object(&[("lease_id", leased.id.expose())]).map(Arc::new) else { return };
-            let told = match self.login.call_at_hand(Call::put("sys/leases/revoke", &body)).await {
-                Some(Ok(answer)) if answer.status.is_success() => {
-                    tracing::debug!("the lease of hashicorp:{path} is revoked");
-                    return;
-                }
-                Some(Ok(answer)) => told(&answer),
-                Some(Err(error)) => error.to_string(),
-                // With it went its leases.
-                None => return,
-            };
-            tracing::warn!("the lease of hashicorp:{path} could not be revoked: {told}; it ends by itself");
-        });
+        let revoking =
+            futures_util::stream::iter(alive).for_each_concurrent(AT_ONCE, |(path, leased)| async move {
+                let Some(body) = object(&[("lease_id", leased.id.expose())]).map(Arc::new) else { return };
+                let told = match self.login.call_at_hand(Call::put("sys/leases/revoke", &body)).await {
+                    Some(Ok(answer)) if answer.status.is_success() => {
+                        tracing::debug!("the lease of hashicorp:{path} is revoked");
+                        return;
+                    }
+                    Some(Ok(answer)) => told(&answer),
+                    Some(Err(error)) => error.to_string(),
+                    // With it went its leases.
+                    None => return,
+                };
+                tracing::warn!(
+                    "the lease of hashicorp:{path} could not be revoked: {told}; it ends by itself"
+                );
+            });
         revoking.await;
     }
 
@@ -378,7 +385,9 @@ impl Reader {
             )),
             _ => {
                 let told = told(&answer);
-                unavailable(format!("{address} answered {told} to the read of {at}; check the reference, and its log"))
+                unavailable(format!(
+                    "{address} answered {told} to the read of {at}; check the reference, and its log"
+                ))
             }
         };
         Ok(Err(refused))

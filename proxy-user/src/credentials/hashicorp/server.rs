@@ -230,13 +230,23 @@ impl State {
         let post = matches!(asked.method.as_str(), "POST" | "PUT");
         match asked.path.as_str() {
             "auth/approle/login" if post => {
-                let fits = asked.body["role_id"] == ROLE && asked.body["secret_id"] == self.secret_id.as_str();
+                let fits =
+                    asked.body["role_id"] == ROLE && asked.body["secret_id"] == self.secret_id.as_str();
                 return if fits { self.logged_in() } else { refused(400, "invalid role or secret ID") };
             }
             "auth/jwt/login" if post => {
                 let jwt = asked.body["jwt"].as_str().unwrap();
                 let fits = asked.body["role"] == "bots" && self.jwt.as_ref().is_some_and(|takes| takes(jwt));
                 return if fits { self.logged_in() } else { refused(400, "error validating token: CANARY") };
+            }
+            // Who gets here by TLS has shown a certificate.
+            "auth/cert/login" if post => {
+                let fits = asked.body["name"] == "bots";
+                return if fits {
+                    self.logged_in()
+                } else {
+                    refused(400, "invalid certificate or no client certificate supplied")
+                };
             }
             _ => {}
         }
@@ -286,7 +296,10 @@ impl State {
                 _ => ("", "", Value::Null),
             };
             if self.hides_mounts || mount.is_empty() || self.denied.iter().any(|it| it == path) {
-                return refused(403, "preflight capability check returned 403, please ensure client's policies grant access");
+                return refused(
+                    403,
+                    "preflight capability check returned 403, please ensure client's policies grant access",
+                );
             }
             return (200, json!({ "data": { "path": mount, "type": kind, "options": options } }));
         }
@@ -315,7 +328,8 @@ impl State {
         let password = format!("CANARY-password-{}", self.number);
         let answer = json!({ "lease_id": id, "lease_duration": self.lease_ttl, "renewable": true,
                              "data": { "username": format!("user-{}", self.number), "password": password } });
-        let (ends, max) = (now + Duration::from_secs(self.lease_ttl), now + Duration::from_secs(self.lease_max));
+        let (ends, max) =
+            (now + Duration::from_secs(self.lease_ttl), now + Duration::from_secs(self.lease_max));
         self.leases.insert(id, Lease { token, path: path.to_owned(), password, ends, max });
         (200, answer)
     }

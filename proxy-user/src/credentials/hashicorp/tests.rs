@@ -78,7 +78,11 @@ async fn a_secret_is_read_where_its_engine_has_it() {
     scene.server.put_kv2("app", &[("key", "two")]);
     scene.server.put_kv2("deep/er", &[("key", "three")]);
     assert_eq!(scene.fetch("hashicorp:kv1/app#key").await, Ok(("one".to_owned(), 1)));
-    assert_eq!(scene.fetch("hashicorp:kv2/app#key").await, Ok(("two".to_owned(), 2)), "the version of the engine");
+    assert_eq!(
+        scene.fetch("hashicorp:kv2/app#key").await,
+        Ok(("two".to_owned(), 2)),
+        "the version of the engine"
+    );
     assert_eq!(scene.text("hashicorp:kv2/deep/er#key").await, "three");
     // As it stands in the API, it is the same one.
     assert_eq!(scene.text("hashicorp:kv2/data/app#key").await, "two");
@@ -95,7 +99,11 @@ async fn where_engines_are_hidden_a_path_is_taken_as_it_stands() {
     assert_eq!(scene.fetch("hashicorp:kv2/data/app#key").await, Ok(("two".to_owned(), 1)));
     let error = scene.fetch("hashicorp:kv2/app#key").await.unwrap_err();
     assert!(error.contains("kv2/app: there is nothing"), "{error}");
-    assert_eq!(scene.server.asked("POST /v1/auth/approle/login"), 1, "a hidden engine is no reason to log in again");
+    assert_eq!(
+        scene.server.asked("POST /v1/auth/approle/login"),
+        1,
+        "a hidden engine is no reason to log in again"
+    );
 }
 
 #[tokio::test]
@@ -115,7 +123,9 @@ async fn those_who_start_cold_read_a_path_once_together() {
     let all = (0..20).map(|number| {
         let sources = Arc::clone(&scene.sources);
         let field = if number % 2 == 0 { "user" } else { "key" };
-        tokio::spawn(async move { told(sources.fetch(&reference(&format!("hashicorp:kv1/app#{field}"))).await) })
+        tokio::spawn(
+            async move { told(sources.fetch(&reference(&format!("hashicorp:kv1/app#{field}"))).await) },
+        )
     });
     for each in all.collect::<Vec<_>>() {
         each.await.unwrap().unwrap();
@@ -150,7 +160,8 @@ async fn a_secret_that_changes_has_another_version_and_one_that_does_not_stays_t
     (0..4).for_each(|number| scene.server.put_kv2("app", &[("key", &format!("two{number}"))]));
     scene.sources.reload().unwrap();
     until("both are new", async || {
-        scene.fetch(first).await == Ok(("two".to_owned(), 2)) && scene.fetch(second).await == Ok(("two3".to_owned(), 5))
+        scene.fetch(first).await == Ok(("two".to_owned(), 2))
+            && scene.fetch(second).await == Ok(("two3".to_owned(), 5))
     })
     .await;
     // Somebody removed it with all its versions, and wrote another one.
@@ -213,7 +224,10 @@ async fn a_lease_is_renewed_while_it_is_used_and_had_anew_when_it_cannot_be() {
     assert!(scene.server.asked("PUT /v1/sys/leases/renew") >= 2);
     assert!(scene.server.asked("GET /v1/database/creds/readonly") == 2);
     // Nobody uses it: it ends by itself, and the next one who comes gets another.
-    until("it has ended", async || scene.server.state().leases.is_empty() || !scene.server.state().opens(&next)).await;
+    until("it has ended", async || {
+        scene.server.state().leases.is_empty() || !scene.server.state().opens(&next)
+    })
+    .await;
     let third = scene.text(password).await;
     assert!(third != next && scene.server.state().opens(&third));
 }
@@ -393,6 +407,76 @@ async fn the_daemon_logs_in_with_a_token_of_this_host_that_no_identity_can_have(
     let file = |path: &str| proxy_policy::SourceFile { path: path.into(), text: name.clone() };
     assert!(proxy_policy::compile(&[file("policies/_vouchsafe.toml")]).set.is_none());
     assert!(proxy_policy::compile(&[file("policies/vouchsafe.toml")]).set.is_some());
+}
+
+/// A place before a server that lets those through who show a certificate of an authority, and the authority's own one.
+async fn demanding(server: &Server) -> (u16, String, rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = ca.self_signed(&key).unwrap();
+    let authority = rcgen::Issuer::new(ca, key);
+    let own = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&own, &authority)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_client_cert_verifier(verifier.build().unwrap());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.serialize_der()).unwrap();
+    let config = builder.with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, behind) = (listener.local_addr().unwrap().port(), server.address);
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+                let mut plain = tokio::net::TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+            });
+        }
+    });
+    (port, root.pem(), authority)
+}
+
+#[tokio::test]
+async fn the_daemon_logs_in_with_a_certificate_that_all_its_calls_show() {
+    let (server, world) = (Server::start().await, World::new());
+    server.put_kv1("kv1/app", &[("key", "one")]);
+    let (port, root, authority) = demanding(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("root.pem"), root).unwrap();
+    let tls = crate::trust::UpstreamTls::new(
+        &[folder.path().join("root.pem")],
+        false,
+        None,
+        Duration::from_secs(5),
+    );
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own =
+        rcgen::CertificateParams::new(vec!["bot".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    world.set("certificate", own.pem().as_bytes());
+    world.set("key", key.serialize_pem().as_bytes());
+    let login = "[hashicorp.tls]\ncertificate = \"vault:certificate\"\nkey = \"vault:key\"\nrole = \"bots\"";
+    let text = format!("[hashicorp]\naddress = \"https://localhost:{port}\"\n{login}\n");
+    let settings = config::Config::parse(std::path::Path::new("v.toml"), &text).unwrap().hashicorp.unwrap();
+    let sources = Sources::new(world.store.clone());
+    sources.reach(Some(&settings), config::Programs::new(), &Outcall::new(tls.unwrap()), None);
+    assert_eq!(told(sources.fetch(&reference("hashicorp:kv1/app#key")).await), Ok(("one".to_owned(), 1)));
+
+    world.set("key", rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes());
+    sources.reload().unwrap();
+    let error = told(sources.fetch(&reference("hashicorp:kv1/other#key")).await).unwrap_err();
+    assert!(error.contains("hashicorp.tls.certificate is none with its key"), "{error}");
 }
 
 fn credential(credentials: &Credentials, secret: &str) -> Arc<LiveCredential> {
