@@ -216,7 +216,8 @@ fn named(text: String) -> Result<String, &'static str> {
 }
 
 fn mount(written: Option<String>, usual: &str) -> Result<String, &'static str> {
-    let mount = written.map_or_else(|| usual.to_owned(), |it| it.trim_matches('/').to_owned());
+    let written = written.as_deref().unwrap_or(usual).trim_matches('/');
+    let mount = written.strip_prefix("auth/").unwrap_or(written).to_owned();
     is_path(&mount)
         .then_some(mount)
         .ok_or("mount is the path of the login method below auth/, such as \"approle\"")
@@ -265,7 +266,8 @@ mod tests {
         assert!(matches!(&role, HashicorpLogin::Approle { mount, .. } if mount == "approle"));
         assert_eq!(role.secrets().len(), 1);
         let jwt = "[hashicorp.jwt]\nrole = \"r\"\nmount = \"auth/jwt2\"\n";
-        assert!(parsed(&format!("{jwt}token = \"file:/run/token\"")).is_ok());
+        let by_file = parsed(&format!("{jwt}token = \"file:/run/token\"")).unwrap().login;
+        assert!(matches!(&by_file, HashicorpLogin::Jwt { mount, .. } if mount == "jwt2"));
         let tls = parsed("[hashicorp.tls]\ncertificate = \"file:/c\"\nkey = \"file:/k\"").unwrap().login;
         assert!(matches!(&tls, HashicorpLogin::Tls { mount, role: None, .. } if mount == "cert"));
         let issued = format!("{jwt}audience = \"https://vault.test\"");

@@ -64,6 +64,10 @@ const KNOWN: &str = "known stores: vault, systemd, file, env, hashicorp, exec";
 
 fn is_field_at_path(place: &str, is_part: impl Fn(&str) -> bool) -> bool {
     let Some((path, field)) = place.split_once('#') else { return false };
+    // What the server says of itself and of who logs in is no secret of an engine: the daemon's own token is there.
+    if matches!(path.split('/').next(), Some("sys" | "auth")) {
+        return false;
+    }
     // Without a mount and something below it there is nothing to read.
     let fits = path.len() <= 512 && path.contains('/') && path.split('/').all(&is_part);
     fits && field.len() <= 128 && is_part(field)
@@ -149,6 +153,8 @@ mod tests {
             "hashicorp:secret/a%2fb#key",
             "hashicorp:secret/app#a#b",
             "hashicorp:secret/app#a b",
+            "hashicorp:auth/token/lookup-self#id",
+            "hashicorp:sys/wrapping/lookup#x",
             "exec:",
             "exec:a/b",
             "exec:/usr/bin/pass",

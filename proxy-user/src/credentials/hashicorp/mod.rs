@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::answers::{LeaseAnswer, Mount, SecretAnswer, Shape};
 use self::client::{Call, Client, object, told, unavailable};
 use self::login::{Login, Token};
+use super::answers::LONGEST;
 use super::issuer::Issuer;
 use super::lease::{Lease, Leases};
 use super::local::Local;
@@ -38,6 +39,8 @@ use crate::config;
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Until what no reference names any more is revoked: calls of the policy before may be under way with it.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long that may take at the end of the daemon, which then gives its token back.
+const REVOKE_TIME: Duration = Duration::from_secs(3);
 /// How many leases are revoked at once.
 const AT_ONCE: usize = 8;
 
@@ -62,12 +65,12 @@ struct Leased {
     token: u64,
     /// For how long it was at first.
     first: Option<Duration>,
-    ends: Option<Instant>,
+    ends: Instant,
 }
 
 impl Leased {
     fn is_alive(&self, now: Instant, login: &Login) -> bool {
-        self.ends.is_none_or(|ends| ends > now) && !login.is_dead(self.token)
+        self.ends > now && !login.is_dead(self.token)
     }
 }
 
@@ -206,7 +209,11 @@ impl Hashicorp {
     pub(super) async fn end(&self) {
         self.reads.retain(|_| false);
         let leases = self.reader.leases_of(&[]);
-        self.reader.revoke(leases).await;
+        if tokio::time::timeout(REVOKE_TIME, self.reader.revoke(leases)).await.is_err() {
+            tracing::warn!(
+                "not all leases of [hashicorp] could be revoked in time: they end with the daemon's token"
+            );
+        }
         self.reader.login.end().await;
     }
 }
@@ -343,7 +350,7 @@ impl Reader {
         }
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = kept.leases.last_mut() {
-            last.ends = term.lasts.map(|lasts| asked + lasts);
+            last.ends = asked + term.lasts.unwrap_or(LONGEST);
             last.is_renewable = term.is_renewable;
         }
         Ok(Some(Lease { value: (), lasts: within(term.lasts, &token, asked) }))
@@ -454,7 +461,7 @@ impl Reader {
                 is_renewable,
                 token: token.number,
                 first: lasts,
-                ends: lasts.map(|lasts| asked + lasts),
+                ends: asked + lasts.unwrap_or(LONGEST),
             });
         }
         if kept.released {

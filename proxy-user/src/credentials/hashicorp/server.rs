@@ -17,6 +17,7 @@ pub(super) const ROOT: &str = "hvs.root";
 pub(super) const ROLE: &str = "role-1";
 pub(super) const SECRET_ID: &str = "CANARY-secret-id";
 
+type TakesJwt = Box<dyn Fn(&str) -> bool + Send>;
 type Fields = BTreeMap<String, String>;
 
 pub(super) struct Granted {
@@ -48,7 +49,7 @@ pub(super) struct State {
     pub(super) hides_mounts: bool,
     pub(super) is_sealed: bool,
     pub(super) secret_id: String,
-    pub(super) jwt: Option<Box<dyn Fn(&str) -> bool + Send>>,
+    pub(super) jwt: Option<TakesJwt>,
     /// Seconds: of a token, of all its renewals, of a lease, of all its renewals.
     pub(super) token_ttl: u64,
     pub(super) token_max: u64,
