@@ -315,6 +315,7 @@ impl Reader {
             (kept.reading.clone(), leased.cloned())
         };
         if let (Some(reading), Some(leased)) = (reading, leased)
+            && reading.leased_with == Some(leased.token)
             && let Some(term) = self.prolonged(&kept, &leased).await?
         {
             return Ok(Lease { value: Ok(reading), lasts: term.lasts });

@@ -233,7 +233,9 @@ impl State {
             "auth/approle/login" if post => {
                 let fits =
                     asked.body["role_id"] == ROLE && asked.body["secret_id"] == self.secret_id.as_str();
-                return if fits { self.logged_in() } else { refused(400, "invalid role or secret ID") };
+                // No server repeats it, and nothing of a refusal is told but what is known.
+                let told = format!("invalid role or secret ID {}", asked.body["secret_id"]);
+                return if fits { self.logged_in() } else { refused(400, &told) };
             }
             "auth/jwt/login" if post => {
                 let jwt = asked.body["jwt"].as_str().unwrap();
