@@ -111,7 +111,8 @@ mod tests {
     fn a_program_has_a_path_and_the_rest_has_defaults() {
         let programs = parsed("[exec.pass]\ncommand = [\"/usr/bin/pass\", \"show\", \"x\"]").unwrap();
         let (name, exec) = programs.iter().next().unwrap();
-        assert_eq!((name.as_str(), exec.timeout, exec.every), ("pass", ten_seconds(), five_minutes()));
+        let seconds = Duration::from_secs;
+        assert_eq!((name.as_str(), exec.timeout, exec.every), ("pass", seconds(10), seconds(300)));
         assert_eq!((exec.user.as_deref(), exec.env.len()), (None, 0));
     }
 

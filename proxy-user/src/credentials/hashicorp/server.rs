@@ -14,7 +14,7 @@ use crate::config;
 
 /// A token that no login gives: of whoever runs the server.
 pub(super) const ROOT: &str = "hvs.root";
-pub(super) const ROLE: &str = "role-1";
+const ROLE: &str = "role-1";
 pub(super) const SECRET_ID: &str = "CANARY-secret-id";
 
 type TakesJwt = Box<dyn Fn(&str) -> bool + Send>;
