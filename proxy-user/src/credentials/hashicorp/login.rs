@@ -64,8 +64,6 @@ struct Proof {
 pub(super) struct Login {
     keeper: Arc<Keeper>,
     leases: Arc<Leases<(), Arc<Token>, SourceError>>,
-    /// The versions that were tried last.
-    tried: Mutex<Vec<u64>>,
     /// When a token was last taken for dead.
     died: Mutex<Option<Instant>>,
 }
@@ -108,7 +106,7 @@ impl Login {
             let keeper = Arc::clone(&own);
             Box::pin(async move { keeper.obtain().await })
         });
-        Self { keeper, leases, tried: Mutex::default(), died: Mutex::default() }
+        Self { keeper, leases, died: Mutex::default() }
     }
 
     /// The secrets that it needs.
@@ -134,14 +132,6 @@ impl Login {
     /// There is none: what is shown for it is missing or not taken, or nobody answers.
     pub(super) async fn token(&self) -> Result<Arc<Token>, SourceError> {
         let versions = self.keeper.versions().inspect_err(|_| self.leases.forget_all())?;
-        if let Some(versions) = &versions {
-            let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-            if *tried != *versions {
-                // What was refused was another secret.
-                self.leases.forgive();
-                tried.clone_from(versions);
-            }
-        }
         if let Some(token) = self.leases.fresh(&()) {
             let is_current = versions.is_none_or(|versions| versions == token.made_of);
             if is_current && token.number > self.keeper.replaced.load(Ordering::Acquire) {

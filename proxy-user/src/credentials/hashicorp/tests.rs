@@ -317,6 +317,26 @@ async fn a_login_that_is_refused_is_told_without_it_and_one_that_was_set_anew_is
 }
 
 #[tokio::test]
+async fn a_login_that_changes_is_used_with_the_next_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let write = |token: &str| {
+        std::fs::write(&path, token).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write(ROOT);
+    let scene = with_login(&format!("token = \"file:{}\"", path.display())).await;
+    scene.server.put_kv1("kv1/app", &[("key", "one")]);
+    scene.sources.prepare(&[&reference("hashicorp:kv1/app#key")]);
+    scene.text("hashicorp:kv1/app#key").await;
+    write("hvs.CANARY-other-token");
+    // Seen, and seen to stand still.
+    (0..2).for_each(|_| scene.sources.follow());
+    let error = scene.fetch("hashicorp:kv1/other#key").await.unwrap_err();
+    assert!(error.contains("it is not taken") && !error.contains("CANARY"), "{error}");
+}
+
+#[tokio::test]
 async fn a_login_whose_secret_is_gone_reads_nothing_more() {
     let scene = scene().await;
     scene.server.put_kv1("kv1/app", &[("key", "one")]);
