@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::canary::Log;
 use super::super::live::tests::World;
 use super::super::sources::Sources;
 use super::*;
@@ -134,4 +135,20 @@ async fn a_program_gets_the_variables_that_are_named_and_no_others() {
     let (text, _) = told(sources.fetch(&tool()).await).unwrap();
     let passed = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "none".to_owned());
     assert_eq!(text, format!("none {passed}"));
+}
+
+#[tokio::test]
+async fn what_a_program_prints_is_in_no_log_at_any_level() {
+    let (log, _guard) = Log::begin();
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    script(folder.path(), "echo CANARY-one; echo CANARY-error >&2");
+    let sources = sources(&world, folder.path(), "");
+    assert_eq!(told(sources.fetch(&tool()).await).unwrap().0, "CANARY-one");
+    script(folder.path(), "echo CANARY-two");
+    sources.reload().unwrap();
+    until("it is new", async || told(sources.fetch(&tool()).await).is_ok_and(|it| it.1 == 2)).await;
+    let log = log.text();
+    assert!(log.contains("exec:tool changed") && !log.contains("CANARY"), "{log}");
+    let numbers = format!("{:?}", b"CANARY");
+    assert!(!log.contains(numbers.trim_matches(['[', ']'])), "{log}");
 }

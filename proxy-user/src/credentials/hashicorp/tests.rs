@@ -1,11 +1,10 @@
 //! Secrets of a server that follows the published API, as sources and credentials get them.
 
-use std::io::Write;
-
 use http::header::AUTHORIZATION;
 
 use super::server::{ROOT, SECRET_ID, Server};
 use super::*;
+use crate::credentials::canary::Log;
 use crate::credentials::jws::tests::verified;
 use crate::credentials::live::tests::{World, attached, issuer, policy};
 use crate::credentials::live::{Credentials, LiveCredential};
@@ -546,31 +545,10 @@ async fn a_reference_to_a_place_that_the_configuration_does_not_have_is_refused(
     }
 }
 
-/// Where a subscriber writes.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_login_token_or_secret_is_in_a_log_at_any_level_or_in_an_error() {
-    let log = Log::default();
-    let own = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || own.clone())
-        .finish();
     // The runtime has one thread, so all tasks are under it.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::begin();
     let scene = scene().await;
     let mut errors = Vec::new();
     scene.server.put_kv1("kv1/app", &[("key", "CANARY-value")]);
@@ -590,7 +568,7 @@ async fn no_login_token_or_secret_is_in_a_log_at_any_level_or_in_an_error() {
     errors.extend(scene.fetch("hashicorp:kv1/none2#key").await.err());
     scene.sources.end().await;
     assert_eq!(errors.len(), 2);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("kv1/app changed") && log.contains("logging in once more"), "{log}");
     for text in [&log, &errors.join("\n")] {
         assert!(!text.contains("CANARY"), "{text}");
