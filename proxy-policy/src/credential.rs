@@ -149,6 +149,10 @@ pub enum Store {
     File,
     /// A variable of the daemon's environment.
     Env,
+    /// HashiCorp Vault or OpenBao, by a path of its HTTP API and a field of what is there.
+    Hashicorp,
+    /// What a program prints that the daemon's configuration names.
+    Exec,
     /// None: a token that this host issues about the identity, for the audience that is the name.
     Issuer,
 }
@@ -162,6 +166,8 @@ impl Store {
             Self::Systemd => "systemd",
             Self::File => "file",
             Self::Env => "env",
+            Self::Hashicorp => "hashicorp",
+            Self::Exec => "exec",
             Self::Issuer => "issuer",
         }
     }
@@ -175,6 +181,15 @@ pub struct SecretRef {
 }
 
 impl SecretRef {
+    /// Reads a reference, as in `vault:stripe/restricted`.
+    ///
+    /// # Errors
+    /// What is wrong and what to do; nothing of what was written, which might be a secret in the wrong place.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        crate::draft::parse_reference(text)
+            .map_err(|problem| format!("{}; {}", problem.message, problem.help))
+    }
+
     /// A secret of the daemon's own store, by its name.
     #[must_use]
     pub fn vault(name: &str) -> Self {

@@ -7,6 +7,8 @@ mod grant;
 mod identity;
 mod limits;
 
+pub(crate) use credential::parse_reference;
+
 use std::sync::Arc;
 
 use toml::de::DeTable;

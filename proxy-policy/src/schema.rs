@@ -61,7 +61,8 @@ mod tests {
         per = "call"
         [credential.mtls]
         kind = "mtls"
-        certificate = "vault:bundle"
+        certificate = "hashicorp:secret/partner/bundle#certificate"
+        key = "exec:partner-key"
         [credential.github-app]
         kind = "github-app"
         app_id = 1
@@ -249,6 +250,8 @@ mod tests {
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\" }\n", "/api/a/inject"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { query = \"k\", cookie = \"c\" }\n", "/api/a/inject"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
+            ("[credential.c]\nkind = \"static\"\nsecret = \"hashicorp:a#b\"\n", "/credential/c/secret"),
+            ("[credential.c]\nkind = \"static\"\nsecret = \"exec:/x\"\n", "/credential/c/secret"),
             ("[credential.c]\nkind = \"stattic\"\nsecret = \"vault:a\"\n", "/credential/c/kind"),
             (&jwt("ttl = \"5\""), "/credential/c/ttl"),
             (&jwt("subject = \"{workload.exe}\""), "/credential/c/subject"),

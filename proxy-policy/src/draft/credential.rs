@@ -10,6 +10,8 @@ mod oauth2;
 mod reference;
 mod static_secret;
 
+pub(crate) use reference::parse as parse_reference;
+
 use super::CredentialDraft;
 use crate::credential::CredentialKind;
 use crate::diagnostic::Problem;

@@ -43,7 +43,7 @@ use crate::{
     workload::{Workloads, identify::Matcher},
 };
 
-/// How long the end waits for a server that gives a new refresh token.
+/// How long the end waits for a server that gives a new refresh token, and for one that takes back what it leased.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// Why the daemon ends when somebody took its listener down.
@@ -113,7 +113,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     if let Some(publisher) = &publisher {
         credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
     }
-    let credentials = Arc::new(credentials);
+    let credentials = Arc::new(credentials.reaching(config.hashicorp.as_ref(), config.exec.clone()));
     if let Some(problem) = credentials.problem() {
         tracing::error!("{problem}");
     }
@@ -295,10 +295,17 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    if tokio::time::timeout(SETTLE_TIME, services.credentials.settle()).await.is_err() {
+    let (settled, given_back) = tokio::join!(
+        tokio::time::timeout(SETTLE_TIME, services.credentials.settle()),
+        tokio::time::timeout(SETTLE_TIME, services.credentials.end()),
+    );
+    if settled.is_err() {
         tracing::warn!(
             "a refresh token is under way and its server is slow: the new one may be lost, sign in again then"
         );
+    }
+    if given_back.is_err() {
+        tracing::warn!("what is leased at [hashicorp] could not be given back in time: it ends by itself");
     }
     tasks.abort_all();
     end_bounds.send_replace(true);

@@ -1,4 +1,6 @@
 //! `vouchsafe.toml`: what the host decides. Every key has a default; an unknown key is an error with its place.
+mod exec;
+mod hashicorp;
 mod issuer;
 
 use std::{
@@ -11,6 +13,8 @@ use proxy_policy::NetworkRule;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::exec::{Exec, Programs};
+pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
 use crate::base::duration;
 
@@ -51,6 +55,10 @@ pub struct Config {
     pub containers: Containers,
     /// This host as an issuer of tokens; `None`: it is none.
     pub issuer: Option<Issuer>,
+    /// HashiCorp Vault or OpenBao; `None`: nothing leads there.
+    pub hashicorp: Option<Hashicorp>,
+    /// Programs that print secrets, by name.
+    pub exec: Programs,
 }
 
 /// The setting for workloads that no policy knows.
@@ -222,6 +230,8 @@ impl Default for Config {
             log: Log::default(),
             containers: Containers::default(),
             issuer: None,
+            hashicorp: None,
+            exec: Programs::new(),
         }
     }
 }
@@ -401,8 +411,14 @@ impl Config {
         if config.limits.connections == 0 {
             return Err(value("limits.connections must be at least 1"));
         }
-        match config.issuer.as_ref().and_then(|issuer| issuer.problem(&config.kernel.ports)) {
-            Some(problem) => Err(value(problem)),
+        if let Some(problem) = config.issuer.as_ref().and_then(|it| it.problem(&config.kernel.ports)) {
+            return Err(value(problem));
+        }
+        if let Some(problem) = config.hashicorp.as_ref().and_then(|it| it.problem(config.issuer.is_some())) {
+            return Err(value(problem));
+        }
+        match exec::problem(&config.exec) {
+            Some(problem) => Err(value(&problem)),
             None => Ok(config),
         }
     }

@@ -17,7 +17,7 @@ use super::secret::Secret;
 /// What a token may have. Those of large directories have some KiB.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Nothing is kept longer than this, whatever is said.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// What is shown of a description.
 const MAX_TEXT_BYTES: usize = 200;
 
@@ -68,7 +68,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// A text that is wiped.
-struct Text(Zeroizing<String>);
+pub(super) struct Text(Zeroizing<String>);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -79,15 +79,25 @@ impl<'de> Deserialize<'de> for Text {
                 f.write_str("a text")
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(Zeroizing::new(text.to_owned())))
+                Ok(Text::from(text))
             }
         }
         deserializer.deserialize_str(Read)
     }
 }
 
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
 impl Text {
-    fn secret(&self) -> Secret {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn secret(&self) -> Secret {
         Secret::new(self.0.as_bytes().to_vec())
     }
 }
@@ -128,7 +138,7 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-fn token(text: &Text) -> Option<Secret> {
+pub(super) fn token(text: &Text) -> Option<Secret> {
     let fits = !text.0.is_empty() && text.0.len() <= MAX_TOKEN_BYTES;
     (fits && text.0.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.secret())
 }

@@ -1,6 +1,7 @@
 //! Looks for one secret everywhere it must not be, after it was set, read and attached.
 
-use std::fs;
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use http::Request;
 use http::header::AUTHORIZATION;
@@ -9,6 +10,36 @@ use super::live::tests::{World, attached, bearer, policy, ready};
 use super::{Fingerprints, KeySource, Secret, StorePaths, Strip, hex, strip};
 
 const CANARY: &str = "canary-7d1f0c9e5b";
+
+/// Where a subscriber writes, at every level.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// All that the tasks of this thread log from now on.
+    pub(super) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let own = log.clone();
+        let everything = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+        let subscriber = everything.with_writer(move || own.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)

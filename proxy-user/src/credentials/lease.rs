@@ -126,6 +126,47 @@ where
         Some(fresh.value.clone())
     }
 
+    /// What is known for a key, which is no use of it: what is fresh, or why the last one who asked got nothing.
+    pub fn peek<Q>(&self, key: &Q) -> Option<Result<V, E>>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.get(key)?;
+        if let Some(fresh) = slot.fresh(Instant::now()) {
+            return fresh.as_ref().map(|it| Ok(it.value.clone()));
+        }
+        slot.failed.load().as_ref().map(|it| Err(it.error.clone()))
+    }
+
+    /// Asks anew for a key, also when it has something fresh, which goes on meanwhile. Must be called inside of the runtime.
+    pub fn renew(self: &Arc<Self>, key: K) {
+        let (this, slot) = (Arc::clone(self), self.slot(&key));
+        tokio::spawn(async move {
+            let asking = Arc::clone(&slot.asking).lock_owned().await;
+            // Whoever needs it is told.
+            let asked = this.ask(&key, &slot).await;
+            drop(asking);
+            if asked.is_ok() {
+                this.keep_fresh(key, &slot);
+            }
+        });
+    }
+
+    /// Forgets all keys but these, with all that is known of them.
+    pub fn retain(&self, keep: impl Fn(&K) -> bool) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|key, slot| {
+            let kept = keep(key);
+            if !kept {
+                // Its task ends when it finds nothing.
+                slot.fresh.store(None);
+            }
+            kept
+        });
+    }
+
     /// Since when and until when a key has what it has.
     pub fn term<Q>(&self, key: &Q) -> Option<Term>
     where

@@ -158,6 +158,53 @@ async fn nothing_renews_after_the_leases_are_gone() {
     assert_eq!(issuer.asked(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn to_look_at_what_is_known_is_no_use_of_it() {
+    let issuer = Issuer::default();
+    let leases = issuer.leases(100);
+    assert_eq!(leases.peek("bot"), None);
+    leases.get("bot".into()).await.unwrap();
+    for _ in 0..10 {
+        sleep(Duration::from_secs(8)).await;
+        assert!(leases.peek("bot").unwrap().is_ok());
+    }
+    sleep(Duration::from_secs(1000)).await;
+    assert!(issuer.asked() <= 2, "{}", issuer.asked());
+    assert_eq!(leases.peek("bot"), None);
+    issuer.refuses.store(true, Ordering::SeqCst);
+    leases.get("bot".into()).await.unwrap_err();
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(leases.peek("bot"), Some(Err("refused")), "until somebody asks again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_anew_goes_on_meanwhile() {
+    let issuer = Issuer::default();
+    let leases = issuer.leases(3600);
+    leases.get("bot".into()).await.unwrap();
+    leases.renew("bot".into());
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(leases.fresh("bot").as_deref(), Some("bot#0"));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(leases.fresh("bot").as_deref(), Some("bot#1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_kept_is_forgotten_and_not_renewed() {
+    let issuer = Issuer::default();
+    let leases = issuer.leases(100);
+    for key in ["bot", "other"] {
+        leases.get(key.into()).await.unwrap();
+        leases.fresh(key);
+    }
+    leases.retain(|key| key == "other");
+    assert_eq!((leases.fresh("bot"), leases.keys()), (None, vec!["other".to_owned()]));
+    sleep(Duration::from_secs(89)).await;
+    let log = issuer.log.lock().unwrap();
+    assert_eq!(log.iter().filter(|it| *it == "bot").count(), 1);
+    assert!(log.iter().filter(|it| *it == "other").count() > 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]

@@ -20,6 +20,7 @@ use super::provider::{Ask, Provided, Provider};
 use super::refresh::RefreshTokens;
 use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
+use crate::config;
 
 /// What all kinds share.
 #[derive(Clone)]
@@ -87,6 +88,14 @@ impl Credentials {
         self
     }
 
+    /// The same with what the configuration says of places beyond this host. After [`Credentials::with_issuer`].
+    #[must_use]
+    pub fn reaching(self, hashicorp: Option<&config::Hashicorp>, programs: config::Programs) -> Self {
+        let Tools { sources, outcall, issuer, .. } = &self.tools;
+        sources.reach(hashicorp, programs, outcall, issuer.as_ref());
+        self
+    }
+
     /// Reads the store again and swaps all secrets at once; returns how many there are. Blocks on files.
     ///
     /// # Errors
@@ -110,6 +119,11 @@ impl Credentials {
     /// after this.
     pub async fn settle(&self) {
         self.tools.refresh_tokens.settle().await;
+    }
+
+    /// Gives back what is leased from others. The daemon ends after this.
+    pub async fn end(&self) {
+        self.tools.sources.end().await;
     }
 
     /// Why the last reading of the store failed, and what to do; `None` when it did not.
@@ -200,7 +214,7 @@ impl LiveCredential {
     #[must_use]
     pub fn state(&self) -> CredentialState {
         let held: Vec<_> =
-            self.kind.secrets().into_iter().filter_map(|secret| self.sources.held(secret)).collect();
+            self.kind.secrets().into_iter().filter_map(|secret| self.sources.peek(secret)).collect();
         let first = held.first().and_then(|held| held.as_ref().ok());
         let problem = held.iter().find_map(|held| held.as_ref().err()).map(ToString::to_string);
         let at_s = self.used.at_s.load(Ordering::Relaxed);

@@ -43,13 +43,16 @@ impl World {
     }
 
     pub(in super::super) fn credentials(&self) -> Credentials {
+        Credentials::new(self.store.clone(), self.outcall())
+    }
+
+    pub(in super::super) fn outcall(&self) -> Outcall {
         let key = rcgen::KeyPair::generate().unwrap();
         let root = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
         let pem = self.directory.path().join("root.pem");
         fs::write(&pem, root.pem()).unwrap();
         let tls = UpstreamTls::new(&[pem], false, None, std::time::Duration::from_secs(5)).unwrap();
-        let store = self.store.clone();
-        Credentials::new(store, Outcall::new(tls))
+        Outcall::new(tls)
     }
 }
 

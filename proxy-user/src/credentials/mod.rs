@@ -1,7 +1,8 @@
 //! Credentials: the encrypted store, the secrets in memory, and attaching them to a request.
 //!
 //! In the order of a secret's way: [`key`] and [`sealed`] (the pure format) under [`store`] (the file), read into `vault`,
-//! one of the `sources` of the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
+//! with files and variables one of the `local` sources; [`hashicorp`] and `printed` lead beyond this host's own. All are `sources` of
+//! the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
 //! `provider`: [`Ask`] says for which call, and an [`Attachment`] is the answer, at hand or obtained; `lease` keeps what
 //! does not last, `outcall` is the way to those who issue, [`answers`] reads what they say, `program` runs one that prints a credential,
 //! `refresh` keeps refresh tokens, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
@@ -18,6 +19,7 @@ mod canary;
 mod error;
 mod escape;
 mod files;
+pub mod hashicorp;
 mod hex;
 mod inject;
 pub mod issuer;
@@ -27,12 +29,14 @@ mod known;
 mod kinds;
 pub mod lease;
 mod live;
+mod local;
 mod mask;
 mod memory;
 mod name;
 pub mod outcall;
 mod parts;
 mod placeholder;
+mod printed;
 mod program;
 mod provider;
 mod refresh;

@@ -192,15 +192,19 @@ fn from_environment(name: &str) -> Result<Zeroizing<Vec<u8>>, SourceError> {
 
 /// Without one line break at the end. Copies nothing.
 fn trimmed(mut content: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-    if content.last() == Some(&b'\n') {
-        content.pop();
-        if content.last() == Some(&b'\r') {
-            content.pop();
-        }
-    }
+    let length = without_line_end(&content).len();
+    content.truncate(length);
     match content.is_empty() {
         true => Err(SourceError::Missing { problem: "the secret is empty".to_owned() }),
         false => Ok(content),
+    }
+}
+
+/// Without one line break at the end, which is not part of a secret.
+pub(super) fn without_line_end(content: &[u8]) -> &[u8] {
+    match content.strip_suffix(b"\n") {
+        Some(content) => content.strip_suffix(b"\r").unwrap_or(content),
+        None => content,
     }
 }
 

@@ -1,13 +1,18 @@
 //! Where secrets are: one place that turns a reference of the policy (`vault:NAME`, `file:/PATH` …) into the secret.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use proxy_policy::{SecretRef, Store as Place};
 
+use super::hashicorp::Hashicorp;
+use super::issuer::Issuer;
+use super::local::Local;
+use super::outcall::Outcall;
+use super::printed::Printed;
 use super::secret::Secret;
-use super::source_files::Texts;
 use super::store::{Store, StoreError};
 use super::vault::Vault;
+use crate::config;
 
 /// A secret at one of its versions. No `Debug`, as [`Secret`] has none.
 #[derive(Clone)]
@@ -37,51 +42,120 @@ pub(super) enum SourceError {
     },
 }
 
-/// All sources of this host.
+impl SourceError {
+    pub(super) fn unknown(reference: &SecretRef) -> Self {
+        let problem =
+            format!("this daemon has no source {}:; see docs/credentials.md", reference.store().as_str());
+        Self::Unavailable { problem }
+    }
+}
+
+/// All sources: this host, and the places that its configuration names.
 pub(super) struct Sources {
-    vault: Vault,
-    texts: Texts,
+    local: Arc<Local>,
+    /// Set once, before there is a policy.
+    beyond: OnceLock<Beyond>,
+}
+
+/// Where secrets are besides this host's own places.
+struct Beyond {
+    hashicorp: Option<Hashicorp>,
+    printed: Printed,
 }
 
 impl Sources {
     /// With the daemon's own store, which is read now.
     #[must_use]
     pub(super) fn new(store: Store) -> Self {
-        Self { vault: Vault::new(store), texts: Texts::of_this_process() }
+        Self { local: Arc::new(Local::new(store)), beyond: OnceLock::new() }
+    }
+
+    /// With the places that the configuration names. Does nothing the second time.
+    pub(super) fn reach(
+        &self,
+        hashicorp: Option<&config::Hashicorp>,
+        programs: config::Programs,
+        way: &Outcall,
+        issuer: Option<&Arc<Issuer>>,
+    ) {
+        self.beyond.get_or_init(|| {
+            let source =
+                |it| Hashicorp::new(it, way.clone(), Arc::clone(&self.local), issuer.map(Arc::clone));
+            Beyond { hashicorp: hashicorp.map(source), printed: Printed::new(programs) }
+        });
     }
 
     /// The daemon's own store.
     #[must_use]
     pub(super) fn vault(&self) -> &Vault {
-        &self.vault
+        self.local.vault()
     }
 
-    /// Reads again everything that is read; returns how many secrets the daemon's own store has. Blocks on files.
+    /// Reads again everything that is read; returns how many secrets the daemon's own store has. Blocks on files; what is
+    /// elsewhere follows.
     ///
     /// # Errors
     /// The store cannot be read; what was read before goes on.
     pub(super) fn reload(&self) -> Result<usize, StoreError> {
-        self.texts.read_again();
-        self.vault.reload()
+        let reloaded = self.local.reload();
+        if let (Some(beyond), Ok(_)) = (self.beyond.get(), tokio::runtime::Handle::try_current()) {
+            beyond.hashicorp.iter().for_each(Hashicorp::read_again);
+            beyond.printed.read_again();
+        }
+        reloaded
     }
 
-    /// Reads what these references name, so that it is at hand, and forgets what no reference names any more. Blocks on files.
+    /// Reads what these references name, so that it is at hand, and forgets what no reference names any more. Blocks on files;
+    /// what is elsewhere is had with the next [`Sources::follow`].
     pub(super) fn prepare(&self, references: &[&SecretRef]) {
-        self.texts.prepare(references);
+        let mut all = references.to_vec();
+        if let Some(beyond) = self.beyond.get() {
+            beyond.hashicorp.iter().for_each(|it| it.prepare(references));
+            beyond.printed.prepare(references);
+            all.extend(beyond.hashicorp.iter().flat_map(Hashicorp::login_secrets));
+        }
+        self.local.prepare(&all);
     }
 
-    /// Reads again those files that changed and are whole. Blocks on files.
+    /// Reads again those files that changed and are whole, and begins to have what was named since. Blocks on files. Must be
+    /// called inside of the runtime.
     pub(super) fn follow(&self) {
-        self.texts.follow();
+        self.local.follow();
+        if let Some(beyond) = self.beyond.get() {
+            beyond.hashicorp.iter().for_each(Hashicorp::begin);
+            beyond.printed.begin();
+        }
     }
 
     /// The secret that a reference names, if it is at hand: never waits. `None`: it must be fetched first.
     #[must_use]
     pub(super) fn held(&self, reference: &SecretRef) -> Option<Result<Held, SourceError>> {
         match reference.store() {
-            Place::Vault => Some(self.vault.held(reference.name())),
-            Place::Systemd | Place::File | Place::Env => self.texts.held(reference),
-            _ => Some(Err(unknown(reference))),
+            Place::Hashicorp => match self.hashicorp() {
+                Ok(source) => source.held(reference.name()),
+                Err(error) => Some(Err(error)),
+            },
+            Place::Exec => match self.printed() {
+                Ok(source) => source.held(reference.name()),
+                Err(error) => Some(Err(error)),
+            },
+            _ => self.local.held(reference),
+        }
+    }
+
+    /// What is known of the secret that a reference names, which is no use of it: nothing is kept fresh for that.
+    #[must_use]
+    pub(super) fn peek(&self, reference: &SecretRef) -> Option<Result<Held, SourceError>> {
+        match reference.store() {
+            Place::Hashicorp => match self.hashicorp() {
+                Ok(source) => source.peek(reference.name()),
+                Err(error) => Some(Err(error)),
+            },
+            Place::Exec => match self.printed() {
+                Ok(source) => source.peek(reference.name()),
+                Err(error) => Some(Err(error)),
+            },
+            _ => self.local.held(reference),
         }
     }
 
@@ -89,20 +163,33 @@ impl Sources {
     ///
     /// # Errors
     /// There is none, or its source cannot be asked.
-    pub(super) async fn fetch(self: &Arc<Self>, reference: &SecretRef) -> Result<Held, SourceError> {
-        if let Some(held) = self.held(reference) {
-            return held;
-        }
-        let (this, own) = (Arc::clone(self), reference.clone());
-        match tokio::task::spawn_blocking(move || this.texts.read(&own)).await {
-            Ok(held) => held,
-            Err(_) => Err(unknown(reference)),
+    pub(super) async fn fetch(&self, reference: &SecretRef) -> Result<Held, SourceError> {
+        match reference.store() {
+            Place::Hashicorp => self.hashicorp()?.fetch(reference.name()).await,
+            Place::Exec => self.printed()?.fetch(reference.name()).await,
+            _ => self.local.fetch(reference).await,
         }
     }
-}
 
-fn unknown(reference: &SecretRef) -> SourceError {
-    let problem =
-        format!("this daemon has no source {}:; see docs/credentials.md", reference.store().as_str());
-    SourceError::Unavailable { problem }
+    /// Gives back what is leased elsewhere. The daemon ends after this.
+    pub(super) async fn end(&self) {
+        if let Ok(source) = self.hashicorp() {
+            source.end().await;
+        }
+    }
+
+    fn hashicorp(&self) -> Result<&Hashicorp, SourceError> {
+        let source = self.beyond.get().and_then(|beyond| beyond.hashicorp.as_ref());
+        source.ok_or_else(|| SourceError::Missing {
+            problem: "this daemon's configuration has no [hashicorp]; add it, and restart the daemon"
+                .to_owned(),
+        })
+    }
+
+    fn printed(&self) -> Result<&Printed, SourceError> {
+        self.beyond.get().map(|beyond| &beyond.printed).ok_or_else(|| SourceError::Missing {
+            problem: "this daemon's configuration names no programs; add [exec.NAME], and restart the daemon"
+                .to_owned(),
+        })
+    }
 }

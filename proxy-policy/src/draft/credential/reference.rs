@@ -1,9 +1,11 @@
 //! References to secrets, as in `secret = "vault:stripe/restricted"`. No message repeats what was written.
+//!
+//! `hashicorp:PATH#FIELD` has a path as `vault read` and `vault kv get` take it, and a field of what is there.
 
 use crate::credential::{SecretRef, Store};
 use crate::diagnostic::Problem;
 
-pub(super) fn parse(text: &str) -> Result<SecretRef, Problem> {
+pub(crate) fn parse(text: &str) -> Result<SecretRef, Problem> {
     let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
     let (store, fits, problem, help) = match text.split_once(':') {
         Some(("vault", name)) => (
@@ -30,7 +32,20 @@ pub(super) fn parse(text: &str) -> Result<SecretRef, Problem> {
             "what stands after \"env:\" is not the name of a variable",
             "names of variables have letters, digits and _, and start with no digit, such as env:STRIPE_KEY",
         ),
-        Some(("cmd" | "exec", _)) => {
+        Some(("hashicorp", place)) => (
+            Store::Hashicorp,
+            is_field_at_path(place, is_part),
+            "what stands after \"hashicorp:\" is not a path with a field",
+            "write the path as for `vault read` or `vault kv get`, with / between parts of letters, digits, - _ and ., and \
+             the field after #, such as hashicorp:secret/stripe#key",
+        ),
+        Some(("exec", name)) => (
+            Store::Exec,
+            name.len() <= 64 && is_part(name),
+            "what stands after \"exec:\" is not the name of a program",
+            "write the name that [exec.NAME] gives it in vouchsafe.toml, such as exec:pass-stripe; its path stands there",
+        ),
+        Some(("cmd", _)) => {
             return Err(Problem::new("\"secret\" refers to a store that is not known", KNOWN));
         }
         _ => {
@@ -45,7 +60,18 @@ pub(super) fn parse(text: &str) -> Result<SecretRef, Problem> {
     if fits { Ok(SecretRef { store, name }) } else { Err(Problem::new(problem, help)) }
 }
 
-const KNOWN: &str = "known stores: vault, systemd, file, env";
+const KNOWN: &str = "known stores: vault, systemd, file, env, hashicorp, exec";
+
+fn is_field_at_path(place: &str, is_part: impl Fn(&str) -> bool) -> bool {
+    let Some((path, field)) = place.split_once('#') else { return false };
+    // What the server says of itself and of who logs in is no secret of an engine: the daemon's own token is there.
+    if matches!(path.split('/').next(), Some("sys" | "auth")) {
+        return false;
+    }
+    // Without a mount and something below it there is nothing to read.
+    let fits = path.len() <= 512 && path.contains('/') && path.split('/').all(&is_part);
+    fits && field.len() <= 128 && is_part(field)
+}
 
 fn plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
@@ -92,6 +118,8 @@ mod tests {
             ("file:/etc/keys/stripe key", Store::File, "/etc/keys/stripe key"),
             ("systemd:stripe.key-1", Store::Systemd, "stripe.key-1"),
             ("env:STRIPE_KEY_2", Store::Env, "STRIPE_KEY_2"),
+            ("hashicorp:secret/app/stripe#api_key", Store::Hashicorp, "secret/app/stripe#api_key"),
+            ("exec:pass-stripe", Store::Exec, "pass-stripe"),
         ] {
             let reference = parse(text).unwrap();
             assert_eq!((reference.store(), reference.name()), (store, name));
@@ -114,6 +142,23 @@ mod tests {
             "env:2A",
             "env:A-B",
             "env:A=B",
+            "hashicorp:",
+            "hashicorp:secret/app",
+            "hashicorp:secret#key",
+            "hashicorp:secret/app#",
+            "hashicorp:/secret/app#key",
+            "hashicorp:secret//app#key",
+            "hashicorp:secret/../app#key",
+            "hashicorp:secret/a?b#key",
+            "hashicorp:secret/a%2fb#key",
+            "hashicorp:secret/app#a#b",
+            "hashicorp:secret/app#a b",
+            "hashicorp:auth/token/lookup-self#id",
+            "hashicorp:sys/wrapping/lookup#x",
+            "exec:",
+            "exec:a/b",
+            "exec:/usr/bin/pass",
+            "exec:..",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -132,6 +177,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_has_bounds() {
+        let (part, field) = ("a".repeat(255), "f".repeat(128));
+        assert!(parse(&format!("hashicorp:{part}/{part}#{field}")).is_ok());
+        for bad in [
+            format!("hashicorp:{part}/{part}/{part}#{field}"),
+            format!("hashicorp:{part}/{part}#{field}f"),
+            format!("exec:{}", "e".repeat(65)),
+            format!("vault:{part}/{part}"),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_value_that_was_typed_in_is_never_repeated() {
         for typed in [
             "sk_live_51Hxyz",
@@ -141,9 +200,12 @@ mod tests {
             "vault:../51Hxyz",
             "file:51Hxyz",
             "systemd:a/51Hxyz",
+            "hashicorp:51Hxyz",
+            "exec:a/51Hxyz",
         ] {
             let problem = parse(typed).unwrap_err();
             assert!(!format!("{problem:?}").contains("51Hxyz"), "{problem:?}");
+            assert!(!SecretRef::parse(typed).unwrap_err().contains("51Hxyz"));
         }
     }
 }

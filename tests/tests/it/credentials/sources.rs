@@ -112,3 +112,69 @@ fn nobody_else_leads_the_path_of_a_key_to_another_secret() {
     let why = format!("{} belongs to", home.display());
     assert!(page.contains(&why) && page.contains("who can change it"), "{page}");
 }
+
+const VAULT: &str = include_str!("receivers/vault.js");
+
+/// Has the credential be at another place, without a restart.
+fn refer(world: &World, secret: &str) {
+    let definition = format!("[credential.demo-key]\nkind = \"static\"\nsecret = \"{secret}\"\n");
+    world.policy("credentials/demo-key.toml", &definition);
+}
+
+#[test]
+fn a_key_comes_from_hashicorp_vault_or_a_program_and_what_was_leased_is_given_back() {
+    let world = World::new();
+    world.write("vault.js", VAULT);
+    let keep = |keys: &[&str]| {
+        let versions: Vec<Value> = keys.iter().map(|key| serde_json::json!({ "key": key })).collect();
+        world.write("vault.json", &serde_json::json!({ "demo": versions }).to_string());
+    };
+    keep(&[CANARY]);
+    world.server("vault", "node", &["vault.js", "8200", "CANARY-secret-id", CANARY], "127.0.0.1:8200");
+    world.secret("vault/secret-id", "CANARY-secret-id");
+    let tool = world.write("tool", &format!("#!/bin/sh\necho {STOLEN}\n"));
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    world.set("log.level", "\"trace,aya=info,aya_obj=info\"");
+    world.set("hashicorp.address", "\"http://127.0.0.1:8200\"");
+    world.set("hashicorp.approle", "{ role_id = \"role\", secret_id = \"vault:vault/secret-id\" }");
+    world.set("exec.demo", &format!("{{ command = [\"{}\"] }}", tool.display()));
+    refer(&world, "hashicorp:secret/demo#key");
+    world.daemon();
+    let calls = || fs::read_to_string(world.path("vault.calls")).unwrap_or_default();
+    assert_eq!(call(&world), "ours");
+    keep(&[CANARY, STOLEN]);
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    wait_until("the new version", || (call(&world) == "stolen").then_some(()));
+    let listed = world.vouchsafe(&["credential", "list", "--json"]).stdout;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["source"], "hashicorp:secret/demo#key");
+    assert_eq!(listed[0]["version"], 2, "{listed}");
+
+    refer(&world, "hashicorp:database/creds/demo#password");
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    assert_eq!(call(&world), "ours");
+    refer(&world, "exec:demo");
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    assert_eq!(call(&world), "stolen");
+    wait_until("the end of the lease", || calls().contains("PUT sys/leases/revoke 204 0").then_some(()));
+
+    for (secret, says) in [("hashicorp:secret/other#key", "there is nothing"), ("exec:other", "[exec.other]")]
+    {
+        refer(&world, secret);
+        assert_eq!(world.vouchsafe(&["reload"]).code, Some(0), "no error of the policy");
+        assert!(call(&world).contains("the credential demo-key is not set up"));
+        let shown = world.vouchsafe(&["credential", "show", "demo-key"]);
+        assert!(shown.code == Some(1) && shown.stdout.contains(says), "{shown:?}");
+    }
+
+    refer(&world, "hashicorp:database/creds/demo#password");
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    assert_eq!(call(&world), "ours");
+    assert_eq!(world.terminate(), Some(0));
+    let end = calls();
+    assert!(end.ends_with("PUT sys/leases/revoke 204 0\nPOST auth/token/revoke-self 204 0\n"), "{end}");
+    for (place, text) in [("log", world.log()), ("journal", format!("{:?}", world.journal()))] {
+        let secrets = [CANARY, STOLEN, "CANARY-secret-id", "hvs."];
+        assert!(!secrets.iter().any(|secret| text.contains(secret)), "a secret is in the {place}");
+    }
+}
