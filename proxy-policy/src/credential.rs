@@ -22,6 +22,7 @@ pub use oauth2::{OauthClient, OauthClientKey, OauthCredential, OauthExchange, Oa
 
 use crate::model::{ApiId, CredentialId};
 use crate::place::Place;
+use crate::rehearsal::Spoken;
 
 /// What authenticates a call: a kind over secrets in stores.
 #[derive(Clone, Debug)]
@@ -37,6 +38,18 @@ pub struct Credential {
     pub kind: CredentialKind,
     /// The only APIs that it may be used for; empty: any that a grant names it for.
     pub apis: Vec<ApiId>,
+    /// A call that does no harm, by which it is tried.
+    pub probe: Option<Probe>,
+}
+
+/// A call that does no harm, by which a credential is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Probe {
+    /// The call; always `https`.
+    pub request: Spoken,
+    /// The API that it goes to.
+    pub api: ApiId,
 }
 
 /// How a credential authenticates. Two that are equal are the same to whoever issues: what was obtained for one goes on

@@ -23,7 +23,7 @@ use crate::network::NetworkRule;
 use crate::operation::Template;
 use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
-use crate::rehearsal::{self, Rehearsal};
+use crate::rehearsal::{self, Rehearsal, Spoken};
 use crate::source::SourceFile;
 use crate::until::Until;
 use crate::when::Condition;
@@ -51,6 +51,7 @@ pub(crate) struct CredentialDraft {
     pub(crate) name: Spanned<String>,
     pub(crate) kind: Option<CredentialKind>,
     pub(crate) apis: Vec<Spanned<String>>,
+    pub(crate) probe: Option<Spanned<Spoken>>,
 }
 
 /// What roles and grants have in common.
@@ -265,7 +266,7 @@ fn top_hint(key: &str) -> Option<Problem> {
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "inject" | "strip" | "keep" | "mask" => "[api.NAME]",
-        "kind" | "secret" => "[credential.NAME]",
+        "kind" | "secret" | "probe" => "[credential.NAME]",
         _ => return None,
     };
     let message = format!("{} does not stand at the top of a file", quote(key));

@@ -81,8 +81,8 @@ pub use credential::{
     AwsCredential, AwsKeyId, AwsKeys, AwsRole, ClaimText, ClaimValue, Credential, CredentialKind,
     ExecCredential, GithubAppCredential, GithubLevel, HmacCredential, HmacEncoding, HmacHash, HmacPart,
     HmacText, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient,
-    OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken, SecretRef, StaticCredential,
-    Store, Variable,
+    OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken, Probe, SecretRef,
+    StaticCredential, Store, Variable,
 };
 pub use decide::{Call, CallKind, Decision, Explanation, Reason, RuleRef, Verdict};
 pub use diagnostic::{Diagnostic, Severity};

@@ -5,7 +5,7 @@ mod roles;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::credential::{Credential, CredentialKind};
+use crate::credential::{Credential, CredentialKind, Probe};
 use crate::diagnostic::{Findings, quote};
 use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, IdentityDraft};
 use crate::hosts::HostIndex;
@@ -45,6 +45,7 @@ pub(crate) fn link(draft: &Draft, calls: &[Rehearsal], files: &[String], finding
     };
     let hosts = linker.hosts();
     let bindings = linker.bindings();
+    let probes: Vec<_> = (0..draft.credentials.len()).map(|at| linker.probe(at, &hosts, &bindings)).collect();
     let mut roles = Roles::link(&mut linker, &bindings);
     let identities = draft.identities.iter().map(|identity| &identity.name);
     let identities = Names::collect("identity", identities, &[], files, linker.findings);
@@ -56,8 +57,8 @@ pub(crate) fn link(draft: &Draft, calls: &[Rehearsal], files: &[String], finding
             .collect(),
         apis: (0..).zip(&draft.apis).map(|(id, draft)| api(ApiId(id), draft)).collect(),
         credentials: (0..)
-            .zip(draft.credentials.iter().zip(bindings))
-            .filter_map(|(id, (draft, apis))| credential(CredentialId(id), draft, apis))
+            .zip(draft.credentials.iter().zip(bindings).zip(probes))
+            .filter_map(|(id, ((draft, apis), probe))| credential(CredentialId(id), draft, apis, probe))
             .collect(),
         hosts,
         roles: draft.roles.len(),
@@ -117,9 +118,14 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
     }
 }
 
-fn credential(id: CredentialId, draft: &CredentialDraft, apis: Vec<ApiId>) -> Option<Credential> {
+fn credential(
+    id: CredentialId,
+    draft: &CredentialDraft,
+    apis: Vec<ApiId>,
+    probe: Option<Probe>,
+) -> Option<Credential> {
     let kind = draft.kind.clone()?;
-    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, apis })
+    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, apis, probe })
 }
 
 impl Linker<'_, '_> {
@@ -157,6 +163,31 @@ impl Linker<'_, '_> {
             bindings.push(apis);
         }
         bindings
+    }
+
+    /// The call by which a credential is tried: to an API of its own that says how it wants it.
+    fn probe(&mut self, at: usize, hosts: &HostIndex, bindings: &[Vec<ApiId>]) -> Option<Probe> {
+        let draft = self.draft.credentials.get(at)?;
+        let request = draft.probe.as_ref()?;
+        let Some(api) = hosts.find(Scheme::Https, request.host.name(), request.port()) else {
+            let message = format!("no API has the host {}", quote(request.host.name()));
+            let help = "a credential only goes to hosts of APIs: name one of them, or add the host to one";
+            self.findings.error(request.place, message, help);
+            return None;
+        };
+        let draft_of_api = self.draft.apis.get(api.0 as usize)?;
+        let bound = bindings.get(at).map(Vec::as_slice).unwrap_or_default();
+        if !bound.is_empty() && !bound.contains(&api) {
+            let message = format!("the credential may not go to the API {}", quote(&draft_of_api.name));
+            self.findings.error(request.place, message, "name a host of an API that it is bound to");
+        } else if !draft_of_api.injects && self.wants_inject(at) {
+            let message =
+                format!("the API {} does not say how a credential is attached", quote(&draft_of_api.name));
+            let at = place_text(draft_of_api.name.place, self.files);
+            let help = format!("add inject = {{ header = \"…\", value = \"…\" }} to the API at {at}");
+            self.findings.error(request.place, message, help);
+        }
+        Some(Probe { request: request.value.clone(), api })
     }
 
     /// Resolves what roles and grants have in common; nothing if the API is not known. The operations are left out.

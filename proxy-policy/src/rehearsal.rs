@@ -138,7 +138,7 @@ impl Spoken {
         Self::read(text).map_err(|problem| (problem.message, problem.help))
     }
 
-    fn read(text: &str) -> Result<Self, Problem> {
+    pub(crate) fn read(text: &str) -> Result<Self, Problem> {
         let shape = "write METHOD and URL with one space between: \"GET https://api.example.com/path?query\"";
         let bad = |what: &str| Problem::new(format!("the request {} {what}", quote(text)), shape);
         let (word, url) = text.split_once(' ').ok_or_else(|| bad("has no method"))?;

@@ -15,11 +15,13 @@ pub(crate) use reference::parse as parse_reference;
 use super::CredentialDraft;
 use crate::credential::CredentialKind;
 use crate::diagnostic::Problem;
+use crate::model::Scheme;
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
+use crate::rehearsal::Spoken;
 
 /// The keys that every kind has.
-const KEYS: [&str; 2] = ["kind", "apis"];
+const KEYS: [&str; 3] = ["kind", "apis", "probe"];
 
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> CredentialDraft {
     let kind = reader.required(section, "kind", "add kind = \"static\"");
@@ -44,7 +46,20 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         let help = "name the APIs that it may be used for, or leave \"apis\" out for any";
         reader.findings.error(place, format!("{} is bound to no API", section.what), help);
     }
-    CredentialDraft { name, kind, apis }
+    let probe = reader.parsed(section, "probe", probe);
+    CredentialDraft { name, kind, apis, probe }
+}
+
+/// A call like those of tests, over TLS.
+fn probe(text: &str) -> Result<Spoken, Problem> {
+    let request = Spoken::read(text)?;
+    match request.scheme == Scheme::Https && request.besides.is_none() {
+        true => Ok(request),
+        false => Err(Problem::new(
+            "a credential is tried by a plain call over https",
+            "write a call that does no harm, such as probe = \"GET https://api.example.com/v1/me\"",
+        )),
+    }
 }
 
 /// The keys of a kind besides those of all kinds; anything else is an error.
