@@ -10,7 +10,7 @@ use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{bounds, namespaces::Namespaces, reload::Reloader, who::Who};
+use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, who::Who};
 use crate::{
     authorize::LivePolicy,
     config::{Config, Unidentified},
@@ -149,6 +149,17 @@ impl DaemonHandler {
         })
     }
 
+    fn test_credential(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
+        let order = serde_json::from_value(Value::Object(arguments.clone())).map_err(|_| {
+            let help = "send {\"command\":\"credential-test\",\"name\":\"x\"}";
+            Failure::new("arguments", "the request names no credential", help)
+        })?;
+        let report = probe::test(&self.services, &order)?;
+        serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
     fn kernel(&self) -> KernelStatus {
         let programs: Vec<String> = self.kernel.programs().into_iter().map(str::to_owned).collect();
         let all = self.kernel.expected_programs();
@@ -277,6 +288,7 @@ impl Handler for DaemonHandler {
             who::COMMAND => Some(self.who(arguments)),
             plan::COMMAND => Some(self.table()),
             credentials::COMMAND => Some(self.credentials()),
+            credentials::TEST_COMMAND => Some(self.test_credential(arguments)),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ mod namespaces;
 mod network;
 mod observer;
 pub mod policies;
+mod probe;
 pub mod recall;
 pub mod rehearse;
 mod reload;

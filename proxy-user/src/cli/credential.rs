@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::status::{NOT_RUNNING, safe};
 use crate::control::client::{self, ClientError};
-use crate::control::credentials::{COMMAND, CredentialReport};
+use crate::control::credentials::{COMMAND, CredentialReport, TEST_COMMAND, TestOrder, TestReport};
 
 /// Arguments of `vouchsafe credential`.
 #[derive(Debug, Args)]
@@ -37,6 +37,17 @@ enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make the call of its `probe`, and say whether the API takes it
+    Test {
+        /// Its name in the policy
+        name: String,
+        /// The identity that it is obtained for; the first one with a grant for it, if none is named
+        #[arg(long = "as", value_name = "IDENTITY")]
+        identity: Option<String>,
+        /// Print one JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Asks the daemon on `socket`.
@@ -45,19 +56,22 @@ enum CredentialCommand {
 /// The daemon answers and does not admit us, or there is no such credential.
 pub fn run(args: &CredentialArgs, socket: &Path) -> anyhow::Result<ExitCode> {
     let json = match &args.command {
-        CredentialCommand::List { json } | CredentialCommand::Show { json, .. } => *json,
+        CredentialCommand::List { json }
+        | CredentialCommand::Show { json, .. }
+        | CredentialCommand::Test { json, .. } => *json,
     };
+    if let CredentialCommand::Test { name, identity, .. } = &args.command {
+        let order = TestOrder { name: name.clone(), identity: identity.clone() };
+        let report: TestReport = match client::call_with(socket, TEST_COMMAND, order.arguments()) {
+            Err(ClientError::NotRunning { .. }) => return not_running(json, socket),
+            report => report?,
+        };
+        let text = if json { to_json(&report)? } else { tried(name, &report) };
+        io::stdout().write_all(text.as_bytes())?;
+        return Ok(if report.taken { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let all: Vec<CredentialReport> = match client::call(socket, COMMAND) {
-        Err(ClientError::NotRunning { .. }) => {
-            if json {
-                writeln!(io::stdout(), "{}", json!({ "running": false }))?;
-            }
-            eprintln!(
-                "vouchsafe is not running (nobody answers on {}), so no policy is live",
-                socket.display()
-            );
-            return Ok(ExitCode::from(NOT_RUNNING));
-        }
+        Err(ClientError::NotRunning { .. }) => return not_running(json, socket),
         all => all?,
     };
     let (text, well) = match &args.command {
@@ -71,9 +85,39 @@ pub fn run(args: &CredentialArgs, socket: &Path) -> anyhow::Result<ExitCode> {
             })?;
             (if *json { to_json(one)? } else { page(one)? }, is_well(one))
         }
+        CredentialCommand::Test { .. } => (String::new(), true),
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn not_running(json: bool, socket: &Path) -> anyhow::Result<ExitCode> {
+    if json {
+        writeln!(io::stdout(), "{}", json!({ "running": false }))?;
+    }
+    eprintln!("vouchsafe is not running (nobody answers on {}), so no policy is live", socket.display());
+    Ok(ExitCode::from(NOT_RUNNING))
+}
+
+/// One line on what the API said, and one on what to do.
+fn tried(name: &str, report: &TestReport) -> String {
+    let TestReport { status, version, took_ms, .. } = report;
+    let whom = report.identity.as_deref().map_or_else(|| "nobody".to_owned(), safe);
+    let what = if report.taken { "ok" } else { "NOT TAKEN" };
+    let mut text = format!(
+        "{}: {what}: {} as {whom}, version {version}: {status} in {took_ms} ms\n",
+        safe(name),
+        safe(&report.probe)
+    );
+    text.push_str(match status {
+        200..=299 => "",
+        401 => "  help: the API does not take it: see whether it is current, and how the API wants it (inject)\n",
+        403 => "  help: the API knows it and does not let it do this: see what it may do, or choose another probe\n",
+        404 | 405 => "  help: the API has no such call: correct the probe\n",
+        429 => "  help: the API asks to wait; try again later\n",
+        _ => "  help: this says nothing of the credential; see the API, or choose another probe\n",
+    });
+    text
 }
 
 fn is_well(credential: &CredentialReport) -> bool {
@@ -163,6 +207,23 @@ mod tests {
         assert_eq!(lines[0], "NAME         KIND    VERSION  LAST USED             BY           STATE");
         assert_eq!(lines[1], "stripe       static  3        never                 -            ok");
         assert_eq!(lines[2], "a-long-name  static  3        2027-01-02T00:00:00Z  invoice-bot  problem");
+    }
+
+    #[test]
+    fn a_try_says_what_the_api_said_and_what_to_do() {
+        let report = |status: u16| TestReport {
+            probe: "GET https://a.test/me".into(),
+            identity: Some("bot".into()),
+            version: 3,
+            status,
+            took_ms: 12,
+            taken: status < 300,
+        };
+        let text = tried("stripe", &report(200));
+        assert_eq!(text, "stripe: ok: GET https://a.test/me as bot, version 3: 200 in 12 ms\n");
+        let text = tried("stripe", &TestReport { identity: None, ..report(401) });
+        assert!(text.starts_with("stripe: NOT TAKEN: ") && text.contains(" as nobody, "), "{text}");
+        assert!(text.contains("help: the API does not take it"), "{text}");
     }
 
     #[test]

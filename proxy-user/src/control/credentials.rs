@@ -1,6 +1,7 @@
 //! What the daemon says of the credentials of the policy that is live. Nothing of a secret.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The name of the command.
 pub const COMMAND: &str = "credentials";
@@ -26,4 +27,60 @@ pub struct CredentialReport {
     pub last_used_by: Option<String>,
     /// Why no call can have it, and what to do.
     pub problem: Option<String>,
+}
+
+/// The name of the command that tries one; the arguments are those of [`TestOrder`].
+pub const TEST_COMMAND: &str = "credential-test";
+
+/// Which credential is tried, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestOrder {
+    /// Its name in the policy.
+    pub name: String,
+    /// The identity that it is obtained for; `None`: the first one with a grant for it.
+    #[serde(rename = "as")]
+    pub identity: Option<String>,
+}
+
+impl TestOrder {
+    /// What the request has besides the command.
+    #[must_use]
+    pub fn arguments(&self) -> Map<String, Value> {
+        let mut arguments = Map::new();
+        arguments.insert("name".to_owned(), self.name.as_str().into());
+        arguments.extend(self.identity.as_deref().map(|identity| ("as".to_owned(), identity.into())));
+        arguments
+    }
+}
+
+/// What an API said to a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestReport {
+    /// The call.
+    pub probe: String,
+    /// The identity that it was obtained for; `None`: nobody has a grant for it.
+    #[serde(rename = "as")]
+    pub identity: Option<String>,
+    /// The version of what it was made of.
+    pub version: u64,
+    /// The status of the answer.
+    pub status: u16,
+    /// How long all of it took, in milliseconds.
+    pub took_ms: u64,
+    /// Whether the API took it: a status of 200 to 299.
+    pub taken: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_as_it_was_written() {
+        for identity in [None, Some("bot".to_owned())] {
+            let order = TestOrder { name: "stripe".to_owned(), identity };
+            let read: TestOrder = serde_json::from_value(Value::Object(order.arguments())).unwrap();
+            assert_eq!(read, order);
+        }
+    }
 }

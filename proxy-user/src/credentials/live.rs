@@ -126,6 +126,10 @@ impl Credentials {
         self.tools.sources.end().await;
     }
 
+    pub(super) fn outcall(&self) -> &Outcall {
+        &self.tools.outcall
+    }
+
     /// Why the last reading of the store failed, and what to do; `None` when it did not.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -201,6 +205,10 @@ impl LiveCredential {
         let provider = kinds::provider(credential, tools);
         let (name, kind) = (credential.name.clone(), credential.kind.clone());
         Self { name, kind, provider, sources: Arc::clone(&tools.sources), used: LastUse::default() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Notes that it goes into a call of an identity.

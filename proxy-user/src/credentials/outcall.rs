@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -139,8 +139,24 @@ impl Outcall {
         headers: &[(HeaderName, HeaderValue)],
         body: Secret,
     ) -> Result<IssuerAnswer, OutcallError> {
+        let target = url.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        self.call_at(method, url, target, headers, body).await
+    }
+
+    /// The same with another target than that of the URL, which errors do not tell.
+    ///
+    /// # Errors
+    /// As for [`Outcall::call`].
+    pub async fn call_at(
+        &self,
+        method: Method,
+        url: &IssuerUrl,
+        target: PathAndQuery,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Secret,
+    ) -> Result<IssuerAnswer, OutcallError> {
         let failed = |what: String| OutcallError { url: without_query(url), what };
-        match tokio::time::timeout(TIME, self.exchange(method, url, headers, body)).await {
+        match tokio::time::timeout(TIME, self.exchange(method, url, target, headers, body)).await {
             Ok(answer) => answer.map_err(failed),
             Err(_) => Err(failed(format!("no answer within {} s", TIME.as_secs()))),
         }
@@ -150,10 +166,10 @@ impl Outcall {
         &self,
         method: Method,
         url: &IssuerUrl,
+        target: PathAndQuery,
         headers: &[(HeaderName, HeaderValue)],
         body: Secret,
     ) -> Result<IssuerAnswer, String> {
-        let target = url.uri().path_and_query().map_or("/", |target| target.as_str());
         let mut request = Request::builder()
             .method(method)
             .uri(target)

@@ -9,4 +9,5 @@ mod jwt;
 mod mtls;
 mod places;
 mod oauth2;
+mod probe;
 mod sources;

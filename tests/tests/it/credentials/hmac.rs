@@ -5,15 +5,15 @@ use tests::{RAW_ADDRESS, STOLEN, World};
 use super::jwt::{assert_nowhere, world as world_of};
 
 const RECEIVER: &str = include_str!("receivers/hmac.js");
-const KEY: &str = "c2hhcmVkLWtleS1vZi10aGUtYm90LWFuZC10aGUtYXBp";
+pub(super) const KEY: &str = "c2hhcmVkLWtleS1vZi10aGUtYm90LWFuZC10aGUtYXBp";
 
 /// A world whose API shares this key with the bot's host.
-fn start(key: &str) -> World {
-    let world = world_of(
+pub(super) fn start(key: &str, more: &str) -> World {
+    let world = world_of(&format!(
         "kind = \"hmac\"\nsecret = \"vault:shared\"\nkey_encoding = \"base64\"\nhash = \"sha512\"\n\
-         sign = \"{method}\\n{target}\\n{host}\\n{timestamp}\\n{nonce}\\n{body_sha256_base64}\"\nencoding = \"base64\"\n\
-         headers = { X-Time = \"{timestamp}\", X-Nonce = \"{nonce}\", Authorization = \"HMAC bot:{signature}\" }",
-    );
+         sign = \"{{method}}\\n{{target}}\\n{{host}}\\n{{timestamp}}\\n{{nonce}}\\n{{body_sha256_base64}}\"\nencoding = \"base64\"\n\
+         headers = {{ X-Time = \"{{timestamp}}\", X-Nonce = \"{{nonce}}\", Authorization = \"HMAC bot:{{signature}}\" }}\n{more}"
+    ));
     world.write("receiver.js", RECEIVER);
     let arguments = ["receiver.js", RAW_ADDRESS, "api/server.pem", "api/server.key", KEY];
     world.server("receiver", "node", &arguments, &format!("{RAW_ADDRESS}:443"));
@@ -24,7 +24,7 @@ fn start(key: &str) -> World {
 
 #[test]
 fn an_api_that_shares_a_key_believes_calls_with_and_without_a_body() {
-    let world = start(KEY);
+    let world = start(KEY, "");
     let large = world.write("large", &"x".repeat(5_000_000));
     let large = format!("@{}", large.display());
     let stolen = format!("authorization: Bearer {STOLEN}");
@@ -52,7 +52,7 @@ fn an_api_that_shares_a_key_believes_calls_with_and_without_a_body() {
 
 #[test]
 fn a_body_that_is_too_large_to_be_signed_is_refused_and_a_wrong_key_believed_by_nobody() {
-    let world = start(KEY);
+    let world = start(KEY, "");
     let huge = world.write("huge", &"x".repeat((16 << 20) + 1));
     let answer = world.curl(&["-T", &huge.display().to_string(), "https://raw.test/v1/x"]);
     assert_eq!(answer.status, 400, "{answer:?}");
