@@ -2,10 +2,10 @@
 
 use proxy_policy::{PolicySet, SourceFile, compile};
 
+use super::super::inject::Inject;
 use super::super::live::tests::World;
 use super::super::provider::AskedBy;
 use super::*;
-use crate::authorize::LivePolicy;
 
 fn policy(inject: &str, probe: &str) -> PolicySet {
     let text = format!(
@@ -21,13 +21,13 @@ async fn refused(inject: &str, probe: &str) -> String {
     let world = World::new();
     world.set("k", b"CANARY-CANARY-CANARY");
     let credentials = world.credentials();
-    let live = LivePolicy::new(policy(inject, probe), 1).with_credentials(&credentials);
-    let credential = live.set().credentials().next().unwrap();
-    let probe = credential.probe.as_ref().unwrap();
-    let at_work = live.live_credential(credential.id).unwrap();
-    let inject = live.inject(probe.api);
-    let ask = Ask { identity: "bot", api: "a", host: "127.0.0.1", workload: AskedBy::default(), inject };
-    credentials.probe(at_work, probe, &ask).await.unwrap_err().to_string()
+    let set = policy(inject, probe);
+    let probe = set.credentials().next().unwrap().probe.as_ref().unwrap();
+    let at_work = credentials.adopt(&set).pop().unwrap();
+    let inject = set.api(probe.api).unwrap().inject.as_ref().and_then(Inject::of).map(Arc::new);
+    let workload = AskedBy::default();
+    let ask = Ask { identity: "bot", api: "a", host: "127.0.0.1", workload, inject: inject.as_ref() };
+    credentials.probe(&at_work, probe, &ask).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
