@@ -324,6 +324,9 @@ pub struct Outcome {
     /// The upstream sent the credential back, and it was covered before the client got it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reflected: bool,
+    /// It was sent once more, because the upstream did not take a credential that had become another meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// A credential that a client brought.

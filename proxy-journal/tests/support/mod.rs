@@ -224,6 +224,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 interrupted,
                 removed: removed.collect(),
                 reflected: interrupted,
+                repeated: interrupted,
             })
         })
 }

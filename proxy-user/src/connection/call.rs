@@ -15,7 +15,7 @@ use super::{Connection, admission, credential, standing, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
-use crate::credentials::{Attachment, Head};
+use crate::credentials::{Attachment, Head, Needles};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::reflect::Cover;
@@ -47,6 +47,18 @@ struct Inbound {
     upgrade: Option<OnUpgrade>,
     /// What conditions looked at.
     seen: Option<Seen>,
+}
+
+impl Inbound {
+    /// The same once more, where that can be told before it is sent: its body is here, and it switches no protocol.
+    fn again(&self) -> Option<Self> {
+        if self.upgrade.is_some() {
+            return None;
+        }
+        let body = self.body.copy()?;
+        let (headers, extensions) = (self.headers.clone(), self.extensions.clone());
+        Some(Self { headers, extensions, body, version: self.version, upgrade: None, seen: None })
+    }
 }
 
 impl Handler for Calls {
@@ -183,13 +195,12 @@ impl Calls {
         let websocket = inbound.upgrade.is_some();
         let upgrade = inbound.upgrade.clone();
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
-        let needles = attachment.as_ref().and_then(Attachment::needles).cloned();
         let sent = tokio::select! {
             biased;
-            sent = self.send(facts, permit, attachment, inbound, transfer, &mut account) => Ok(sent),
+            sent = self.send_current(subject, facts, permit, attachment, inbound, transfer, &mut account) => Ok(sent),
             refusal = &mut lapse => Err(refusal),
         };
-        let sent = match sent {
+        let (sent, needles) = match sent {
             Ok(sent) => sent,
             Err(refusal) => {
                 account.refused(refusal.status());
@@ -216,6 +227,43 @@ impl Calls {
                 account.fail(refusal.kind.blame(), refusal.reason());
                 answer(&refusal, Some(id), subject, facts.method)
             }
+        }
+    }
+
+    /// Sends it; and once more, if the upstream does not take a credential that became another one meanwhile. With what to look for in
+    /// the response.
+    #[allow(clippy::too_many_arguments, reason = "what there is of one call")]
+    async fn send_current(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+        permit: &Permit,
+        attachment: Option<Attachment>,
+        inbound: Inbound,
+        transfer: Arc<Transfer>,
+        account: &mut Account,
+    ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
+        let needles = |attachment: &Attachment| attachment.needles().cloned();
+        let Some(first) = attachment else {
+            return (self.send(facts, permit, None, inbound, transfer, account).await, None);
+        };
+        let again = inbound.again();
+        let sent =
+            self.send(facts, permit, Some(first.clone()), inbound, Arc::clone(&transfer), account).await;
+        let (Ok(response), Some(again), Some(id)) = (&sent, again, permit.credential()) else {
+            return (sent, needles(&first));
+        };
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return (sent, needles(&first));
+        }
+        match credential::attachment(subject, permit, id, facts.host.name()).await {
+            Ok((second, _)) if second.secret_version() != first.secret_version() => {
+                transfer.note_repeated();
+                let needles = needles(&second);
+                (self.send(facts, permit, Some(second), again, transfer, account).await, needles)
+            }
+            // It is the one that the upstream does not take, or there is none any more.
+            _ => (sent, needles(&first)),
         }
     }
 

@@ -99,6 +99,7 @@ impl Account {
             interrupted: false,
             removed: self.transfer.removed().to_vec(),
             reflected: self.transfer.is_reflected(),
+            repeated: self.transfer.is_repeated(),
         });
     }
 }

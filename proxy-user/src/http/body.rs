@@ -27,6 +27,7 @@ pub struct Transfer {
     pub(super) cut: AtomicBool,
     removed: OnceLock<Vec<RemovedCredential>>,
     reflected: AtomicBool,
+    repeated: AtomicBool,
 }
 
 impl Transfer {
@@ -81,6 +82,18 @@ impl Transfer {
     #[must_use]
     pub fn is_reflected(&self) -> bool {
         self.reflected.load(Ordering::Acquire)
+    }
+
+    /// Notes that the call is sent once more, with another credential.
+    pub fn note_repeated(&self) {
+        self.repeated.store(true, Ordering::Release);
+        self.taken.store(false, Ordering::Release);
+    }
+
+    /// Whether it was sent once more.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.repeated.load(Ordering::Acquire)
     }
 
     /// What was taken out of the request.
@@ -164,6 +177,24 @@ impl Replay {
     pub fn of(incoming: Incoming) -> Self {
         let sized = incoming.size_hint().exact().is_some();
         Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized }
+    }
+
+    /// The same once more, if it is here as a whole: what was read of it is shared.
+    #[must_use]
+    pub fn copy(&self) -> Option<Self> {
+        let ended = self.rest.as_ref().is_none_or(Body::is_end_stream);
+        if !ended || self.broken.is_some() {
+            return None;
+        }
+        let mut frames = VecDeque::with_capacity(self.frames.len());
+        for frame in &self.frames {
+            frames.push_back(match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => Frame::data(data.clone()),
+                (_, Some(trailers)) => Frame::trailers(trailers.clone()),
+                (None, None) => return None,
+            });
+        }
+        Some(Self { frames, rest: None, broken: None, sized: self.sized })
     }
 
     /// Has other data in the place of what was read, which was all of it; trailers stay.

@@ -10,4 +10,5 @@ mod mtls;
 mod places;
 mod oauth2;
 mod probe;
+mod rotation;
 mod sources;

@@ -1,0 +1,114 @@
+//! Keys that change while calls run: an API that takes the old one until it does not.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{RAW_ADDRESS, World, built};
+
+use super::jwt::{received, world as world_of};
+
+const RECEIVER: &str = include_str!("receivers/keys.js");
+
+/// The API takes these keys from now on.
+fn takes(world: &World, keys: &[&str]) {
+    // Written aside and renamed: it is read for each request.
+    let aside = world.write("aside.json", &serde_json::to_string(keys).unwrap());
+    fs::rename(aside, world.path("keys.json")).unwrap();
+}
+
+fn start() -> World {
+    let world = world_of("kind = \"static\"\nsecret = \"vault:key\"");
+    world.policy(
+        "apis/apis.toml",
+        "[api.tokens]\nhosts = [\"raw.test\"]\ninject = { header = \"x-key\", value = \"{secret}\" }\n\
+         [api.demo]\nhosts = [\"api.test\"]\n",
+    );
+    world.write("receiver.js", RECEIVER);
+    takes(&world, &["key-one-0123456789"]);
+    let arguments = ["receiver.js", RAW_ADDRESS, "api/server.pem", "api/server.key"];
+    world.server("receiver", "node", &arguments, &format!("{RAW_ADDRESS}:443"));
+    world.secret("key", "key-one-0123456789");
+    world.daemon();
+    world
+}
+
+/// The status of a slow call during which the key changes, and the API takes the new one alone.
+fn across_a_change(world: &World, arguments: &[&str], new: &str) -> String {
+    let arguments =
+        [&["-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}"], arguments].concat();
+    let mut curl = world.bot("curl").args(arguments).spawn();
+    thread::sleep(Duration::from_millis(400));
+    world.secret("key", new);
+    takes(world, &[new]);
+    let status = curl.rest();
+    assert_eq!(curl.wait(), Some(0), "{status}");
+    status
+}
+
+#[test]
+fn a_call_whose_key_changed_meanwhile_is_made_once_more_with_the_new_one() {
+    let world = start();
+    for (number, version) in ["--http1.1", "--http2"].into_iter().enumerate() {
+        let (path, new) = (format!("/slow/{number}"), format!("key-{number}-9876543210"));
+        let url = format!("https://raw.test{path}");
+        assert_eq!(across_a_change(&world, &[version, &url], &new), "200");
+        let of_it: Vec<_> = received(&world).into_iter().filter(|it| it["path"] == path.as_str()).collect();
+        let statuses: Vec<_> = of_it.iter().map(|it| it["status"].as_u64().unwrap()).collect();
+        assert_eq!(statuses, [401, 200], "{of_it:?}");
+        let id = world.decision(Some(&path))["id"].clone();
+        let outcome = world.record("outcome", |record| record["id"] == id);
+        assert_eq!((&outcome["repeated"], &outcome["status"]), (&true.into(), &200.into()), "{outcome}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_taken_and_a_body_that_is_gone_are_not_repeated() {
+    let world = start();
+    takes(&world, &["another"]);
+    let answer = world.curl(&["https://raw.test/v1/x"]);
+    assert_eq!((answer.status, answer.body.as_str()), (401, "who are you?"), "{answer:?}");
+    assert_eq!(received(&world).len(), 1, "it is the current one");
+    takes(&world, &["key-one-0123456789"]);
+    let upload = ["-d", "a body that is gone", "https://raw.test/slow/upload"];
+    assert_eq!(across_a_change(&world, &upload, "key-two-0123456789"), "401");
+    assert_eq!(received(&world).len(), 2);
+    let outcome = world.record("outcome", |record| record["status"] == 401);
+    assert_eq!(outcome["repeated"], Value::Null);
+}
+
+#[test]
+fn a_change_of_the_key_costs_no_call_of_a_load() {
+    let world = start();
+    world.copy(built("caller"), "bots/caller");
+    world.policy(
+        "policies/caller.toml",
+        "[identity]\nexe = \"{root}/bots/caller\"\n\n[[grant]]\napi = \"tokens\"\nallow = [\"* /**\"]\ncredential = \"token\"\n",
+    );
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    let roots = world.vouchsafe(&["ca", "export"]);
+    let roots = world.write("bots.pem", &roots.stdout);
+    let caller = world.bot("caller").args(["--to", &format!("{RAW_ADDRESS}:443"), "--host", "raw.test"]);
+    let caller = caller.arg("--roots").arg(roots).args(["--downloads", "0"]);
+    let mut caller = caller.args(["--seconds", "stdin", "--rate", "500"]).spawn();
+    let mut before = "key-one-0123456789".to_owned();
+    for number in 0..6 {
+        thread::sleep(Duration::from_millis(600));
+        let new = format!("key-{number}-0123456789");
+        // As one changes a key without an overlap: the API takes both, the host gets the new one, the old one goes at once.
+        takes(&world, &[&before, &new]);
+        world.secret("key", &new);
+        takes(&world, &[&new]);
+        before = new;
+    }
+    let said = caller.rest();
+    assert_eq!(caller.wait(), Some(0), "{said}");
+    let told: Value = serde_json::from_str(&said).unwrap();
+    let mut answered = 0;
+    for way in ["http1", "http2"] {
+        assert_eq!(told[way]["lost"].as_array().map(Vec::len), Some(0), "{told:#}");
+        answered += told[way]["answered"].as_u64().unwrap();
+    }
+    assert!(answered > 500, "{told:#}");
+}
