@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http::{HeaderMap, Method};
 use proxy_policy::{PolicySet, SourceFile, compile};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use vouchsafe::authorize::LivePolicy;
+use vouchsafe::credentials::lease::{Lease, Leases};
 use vouchsafe::credentials::{
     Ask, AskedBy, Credentials, Head, KeySource, LiveCredential, Masker, Needles, Outcall, Secret, Store,
     strip_head,
@@ -103,6 +105,55 @@ impl Bench {
     }
 }
 
+/// Ticks of processor time of this process so far.
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // The fields 14 and 15 of proc(5), of which the first two are cut off.
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Tokens by whom they were obtained for.
+type Tokens = Leases<u32, Arc<str>, Arc<str>>;
+
+/// How much of one processor it takes to keep so many tokens fresh that last for so long and are used each second; the issuer
+/// answers after 5 ms.
+fn keep_fresh(count: u32, lasts: Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let obtained = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&obtained);
+    runtime.block_on(async {
+        let leases: Arc<Tokens> = Leases::new(move |key: u32| {
+            let counter = Arc::clone(&counter);
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok(Lease { value: format!("token of {key}").into(), lasts: Some(lasts) })
+            })
+        });
+        let all = (0..count).map(|key| {
+            let leases = Arc::clone(&leases);
+            tokio::spawn(async move { leases.get(key).await })
+        });
+        for token in all.collect::<Vec<_>>() {
+            token.await.unwrap().unwrap();
+        }
+        let (before, began) = (ticks(), obtained.load(Ordering::Relaxed));
+        let started = Instant::now();
+        let mut stale = 0;
+        while started.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stale += (0..count).filter(|key| leases.fresh(key).is_none()).count();
+        }
+        let share = (ticks() - before) as f64 / started.elapsed().as_secs_f64();
+        let renewed = obtained.load(Ordering::Relaxed) - began;
+        println!(
+            "\n{count} tokens of {} s kept fresh for 30 s: {renewed} obtained anew, {stale} found stale, {share:.1} % of one processor",
+            lasts.as_secs()
+        );
+    });
+}
+
 fn main() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(
@@ -188,6 +239,7 @@ fn main() {
     let mtls = "kind = \"mtls\"\ncertificate = \"vault:client\"";
     bench.measure("mtls (the handshake is the connection's)", HEADER, mtls, "/v1/things?a=1", PLAIN);
     unpacking(&needles);
+    keep_fresh(10_000, Duration::from_secs(40));
 }
 
 /// A second table: an answer of 4 MiB in pieces of 16 KiB as they come, passed on, and unpacked and looked through.
