@@ -9,8 +9,8 @@ use http::header::{HeaderMap, HeaderValue};
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use super::escape;
 use super::secret::Secret;
+use super::{escape, hex};
 
 /// Shorter ones are found in texts that have nothing to do with them.
 const SHORTEST: usize = 8;
@@ -26,6 +26,31 @@ impl Needles {
     /// The secret as it is, percent-encoded, within JSON, and as `sent`, which is what went into the request. `None` when it
     /// is too short to be looked for.
     pub(super) fn of(secret: &Secret, sent: Option<&[u8]>) -> Option<Arc<Self>> {
+        Self::spelled(secret, sent.map(|sent| Secret::new(sent.to_vec())))
+    }
+
+    /// The same for what is part of a signed request: a server that does not take the signature tells what it expected, also byte by
+    /// byte in hexadecimal.
+    pub(super) fn of_signed(secret: &Secret) -> Option<Arc<Self>> {
+        let digits = hex::encode(secret.expose());
+        let mut spaced = Zeroizing::new(Vec::with_capacity(digits.len() / 2 * 3));
+        for pair in digits.as_bytes().chunks(2) {
+            if !spaced.is_empty() {
+                spaced.push(b' ');
+            }
+            spaced.extend_from_slice(pair);
+        }
+        let upper = |text: &[u8]| Secret::new(text.to_ascii_uppercase());
+        let more = [
+            upper(digits.as_bytes()),
+            upper(&spaced),
+            Secret::new(digits.as_bytes().to_vec()),
+            Secret::from(spaced),
+        ];
+        Self::spelled(secret, more)
+    }
+
+    fn spelled(secret: &Secret, more: impl IntoIterator<Item = Secret>) -> Option<Arc<Self>> {
         let raw = secret.expose();
         if raw.len() < SHORTEST {
             return None;
@@ -39,7 +64,7 @@ impl Needles {
             all.push(solidus_escaped(json.expose()));
             all.extend([percent, json]);
         }
-        all.extend(sent.map(|sent| Secret::new(sent.to_vec())));
+        all.extend(more);
         // One that has another in it is found with it; the longest is covered whole.
         all.sort_by(|a, b| (b.len(), a.expose()).cmp(&(a.len(), b.expose())));
         all.dedup_by(|a, b| a.expose() == b.expose());
@@ -226,6 +251,22 @@ impl Masker {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_token_of_a_signed_request_is_found_byte_by_byte_too() {
+        let needles = Needles::of_signed(&Secret::new(b"token/12".to_vec())).unwrap();
+        for told in [
+            "token/12",
+            "token%2F12",
+            "746f6b656e2f3132",
+            "74 6F 6B 65 6E 2F 31 32",
+            "74 6f 6b 65 6e 2f 31 32",
+        ] {
+            let mut body = format!("<a>50 {told} 0a</a>").into_bytes();
+            assert!(needles.cover(&mut body), "{told}");
+            assert!(!String::from_utf8(body).unwrap().contains(told), "{told}");
+        }
+    }
+
     use proptest::prelude::*;
 
     use super::*;

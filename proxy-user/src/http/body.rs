@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use proxy_journal::RemovedCredential;
+use tokio::sync::SemaphorePermit;
 
 use super::unpack::UnpackError;
 use crate::authorize::Refusal;
@@ -169,6 +170,8 @@ pub struct Replay {
     pub(super) broken: Option<hyper::Error>,
     /// What was known of the length before anything was read.
     sized: bool,
+    /// Its place among those that are held whole.
+    room: Option<SemaphorePermit<'static>>,
 }
 
 impl Replay {
@@ -176,7 +179,12 @@ impl Replay {
     #[must_use]
     pub fn of(incoming: Incoming) -> Self {
         let sized = incoming.size_hint().exact().is_some();
-        Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized }
+        Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized, room: None }
+    }
+
+    /// Gives the place back when it is gone.
+    pub(super) fn hold(&mut self, room: SemaphorePermit<'static>) {
+        self.room = Some(room);
     }
 
     /// The same once more, if it is here as a whole: what was read of it is shared.
@@ -194,7 +202,7 @@ impl Replay {
                 (None, None) => return None,
             });
         }
-        Some(Self { frames, rest: None, broken: None, sized: self.sized })
+        Some(Self { frames, rest: None, broken: None, sized: self.sized, room: None })
     }
 
     /// Has other data in the place of what was read, which was all of it; trailers stay.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http_body::Body as _;
+use tokio::sync::Semaphore;
 
 use super::body::Replay;
 use super::seen;
@@ -39,13 +41,24 @@ pub async fn fill(
     Ok(())
 }
 
+/// What all bodies have together that are signed as a whole and under way, in MiB. Those that wait are not read.
+const ROOM_MIB: usize = 256;
+static ROOM: Semaphore = Semaphore::const_new(ROOM_MIB);
+
 /// What a signature covers of a body: all of it, which must come within `time`.
 ///
 /// # Errors
 /// It is larger than `most` bytes, or does not come.
 pub async fn whole(body: &mut Replay, most: usize, time: Duration) -> Result<Bytes, Misplaced> {
+    let announced =
+        body.size_hint().exact().map_or(most, |size| usize::try_from(size).unwrap_or(most).min(most));
+    let mib = u32::try_from(announced.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+    let room = tokio::time::timeout(time, ROOM.acquire_many(mib)).await;
+    let room = room.ok().and_then(Result::ok);
+    let room = room.ok_or(Misplaced::Unsigned("too many bodies are being signed at once; try again"))?;
+    body.hold(room);
     match tokio::time::timeout(time, seen::read(body, most)).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(proxy_policy::BodyFault::TooLarge { .. })) => {
             Err(Misplaced::Unsigned("its body is larger than what is signed as a whole, 16 MiB"))
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode};
@@ -38,22 +38,56 @@ pub enum Closed {
     /// A range of something packed.
     #[error("a part of a compressed body cannot be looked through for the credential")]
     Part,
+    /// A coding that is not known, in which the secret would not be found.
+    #[error("a body in a coding that is not known cannot be looked through for the credential")]
+    Unknown,
     /// More codings than are unpacked.
     #[error("a body that is compressed more than twice is not looked through for the credential")]
     Deep,
 }
 
-/// Asks for an answer that can be looked through, where the answer could not be unpacked: a range of what is packed. With
-/// [`Mask::All`] it is asked for always, which costs the least.
+/// Asks for an answer that can be looked through, and costs little to unpack: of the codings of the client, only those with a small
+/// window are left, and for a range, which could not be unpacked, none. With [`Mask::All`] nothing packed is asked for and no part
+/// of anything: two of them could have a half of the secret each.
 pub fn ask(mask: Mask, headers: &mut HeaderMap) {
+    const TWIN: HeaderName = HeaderName::from_static("accept_encoding");
     let plain = match mask {
-        Mask::Off => false,
+        Mask::Off => return,
         Mask::Text => headers.contains_key(RANGE),
-        Mask::All => true,
+        Mask::All => {
+            for name in [RANGE, IF_RANGE, HeaderName::from_static("x-ms-range")] {
+                headers.remove(name);
+            }
+            true
+        }
     };
+    headers.remove(TWIN);
     if plain {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    } else if headers.contains_key(ACCEPT_ENCODING) {
+        let asked = cheap(headers);
+        headers.insert(
+            ACCEPT_ENCODING,
+            HeaderValue::try_from(asked).unwrap_or(HeaderValue::from_static("identity")),
+        );
     }
+}
+
+/// What a client takes of that which is cheap to unpack, in its own words: it gets what is not looked through as it comes.
+fn cheap(headers: &HeaderMap) -> String {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let pieces = values.flat_map(|value| value.split(',')).filter_map(|piece| {
+        let piece = piece.trim();
+        let (name, weight) = piece.split_once(';').unwrap_or((piece, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" | "deflate" | "identity" => Some(piece.to_owned()),
+            "*" if weight.is_empty() => Some("gzip".to_owned()),
+            "*" => Some(format!("gzip;{weight}")),
+            _ => None,
+        }
+    });
+    let asked = pieces.collect::<Vec<_>>().join(", ");
+    if asked.is_empty() { "identity".to_owned() } else { asked }
 }
 
 /// Covers what is in the head of a response, and says how its body and its trailers are looked through; `None`: nothing is. A body
@@ -78,12 +112,10 @@ pub fn cover(
     }
     let wanted = mask == Mask::All || is_text(&head.headers);
     let has_body = !ended && *method != Method::HEAD && may_have_body(head.status);
-    let codings = if has_body { codings(&head.headers) } else { Some(Vec::new()) };
-    // Packed in a way that is not known, it has not the bytes that are looked for.
-    let looked_through = wanted && codings.is_some();
-    let codings = codings.filter(|codings| wanted && !codings.is_empty());
-    let unpacker = match codings {
-        None => None,
+    let unpacker = match if wanted && has_body { codings(&head.headers) } else { Some(Vec::new()) } {
+        // Packed in a way that is not known, it has not the bytes that are looked for.
+        None => return Err(Closed::Unknown),
+        Some(codings) if codings.is_empty() => None,
         Some(_) if head.status == StatusCode::PARTIAL_CONTENT => return Err(Closed::Part),
         Some(codings) if codings.len() > CODINGS => return Err(Closed::Deep),
         Some(codings) => {
@@ -91,7 +123,7 @@ pub fn cover(
             Some(Unpacker::new(&codings))
         }
     };
-    Ok(Some(Cover { masker: Masker::new(Arc::clone(needles), looked_through), unpacker }))
+    Ok(Some(Cover { masker: Masker::new(Arc::clone(needles), wanted), unpacker }))
 }
 
 /// RFC 9110 §6.4.1.
@@ -104,7 +136,9 @@ fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
     let mut all = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         for name in value.to_str().ok()?.split(',').map(str::trim) {
-            if !name.is_empty() && !name.eq_ignore_ascii_case("identity") {
+            // `aws-chunked` is a leftover of how it was stored, and says nothing of what comes.
+            let says_nothing = ["", "identity", "aws-chunked"].iter().any(|it| name.eq_ignore_ascii_case(it));
+            if !says_nothing {
                 all.push(Coding::of(name)?);
             }
         }
@@ -130,30 +164,44 @@ pub(super) fn is_digest(name: &HeaderName) -> bool {
     DIGESTS.contains(name) || name.as_str().starts_with(AMZ_CHECKSUM)
 }
 
-/// By its type; what does not say is taken for text.
+/// By its type: all but what is known to be no text. What does not say is taken for text, and so are answers in several parts.
 fn is_text(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(kind) = types.next() else { return true };
     let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let (main, sub) = kind.split_once('/').unwrap_or(("text", ""));
-    main == "text"
-        || matches!(
-            sub,
-            "json"
-                | "xml"
-                | "javascript"
-                | "ndjson"
-                | "x-ndjson"
-                | "jsonl"
-                | "graphql"
-                | "yaml"
-                | "x-yaml"
-                | "problem+json"
-                | "x-www-form-urlencoded"
-        )
-        || sub.ends_with("+json")
-        || sub.ends_with("+xml")
+    let sub_is = |begin: &str| {
+        sub == begin || sub.strip_prefix(begin).is_some_and(|rest| rest.starts_with(['+', '-', '.']))
+    };
+    let is_binary = matches!(main, "image" | "audio" | "video" | "font" | "model" | "binary")
+        || [
+            "octet-stream",
+            "zip",
+            "gzip",
+            "x-gzip",
+            "zstd",
+            "pdf",
+            "grpc",
+            "protobuf",
+            "x-protobuf",
+            "wasm",
+            "x-tar",
+        ]
+        .into_iter()
+        .any(sub_is)
+        || [
+            "x-7z-compressed",
+            "x-bzip2",
+            "x-xz",
+            "java-archive",
+            "vnd.rar",
+            "vnd.docker.image.rootfs.diff.tar.gzip",
+        ]
+        .contains(&sub)
+        || ["vnd.ms-", "vnd.openxmlformats-", "vnd.oci.image.layer."].iter().any(|it| sub.starts_with(it));
+    // An image of text is one.
+    !is_binary || sub.ends_with("+xml") || sub.ends_with("+json")
 }
 
 #[cfg(test)]
@@ -188,7 +236,6 @@ mod tests {
         assert_eq!(looked(Mask::All, &png), (true, true));
         assert_eq!(looked(Mask::Off, &[]), (false, false));
         assert_eq!(looked(Mask::Text, &[("content-encoding", "gzip")]), (true, true));
-        assert_eq!(looked(Mask::All, &[("content-encoding", "compress")]), (true, false));
         assert_eq!(looked(Mask::Text, &[("content-encoding", "identity")]), (true, true));
     }
 
@@ -249,9 +296,14 @@ mod tests {
         as_it_was(Mask::Text, &Method::GET, 200, false, &png);
         as_it_was(Mask::Text, &Method::GET, 206, false, &png);
         assert!(described(Mask::All, &Method::GET, 200, false, &png).unwrap().1);
-        for codings in ["compress", "gzip, dcb", "aes128gcm, gzip"] {
-            as_it_was(Mask::All, &Method::GET, 206, false, &[("content-encoding", codings)]);
-        }
+        as_it_was(
+            Mask::Text,
+            &Method::GET,
+            200,
+            false,
+            &[("content-type", "image/png"), ("content-encoding", "dcb")],
+        );
+        as_it_was(Mask::Text, &Method::GET, 200, false, &[("content-encoding", "aws-chunked")]);
     }
 
     #[test]
@@ -261,6 +313,9 @@ mod tests {
         };
         assert_eq!(refused(206, PACKED), Closed::Part);
         assert_eq!(refused(200, &[("content-encoding", "gzip, br, zstd")]), Closed::Deep);
+        for unknown in ["compress", "gzip, dcb", "aes128gcm, gzip"] {
+            assert_eq!(refused(200, &[("content-encoding", unknown)]), Closed::Unknown, "{unknown}");
+        }
         let lines = [("content-encoding", "gzip, br"), ("content-encoding", "gzip")];
         assert_eq!(refused(200, &lines), Closed::Deep);
         assert!(described(Mask::Text, &Method::GET, 200, false, &lines[..1]).unwrap().1);
@@ -287,20 +342,36 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_compression_is_asked_for_where_it_could_not_be_unpacked() {
-        let asked = |mask, range: bool| {
+    fn what_is_asked_for_can_be_looked_through_and_costs_little() {
+        let asked = |mask, codings: &'static str, range: bool| {
             let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
+            headers.insert("accept_encoding", HeaderValue::from_static("dcb"));
             if range {
                 headers.insert(RANGE, HeaderValue::from_static("bytes=0-9"));
             }
             ask(mask, &mut headers);
+            assert_eq!(headers.contains_key("accept_encoding"), mask == Mask::Off);
+            assert_eq!(headers.contains_key(RANGE), range && mask != Mask::All);
             headers[ACCEPT_ENCODING].to_str().unwrap().to_owned()
         };
-        assert_eq!(asked(Mask::Text, false), "gzip");
-        assert_eq!(asked(Mask::Text, true), "identity");
-        assert_eq!(asked(Mask::All, false), "identity");
-        assert_eq!(asked(Mask::Off, true), "gzip");
+        for (codings, expected) in [
+            ("gzip", "gzip"),
+            ("br, zstd, x-gzip;q=0.5, Deflate", "x-gzip;q=0.5, Deflate"),
+            ("*", "gzip"),
+            ("br, *;q=0", "gzip;q=0"),
+            ("dcb, br, zstd", "identity"),
+            ("identity;q=0.1, br", "identity;q=0.1"),
+            ("", "identity"),
+        ] {
+            assert_eq!(asked(Mask::Text, codings, false), expected, "{codings}");
+        }
+        assert_eq!(asked(Mask::Text, "gzip", true), "identity");
+        assert_eq!(asked(Mask::All, "gzip", true), "identity");
+        assert_eq!(asked(Mask::Off, "br", true), "br");
+        let mut headers = HeaderMap::new();
+        ask(Mask::Text, &mut headers);
+        assert!(headers.is_empty(), "who asks for nothing gets what comes");
     }
 
     #[test]
@@ -315,13 +386,25 @@ mod tests {
             "text/event-stream",
             "Application/JSON; charset=utf-8",
             "application/vnd.api+json",
+            "application/x-amz-json-1.0",
+            "application/x-amz-cbor-1.1",
+            "application/vnd.github.raw",
+            "application/jwt",
+            "multipart/byteranges; boundary=x",
+            "multipart/mixed",
+            "image/svg+xml",
+            "application/json+x",
             "x",
         ] {
             assert!(kind(text), "{text}");
         }
-        for other in
-            ["application/octet-stream", "image/png", "application/grpc", "video/mp4", "application/json+x"]
-        {
+        for other in [
+            "application/octet-stream",
+            "image/png",
+            "application/grpc+proto",
+            "video/mp4",
+            "application/pdf",
+        ] {
             assert!(!kind(other), "{other}");
         }
         assert!(is_text(&HeaderMap::new()));

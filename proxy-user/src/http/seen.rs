@@ -1,5 +1,6 @@
 //! What conditions look at, gathered only when one asks: headers as they will be forwarded, and a JSON body.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,37 +86,70 @@ pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
     SeenBody::Fault(fault)
 }
 
-pub(super) async fn read(replay: &mut Replay, limit: usize) -> Result<Vec<u8>, BodyFault> {
-    // What was read for an earlier question is the beginning.
-    let mut bytes: Vec<u8> = replay.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect();
-    if bytes.len() > limit {
-        return Err(BodyFault::TooLarge { limit });
-    }
-    if replay.broken.is_some() {
-        return Err(BodyFault::Incomplete);
-    }
-    while let Some(rest) = &mut replay.rest {
+/// Reads all of a body, up to `limit` bytes. What was read goes on in one piece, which is once in memory, also when nobody waits
+/// for the rest any more.
+pub(super) async fn read(replay: &mut Replay, limit: usize) -> Result<Bytes, BodyFault> {
+    let mut gathering = Gathering::of(replay);
+    loop {
+        if gathering.bytes.len() > limit {
+            return Err(BodyFault::TooLarge { limit });
+        }
+        if gathering.replay.broken.is_some() {
+            return Err(BodyFault::Incomplete);
+        }
+        let Some(rest) = &mut gathering.replay.rest else { return Ok(gathering.end()) };
         match rest.frame().await {
-            None => replay.rest = None,
+            None => gathering.replay.rest = None,
             Some(Err(error)) => {
-                replay.rest = None;
-                replay.broken = Some(error);
-                return Err(BodyFault::Incomplete);
+                gathering.replay.rest = None;
+                gathering.replay.broken = Some(error);
             }
-            // Frames of nothing would need room and never come to the limit.
-            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    bytes.extend_from_slice(data);
-                }
-                replay.frames.push_back(frame);
-                if bytes.len() > limit {
-                    return Err(BodyFault::TooLarge { limit });
-                }
-            }
+            Some(Ok(frame)) => gathering.add(frame),
         }
     }
-    Ok(bytes)
+}
+
+/// What is read of a body, and goes back into it as one frame: many small ones would each need more room than what is in them.
+struct Gathering<'a> {
+    replay: &'a mut Replay,
+    bytes: Vec<u8>,
+    behind: VecDeque<Frame<Bytes>>,
+}
+
+impl<'a> Gathering<'a> {
+    /// What was read for an earlier question is the beginning.
+    fn of(replay: &'a mut Replay) -> Self {
+        let before = std::mem::take(&mut replay.frames);
+        let mut gathering = Self { replay, bytes: Vec::new(), behind: VecDeque::new() };
+        before.into_iter().for_each(|frame| gathering.add(frame));
+        gathering
+    }
+
+    fn add(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => self.bytes.extend_from_slice(&data),
+            Err(other) => self.behind.push_back(other),
+        }
+    }
+
+    fn put_back(&mut self) -> Bytes {
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        self.replay.frames.append(&mut self.behind);
+        if !bytes.is_empty() {
+            self.replay.frames.push_front(Frame::data(bytes.clone()));
+        }
+        bytes
+    }
+
+    fn end(mut self) -> Bytes {
+        self.put_back()
+    }
+}
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.put_back();
+    }
 }
 
 /// Why a body is not looked at, whatever is in it: an upstream goes by these headers, and would read something else.

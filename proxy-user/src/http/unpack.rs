@@ -1,7 +1,7 @@
 //! Bodies that were packed for the way (RFC 9110 §8.4.1), unpacked as they come.
 //!
 //! Bytes in, bytes out: nothing here waits. One step makes one piece at most, so whoever takes pieces slowly slows down who sends
-//! them. What a body can make this hold: a piece for each coding, and the window of each, which is 32 KiB for gzip and deflate, 16 MiB
+//! them. All windows together have a bound. What a body can make this hold: a piece for each coding, and the window of each, which is 32 KiB for gzip and deflate, 16 MiB
 //! for brotli (its large windows are refused) and 8 MiB for zstd (RFC 9659).
 
 use std::fmt;
@@ -9,6 +9,7 @@ use std::fmt;
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 /// How many bytes a piece has at most.
@@ -25,6 +26,10 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// The largest window of gzip (RFC 1952) and deflate, 2¹⁵ bytes.
 const GZIP_WINDOW_BITS: u8 = 15;
+
+/// What the windows of all bodies have together, in MiB. Whoever has the small ones needs none of it.
+const ROOM_MIB: usize = 256;
+static ROOM: Semaphore = Semaphore::const_new(ROOM_MIB);
 
 /// How a body is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,19 @@ impl Coding {
             () if is("br") => Some(Self::Brotli),
             () if is("zstd") => Some(Self::Zstd),
             () => None,
+        }
+    }
+
+    /// What its window has at most, in MiB, by its first byte; nothing when it is small.
+    fn window_mib(self, first: u8) -> u32 {
+        match self {
+            Self::Gzip | Self::Deflate => 0,
+            Self::Zstd => 1 << (ZSTD_WINDOW_LOG - 20),
+            // RFC 7932 §9.1: WBITS, of which those from 18 on need no more than four bits.
+            Self::Brotli => match (first & 1, first >> 1 & 7) {
+                (1, bits @ 3..) => 1 << (17 + u32::from(bits) - 20),
+                _ => 1,
+            },
         }
     }
 
@@ -82,6 +100,9 @@ pub enum UnpackError {
     /// It ends too early.
     #[error("its {0} is not whole")]
     Short(Coding),
+    /// Bodies that are under way hold all the memory that there is for windows.
+    #[error("too many bodies are unpacked at once; its {0} has no room")]
+    Crowded(Coding),
 }
 
 /// What one look gives.
@@ -184,6 +205,8 @@ struct Stage {
     /// Nothing before the first byte, and after the end.
     decoder: Option<Decoder>,
     input: Bytes,
+    /// Of [`ROOM`], for the window of its decoder.
+    room: Option<SemaphorePermit<'static>>,
     /// The last step filled its piece: there may be more without more input.
     has_more: bool,
     /// Nothing came, or it came to an end.
@@ -193,7 +216,8 @@ struct Stage {
 
 impl Stage {
     fn new(coding: Coding) -> Self {
-        Self { coding, decoder: None, input: Bytes::new(), has_more: false, is_whole: true, ended: false }
+        let (decoder, room, input) = (None, None, Bytes::new());
+        Self { coding, decoder, room, input, has_more: false, is_whole: true, ended: false }
     }
 
     fn is_idle(&self) -> bool {
@@ -206,6 +230,11 @@ impl Stage {
             return Err(UnpackError::Trailing(self.coding));
         }
         let damaged = UnpackError::Damaged(self.coding);
+        if self.room.is_none() {
+            let Some(first) = self.input.first() else { return Ok(0) };
+            let window = self.coding.window_mib(*first);
+            self.room = Some(ROOM.try_acquire_many(window).map_err(|_| UnpackError::Crowded(self.coding))?);
+        }
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             none => none.insert(Decoder::new(self.coding).ok_or(damaged)?),

@@ -84,6 +84,17 @@ impl Aws {
         Ok(attachment)
     }
 
+    /// Keys of a role end with the keys that they were given for: who changes these may have to.
+    fn follow(&self, role: &Leases<String, Session, CredentialError>, held: &[Held]) {
+        let mut known = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().copied().ne(held.iter().map(|held| held.version)) {
+            role.forgive();
+            role.forget_all();
+            known.clear();
+            known.extend(held.iter().map(|held| held.version));
+        }
+    }
+
     fn all_held(&self) -> Option<Result<Vec<Held>, SourceError>> {
         self.kind.secrets().into_iter().map(|secret| self.sources.held(secret)).collect()
     }
@@ -91,14 +102,7 @@ impl Aws {
     async fn obtained(&self, ask: &Ask<'_>) -> Provided {
         let held = fetched(&self.sources, &self.kind.secrets()).await.map_err(|error| self.gone(error))?;
         let Some(role) = &self.role else { return self.own(&held) };
-        let versions: Vec<u64> = held.iter().map(|held| held.version).collect();
-        {
-            let mut known = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known != versions {
-                role.forgive();
-                *known = versions;
-            }
-        }
+        self.follow(role, &held);
         Ok(role.get(self.whom(ask).to_owned()).await?.attachment)
     }
 }
@@ -111,7 +115,10 @@ impl Provider for Aws {
         };
         match &self.role {
             None => Some(self.own(&held)),
-            Some(role) => role.fresh(self.whom(ask)).map(|session| Ok(session.attachment)),
+            Some(role) => {
+                self.follow(role, &held);
+                role.fresh(self.whom(ask)).map(|session| Ok(session.attachment))
+            }
         }
     }
 

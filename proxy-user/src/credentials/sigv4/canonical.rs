@@ -113,13 +113,21 @@ fn is_signed(name: &HeaderName) -> bool {
     name == CONTENT_TYPE || name == "content-md5" || name.as_str().starts_with("x-amz-")
 }
 
+/// Whether what is signed of the headers has one spelling only: servers read other bytes than those of ASCII in several ways.
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
+    let is_plain = |value: &[u8]| value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    headers.iter().filter(|(name, _)| is_signed(name)).all(|(_, value)| is_plain(value.as_bytes()))
+}
+
 /// The headers that are signed, each on its line, and their names.
 pub(super) fn headers(headers: &HeaderMap, authority: &str, all: bool) -> (Vec<u8>, String) {
     let mut names: Vec<&HeaderName> =
         headers.keys().filter(|name| **name != HOST && (all || is_signed(name))).collect();
     names.push(&HOST);
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    let (mut lines, mut list) = (Vec::with_capacity(256), String::with_capacity(64));
+    // At its final size from the start: one that grew would leave a session token behind in freed memory.
+    let most: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).sum();
+    let (mut lines, mut list) = (Vec::with_capacity(most + authority.len() + 8), String::with_capacity(64));
     for name in names {
         if !list.is_empty() {
             list.push(';');

@@ -27,6 +27,10 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 /// The most bytes of a body that is signed as a whole: more than the services take that want that.
 const MOST_BODY: usize = 16 << 20;
 
+const NOT_IN_CHUNKS: Misplaced = Misplaced::Unsigned(
+    "only the store of objects takes a body in chunks, and not with a signature in the query",
+);
+
 /// The most seconds for which a signature of ours in the query holds. The call is on its way now.
 const EXPIRES: u32 = 300;
 
@@ -43,7 +47,7 @@ impl AwsSigner {
     /// `region` and `service` hold whatever the client and the host say.
     pub(in super::super) fn new(keys: Keys, region: Option<&str>, service: Option<&str>) -> Self {
         // Of the keys, only this is in a call.
-        let needles = keys.session_token.as_ref().and_then(|token| Needles::of(token, None));
+        let needles = keys.session_token.as_ref().and_then(|token| Needles::of_signed(token));
         let (region, service) = (region.map(Box::from), service.map(Box::from));
         Self { keys: Arc::new(keys), days: Arc::default(), region, service, needles }
     }
@@ -67,13 +71,25 @@ impl Signer for AwsSigner {
     fn look(&self, head: &Head<'_>) -> Result<Arc<dyn Signing>, Misplaced> {
         let claimed = Claimed::read(head)?;
         let scope = self.scope(claimed.scope.as_ref(), head.authority.host())?;
+        let body = match claimed.body {
+            Said::Chunks { .. } if claimed.in_query.is_some() || !scope.is_store() => {
+                return Err(NOT_IN_CHUNKS);
+            }
+            Said::Digest(text) if claimed.in_query.is_some() && text.starts_with("STREAMING") => {
+                return Err(NOT_IN_CHUNKS);
+            }
+            // Of any other service, what the client says of its body is not believed: one that does not fit would have the service
+            // tell what should have been signed.
+            Said::Digest(_) if !scope.is_store() => Said::Nothing,
+            said => said,
+        };
         let (keys, days) = (Arc::clone(&self.keys), Arc::clone(&self.days));
         Ok(Arc::new(AwsSigning {
             keys,
             days,
             scope,
             in_query: claimed.in_query.map(|seconds| seconds.min(EXPIRES)),
-            body: claimed.body,
+            body,
         }))
     }
 
@@ -97,7 +113,10 @@ impl Signing for AwsSigning {
     }
 
     fn sets(&self, name: &HeaderName) -> bool {
+        // What some servers take for ours, in other letters (RFC 3875, section 4.1.18), is none of the client's to set.
+        let folded = name.as_str().contains('_').then(|| name.as_str().replace('_', "-"));
         [AUTHORIZATION, DATE, TOKEN].contains(name)
+            || folded.is_some_and(|name| name.starts_with("x-amz-") || name == "authorization")
     }
 
     fn take_out(&self, head: &mut Head<'_>, taken: &mut Vec<(String, Secret)>) -> Result<(), Misplaced> {
@@ -117,6 +136,9 @@ impl Signing for AwsSigning {
 impl AwsSigning {
     fn sign_at(&self, head: &mut Head<'_>, body: &[u8], stamp: Stamp) -> Result<Option<Chunks>, Misplaced> {
         spell(head, self.scope.is_store())?;
+        if !canonical::is_plain(head.headers) {
+            return Err(Misplaced::Unsigned("a header that is signed has other characters than ASCII"));
+        }
         let day = self.days.of(&self.keys.secret, &stamp, &self.scope);
         let scope = scope_text(&stamp, &self.scope);
         let signature = match self.in_query {
@@ -158,13 +180,15 @@ impl AwsSigning {
                 sensitive(Secret::new(token.expose().to_vec())).map_err(|_| Misplaced::Unspeakable)?;
             head.headers.insert(TOKEN, token);
         }
-        if self.scope.is_store() {
+        if self.scope.is_store() || head.headers.contains_key(&DIGEST) {
             head.headers.insert(DIGEST, text_value(&digest)?);
         }
         let (lines, names) = canonical::headers(head.headers, head.authority.as_str(), false);
         let query = canonical::query(head.target.query().unwrap_or_default());
-        let request = self.request(head, &query, &lines, &names, &digest);
-        let signature = signature(&day.key, &string_to_sign(stamp, scope, &request));
+        // The session token is in it.
+        let lines = Secret::new(lines);
+        let request = Secret::new(self.request(head, &query, lines.expose(), &names, &digest));
+        let signature = signature(&day.key, &string_to_sign(stamp, scope, request.expose()));
         let id = &self.keys.id;
         let value =
             format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}");
@@ -227,6 +251,10 @@ fn spell(head: &mut Head<'_>, is_store: bool) -> Result<(), Misplaced> {
         true => String::from_utf8(canonical::path(path, true)).map_err(|_| Misplaced::Unspeakable)?,
         false => path.to_owned(),
     };
+    let escaped = query.filter(|query| query.contains('%'));
+    if escaped.is_some_and(|query| String::from_utf8(escape::unpercent(query.as_bytes())).is_err()) {
+        return Err(Misplaced::Unsigned("its query has escapes that are no UTF-8"));
+    }
     let whole = match query {
         Some(query) => format!("{spelled}?{}", canonical::in_place(query)),
         None => spelled,

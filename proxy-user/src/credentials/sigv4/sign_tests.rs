@@ -224,7 +224,12 @@ fn a_body_is_signed_as_a_whole_only_where_the_service_wants_that() {
     let digest = "ab".repeat(32);
     assert_eq!(limit("dynamodb", &[]), Ok(Some(MOST_BODY)));
     assert_eq!(limit("s3", &[]), Ok(None));
-    assert_eq!(limit("dynamodb", &[("x-amz-content-sha256", &digest)]), Ok(None));
+    // What the client says of it is not believed there.
+    for said in [digest.as_str(), "UNSIGNED-PAYLOAD"] {
+        assert_eq!(limit("dynamodb", &[("x-amz-content-sha256", said)]), Ok(Some(MOST_BODY)));
+        assert_eq!(limit("s3", &[("x-amz-content-sha256", said)]), Ok(None));
+    }
+    assert!(limit("dynamodb", &[("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")]).is_err());
     for bad in ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "nonsense", "zz"] {
         assert!(limit("s3", &[("x-amz-content-sha256", bad)]).is_err(), "{bad}");
     }
@@ -243,4 +248,43 @@ fn the_target_is_sent_as_it_is_signed() {
         sent.signed(&signer(None, Some("r"), Some(service)), b"").unwrap();
         assert_eq!(sent.target, expected);
     }
+}
+
+#[test]
+fn a_body_that_is_not_what_the_client_says_is_signed_as_it_is() {
+    let wrong = "ab".repeat(32);
+    let mut sent = Sent::new("POST", "x.test", "/", &[("x-amz-content-sha256", &wrong)]);
+    sent.signed(&signer(None, Some("r"), Some("dynamodb")), b"body").unwrap();
+    assert_eq!(sent.header("x-amz-content-sha256"), super::super::sha256(b"body"));
+}
+
+#[test]
+fn what_would_have_the_service_tell_what_should_have_been_signed_is_refused() {
+    let refused = |target: &str, name: &'static str, value: &[u8]| {
+        let mut sent = Sent::new("GET", "x.test", target, &[]);
+        sent.headers.insert(name, HeaderValue::from_bytes(value).unwrap());
+        matches!(sent.signed(&signer(Some("token"), Some("r"), Some("s3")), b""), Err(Misplaced::Unsigned(_)))
+    };
+    let signed = "/?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a";
+    for streaming in ["STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"] {
+        assert!(refused(signed, "x-amz-content-sha256", streaming.as_bytes()), "{streaming}");
+    }
+    assert!(!refused(signed, "x-amz-content-sha256", b"UNSIGNED-PAYLOAD"));
+    assert!(refused("/", "x-amz-meta-a", b"caf\xe9") && refused("/", "content-type", b"\xc3\xa9"));
+    assert!(!refused("/", "x-other", b"caf\xe9"), "what is not signed may be anything");
+    assert!(refused("/?a=%ff", "x-other", b"") && !refused("/?a=%c3%a9", "x-other", b""));
+}
+
+#[test]
+fn what_servers_could_take_for_ours_in_other_letters_goes_out() {
+    let lines = [
+        ("x_amz_date", "1"),
+        ("x-amz_security_token", "theirs"),
+        ("x_amz_target", "a"),
+        ("x-amz-target", "b"),
+    ];
+    let mut sent = Sent::new("GET", "x.test", "/", &lines);
+    sent.signed(&signer(None, Some("r"), Some("dynamodb")), b"").unwrap();
+    let left: Vec<_> = sent.headers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(left, ["x-amz-target", "x-amz-date", "authorization"]);
 }
