@@ -34,24 +34,26 @@ where
     let (done, first) = mpsc::channel();
     let begin = |stand: fn()| {
         let (work, done) = (Arc::clone(&work), done.clone());
-        thread::spawn(move || {
+        let whole = move || {
             stand();
             // Whoever comes second is not waited for.
             let _ = done.send(catch_unwind(AssertUnwindSafe(|| work())));
-        });
+        };
+        thread::Builder::new().spawn(whole).is_ok()
     };
-    begin(last_of_all);
-    let result = first.recv_timeout(patience).or_else(|_| {
-        begin(behind);
-        first.recv()
-    });
-    // The channel has a sender here, so that there is a result, be it a panic.
-    result.unwrap_or_else(|_| Ok(work())).unwrap_or_else(|panic| resume_unwind(panic))
+    // A host that has no thread left still gets its new policy: it is done here then.
+    let result = match begin(last_of_all) {
+        true => first.recv_timeout(patience).ok(),
+        false => None,
+    };
+    let result = result.or_else(|| if begin(behind) { first.recv().ok() } else { None });
+    result.unwrap_or_else(|| Ok(work())).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Drops what is large on a thread that runs when no other has anything to do.
 pub(super) fn let_go<T: Send + 'static>(large: T) {
-    thread::spawn(move || {
+    // Without a thread it is dropped here, with the closure.
+    let _ = thread::Builder::new().spawn(move || {
         last_of_all();
         drop(large);
     });

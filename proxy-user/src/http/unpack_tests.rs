@@ -364,3 +364,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_window_counts_by_what_it_may_take() {
+    // RFC 7932 §9.1: 16, 17, 18, 20, 22, 24 bits.
+    for (first, mib) in [(0b0, 1), (0b0000_0001, 1), (0b0011, 1), (0b0111, 1), (0b1011, 4), (0b1111, 16)] {
+        assert_eq!(Coding::Brotli.window_mib(first), mib, "{first:b}");
+    }
+    assert_eq!((Coding::Zstd.window_mib(0x28), Coding::Gzip.window_mib(0x1f)), (8, 0));
+}

@@ -46,6 +46,11 @@ pub(super) struct Token {
 }
 
 impl Token {
+    /// Whether this is its text.
+    pub(super) fn is(&self, text: &[u8]) -> bool {
+        self.secret.expose() == text.trim_ascii()
+    }
+
     fn lease(self: Arc<Self>) -> Lease<Arc<Self>> {
         let now = Instant::now();
         let lasts = self.ends.map_or(LONGEST, |ends| ends.saturating_duration_since(now));

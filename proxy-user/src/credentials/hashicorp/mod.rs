@@ -368,6 +368,13 @@ impl Reader {
             Some(mount) => Some(mount),
             None => self.mount(path).await?,
         };
+        if is_of_the_server(path, mount.as_ref()) {
+            let problem = format!(
+                "{}: {path} may be of the server itself and of who logs in, below a namespace; no secret is read there",
+                self.client.address()
+            );
+            return Ok(Err(SourceError::Missing { problem }));
+        }
         let (at, shape) = place(path, mount.as_ref());
         let asked = Instant::now();
         let (token, answer) = self.login.call(|| Call::get(&at)).await?;
@@ -425,6 +432,8 @@ impl Reader {
         let known = |name: &String| before.as_ref()?.fields.get(name)?.clone();
         let mut fields = BTreeMap::new();
         for (name, text) in answer.fields {
+            // Whatever is read: the login of the daemon is nobody's secret.
+            let text = text.filter(|text| !token.is(text.expose()));
             let text = text.map(|text| {
                 let content = without_line_end(text.expose());
                 match known(&name) {
@@ -483,6 +492,16 @@ impl Reader {
 fn within(lasts: Option<Duration>, token: &Token, now: Instant) -> Option<Duration> {
     let of_token = token.ends.map(|ends| ends.saturating_duration_since(now));
     lasts.into_iter().chain(of_token).min()
+}
+
+/// Whether a path leads to `sys/` or `auth/` below a namespace, where the daemon's own token is; what begins with them is no
+/// reference at all. Of an engine that is known, these are names like others.
+fn is_of_the_server(path: &str, mount: Option<&Mount>) -> bool {
+    let has = |path: &str| path.split('/').any(|part| matches!(part, "sys" | "auth"));
+    match mount {
+        Some(mount) => has(&mount.path),
+        None => has(path),
+    }
 }
 
 /// Where to read a path, and how its answer looks.

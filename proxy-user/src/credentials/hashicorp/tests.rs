@@ -576,3 +576,15 @@ async fn no_login_token_or_secret_is_in_a_log_at_any_level_or_in_an_error() {
         assert!(!text.contains(numbers.trim_matches(['[', ']'])), "{text}");
     }
 }
+
+#[tokio::test]
+async fn what_the_server_says_of_itself_is_no_secret_below_a_namespace_either() {
+    let scene = scene().await;
+    for path in ["team/auth/token/lookup-self#id", "a/b/sys/raw#value", "team/auth/x/y#z"] {
+        let refused = scene.fetch(&format!("hashicorp:{path}")).await.unwrap_err();
+        assert!(refused.contains("below a namespace"), "{path}: {refused}");
+    }
+    let mount = |path: &str| Mount { path: path.to_owned(), is_versioned: true };
+    assert!(!is_of_the_server("kv2/auth/keys", Some(&mount("kv2/"))), "a name in an engine that is known");
+    assert!(is_of_the_server("team/auth/token/x", Some(&mount("team/auth/token/"))));
+}
