@@ -259,7 +259,8 @@ impl Calls {
         match credential::attachment(subject, permit, id, facts.host.name()).await {
             Ok((second, _)) if second.secret_version() != first.secret_version() => {
                 transfer.note_repeated();
-                let needles = needles(&second);
+                let (before, after) = (needles(&first), needles(&second));
+                let needles = after.map(|after| after.and(before.as_ref())).or(needles(&first));
                 (self.send(facts, permit, Some(second), again, transfer, account).await, needles)
             }
             // It is the one that the upstream does not take, or there is none any more.

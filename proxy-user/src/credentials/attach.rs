@@ -82,6 +82,9 @@ pub enum Misplaced {
     /// The body cannot be looked at.
     #[error("the body cannot have the placeholder: {0}")]
     Body(&'static str),
+    /// What is under way takes all the room there is.
+    #[error("too many bodies are being signed at once; try again")]
+    Crowded,
     /// A signature cannot be made.
     #[error("the call cannot be signed: {0}")]
     Unsigned(&'static str),

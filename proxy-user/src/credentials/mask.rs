@@ -65,10 +65,22 @@ impl Needles {
             all.extend([percent, json]);
         }
         all.extend(more);
-        // One that has another in it is found with it; the longest is covered whole.
+        Some(Arc::new(Self::ordered(all)))
+    }
+
+    /// These and others: what was sent first may come back as well as what was sent then.
+    #[must_use]
+    pub fn and(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Arc<Self> {
+        let Some(others) = others else { return Arc::clone(self) };
+        let all = self.each().chain(others.each()).map(|needle| Secret::new(needle.to_vec()));
+        Arc::new(Self::ordered(all.collect()))
+    }
+
+    /// One that has another in it is found with it; the longest is covered whole.
+    fn ordered(mut all: Vec<Secret>) -> Self {
         all.sort_by(|a, b| (b.len(), a.expose()).cmp(&(a.len(), b.expose())));
         all.dedup_by(|a, b| a.expose() == b.expose());
-        Some(Arc::new(Self(all)))
+        Self(all)
     }
 
     fn each(&self) -> impl Iterator<Item = &[u8]> {
@@ -251,6 +263,16 @@ impl Masker {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn both_secrets_are_found_where_a_call_was_made_twice() {
+        let needles = |text: &[u8]| Needles::of(&Secret::new(text.to_vec()), None).unwrap();
+        let both = needles(b"first-secret").and(Some(&needles(b"second-secret-1")));
+        let mut body = b"first-secret second-secret-1".to_vec();
+        assert!(both.cover(&mut body) && body == b"************ ***************");
+        let one = needles(b"first-secret").and(None);
+        assert!(!one.cover(&mut b"second-secret-1".to_vec()));
+    }
+
     #[test]
     fn a_token_of_a_signed_request_is_found_byte_by_byte_too() {
         let needles = Needles::of_signed(&Secret::new(b"token/12".to_vec())).unwrap();

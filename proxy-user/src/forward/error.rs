@@ -140,6 +140,7 @@ impl ForwardError {
             Self::RequestStalled { .. } => {
                 (Kind::RequestTimeout, "the request's body made no progress".to_owned())
             }
+            Self::Misplaced(why @ Misplaced::Crowded) => (Kind::LimitExceeded, why.to_string()),
             Self::Misplaced(why) => (Kind::BadRequest, why.to_string()),
             Self::Spell { .. } => (Kind::BadRequest, "the request cannot be forwarded as it is".to_owned()),
         };

@@ -55,7 +55,7 @@ pub async fn whole(body: &mut Replay, most: usize, time: Duration) -> Result<Byt
     let mib = u32::try_from(announced.div_ceil(1 << 20)).unwrap_or(u32::MAX);
     let room = tokio::time::timeout(time, ROOM.acquire_many(mib)).await;
     let room = room.ok().and_then(Result::ok);
-    let room = room.ok_or(Misplaced::Unsigned("too many bodies are being signed at once; try again"))?;
+    let room = room.ok_or(Misplaced::Crowded)?;
     body.hold(room);
     match tokio::time::timeout(time, seen::read(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
