@@ -588,3 +588,12 @@ async fn what_the_server_says_of_itself_is_no_secret_below_a_namespace_either() 
     assert!(!is_of_the_server("kv2/auth/keys", Some(&mount("kv2/"))), "a name in an engine that is known");
     assert!(is_of_the_server("team/auth/token/x", Some(&mount("team/auth/token/"))));
 }
+
+#[tokio::test]
+async fn the_login_of_the_daemon_is_given_to_nobody_wherever_it_stands() {
+    let scene = with_login("token = \"vault:token\"").await;
+    scene.server.put_kv1("kv1/app", &[("copy", ROOT), ("key", "one")]);
+    assert_eq!(scene.text("hashicorp:kv1/app#key").await, "one");
+    let refused = scene.fetch("hashicorp:kv1/app#copy").await.unwrap_err();
+    assert!(!refused.contains(ROOT), "{refused}");
+}
