@@ -26,6 +26,7 @@ use super::{
     namespaces::Namespaces,
     network, observer,
     reload::{self, Reloader},
+    rotation::Rotator,
     supervisor,
 };
 use crate::{
@@ -197,10 +198,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         closing,
     };
     let namespaces = Arc::new(Namespaces::new(config.listen.all(), handles.served, acceptor.clone()));
+    let rotator = Arc::new(Rotator::new(config.rotation.clone(), Arc::clone(&services)));
     let handler: Arc<dyn Handler> = Arc::new(DaemonHandler {
         config: Arc::clone(&config),
         services: Arc::clone(&services),
         reloader: Arc::clone(&reloader),
+        rotator: Arc::clone(&rotator),
         kernel: Arc::clone(&kernel),
         origins,
         without_origin,
@@ -239,6 +242,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     tasks.spawn(Arc::clone(&reloader).end_what_is_over());
     tasks.spawn(remember(Arc::clone(&ledger)));
     tasks.spawn(Arc::clone(&services.credentials).follow_files());
+    tasks.spawn(rotator.keep());
     if let Some(publisher) = &publisher {
         tasks.spawn(Arc::clone(publisher).keep());
         issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));

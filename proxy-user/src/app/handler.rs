@@ -10,7 +10,7 @@ use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, who::Who};
+use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator, who::Who};
 use crate::{
     authorize::LivePolicy,
     config::{Config, Unidentified},
@@ -36,6 +36,7 @@ pub(super) struct DaemonHandler {
     pub(super) config: Arc<Config>,
     pub(super) services: Arc<Services>,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) rotator: Arc<Rotator>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) origins: Arc<OriginTable>,
     pub(super) without_origin: Arc<AtomicU64>,
@@ -155,6 +156,17 @@ impl DaemonHandler {
             Failure::new("arguments", "the request names no credential", help)
         })?;
         let report = probe::test(&self.services, &order)?;
+        serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
+    fn rotate_secret(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
+        let order = serde_json::from_value(Value::Object(arguments.clone())).map_err(|_| {
+            let help = "send {\"command\":\"secret-rotate\",\"name\":\"x\"}";
+            Failure::new("arguments", "the request names no secret", help)
+        })?;
+        let report = self.rotator.rotate(&order)?;
         serde_json::to_value(report).map_err(|error| {
             Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
         })
@@ -289,6 +301,7 @@ impl Handler for DaemonHandler {
             plan::COMMAND => Some(self.table()),
             credentials::COMMAND => Some(self.credentials()),
             credentials::TEST_COMMAND => Some(self.test_credential(arguments)),
+            credentials::ROTATE_COMMAND => Some(self.rotate_secret(arguments)),
             _ => None,
         }
     }

@@ -17,6 +17,7 @@ mod probe;
 pub mod recall;
 pub mod rehearse;
 mod reload;
+mod rotation;
 mod supervisor;
 mod traces;
 mod who;

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::control::SecretsReport;
 use crate::control::client::{self, ClientError};
+use crate::control::credentials::{ROTATE_COMMAND, RotateOrder, RotateReport};
 use crate::credentials::{Listed, MAX_SECRET_BYTES, Secret, SecretName, StorePaths};
 
 /// Arguments of `vouchsafe secret`.
@@ -44,6 +45,13 @@ enum Action {
     },
     /// Show names, versions and dates of all secrets, never a value
     List,
+    /// Have the daemon make a secret anew, as [rotation.NAME] of its configuration says
+    #[command(after_help = ROTATE_HELP)]
+    Rotate {
+        /// The name it is stored under
+        #[arg(value_parser = WithoutEcho::<SecretName>::new())]
+        name: SecretName,
+    },
     /// Remove a secret
     Rm {
         /// The name it was stored under
@@ -51,6 +59,11 @@ enum Action {
         name: SecretName,
     },
 }
+
+const ROTATE_HELP: &str = "\
+The program of `make` gets the current one and prints a new one, which has to be taken by the API (the `probe` of a credential) \
+before it becomes the current one; the one before is ended by the program of `revoke` after the overlap. Exit code: 1 when \
+something of it failed, and the secret is as it was.";
 
 const SET_HELP: &str = "\
 The value comes from standard input, or from a prompt that does not show it:
@@ -133,6 +146,18 @@ pub fn run(args: SecretArgs, paths: &StorePaths) -> anyhow::Result<ExitCode> {
         }
         Action::List => {
             out.write_all(table(&paths.store.list()?).as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Rotate { name } => {
+            let order = RotateOrder { name: name.to_string() };
+            let report: RotateReport =
+                client::call_with(&paths.control_socket, ROTATE_COMMAND, order.arguments())?;
+            let RotateReport { version, tried, overlap_s } = report;
+            let tried = tried.join(", ");
+            writeln!(
+                out,
+                "{name} is version {version} now, tried with {tried}; the one before ends in {overlap_s} s"
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Rm { name } => {

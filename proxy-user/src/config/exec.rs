@@ -53,7 +53,7 @@ pub(super) fn problem(programs: &Programs) -> Option<String> {
 }
 
 impl Exec {
-    fn problem(&self) -> Option<&'static str> {
+    pub(super) fn problem(&self) -> Option<&'static str> {
         let variable = |name: &String| {
             let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
             name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())

@@ -1,5 +1,6 @@
 //! `vouchsafe.toml`: what the host decides. Every key has a default; an unknown key is an error with its place.
 mod exec;
+mod rotation;
 mod hashicorp;
 mod issuer;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
+pub use self::rotation::{Rotation, Rotations};
 use crate::base::duration;
 
 /// Where the configuration is when no `--config` is given.
@@ -59,6 +61,9 @@ pub struct Config {
     pub hashicorp: Option<Hashicorp>,
     /// Programs that print secrets, by name.
     pub exec: Programs,
+    /// How secrets are made anew.
+    #[serde(default)]
+    pub rotation: Rotations,
 }
 
 /// The setting for workloads that no policy knows.
@@ -232,6 +237,7 @@ impl Default for Config {
             issuer: None,
             hashicorp: None,
             exec: Programs::new(),
+            rotation: Rotations::new(),
         }
     }
 }
@@ -417,7 +423,7 @@ impl Config {
         if let Some(problem) = config.hashicorp.as_ref().and_then(|it| it.problem(config.issuer.is_some())) {
             return Err(value(problem));
         }
-        match exec::problem(&config.exec) {
+        match exec::problem(&config.exec).or_else(|| rotation::problem(&config.rotation)) {
             Some(problem) => Err(value(&problem)),
             None => Ok(config),
         }

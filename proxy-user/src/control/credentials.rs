@@ -71,6 +71,37 @@ pub struct TestReport {
     pub taken: bool,
 }
 
+/// The name of the command that makes a secret anew; the arguments are those of [`RotateOrder`].
+pub const ROTATE_COMMAND: &str = "secret-rotate";
+
+/// Which secret is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateOrder {
+    /// Its name in the store.
+    pub name: String,
+}
+
+impl RotateOrder {
+    /// What the request has besides the command.
+    #[must_use]
+    pub fn arguments(&self) -> Map<String, Value> {
+        let mut arguments = Map::new();
+        arguments.insert("name".to_owned(), self.name.as_str().into());
+        arguments
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateReport {
+    /// The version that is current now.
+    pub version: u64,
+    /// The credentials that were tried with it before.
+    pub tried: Vec<String>,
+    /// For how many seconds the one before is still taken.
+    pub overlap_s: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

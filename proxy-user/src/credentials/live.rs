@@ -126,6 +126,10 @@ impl Credentials {
         self.tools.sources.end().await;
     }
 
+    pub(super) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
     pub(super) fn outcall(&self) -> &Outcall {
         &self.tools.outcall
     }
@@ -201,7 +205,7 @@ impl fmt::Debug for LiveCredential {
 }
 
 impl LiveCredential {
-    fn new(credential: &Credential, tools: &Tools) -> Self {
+    pub(super) fn new(credential: &Credential, tools: &Tools) -> Self {
         let provider = kinds::provider(credential, tools);
         let (name, kind) = (credential.name.clone(), credential.kind.clone());
         Self { name, kind, provider, sources: Arc::clone(&tools.sources), used: LastUse::default() }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use proxy_policy::{SecretRef, Store as Place};
 
+use super::name::SecretName;
+use super::secret::Secret;
 use super::source_files::Texts;
 use super::sources::{Held, SourceError};
 use super::store::{Store, StoreError};
@@ -21,6 +23,11 @@ impl Local {
     /// With the daemon's own store, which is read now.
     pub(super) fn new(store: Store) -> Self {
         Self { vault: Vault::new(store), texts: Texts::of_this_process() }
+    }
+
+    /// The same with another secret in the store, in memory only, to try it.
+    pub(super) fn with_candidate(&self, name: &SecretName, secret: &Arc<Secret>) -> Self {
+        Self { vault: self.vault.with_candidate(name, secret), texts: Texts::of_this_process() }
     }
 
     /// The daemon's own store.

@@ -7,6 +7,7 @@ use proxy_policy::{SecretRef, Store as Place};
 use super::hashicorp::Hashicorp;
 use super::issuer::Issuer;
 use super::local::Local;
+use super::name::SecretName;
 use super::outcall::Outcall;
 use super::printed::Printed;
 use super::secret::Secret;
@@ -68,6 +69,11 @@ impl Sources {
     #[must_use]
     pub(super) fn new(store: Store) -> Self {
         Self { local: Arc::new(Local::new(store)), beyond: OnceLock::new() }
+    }
+
+    /// This host's own places with another secret in the store, in memory only, to try it.
+    pub(super) fn with_candidate(&self, name: &SecretName, secret: &Arc<Secret>) -> Self {
+        Self { local: Arc::new(self.local.with_candidate(name, secret)), beyond: OnceLock::new() }
     }
 
     /// With the places that the configuration names. Does nothing the second time.

@@ -270,6 +270,34 @@ impl Store {
         })
     }
 
+    /// In one step: what stands under `next` becomes that of `name`, what stood there that of `previous`, and nothing is under
+    /// `next` any more. Returns the new version; `None` when `name` has not this version, or nothing is under `next`.
+    ///
+    /// # Errors
+    /// Those of [`Store::set`].
+    pub(super) fn promote(
+        &self,
+        name: &SecretName,
+        version: u64,
+        next: &SecretName,
+        previous: &SecretName,
+        now_s: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.change(|secrets| {
+            let Some(new) = secrets.get(next).map(|entry| Arc::clone(&entry.secret)) else { return Ok(None) };
+            let Some(entry) = secrets.get_mut(name).filter(|entry| entry.version == version) else {
+                return Ok(None);
+            };
+            let old = std::mem::replace(&mut entry.secret, new);
+            entry.version = version.saturating_add(1);
+            entry.created_s = now_s;
+            let version_now = entry.version;
+            secrets.insert(previous.clone(), Entry { secret: old, version, created_s: now_s });
+            secrets.remove(next);
+            Ok(Some(version_now))
+        })
+    }
+
     /// Removes a secret.
     ///
     /// # Errors

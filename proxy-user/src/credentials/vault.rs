@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwapOption, Guard};
 
 use super::name::SecretName;
-use super::sealed::Secrets;
+use super::sealed::{Entry, Secrets};
 use super::secret::Secret;
 use super::sources::{Held, SourceError};
 use super::store::{Store, StoreError};
@@ -77,6 +77,31 @@ impl Vault {
         let replaced = self.store.replace(&name, version, secret, now)?;
         self.reload()?;
         Ok(replaced.is_some())
+    }
+
+    /// The same with another secret under a name, in memory only, to try it.
+    pub(super) fn with_candidate(&self, name: &SecretName, secret: &Arc<Secret>) -> Self {
+        let mut secrets = Secrets::new();
+        for (known, entry) in self.secrets().iter().flat_map(|secrets| secrets.iter()) {
+            let Entry { secret, version, created_s } = entry;
+            secrets.insert(
+                known.clone(),
+                Entry { secret: Arc::clone(secret), version: *version, created_s: *created_s },
+            );
+        }
+        let version = secrets.get(name).map_or(0, |entry| entry.version).saturating_add(1);
+        secrets.insert(name.clone(), Entry { secret: Arc::clone(secret), version, created_s: 0 });
+        Self {
+            store: self.store.clone(),
+            secrets: ArcSwapOption::from_pointee(secrets),
+            problem: ArcSwapOption::empty(),
+            reloading: Mutex::new(()),
+        }
+    }
+
+    /// The store itself, for who changes it. Blocks on files.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Why the last reading of the store failed, and what to do; `None` when it did not.

@@ -112,3 +112,79 @@ fn a_change_of_the_key_costs_no_call_of_a_load() {
     }
     assert!(answered > 500, "{told:#}");
 }
+
+/// A world whose daemon makes the key anew by programs: `make` has the API take what it prints, `revoke` has it not taken any more.
+fn with_programs(make: &str, more: &str) -> World {
+    let world = start();
+    world.policy(
+        "credentials/token.toml",
+        "[credential.token]\nkind = \"static\"\nsecret = \"vault:key\"\nprobe = \"GET https://raw.test/v1/me\"\n",
+    );
+    let keys = world.path("keys.json").display().to_string();
+    let edit = |what: &str| {
+        format!(
+            "#!/usr/bin/python3\nimport json, os, sys\nkey = sys.stdin.read()\nkeys = json.load(open({keys:?}))\n{what}\n\
+             json.dump(keys, open({keys:?} + '.new', 'w'))\nos.rename({keys:?} + '.new', {keys:?})\n"
+        )
+    };
+    let programs = [("make", edit(make)), ("revoke", edit("keys.remove(key)"))];
+    for (name, text) in programs {
+        let path = world.write(&format!("programs/{name}"), &text);
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let program = |name: &str| format!("[\"{}\"]", world.path(&format!("programs/{name}")).display());
+    world.set("rotation.key.make", &program("make"));
+    world.set("rotation.key.revoke", &program("revoke"));
+    world.set("rotation.key.overlap", "\"2s\"");
+    if !more.is_empty() {
+        world.set("rotation.key.every", more);
+    }
+    world.restart();
+    world
+}
+
+fn taken(world: &World) -> Vec<String> {
+    serde_json::from_str(&fs::read_to_string(world.path("keys.json")).unwrap()).unwrap()
+}
+
+const MAKE: &str = "new = 'key-' + os.urandom(8).hex()\nkeys.append(new)\nprint(new)";
+
+#[test]
+fn a_secret_is_made_anew_tried_made_current_and_the_one_before_ended() {
+    let world = with_programs(MAKE, "");
+    let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
+    assert_eq!(rotated.code, Some(0), "{rotated:?}");
+    assert!(rotated.stdout.starts_with("key is version 2 now, tried with token;"), "{rotated:?}");
+    let both = taken(&world);
+    assert!(both.len() == 2 && both[0] == "key-one-0123456789", "the one before is still taken: {both:?}");
+    let answer = world.curl(&["https://raw.test/v1/x"]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let given = received(&world).pop().unwrap()["given"].clone();
+    assert_eq!(given, both[1].as_str());
+    // After the overlap.
+    tests::wait_until("the end of the one before", || (taken(&world) == [both[1].clone()]).then_some(()));
+    let listed = world.vouchsafe(&["secret", "list"]);
+    tests::wait_until("a store without it", || {
+        (!world.vouchsafe(&["secret", "list"]).stdout.contains("key.previous")).then_some(())
+    });
+    assert!(listed.stdout.contains("key "), "{listed:?}");
+    let log = world.log();
+    assert!(both.iter().all(|key| !log.contains(key.as_str())), "a key is in the log");
+}
+
+#[test]
+fn a_new_one_that_the_api_does_not_take_never_becomes_current() {
+    let world = with_programs("new = 'key-that-is-none'\nprint(new)", "");
+    world.write("programs/revoke", "#!/bin/sh\ncat > /dev/null\n");
+    let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
+    assert_eq!(rotated.code, Some(1), "{rotated:?}");
+    assert!(
+        rotated.stderr.contains("does not take the new one") && rotated.stderr.contains("401"),
+        "{rotated:?}"
+    );
+    assert_eq!(world.curl(&["https://raw.test/v1/x"]).status, 200);
+    let listed = world.vouchsafe(&["secret", "list"]);
+    assert!(!listed.stdout.contains("key.next") && !listed.stdout.contains("key.previous"), "{listed:?}");
+    let unknown = world.vouchsafe(&["secret", "rotate", "other"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("[rotation."), "{unknown:?}");
+}
