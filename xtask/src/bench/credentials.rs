@@ -20,7 +20,7 @@ pub(super) fn build(paths: &Paths) -> Result<()> {
 /// The table that it prints, as Markdown.
 pub(super) fn run(paths: &Paths, stage: &Stage) -> Result<String> {
     let mut command = Command::new(paths.target.join("release/examples/credentials"));
-    let measured = process::finish(&mut command, Duration::from_secs(120), &stage.stop)?;
+    let measured = process::finish(&mut command, Duration::from_secs(300), &stage.stop)?;
     ensure!(measured.status.success(), "the measurement failed: {}", measured.stderr.trim());
     Ok(measured.stdout)
 }
