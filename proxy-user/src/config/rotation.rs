@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::exec::Exec;
 use crate::base::duration;
-use crate::credentials::SecretName;
 
 /// Somebody waits for the command that makes one.
 const LONGEST: Duration = Duration::from_secs(25);
@@ -55,14 +54,22 @@ fn ten_seconds() -> Duration {
 /// What cannot work, and what to do. Nothing of an argument, which might be a secret in the wrong place.
 pub(super) fn problem(rotations: &Rotations) -> Option<String> {
     rotations.iter().find_map(|(name, rotation)| {
-        let is_name = name.parse::<SecretName>().is_ok() && !name.ends_with(".next") && !name.ends_with(".previous");
-        if !is_name || format!("{name}.previous").parse::<SecretName>().is_err() {
+        if !is_secret_name(name) {
             return Some(
                 "a name in [rotation.NAME] is that of a secret of the store, such as [rotation.\"stripe/restricted\"]".to_owned(),
             );
         }
         rotation.problem().map(|what| format!("rotation.\"{name}\".{what}"))
     })
+}
+
+/// The name of a secret of the store that has room for what stands beside it.
+fn is_secret_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/-".contains(&byte);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let parts = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let beside = name.ends_with(".next") || name.ends_with(".previous");
+    name.len() <= 119 && starts_well && name.bytes().all(plain) && parts && !beside
 }
 
 impl Rotation {

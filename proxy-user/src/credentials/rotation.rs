@@ -99,8 +99,9 @@ impl Credentials {
         let tried = match self.tried(&names.current, &made, set).await {
             Ok(tried) => tried,
             Err(what) => {
-                self.clean_up(&names, rotation).await?;
-                return Err(failed(name, what));
+                let left = self.clean_up(&names, rotation).await.err();
+                let left = left.map_or(String::new(), |left| format!("; and {}", left.what));
+                return Err(failed(name, format!("{what}{left}")));
             }
         };
         let (current_name, next, previous) =

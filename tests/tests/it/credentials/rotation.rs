@@ -175,7 +175,8 @@ fn a_secret_is_made_anew_tried_made_current_and_the_one_before_ended() {
 #[test]
 fn a_new_one_that_the_api_does_not_take_never_becomes_current() {
     let world = with_programs("new = 'key-that-is-none'\nprint(new)", "");
-    world.write("programs/revoke", "#!/bin/sh\ncat > /dev/null\n");
+    let revoke = world.write("programs/revoke", "#!/bin/sh\ncat > /dev/null\n");
+    fs::set_permissions(revoke, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
     assert_eq!(rotated.code, Some(1), "{rotated:?}");
     assert!(
