@@ -6,7 +6,7 @@
 //!
 //! It calls for so many seconds, or until its stdin ends. Half of the rate goes over HTTP/1.1, half over HTTP/2, and beside them one slow download after the other over each; then
 //! one line of JSON tells of each way. A request that got no byte of its response on a connection that had served before is asked
-//! again on a new one, as RFC 9110 (9.2.2) lets a client do; a connection attempt that fails, a request that fails on its
+//! again on a new one, as RFC 9110 (9.2.2) lets a client do, and so is one that the server says it did not process (RFC 9113, 8.7); a connection attempt that fails, a request that fails on its
 //! new connection, and a response that broke off are *lost*, and told with what was wrong.
 #![allow(
     clippy::unwrap_used,
@@ -78,6 +78,8 @@ struct Connection {
 
 /// What is wrong with one try.
 enum Trouble {
+    /// The server refused the stream, or went away before it.
+    Unprocessed,
     /// No byte of a response came.
     Unanswered(String),
     /// A response began, or is not the right one.
@@ -214,6 +216,8 @@ async fn ask(
                 *connection = Some(open);
                 return Ok(());
             }
+            // The server says that it did nothing with it, which every client may ask again (RFC 9113, section 8.7).
+            Err(Trouble::Unprocessed) => tally.lock().unwrap().retried += 1,
             Err(Trouble::Unanswered(_)) if used => tally.lock().unwrap().retried += 1,
             Err(Trouble::Unanswered(error)) => {
                 return Err(format!("the first request of a connection: {error}"));
@@ -274,9 +278,8 @@ impl Sender {
                 Trouble::Unanswered(said(&error))
             }
             Self::Http1(_) if reset(&error) => Trouble::Unanswered(said(&error)),
-            Self::Http2(_) if error.is_canceled() || error.is_closed() || refused_stream(&error) => {
-                Trouble::Unanswered(said(&error))
-            }
+            Self::Http2(_) if refused_stream(&error) => Trouble::Unprocessed,
+            Self::Http2(_) if error.is_canceled() || error.is_closed() => Trouble::Unanswered(said(&error)),
             _ => Trouble::Lost(format!("no response: {}", said(&error))),
         })?;
         let status = response.status();
