@@ -95,7 +95,18 @@ impl Credentials {
         }
         // From here on it is known, whatever breaks off.
         let (next, staged) = (names.next.clone(), copy(&made));
-        self.change(name, move |store| store.set(&next, staged, now_s()).map(drop)).await?;
+        if let Err(error) = self.change(name, move |store| store.set(&next, staged, now_s()).map(drop)).await
+        {
+            // A store that cannot be written (a full disk) knows nothing of it: it ends here.
+            if let Some(command) = &rotation.revoke {
+                let ended = program(command, rotation).run(Some(copy(&made))).await;
+                let left = ended
+                    .err()
+                    .map_or(String::new(), |left| format!("; the new one could not be ended: {left}"));
+                return Err(failed(name, format!("{}{left}", error.what)));
+            }
+            return Err(error);
+        }
         let tried = match self.tried(&names.current, &made, set).await {
             Ok(tried) => tried,
             Err(what) => {

@@ -148,3 +148,16 @@ fn a_secret_is_promoted_in_one_step_or_not_at_all() {
         (2, 9, 1)
     );
 }
+
+#[tokio::test]
+async fn what_was_made_is_ended_when_the_store_cannot_be_written() {
+    let scene = scene("cat >/dev/null; echo two");
+    let credentials = scene.world.credentials();
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:key\"");
+    // The store writes beside itself and renames: as on a disk that is full, that is not possible.
+    let aside = scene.world.store.path().with_file_name("secrets.store.new");
+    fs::create_dir_all(aside.join("in the way")).unwrap();
+    let error = credentials.rotate("key", &scene.rotation, &set).await.unwrap_err().to_string();
+    assert!(error.contains("write the secret store"), "{error}");
+    assert_eq!((scene.stored(), scene.revoked()), (pairs(&[("key", "one")]), vec!["two".to_owned()]));
+}
