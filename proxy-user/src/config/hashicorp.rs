@@ -1,11 +1,12 @@
 //! `[hashicorp]`: HashiCorp Vault or OpenBao, where references `hashicorp:PATH#FIELD` lead. No secret stands here, only where it is.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use proxy_policy::{SecretRef, Store};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use super::issuer::is_place;
 
 /// `[hashicorp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,19 +228,6 @@ fn is_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
     path.len() <= 256 && path.split('/').all(part)
-}
-
-fn is_place(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-    let known = scheme == "https" || (scheme == "http" && loopback);
-    known && !host.is_empty() && rest.chars().all(plain) && !url.ends_with('/')
 }
 
 #[cfg(test)]

@@ -113,7 +113,8 @@ impl Issuer {
     }
 }
 
-fn is_place(url: &str) -> bool {
+/// Whether it is a URL that is called over TLS, or on this host, without a slash at its end.
+pub(super) fn is_place(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     let authority = rest.split('/').next().unwrap_or_default();
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

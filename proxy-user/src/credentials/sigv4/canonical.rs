@@ -7,24 +7,11 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// The path. The store of objects takes it as it is, however it is escaped; all other services escape once more what stands in
 /// the request.
 pub(super) fn path(path: &str, is_store: bool) -> Vec<u8> {
+    if is_store {
+        return respelled(path, true);
+    }
     let mut out = Vec::with_capacity(path.len() + 16);
-    if !is_store {
-        for byte in path.bytes() {
-            push(byte, byte == b'/', &mut out);
-        }
-        return out;
-    }
-    let mut rest = path.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        rest = more;
-        match (*first, escaped(more)) {
-            (b'%', Some(byte)) => {
-                push(byte, false, &mut out);
-                rest = more.get(2..).unwrap_or_default();
-            }
-            (byte, _) => push(byte, byte == b'/', &mut out),
-        }
-    }
+    path.bytes().for_each(|byte| push(byte, byte == b'/', &mut out));
     out
 }
 
@@ -75,6 +62,11 @@ pub(super) fn in_place(query: &str) -> String {
 
 /// Escaped once, however it was escaped.
 fn once(text: &str) -> Vec<u8> {
+    respelled(text, false)
+}
+
+/// The same; a slash that is not escaped stays one in a path.
+fn respelled(text: &str, is_path: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 8);
     let mut rest = text.as_bytes();
     while let Some((first, more)) = rest.split_first() {
@@ -84,7 +76,7 @@ fn once(text: &str) -> Vec<u8> {
                 push(byte, false, &mut out);
                 rest = more.get(2..).unwrap_or_default();
             }
-            (byte, _) => push(byte, false, &mut out),
+            (byte, _) => push(byte, is_path && byte == b'/', &mut out),
         }
     }
     out

@@ -186,6 +186,36 @@ fn a_new_one_that_the_api_does_not_take_never_becomes_current() {
     assert_eq!(world.curl(&["https://raw.test/v1/x"]).status, 200);
     let listed = world.vouchsafe(&["secret", "list"]);
     assert!(!listed.stdout.contains("key.next") && !listed.stdout.contains("key.previous"), "{listed:?}");
+    // Somebody else of this host has no say in it.
+    let config = world.config();
+    let mut other = world.enter(None);
+    other.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]).arg(tests::daemon_binary());
+    let other = other.args(["secret", "--config"]).arg(&config).args(["rotate", "key"]).output().unwrap();
+    let told = String::from_utf8_lossy(&other.stderr).into_owned();
+    println!("somebody else is told: {told}");
+    assert!(!other.status.success(), "{told}");
     let unknown = world.vouchsafe(&["secret", "rotate", "other"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("[rotation."), "{unknown:?}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_before_a_new_one_is_current_ends_it_after_its_start() {
+    let world = with_programs(MAKE, "");
+    // The probe waits, so that the new one is made and not current yet.
+    world.policy(
+        "credentials/token.toml",
+        "[credential.token]\nkind = \"static\"\nsecret = \"vault:key\"\nprobe = \"GET https://raw.test/slow/me\"\n",
+    );
+    assert_eq!(world.vouchsafe(&["reload"]).code, Some(0));
+    let mut command = world.vouchsafe_command(&["secret", "rotate", "key"]);
+    let mut rotate = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let listed = || world.vouchsafe(&["secret", "list"]).stdout;
+    tests::wait_until("a new one", || listed().contains("key.next").then_some(()));
+    world.kill9();
+    assert!(!rotate.wait().unwrap().success());
+    assert!(listed().contains("key.next") && taken(&world).len() == 2, "what was made is known");
+    world.daemon();
+    tests::wait_until("the end of what was made", || (!listed().contains("key.next")).then_some(()));
+    assert_eq!(taken(&world), ["key-one-0123456789"]);
+    assert_eq!(world.curl(&["https://raw.test/v1/x"]).status, 200);
 }
