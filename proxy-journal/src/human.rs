@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::reader::{Content, Entry};
 use crate::record::{
-    Access, Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, Trace, Verdict,
+    Access, Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, SecretChange, SecretStep,
+    Trace, Verdict,
 };
 use crate::text::{escape, escape_word};
 use crate::timestamp::Timestamp;
@@ -123,20 +124,53 @@ pub fn sentence(record: &Record, colour: bool) -> String {
             bound.total,
             escape(&bound.effect)
         ),
+        Record::Secret(change) => changed(change, colour),
     }
 }
 
-fn detached(detach: &Detach, colour: bool) -> String {
-    let Person { uid, pid, login_uid, sudo_uid } = &detach.by;
-    let mut by = format!("uid {uid}");
+/// What became of a secret, whose word it was, and why it failed.
+fn changed(change: &SecretChange, colour: bool) -> String {
+    let (what, shade) = match change.change {
+        SecretStep::Set => ("set", Paint::Yellow),
+        SecretStep::Removed => ("removed", Paint::Yellow),
+        SecretStep::Rotated => ("rotated", Paint::Green),
+        SecretStep::Ended => ("ended", Paint::Green),
+        SecretStep::Discarded => ("discarded", Paint::Yellow),
+        SecretStep::Failed => ("not rotated", Paint::Red),
+    };
+    let mut line = format!("secret {} {}", escape_word(&change.secret), paint(what, shade, colour));
+    if let Some(version) = change.version {
+        let _ = write!(line, ", version {version}");
+    }
+    if !change.tried.is_empty() {
+        let _ = write!(line, ", tried with {}", escape(&change.tried.join(" ")));
+    }
+    if let Some(by) = &change.by {
+        let _ = write!(line, ", by {}", person(by));
+    }
+    if let Some(error) = &change.error {
+        let _ = write!(line, ": {}", escape(error));
+    }
+    line
+}
+
+/// Who gave a command.
+fn person(by: &Person) -> String {
+    let Person { uid, pid, login_uid, sudo_uid } = by;
+    let mut text = format!("uid {uid}");
     for (name, id) in [("login", login_uid), ("sudo", sudo_uid)] {
         if let Some(id) = id {
-            let _ = write!(by, ", {name} uid {id}");
+            let _ = write!(text, ", {name} uid {id}");
         }
     }
+    let _ = write!(text, " (pid {pid})");
+    text
+}
+
+fn detached(detach: &Detach, colour: bool) -> String {
+    let by = person(&detach.by);
     let (what, programs) = (paint("detach", Paint::Red, colour), detach.programs.join(" "));
-    let mut line =
-        format!("{what} by {by} (pid {pid}): {} below {}", escape(&programs), escape_word(&detach.pin));
+    let mut line = format!("{what} by {by}: {} below {}", escape(&programs), escape_word(&detach.pin));
     if let Some(error) = &detach.error {
         let _ = write!(line, ", not all: {}", escape(error));
     }

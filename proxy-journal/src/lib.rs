@@ -26,7 +26,8 @@ pub use line::{FORMAT_VERSION, MAX_LINE};
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
     Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
-    Record, Recovered, RemovedCredential, Rule, Start, Stop, Target, Trace, Verdict, Workload,
+    Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target, Trace,
+    Verdict, Workload,
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;

@@ -37,6 +37,8 @@ pub enum Record {
     Detach(Detach),
     /// A table of the kernel side was full, and something was lost or refused for it.
     Bound(Bound),
+    /// A secret of the daemon's own store became another one, or ended.
+    Secret(SecretChange),
 }
 
 /// The daemon began to write. The chain goes on over it: `prev` and `seq` continue those of the last run.
@@ -376,6 +378,45 @@ pub struct Detach {
     /// Why some of them stay; the record before this one has named them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A secret of the daemon's own store became another one, or ended; nothing of it is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretChange {
+    /// Its name in the store.
+    pub secret: String,
+    /// What became of it.
+    pub change: SecretStep,
+    /// The version that it has now; of one that ended, the version that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// The credentials that a new one was tried with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
+    /// Who said so; absent when it was due, or found at a look at the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Person>,
+    /// Why it is as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What becomes of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretStep {
+    /// Somebody set it.
+    Set,
+    /// Somebody removed it.
+    Removed,
+    /// A new one was made and tried, and is the current one from here on.
+    Rotated,
+    /// The one before the current one is not taken any more.
+    Ended,
+    /// A new one that did not become the current one is not taken any more.
+    Discarded,
+    /// It could not be made anew, or what was to end could not.
+    Failed,
 }
 
 /// Who gave a command on this host.

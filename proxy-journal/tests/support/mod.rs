@@ -8,8 +8,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
     Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
-    Record, Recovered, RemovedCredential, Rule, Start, Stop, Target, Timestamp, Trace, Verdict, Workload,
-    Writer,
+    Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target, Timestamp,
+    Trace, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -251,7 +251,26 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         1 => detach(),
         1 => (text(), any::<u64>(), text())
             .prop_map(|(counter, n, effect)| Record::Bound(Bound { counter, count: n, total: n, effect })),
+        1 => secret(),
     ]
+}
+
+fn secret() -> impl Strategy<Value = Record> {
+    let change = prop::sample::select(vec![
+        SecretStep::Set,
+        SecretStep::Removed,
+        SecretStep::Rotated,
+        SecretStep::Ended,
+        SecretStep::Discarded,
+        SecretStep::Failed,
+    ]);
+    let tried = prop::collection::vec(text(), 0..3);
+    (text(), change, of(any::<u64>()), tried, of(any::<u32>()), of(text())).prop_map(
+        |(secret, change, version, tried, uid, error)| {
+            let by = uid.map(|uid| Person { uid, pid: uid, login_uid: None, sudo_uid: Some(uid) });
+            Record::Secret(SecretChange { secret, change, version, tried, by, error })
+        },
+    )
 }
 
 fn detach() -> impl Strategy<Value = Record> {

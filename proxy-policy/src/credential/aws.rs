@@ -32,6 +32,8 @@ pub enum AwsKeys {
         /// What temporary keys have besides.
         session_token: Option<SecretRef>,
     },
+    /// A pair of keys in one text, so that both change together: as JSON, as AWS prints it.
+    Whole(SecretRef),
     /// A token about the identity, for which the role is given (`AssumeRoleWithWebIdentity`).
     WebIdentity(SecretRef),
 }
@@ -84,7 +86,7 @@ impl AwsCredential {
                 std::iter::once(secret).chain(id).chain(session_token).collect()
             }
             AwsKeys::WebIdentity(token) if token.store() == Store::Issuer => Vec::new(),
-            AwsKeys::WebIdentity(token) => vec![token],
+            AwsKeys::WebIdentity(it) | AwsKeys::Whole(it) => vec![it],
         }
     }
 }

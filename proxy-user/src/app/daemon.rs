@@ -271,7 +271,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
                 supervisor::reloading();
                 let handler = Arc::clone(&handler);
                 // The outcome is in the log, the journal and the status.
-                if let Ok(Err(failure)) = tokio::task::spawn_blocking(move || handler.reload()).await {
+                if let Ok(Err(failure)) = tokio::task::spawn_blocking(move || handler.reload(None)).await {
                     tracing::error!("{failure}");
                 }
                 supervisor::ready(&ready);

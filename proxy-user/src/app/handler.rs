@@ -5,19 +5,26 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use proxy_journal::{Detach, Record};
+use proxy_journal::{Detach, Person, Record};
 use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator, who::Who};
+use super::{
+    bounds,
+    namespaces::Namespaces,
+    probe,
+    reload::Reloader,
+    rotation::{self, Rotator},
+    who::Who,
+};
 use crate::{
     authorize::LivePolicy,
     config::{Config, Unidentified},
     connection::Services,
     control::{
-        Failure, Handler, ReloadReport, SecretsReport, Status,
-        credentials::{self, CredentialReport},
+        Failure, Handler, Peer, ReloadReport, SecretsReport, Status,
+        credentials::{self, CredentialReport, RotateOrder},
         detach, plan,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
@@ -161,12 +168,8 @@ impl DaemonHandler {
         })
     }
 
-    fn rotate_secret(&self, arguments: &Map<String, Value>) -> Result<Value, Failure> {
-        let order = serde_json::from_value(Value::Object(arguments.clone())).map_err(|_| {
-            let help = "send {\"command\":\"secret-rotate\",\"name\":\"x\"}";
-            Failure::new("arguments", "the request names no secret", help)
-        })?;
-        let report = self.rotator.rotate(&order)?;
+    fn rotate_secret(&self, peer: Peer, arguments: &Map<String, Value>) -> Result<Value, Failure> {
+        let report = self.rotator.rotate(&RotateOrder::of(peer, arguments)?)?;
         serde_json::to_value(report).map_err(|error| {
             Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
         })
@@ -255,13 +258,15 @@ impl Handler for DaemonHandler {
         }
     }
 
-    fn reload(&self) -> Result<ReloadReport, Failure> {
-        self.reload_secrets()?;
+    fn reload(&self, by: Option<Person>) -> Result<ReloadReport, Failure> {
+        self.reload_secrets(by)?;
         self.reloader.reload()
     }
 
-    fn reload_secrets(&self) -> Result<SecretsReport, Failure> {
-        match self.services.credentials.reload() {
+    fn reload_secrets(&self, by: Option<Person>) -> Result<SecretsReport, Failure> {
+        let reloaded = self.services.credentials.reload();
+        rotation::note_changed(&self.services, by.as_ref());
+        match reloaded {
             Ok(count) => Ok(SecretsReport { count: number(count) }),
             Err(error) => Err(Failure::new("secrets", error.to_string(), "the secrets read before go on")),
         }
@@ -295,13 +300,18 @@ impl Handler for DaemonHandler {
         Ok(detach::Report { programs, unrecorded })
     }
 
-    fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {
+    fn other(
+        &self,
+        peer: Peer,
+        command: &str,
+        arguments: &Map<String, Value>,
+    ) -> Option<Result<Value, Failure>> {
         match command {
             who::COMMAND => Some(self.who(arguments)),
             plan::COMMAND => Some(self.table()),
             credentials::COMMAND => Some(self.credentials()),
             credentials::TEST_COMMAND => Some(self.test_credential(arguments)),
-            credentials::ROTATE_COMMAND => Some(self.rotate_secret(arguments)),
+            credentials::ROTATE_COMMAND => Some(self.rotate_secret(peer, arguments)),
             _ => None,
         }
     }

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proxy_journal::{Person, Record, SecretChange, SecretStep};
+
 use crate::{
     config::{Rotation, Rotations},
     connection::Services,
@@ -12,6 +14,7 @@ use crate::{
         Failure,
         credentials::{RotateOrder, RotateReport},
     },
+    credentials::{RotationError, Step},
 };
 
 /// How late it is noticed that something is due, at most.
@@ -38,20 +41,26 @@ impl Rotator {
             let message =
                 format!("the configuration does not say how the secret {:?} is made anew", order.name);
             let help = format!(
-                "add [rotation.{:?}] with make = [\"/PATH/OF/A/PROGRAM\"], and restart the daemon",
+                "add [rotation.{:?}] with make = [\"/PATH/OF/A/PROGRAM\"] or a provider, and restart the daemon",
                 order.name
             );
             return Err(Failure::new("rotation", message, help));
         };
-        tokio::runtime::Handle::current().block_on(self.make_anew(&order.name, rotation))
+        tokio::runtime::Handle::current().block_on(self.make_anew(&order.name, rotation, Some(&order.by)))
     }
 
-    async fn make_anew(&self, name: &str, rotation: &Rotation) -> Result<RotateReport, Failure> {
+    async fn make_anew(
+        &self,
+        name: &str,
+        rotation: &Rotation,
+        by: Option<&Person>,
+    ) -> Result<RotateReport, Failure> {
         let _one = self.one.lock().await;
         let live = self.services.policy.live();
-        let rotated = self.services.credentials.rotate(name, rotation, live.set()).await;
+        let note = |step: Step<'_>| note_step(&self.services, name, step, by);
+        let rotated = self.services.credentials.rotate(name, rotation, live.set(), &note).await;
         let rotated = rotated.map_err(|error| {
-            tracing::error!("{error}");
+            note_failure(&self.services, name, &error, by);
             Failure::new("rotation", error.to_string(), "")
         })?;
         tracing::info!(version = rotated.version, "the secret {name} was made anew");
@@ -70,13 +79,14 @@ impl Rotator {
                 }
                 let due = {
                     let _one = self.one.lock().await;
-                    self.services.credentials.end_due(name, rotation).await
+                    let note = |step: Step<'_>| note_step(&self.services, name, step, None);
+                    self.services.credentials.end_due(name, rotation, &note).await
                 };
                 let went = match due {
-                    Ok(true) => self.make_anew(name, rotation).await.is_ok(),
+                    Ok(true) => self.make_anew(name, rotation, None).await.is_ok(),
                     Ok(false) => true,
                     Err(error) => {
-                        tracing::error!("{error}");
+                        note_failure(&self.services, name, &error, None);
                         false
                     }
                 };
@@ -86,6 +96,39 @@ impl Rotator {
                     left_alone.insert(name, Instant::now() + PAUSE);
                 }
             }
+        }
+    }
+}
+
+fn note_step(services: &Services, name: &str, step: Step<'_>, by: Option<&Person>) -> Result<(), String> {
+    let (change, version, tried) = match step {
+        Step::Rotated { version, tried } => (SecretStep::Rotated, Some(version), tried),
+        Step::Ended { version } => (SecretStep::Ended, Some(version), &[][..]),
+        Step::Discarded => (SecretStep::Discarded, None, &[][..]),
+    };
+    let (secret, tried, by) = (name.to_owned(), tried.to_vec(), by.cloned());
+    let record = SecretChange { secret, change, version, tried, by, error: None };
+    services.recorder.note(Record::Secret(record)).map_err(|error| error.to_string())
+}
+
+fn note_failure(services: &Services, name: &str, error: &RotationError, by: Option<&Person>) {
+    tracing::error!("{error}");
+    let (secret, what, by) = (name.to_owned(), Some(error.what.clone()), by.cloned());
+    let change = SecretStep::Failed;
+    let record = SecretChange { secret, change, version: None, tried: Vec::new(), by, error: what };
+    if let Err(error) = services.recorder.note(Record::Secret(record)) {
+        tracing::error!("that a secret was not made anew is not in the journal: {error}");
+    }
+}
+
+/// Takes down what somebody changed in the store; `by` has just said that it is to be read again.
+pub(super) fn note_changed(services: &Services, by: Option<&Person>) {
+    for (secret, version) in services.credentials.take_changed() {
+        let change = if version.is_some() { SecretStep::Set } else { SecretStep::Removed };
+        let (tried, by) = (Vec::new(), by.cloned());
+        let record = SecretChange { secret, change, version, tried, by, error: None };
+        if let Err(error) = services.recorder.note(Record::Secret(record)) {
+            tracing::error!("a change of a secret is not in the journal: {error}");
         }
     }
 }

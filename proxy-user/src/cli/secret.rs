@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::builder::TypedValueParser;
@@ -60,9 +60,12 @@ enum Action {
     },
 }
 
+/// Each step has its own bound: two programs, or an API that is asked until it takes the new one, and the way back.
+const ROTATION_TAKES: Duration = Duration::from_secs(180);
+
 const ROTATE_HELP: &str = "\
-The program of `make` gets the current one and prints a new one, which has to be taken by the API (the `probe` of a credential) \
-before it becomes the current one; the one before is ended by the program of `revoke` after the overlap. Exit code: 1 when \
+A program, or the provider's API, makes a new one, which has to be taken by the API (the `probe` of a credential) before it \
+becomes the current one; the one before is ended after the overlap. Exit code: 1 when \
 something of it failed, and the secret is as it was.";
 
 const SET_HELP: &str = "\
@@ -149,9 +152,13 @@ pub fn run(args: SecretArgs, paths: &StorePaths) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Rotate { name } => {
-            let order = RotateOrder { name: name.to_string() };
-            let report: RotateReport =
-                client::call_with(&paths.control_socket, ROTATE_COMMAND, order.arguments())?;
+            let order = RotateOrder::of_this_process(name.to_string());
+            let report: RotateReport = client::call_patiently(
+                &paths.control_socket,
+                ROTATE_COMMAND,
+                order.arguments(),
+                ROTATION_TAKES,
+            )?;
             let RotateReport { version, tried, overlap_s } = report;
             let tried = tried.join(", ");
             writeln!(

@@ -224,7 +224,7 @@ fn mount(written: Option<String>, usual: &str) -> Result<String, &'static str> {
         .ok_or("mount is the path of the login method below auth/, such as \"approle\"")
 }
 
-fn is_path(path: &str) -> bool {
+pub(super) fn is_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
     path.len() <= 256 && path.split('/').all(part)

@@ -17,7 +17,7 @@ use thiserror::Error;
 pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
-pub use self::rotation::{Rotation, Rotations};
+pub use self::rotation::{Maker, Rotation, Rotations};
 use crate::base::duration;
 
 /// Where the configuration is when no `--config` is given.
@@ -423,7 +423,8 @@ impl Config {
         if let Some(problem) = config.hashicorp.as_ref().and_then(|it| it.problem(config.issuer.is_some())) {
             return Err(value(problem));
         }
-        match exec::problem(&config.exec).or_else(|| rotation::problem(&config.rotation)) {
+        let rotation = || rotation::problem(&config.rotation, config.hashicorp.as_ref());
+        match exec::problem(&config.exec).or_else(rotation) {
             Some(problem) => Err(value(&problem)),
             None => Ok(config),
         }

@@ -69,6 +69,19 @@ pub fn call_with<T: DeserializeOwned>(
     command: &str,
     arguments: Map<String, Value>,
 ) -> Result<T, ClientError> {
+    call_patiently(socket, command, arguments, PATIENCE)
+}
+
+/// The same for what may take longer.
+///
+/// # Errors
+/// Those of [`call`].
+pub fn call_patiently<T: DeserializeOwned>(
+    socket: &Path,
+    command: &str,
+    arguments: Map<String, Value>,
+    patience: Duration,
+) -> Result<T, ClientError> {
     let path = || socket.to_owned();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -77,7 +90,8 @@ pub fn call_with<T: DeserializeOwned>(
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: path() },
         _ => ClientError::Io { path: path(), error },
     };
-    let line = exchange(socket, &Request { command: command.to_owned(), arguments }).map_err(failed)?;
+    let line =
+        exchange(socket, &Request { command: command.to_owned(), arguments }, patience).map_err(failed)?;
     let not_understood = |_| ClientError::NotUnderstood { path: path() };
     match serde_json::from_slice(&line).map_err(not_understood)? {
         Reply::Done { result, .. } => serde_json::from_value(result).map_err(not_understood),
@@ -93,9 +107,9 @@ pub fn status(socket: &Path) -> Result<Status, ClientError> {
     call(socket, "status")
 }
 
-fn exchange(socket: &Path, request: &Request) -> io::Result<Vec<u8>> {
+fn exchange(socket: &Path, request: &Request, patience: Duration) -> io::Result<Vec<u8>> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

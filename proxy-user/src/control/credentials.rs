@@ -1,7 +1,12 @@
 //! What the daemon says of the credentials of the policy that is live. Nothing of a secret.
 
+use nix::unistd::geteuid;
+use proxy_journal::Person;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use super::Failure;
+use super::peer::{Peer, this_process};
 
 /// The name of the command.
 pub const COMMAND: &str = "credentials";
@@ -74,19 +79,44 @@ pub struct TestReport {
 /// The name of the command that makes a secret anew; the arguments are those of [`RotateOrder`].
 pub const ROTATE_COMMAND: &str = "secret-rotate";
 
-/// Which secret is made anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Which secret is made anew, and whose word it is. Root's, or that of the user that the daemon runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotateOrder {
     /// Its name in the store.
     pub name: String,
+    /// Who says so.
+    pub by: Person,
 }
 
 impl RotateOrder {
-    /// What the request has besides the command.
+    /// The order of a peer of the control socket.
+    ///
+    /// # Errors
+    /// The peer may not: the socket's group may look and reload, not change secrets. Or the request names none.
+    pub fn of(peer: Peer, arguments: &Map<String, Value>) -> Result<Self, Failure> {
+        if peer.uid != 0 && peer.uid != geteuid().as_raw() {
+            let message = format!("uid {} may not make secrets anew", peer.uid);
+            return Err(Failure::new("not-allowed", message, "run the command as root"));
+        }
+        let Some(name) = arguments.get("name").and_then(Value::as_str) else {
+            let help = "send {\"command\":\"secret-rotate\",\"name\":\"x\"}";
+            return Err(Failure::new("arguments", "the request names no secret", help));
+        };
+        Ok(Self { name: name.to_owned(), by: peer.person(arguments) })
+    }
+
+    /// The order of whoever runs this process.
+    #[must_use]
+    pub fn of_this_process(name: String) -> Self {
+        Self { name, by: this_process() }
+    }
+
+    /// What goes over the control socket; the kernel tells the rest.
     #[must_use]
     pub fn arguments(&self) -> Map<String, Value> {
         let mut arguments = Map::new();
         arguments.insert("name".to_owned(), self.name.as_str().into());
+        arguments.extend(self.by.sudo_uid.map(|uid| ("sudo_uid".to_owned(), uid.into())));
         arguments
     }
 }
@@ -105,6 +135,18 @@ pub struct RotateReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_made_anew_on_the_word_of_root_alone() {
+        let order = RotateOrder::of_this_process("stripe/key".to_owned());
+        let root = Peer { uid: 0, gid: 0, pid: Some(1) };
+        let read = RotateOrder::of(root, &order.arguments()).unwrap();
+        assert_eq!((read.name.as_str(), read.by.uid, read.by.sudo_uid), ("stripe/key", 0, order.by.sudo_uid));
+        assert!(RotateOrder::of(root, &Map::new()).is_err());
+        let operator = Peer { uid: geteuid().as_raw() + 1000, gid: 0, pid: Some(1) };
+        let refused = RotateOrder::of(operator, &order.arguments()).unwrap_err();
+        assert!(refused.message.contains("may not make secrets anew"), "{refused:?}");
+    }
 
     #[test]
     fn an_order_is_read_as_it_was_written() {

@@ -5,13 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Failure;
-use super::peer::Peer;
+use super::peer::{Peer, this_process};
 
 /// The name of the command.
 pub const COMMAND: &str = "detach";
-
-/// `/proc/PID/loginuid` of a process that nobody logged in for.
-const NOBODY: u32 = u32::MAX;
 
 /// One that is allowed: root gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +39,14 @@ impl Order {
             let message = format!("uid {} may not take the kernel side off", peer.uid);
             return Err(Failure::new("not-allowed", message, "run the command as root"));
         }
-        let pid = peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        let sudo_uid = arguments.get("sudo_uid").and_then(Value::as_u64).and_then(|uid| uid.try_into().ok());
-        let by = Person { uid: peer.uid, pid, login_uid: login_uid(&pid.to_string()), sudo_uid };
+        let by = peer.person(arguments);
         Ok(Self { by, force: arguments.get("force").and_then(Value::as_bool).unwrap_or(false) })
     }
 
     /// The order of whoever runs this process.
     #[must_use]
     pub fn of_this_process(force: bool) -> Self {
-        let sudo_uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
-        let (uid, pid) = (nix::unistd::getuid().as_raw(), std::process::id());
-        Self { by: Person { uid, pid, login_uid: login_uid("self"), sudo_uid }, force }
+        Self { by: this_process(), force }
     }
 
     /// What goes over the control socket; the kernel tells the rest.
@@ -66,11 +59,6 @@ impl Order {
         }
         arguments
     }
-}
-
-fn login_uid(pid: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
-    text.trim().parse().ok().filter(|uid| *uid != NOBODY)
 }
 
 #[cfg(test)]

@@ -25,9 +25,11 @@ pub mod server;
 pub mod status;
 pub mod who;
 
+use proxy_journal::Person;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use peer::Peer;
 pub use server::{Control, ControlError};
 pub use status::Status;
 
@@ -40,17 +42,17 @@ pub trait Handler: Send + Sync + 'static {
     /// How the daemon is, now.
     fn status(&self) -> Status;
 
-    /// Reads the policy and the secrets again.
+    /// Reads the policy and the secrets again. `by`: whose word it is; `None`: that of a signal.
     ///
     /// # Errors
     /// The new policy was refused as a whole, with every reason; the old one goes on.
-    fn reload(&self) -> Result<ReloadReport, Failure>;
+    fn reload(&self, by: Option<Person>) -> Result<ReloadReport, Failure>;
 
     /// Reads the secrets again.
     ///
     /// # Errors
     /// The store could not be read; the old secrets go on.
-    fn reload_secrets(&self) -> Result<SecretsReport, Failure>;
+    fn reload_secrets(&self, by: Option<Person>) -> Result<SecretsReport, Failure>;
 
     /// Takes the kernel side off, and writes into the journal who did.
     ///
@@ -62,8 +64,13 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Any other command, with what the request had besides its name; `None` when there is no such command.
-    fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {
-        let _ = (command, arguments);
+    fn other(
+        &self,
+        peer: Peer,
+        command: &str,
+        arguments: &Map<String, Value>,
+    ) -> Option<Result<Value, Failure>> {
+        let _ = (peer, command, arguments);
         None
     }
 }

@@ -8,7 +8,12 @@
 
 use std::fs;
 
-use nix::unistd::{Group, geteuid};
+use nix::unistd::{Group, geteuid, getuid};
+use proxy_journal::Person;
+use serde_json::{Map, Value};
+
+/// `/proc/PID/loginuid` of a process that nobody logged in for.
+const NOBODY: u32 = u32::MAX;
 
 /// The rule for one socket.
 #[derive(Debug, Clone)]
@@ -33,6 +38,34 @@ pub struct Peer {
     pub gid: u32,
     /// The process; `None` or 0 when it is in a pid namespace that we do not see.
     pub pid: Option<i32>,
+}
+
+impl Peer {
+    /// Who that is, with what the request says of itself (`sudo_uid`). Blocks on files.
+    #[must_use]
+    pub fn person(self, arguments: &Map<String, Value>) -> Person {
+        let pid = self.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        let sudo_uid = arguments.get("sudo_uid").and_then(Value::as_u64).and_then(|uid| uid.try_into().ok());
+        Person { uid: self.uid, pid, login_uid: login_uid(&pid.to_string()), sudo_uid }
+    }
+}
+
+/// Whoever runs this process.
+#[must_use]
+pub fn this_process() -> Person {
+    let (uid, pid) = (getuid().as_raw(), std::process::id());
+    Person { uid, pid, login_uid: login_uid("self"), sudo_uid: sudo_uid() }
+}
+
+/// The user that sudo names to a process that it starts.
+#[must_use]
+pub fn sudo_uid() -> Option<u32> {
+    std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok())
+}
+
+fn login_uid(pid: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
+    text.trim().parse().ok().filter(|uid| *uid != NOBODY)
 }
 
 impl Access {

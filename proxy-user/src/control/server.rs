@@ -276,12 +276,12 @@ fn carry_out(request: &Request, handler: &dyn Handler, peer: Peer) -> Reply {
     match request.command.as_str() {
         "ping" => Reply::of(Ok("pong")),
         "status" => Reply::of(Ok(handler.status())),
-        "reload" => Reply::of(handler.reload()),
-        "reload-secrets" => Reply::of(handler.reload_secrets()),
+        "reload" => Reply::of(handler.reload(Some(peer.person(&request.arguments)))),
+        "reload-secrets" => Reply::of(handler.reload_secrets(Some(peer.person(&request.arguments)))),
         detach::COMMAND => {
             Reply::of(detach::Order::of(peer, &request.arguments).and_then(|order| handler.detach(order)))
         }
-        other => match handler.other(other, &request.arguments) {
+        other => match handler.other(peer, other, &request.arguments) {
             Some(result) => Reply::of(result),
             None => Reply::of::<()>(Err(Failure::new(
                 "unknown-command",

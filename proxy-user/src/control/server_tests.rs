@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 
 use super::super::status::tests::healthy;
 use super::super::{ReloadReport, SecretsReport, Status};
+use proxy_journal::Person;
+
 use super::*;
 
 #[derive(Default)]
@@ -22,16 +24,21 @@ impl Handler for Daemon {
         healthy()
     }
 
-    fn reload(&self) -> Result<ReloadReport, Failure> {
+    fn reload(&self, _: Option<Person>) -> Result<ReloadReport, Failure> {
         let generation = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(ReloadReport { generation, changed: true, identities: 1, warnings: Vec::new() })
     }
 
-    fn reload_secrets(&self) -> Result<SecretsReport, Failure> {
+    fn reload_secrets(&self, _: Option<Person>) -> Result<SecretsReport, Failure> {
         Err(Failure::new("secrets", "the store is damaged", "put it back"))
     }
 
-    fn other(&self, command: &str, arguments: &Map<String, Value>) -> Option<Result<Value, Failure>> {
+    fn other(
+        &self,
+        _: Peer,
+        command: &str,
+        arguments: &Map<String, Value>,
+    ) -> Option<Result<Value, Failure>> {
         match command {
             "echo" => Some(Ok(Value::Object(arguments.clone()))),
             "fail" => panic!("on purpose"),

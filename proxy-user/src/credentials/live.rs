@@ -20,6 +20,7 @@ use super::provider::{Ask, Provided, Provider};
 use super::refresh::RefreshTokens;
 use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
+use super::vault::Changed;
 use crate::config;
 
 /// What all kinds share.
@@ -102,6 +103,12 @@ impl Credentials {
     /// Those of [`Store::read`]. The secrets that were read before go on, and [`Credentials::problem`] says why.
     pub fn reload(&self) -> Result<usize, StoreError> {
         self.tools.sources.reload()
+    }
+
+    /// What somebody changed in the store since this was asked last: names, with the version that each has now, or none.
+    #[must_use]
+    pub fn take_changed(&self) -> Changed {
+        self.tools.sources.vault().take_changed()
     }
 
     /// Takes up what changes in files that hold secrets, until dropped.

@@ -12,8 +12,10 @@
 //! who make an attachment of them or send them to their issuer look at them ([`Secret::expose`]).
 //! Invariant: no error, status or debug print carries a secret; `canary` tests it.
 
+pub mod access_key;
 pub mod answers;
 mod attach;
+mod aws_call;
 #[cfg(test)]
 mod canary;
 mod error;
@@ -30,6 +32,7 @@ mod kinds;
 pub mod lease;
 mod live;
 mod local;
+mod makers;
 mod mask;
 mod memory;
 mod name;
@@ -67,11 +70,12 @@ pub use outcall::Outcall;
 pub use placeholder::{Stand, Textual};
 pub use probe::Probed;
 pub use provider::{Ask, AskedBy, Provided};
-pub use rotation::{Rotated, RotationError};
+pub use rotation::{Rotated, RotationError, Step};
 pub use sealed::MAX_SECRET_BYTES;
 pub use secret::Secret;
 pub use sigv4::{ChunkError, Chunks};
 pub use store::{Listed, Store, StoreError};
+pub use vault::Changed;
 
 use std::path::{Path, PathBuf};
 

@@ -1,21 +1,20 @@
-//! Secrets of the daemon's own store made anew: a program makes one, the API has to take it, then it becomes the current one, and
-//! the one before ends after a while.
+//! Secrets of the daemon's own store made anew: somebody makes one, the API has to take it, then it becomes the current one, and
+//! the one before ends after a while. Who makes and ends them: `makers`.
 //!
 //! Beside a secret `NAME` stand, in the same store, `NAME.next` (made, and not current yet) and `NAME.previous` (not current any more,
 //! and not ended yet). Each step is one write of the store: whatever breaks off is found there, and cleaned up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxy_policy::{Credential, PolicySet, SecretRef};
 
 use super::inject::Inject;
 use super::live::{Credentials, LiveCredential, Tools};
+use super::makers::{self, Ended};
 use super::name::SecretName;
-use super::program::Program;
 use super::provider::{Ask, AskedBy};
 use super::secret::Secret;
-use super::source_files::without_line_end;
 use super::sources::Held;
 use crate::base::clock;
 use crate::config::Rotation;
@@ -28,6 +27,31 @@ pub struct Rotated {
     /// The credentials that were tried with it.
     pub tried: Vec<String>,
 }
+
+/// What becomes of a secret: told before it is the current one, and after one has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A new one becomes the current one. Nothing is done when this cannot be told.
+    Rotated {
+        /// Its version.
+        version: u64,
+        /// The credentials that were tried with it.
+        tried: &'a [String],
+    },
+    /// The one before has ended.
+    Ended {
+        /// The version that it had.
+        version: u64,
+    },
+    /// One that was made, and did not become the current one, has ended.
+    Discarded,
+}
+
+/// Takes down what becomes of a secret.
+pub(super) type Note<'a> = dyn Fn(Step<'_>) -> Result<(), String> + Send + Sync + 'a;
+
+/// How long what an API may not know yet is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a secret was not made anew; the one from before is still current. For the operator; nothing of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,9 +98,10 @@ impl Credentials {
         name: &str,
         rotation: &Rotation,
         set: &PolicySet,
+        note: &Note<'_>,
     ) -> Result<Rotated, RotationError> {
         let names = Names::of(name)?;
-        self.clean_up(&names, rotation).await?;
+        self.clean_up(&names, rotation, note).await?;
         if self.held(&names.previous).is_some() {
             let what = format!(
                 "the one before it, {}, is not ended yet; wait for the overlap, or end it",
@@ -87,34 +112,29 @@ impl Credentials {
         let current = self.held(&names.current);
         let current =
             current.ok_or_else(|| failed(name, "there is no such secret in the store".to_owned()))?;
-        let made = program(&rotation.make, rotation).run(Some(copy(&current.secret))).await;
-        let made = made.map_err(|error| failed(name, error.to_string()))?;
-        let made = Arc::new(Secret::new(without_line_end(made.expose()).to_vec()));
+        let made = makers::make(rotation, &current.secret, self.tools()).await;
+        let made = Arc::new(made.map_err(|what| failed(name, what))?);
         if made.is_empty() || made.expose() == current.secret.expose() {
-            return Err(failed(name, "the program of `make` printed nothing, or the current one".to_owned()));
+            return Err(failed(name, "what was made is nothing, or the current one".to_owned()));
         }
         // From here on it is known, whatever breaks off.
         let (next, staged) = (names.next.clone(), copy(&made));
         if let Err(error) = self.change(name, move |store| store.set(&next, staged, now_s()).map(drop)).await
         {
             // A store that cannot be written (a full disk) knows nothing of it: it ends here.
-            if let Some(command) = &rotation.revoke {
-                let ended = program(command, rotation).run(Some(copy(&made))).await;
-                let left = ended
-                    .err()
-                    .map_or(String::new(), |left| format!("; the new one could not be ended: {left}"));
-                return Err(failed(name, format!("{}{left}", error.what)));
-            }
-            return Err(error);
+            let current = Some(&*current.secret);
+            let ended = makers::end(rotation, Ended::Next, &made, current, self.tools()).await;
+            let left =
+                ended.err().map_or(String::new(), |left| format!("; the new one could not be ended: {left}"));
+            return Err(failed(name, format!("{}{left}", error.what)));
         }
-        let tried = match self.tried(&names.current, &made, set).await {
+        let tried = match self.taken(&names.current, &made, rotation, set).await {
             Ok(tried) => tried,
-            Err(what) => {
-                let left = self.clean_up(&names, rotation).await.err();
-                let left = left.map_or(String::new(), |left| format!("; and {}", left.what));
-                return Err(failed(name, format!("{what}{left}")));
-            }
+            Err(what) => return Err(self.rolled_back(&names, rotation, note, what).await),
         };
+        if let Err(what) = note(Step::Rotated { version: current.version.saturating_add(1), tried: &tried }) {
+            return Err(self.rolled_back(&names, rotation, note, what).await);
+        }
         let (current_name, next, previous) =
             (names.current.clone(), names.next.clone(), names.previous.clone());
         let promoted = move |store: &super::store::Store| {
@@ -123,10 +143,23 @@ impl Credentials {
         match self.change(name, promoted).await? {
             Some(version) => Ok(Rotated { version, tried }),
             None => {
-                self.clean_up(&names, rotation).await?;
-                Err(failed(name, "somebody else set it meanwhile".to_owned()))
+                let what = "somebody else set it meanwhile".to_owned();
+                Err(self.rolled_back(&names, rotation, note, what).await)
             }
         }
+    }
+
+    /// Ends what was made, as far as that can be, and says why.
+    async fn rolled_back(
+        &self,
+        names: &Names,
+        rotation: &Rotation,
+        note: &Note<'_>,
+        what: String,
+    ) -> RotationError {
+        let left = self.clean_up(names, rotation, note).await.err();
+        let left = left.map_or(String::new(), |left| format!("; and {}", left.what));
+        failed(&names.current.to_string(), format!("{what}{left}"))
     }
 
     /// Ends what is due: the secret before the current one, after the overlap, and what a rotation left that broke off. Whether the
@@ -134,12 +167,17 @@ impl Credentials {
     ///
     /// # Errors
     /// It could not be ended; it is tried again the next time.
-    pub async fn end_due(&self, name: &str, rotation: &Rotation) -> Result<bool, RotationError> {
+    pub async fn end_due(
+        &self,
+        name: &str,
+        rotation: &Rotation,
+        note: &Note<'_>,
+    ) -> Result<bool, RotationError> {
         let names = Names::of(name)?;
-        self.clean_up(&names, rotation).await?;
+        self.clean_up(&names, rotation, note).await?;
         if let Some(previous) = self.held(&names.previous) {
             if age(&previous) >= rotation.overlap {
-                self.end_one(&names, &names.previous, &previous, rotation).await?;
+                self.end_one(&names, Ended::Previous, &previous, rotation, note).await?;
                 tracing::info!("the secret that {name} was before is ended");
             }
             return Ok(false);
@@ -149,30 +187,73 @@ impl Credentials {
     }
 
     /// Ends what was made and did not become current.
-    async fn clean_up(&self, names: &Names, rotation: &Rotation) -> Result<(), RotationError> {
+    async fn clean_up(
+        &self,
+        names: &Names,
+        rotation: &Rotation,
+        note: &Note<'_>,
+    ) -> Result<(), RotationError> {
         match self.held(&names.next) {
-            Some(next) => self.end_one(names, &names.next, &next, rotation).await,
+            Some(next) => self.end_one(names, Ended::Next, &next, rotation, note).await,
             None => Ok(()),
         }
     }
 
-    /// Has a secret revoked, and takes it out of the store. Never one that is the current one.
+    /// Has a secret ended, and takes it out of the store. Never one that is the current one.
     async fn end_one(
         &self,
         names: &Names,
-        which: &SecretName,
+        which: Ended,
         held: &Held,
         rotation: &Rotation,
+        note: &Note<'_>,
     ) -> Result<(), RotationError> {
         let name = names.current.to_string();
-        let is_current =
-            self.held(&names.current).is_some_and(|it| it.secret.expose() == held.secret.expose());
-        if let Some(command) = rotation.revoke.as_ref().filter(|_| !is_current) {
-            let ended = program(command, rotation).run(Some(copy(&held.secret))).await;
-            ended.map_err(|error| failed(&name, format!("{which} could not be ended: {error}")))?;
+        let place = match which {
+            Ended::Next => names.next.clone(),
+            Ended::Previous => names.previous.clone(),
+        };
+        let current = self.held(&names.current);
+        let is_current = current.as_ref().is_some_and(|it| it.secret.expose() == held.secret.expose());
+        if !is_current {
+            let current = current.as_ref().map(|it| &*it.secret);
+            let ended = makers::end(rotation, which, &held.secret, current, self.tools()).await;
+            ended.map_err(|error| failed(&name, format!("{place} could not be ended: {error}")))?;
         }
-        let which = which.clone();
-        self.change(&name, move |store| store.remove(&which)).await
+        self.change(&name, move |store| store.remove(&place)).await?;
+        let step = match which {
+            Ended::Next => Step::Discarded,
+            Ended::Previous => Step::Ended { version: held.version },
+        };
+        // One that is the current one went on: somebody set it again.
+        if !is_current && let Err(what) = note(step) {
+            tracing::error!("that a secret of {name} has ended is not in the journal: {what}");
+        }
+        Ok(())
+    }
+
+    /// Has the new one tried; by whom.
+    async fn taken(
+        &self,
+        name: &SecretName,
+        made: &Arc<Secret>,
+        rotation: &Rotation,
+        set: &PolicySet,
+    ) -> Result<Vec<String>, String> {
+        if let Some(taken) = makers::is_taken(rotation, made, self.tools()).await {
+            return taken.map(|by| vec![by.to_owned()]);
+        }
+        let deadline = Instant::now() + rotation.timeout;
+        loop {
+            match self.tried(name, made, set).await {
+                Err(NotTaken { is_refusal: true, .. })
+                    if makers::is_slow(rotation) && Instant::now() + AGAIN < deadline =>
+                {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                tried => return tried.map_err(|it| it.what),
+            }
+        }
     }
 
     /// Tries the credentials of a policy that are of this secret, each by its probe; their names.
@@ -181,7 +262,7 @@ impl Credentials {
         name: &SecretName,
         made: &Arc<Secret>,
         set: &PolicySet,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, NotTaken> {
         let reference = SecretRef::vault(&name.to_string());
         let sources = Arc::new(self.tools().sources.with_candidate(name, made));
         let tools = Tools { sources, ..self.tools().clone() };
@@ -206,17 +287,18 @@ impl Credentials {
             let probed = self.probe(&at_work, probe, &ask).await.map_err(|error| error.to_string())?;
             if !probed.status.is_success() {
                 let status = probed.status.as_u16();
-                return Err(format!(
+                let what = format!(
                     "the API does not take the new one: {} was answered by {status} for the credential {}",
                     probe.request.text, credential.name
-                ));
+                );
+                return Err(NotTaken { what, is_refusal: matches!(status, 401 | 403) });
             }
             tried.push(credential.name.clone());
         }
         match tried.is_empty() {
-            true => Err(format!(
-                "no credential of the policy with secret = \"{reference}\" has a probe, by which the new one is tried; add one"
-            )),
+            true => Err(NotTaken::from(format!(
+                "no credential of the policy with \"{reference}\" has a probe, by which the new one is tried; add one"
+            ))),
             false => Ok(tried),
         }
     }
@@ -232,14 +314,34 @@ impl Credentials {
         edit: impl FnOnce(&super::store::Store) -> Result<T, super::store::StoreError> + Send + 'static,
     ) -> Result<T, RotationError> {
         let sources = Arc::clone(&self.tools().sources);
+        let ours = [name.to_owned(), format!("{name}.next"), format!("{name}.previous")];
         let changed = tokio::task::spawn_blocking(move || {
             let changed = edit(sources.vault().store())?;
-            sources.vault().reload()?;
+            sources.vault().reload_own(&ours.each_ref().map(String::as_str))?;
             Ok(changed)
         });
         let changed: Result<T, super::store::StoreError> =
             changed.await.map_err(|_| failed(name, "the store was not changed".to_owned()))?;
         changed.map_err(|error| failed(name, error.to_string()))
+    }
+}
+
+/// Why a new one did not become the current one.
+struct NotTaken {
+    what: String,
+    /// The API refused it, and may only not know it yet.
+    is_refusal: bool,
+}
+
+impl From<String> for NotTaken {
+    fn from(what: String) -> Self {
+        Self { what, is_refusal: false }
+    }
+}
+
+impl From<&str> for NotTaken {
+    fn from(what: &str) -> Self {
+        Self::from(what.to_owned())
     }
 }
 
@@ -249,10 +351,6 @@ fn copy(secret: &Secret) -> Secret {
 
 fn age(held: &Held) -> Duration {
     Duration::from_secs(now_s().saturating_sub(held.since_s.unwrap_or(0)))
-}
-
-fn program(command: &[String], rotation: &Rotation) -> Program {
-    Program::new(command).passing(&rotation.env).within(rotation.timeout).running_as(rotation.user.as_deref())
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 
+use super::super::hashicorp::server::{SECRET_ID, Server};
 use super::super::live::tests::World;
 use super::*;
+use crate::config::Maker;
 
 /// A program that only we can change, below a folder of root.
 fn script(folder: &Path, name: &str, text: &str) -> String {
@@ -19,6 +22,9 @@ struct Scene {
     world: World,
     folder: tempfile::TempDir,
     rotation: Rotation,
+    /// What was to be taken down, and whether it could be.
+    noted: Mutex<Vec<String>>,
+    takes_down: bool,
 }
 
 fn scene(make: &str) -> Scene {
@@ -36,10 +42,27 @@ fn scene(make: &str) -> Scene {
     let config = crate::config::Config::parse(Path::new("v.toml"), &text).unwrap();
     let rotation = config.rotation["key"].clone();
     world.set("key", b"one");
-    Scene { world, folder, rotation }
+    Scene { world, folder, rotation, noted: Mutex::default(), takes_down: true }
 }
 
 impl Scene {
+    fn note(&self, step: Step<'_>) -> Result<(), String> {
+        self.noted.lock().unwrap().push(format!("{step:?}"));
+        self.takes_down.then_some(()).ok_or("the journal is full".to_owned())
+    }
+
+    async fn rotate(&self, credentials: &Credentials, set: &PolicySet) -> Result<Rotated, RotationError> {
+        credentials.rotate("key", &self.rotation, set, &|step| self.note(step)).await
+    }
+
+    async fn end_due(&self, credentials: &Credentials) -> Result<bool, RotationError> {
+        credentials.end_due("key", &self.rotation, &|step| self.note(step)).await
+    }
+
+    fn noted(&self) -> Vec<String> {
+        std::mem::take(&mut *self.noted.lock().unwrap())
+    }
+
     fn stored(&self) -> Vec<(String, String)> {
         let secrets = self.world.store.read().unwrap();
         let text = |secret: &Secret| String::from_utf8(secret.expose().to_vec()).unwrap();
@@ -66,7 +89,7 @@ async fn what_is_tried_by_nobody_does_not_become_current_and_is_ended() {
     let scene = scene("cat >/dev/null; echo two-CANARY");
     let credentials = scene.world.credentials();
     let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:key\"");
-    let error = credentials.rotate("key", &scene.rotation, &set).await.unwrap_err().to_string();
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
     assert!(error.contains("has a probe") && !error.contains("CANARY"), "{error}");
     assert_eq!(scene.stored(), pairs(&[("key", "one")]));
     assert_eq!(scene.revoked(), ["two-CANARY"]);
@@ -80,7 +103,7 @@ async fn a_program_that_makes_nothing_new_changes_nothing() {
         let scene = scene(make);
         let credentials = scene.world.credentials();
         let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:key\"");
-        let error = credentials.rotate("key", &scene.rotation, &set).await.unwrap_err().to_string();
+        let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert_eq!((scene.stored(), scene.revoked()), (pairs(&[("key", "one")]), Vec::new()));
     }
@@ -92,13 +115,14 @@ async fn what_a_rotation_left_that_broke_off_is_ended_and_never_the_current_one(
     // After it was made, and before it was current.
     scene.set("key.next", "made", now_s());
     let credentials = scene.world.credentials();
-    assert!(credentials.end_due("key", &scene.rotation).await.unwrap(), "it is old enough");
+    assert!(scene.end_due(&credentials).await.unwrap(), "it is old enough");
     assert_eq!((scene.stored(), scene.revoked()), (pairs(&[("key", "one")]), vec!["made".to_owned()]));
     // As somebody set it by hand.
     scene.set("key.next", "one", now_s());
     credentials.reload().unwrap();
-    credentials.end_due("key", &scene.rotation).await.unwrap();
+    scene.end_due(&credentials).await.unwrap();
     assert_eq!((scene.stored(), scene.revoked().len()), (pairs(&[("key", "one")]), 1));
+    assert_eq!(scene.noted(), ["Discarded"], "the one that goes on has not ended");
 }
 
 #[tokio::test]
@@ -108,24 +132,27 @@ async fn the_one_before_ends_after_the_overlap_and_until_then_there_is_no_other(
     let half = now_s() - 1800;
     scene.set("key.previous", "zero", half);
     credentials.reload().unwrap();
-    assert!(!credentials.end_due("key", &scene.rotation).await.unwrap());
+    assert!(!scene.end_due(&credentials).await.unwrap());
     let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:key\"");
-    let error = credentials.rotate("key", &scene.rotation, &set).await.unwrap_err().to_string();
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
     assert!(error.contains("not ended yet"), "{error}");
     assert_eq!(scene.stored(), pairs(&[("key", "one"), ("key.previous", "zero")]));
     scene.set("key.previous", "zero", half - 1801);
     credentials.reload().unwrap();
-    assert!(!credentials.end_due("key", &scene.rotation).await.unwrap());
+    assert!(!scene.end_due(&credentials).await.unwrap());
     assert_eq!((scene.stored(), scene.revoked()), (pairs(&[("key", "one")]), vec!["zero".to_owned()]));
+    assert_eq!(scene.noted(), ["Ended { version: 2 }"]);
 }
 
 #[tokio::test]
 async fn what_cannot_be_ended_stays_and_is_tried_again() {
     let mut scene = scene("echo two");
-    scene.rotation.revoke = Some(vec![script(scene.folder.path(), "fails", "exit 1")]);
+    let fails = script(scene.folder.path(), "fails", "exit 1");
+    let Maker::Programs { revoke, .. } = &mut scene.rotation.maker else { panic!() };
+    *revoke = Some(vec![fails]);
     scene.set("key.previous", "zero", 1);
     let credentials = scene.world.credentials();
-    let error = credentials.end_due("key", &scene.rotation).await.unwrap_err().to_string();
+    let error = scene.end_due(&credentials).await.unwrap_err().to_string();
     assert!(error.contains("key.previous could not be ended"), "{error}");
     assert_eq!(scene.stored(), pairs(&[("key", "one"), ("key.previous", "zero")]));
 }
@@ -157,7 +184,71 @@ async fn what_was_made_is_ended_when_the_store_cannot_be_written() {
     // The store writes beside itself and renames: as on a disk that is full, that is not possible.
     let aside = scene.world.store.path().with_file_name("secrets.store.new");
     fs::create_dir_all(aside.join("in the way")).unwrap();
-    let error = credentials.rotate("key", &scene.rotation, &set).await.unwrap_err().to_string();
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
     assert!(error.contains("write the secret store"), "{error}");
     assert_eq!((scene.stored(), scene.revoked()), (pairs(&[("key", "one")]), vec!["two".to_owned()]));
+}
+
+const APPROLE: &str = "[hashicorp.approle]\nrole_id = \"role-1\"\nsecret_id = \"vault:key\"";
+
+/// A daemon that logs in at a server with the secret id that is rotated.
+async fn with_secret_id() -> (Scene, Server, Credentials) {
+    let (mut scene, server) = (scene("exit 1"), Server::start().await);
+    scene.rotation.maker = Maker::Hashicorp { role_name: "vouchsafe".to_owned() };
+    scene.set("key", SECRET_ID, now_s());
+    let credentials = scene.world.credentials();
+    let credentials = credentials.reaching(Some(&server.settings(APPROLE)), crate::config::Programs::new());
+    (scene, server, credentials)
+}
+
+#[tokio::test]
+async fn a_secret_id_is_made_tried_by_a_login_and_the_one_before_destroyed() {
+    let (scene, server, credentials) = with_secret_id().await;
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:other\"");
+    let rotated = scene.rotate(&credentials, &set).await.unwrap();
+    assert_eq!(rotated, Rotated { version: 3, tried: vec!["[hashicorp]".to_owned()] });
+    let made = server.state().secret_ids.clone();
+    assert_eq!(scene.stored(), pairs(&[("key", &made[0]), ("key.previous", SECRET_ID)]));
+    assert_eq!(scene.noted(), ["Rotated { version: 3, tried: [\"[hashicorp]\"] }"]);
+    assert_eq!(server.state().secret_id, SECRET_ID, "it is still taken");
+    scene.set("key.previous", SECRET_ID, 1);
+    credentials.reload().unwrap();
+    scene.end_due(&credentials).await.unwrap();
+    assert_eq!((scene.stored(), server.state().secret_id.as_str()), (pairs(&[("key", &made[0])]), ""));
+}
+
+#[tokio::test]
+async fn a_secret_id_that_does_not_log_in_or_that_nobody_may_know_of_is_destroyed() {
+    let (mut scene, server, credentials) = with_secret_id().await;
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:other\"");
+    server.state().makes_bad_ones = true;
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
+    assert!(error.contains("400") && error.contains("a login with the new one"), "{error}");
+    assert!(!error.contains("CANARY"), "{error}");
+    assert_eq!((scene.stored(), server.state().secret_ids.len()), (pairs(&[("key", SECRET_ID)]), 0));
+    assert_eq!(scene.noted(), ["Discarded"]);
+    server.state().makes_bad_ones = false;
+    scene.takes_down = false;
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
+    assert!(error.contains("the journal is full"), "{error}");
+    assert_eq!((scene.stored(), server.state().secret_ids.len()), (pairs(&[("key", SECRET_ID)]), 0));
+}
+
+#[test]
+fn what_somebody_changes_in_the_store_is_told_once_and_what_the_daemon_does_is_not() {
+    let scene = scene("exit 1");
+    let credentials = scene.world.credentials();
+    scene.set("other", "a", 1);
+    scene.set("key", "two", 1);
+    credentials.reload().unwrap();
+    let told = |names: &[(&str, Option<u64>)]| -> super::super::vault::Changed {
+        names.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+    };
+    assert_eq!(credentials.take_changed(), told(&[("key", Some(2)), ("other", Some(1))]));
+    credentials.reload().unwrap();
+    scene.world.store.remove(&"other".parse().unwrap()).unwrap();
+    scene.set("key", "three", 1);
+    credentials.tools().sources.vault().reload_own(&["key"]).unwrap();
+    assert_eq!(credentials.take_changed(), told(&[("other", None)]));
+    assert_eq!(credentials.take_changed(), told(&[]));
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use proxy_policy::{SecretRef, Store as Place};
 
-use super::hashicorp::Hashicorp;
+use super::hashicorp::{Hashicorp, Login};
 use super::issuer::Issuer;
 use super::local::Local;
 use super::name::SecretName;
@@ -190,6 +190,14 @@ impl Sources {
             problem: "this daemon's configuration has no [hashicorp]; add it, and restart the daemon"
                 .to_owned(),
         })
+    }
+
+    /// How the daemon logs in at HashiCorp Vault or OpenBao.
+    ///
+    /// # Errors
+    /// The configuration has none.
+    pub(super) fn hashicorp_login(&self) -> Result<&Login, SourceError> {
+        self.hashicorp().map(Hashicorp::login)
     }
 
     fn printed(&self) -> Result<&Printed, SourceError> {

@@ -1,8 +1,9 @@
-//! Reads what the Security Token Service of AWS says: the keys of a role, or why there are none. No error repeats anything of it.
+//! Reads what the Security Token Service and IAM of AWS say: keys of a role, an access key, or why there are none. No error repeats anything of it.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
+use super::access_key::{AccessKey, is_key_id};
 use super::secret::Secret;
 
 /// What one of the values may have.
@@ -23,13 +24,16 @@ pub struct AwsGiven {
 }
 
 /// The codes that help people.
-const CODES: [&str; 10] = [
+const CODES: [&str; 13] = [
     "AccessDenied",
+    "EntityTemporarilyUnmodifiable",
     "ExpiredTokenException",
     "IDPCommunicationError",
     "IDPRejectedClaim",
     "InvalidClientTokenId",
     "InvalidIdentityToken",
+    "LimitExceeded",
+    "NoSuchEntity",
     "RegionDisabledException",
     "SignatureDoesNotMatch",
     "ValidationError",
@@ -41,11 +45,41 @@ const CODES: [&str; 10] = [
 /// # Errors
 /// What is wrong with it.
 pub fn aws_keys(body: &[u8]) -> Result<AwsGiven, &'static str> {
-    const NAMES: [&str; 4] = ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"];
-    let mut found: [Option<Secret>; 4] = [const { None }; 4];
+    let found = found(body, "Credentials", ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"])?;
+    let [Some(id), Some(secret), Some(session_token), Some(expiration)] = found else {
+        return Err("its answer has no keys");
+    };
+    let expiration = String::from_utf8_lossy(expiration.expose()).into_owned();
+    Ok(AwsGiven { id: key_id(&id)?, secret, session_token, expiration })
+}
+
+/// The access key of an answer to `CreateAccessKey`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn aws_access_key(body: &[u8]) -> Result<AccessKey, &'static str> {
+    let [Some(id), Some(secret)] = found(body, "AccessKey", ["AccessKeyId", "SecretAccessKey"])? else {
+        return Err("its answer has no access key");
+    };
+    Ok(AccessKey { id: key_id(&id)?, secret, session_token: None })
+}
+
+fn key_id(id: &Secret) -> Result<String, &'static str> {
+    let text = std::str::from_utf8(id.expose()).ok().filter(|id| is_key_id(id.as_bytes()));
+    text.map(str::to_owned).ok_or("its answer has keys that are none")
+}
+
+/// The texts of these elements, each directly in one of that name.
+fn found<const N: usize>(
+    body: &[u8],
+    outer: &str,
+    names: [&str; N],
+) -> Result<[Option<Secret>; N], &'static str> {
+    let mut found: [Option<Secret>; N] = [const { None }; N];
     texts(body, |path, text| {
-        let [.., "Credentials", name] = path else { return Ok(()) };
-        let Some(place) = NAMES.iter().position(|known| known == name).and_then(|at| found.get_mut(at))
+        let [.., around, name] = path else { return Ok(()) };
+        let Some(place) =
+            names.iter().position(|known| known == name && *around == outer).and_then(|at| found.get_mut(at))
         else {
             return Ok(());
         };
@@ -58,15 +92,7 @@ pub fn aws_keys(body: &[u8]) -> Result<AwsGiven, &'static str> {
         }
         Ok(())
     })?;
-    let [Some(id), Some(secret), Some(session_token), Some(expiration)] = found else {
-        return Err("its answer has no keys");
-    };
-    let text = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    if !id.expose().iter().all(plain) {
-        return Err("its answer has keys that are none");
-    }
-    Ok(AwsGiven { id: text(&id), secret, session_token, expiration: text(&expiration) })
+    Ok(found)
 }
 
 /// Why there are no keys, if it is a code that is known.
@@ -166,6 +192,20 @@ mod tests {
         assert!(aws_keys(b"").is_err() && aws_keys(b"\xff").is_err() && aws_keys(b"{}").is_err());
         let deep = "<a>".repeat(100);
         assert!(aws_keys(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_access_key_is_read() {
+        let answer = "<CreateAccessKeyResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><CreateAccessKeyResult><AccessKey>\
+             <UserName>bot</UserName><AccessKeyId>AKIANEW</AccessKeyId><Status>Active</Status>\
+             <SecretAccessKey>a/b+CANARY</SecretAccessKey></AccessKey></CreateAccessKeyResult></CreateAccessKeyResponse>";
+        let key = aws_access_key(answer.as_bytes()).map_err(str::to_owned).unwrap();
+        assert_eq!((key.id.as_str(), key.secret.expose()), ("AKIANEW", &b"a/b+CANARY"[..]));
+        for (what, with) in [("AKIANEW", "AK/NEW"), ("<AccessKey>", "<Other>"), ("a/b+CANARY", "")] {
+            let error = aws_access_key(answer.replace(what, with).as_bytes()).err();
+            assert!(error.is_some_and(|error| !error.contains("CANARY")), "{what} -> {with}");
+        }
+        assert!(aws_access_key(ANSWER.as_bytes()).is_err(), "those of a role are none");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The daemon's own store of secrets as it has it in memory: read once, swapped as a whole.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -18,7 +19,12 @@ pub(super) struct Vault {
     secrets: ArcSwapOption<Secrets>,
     problem: ArcSwapOption<String>,
     reloading: Mutex<()>,
+    /// What somebody changed since it was taken last, by name, with the version that it has now.
+    changed: Mutex<Changed>,
 }
+
+/// Secrets by name that somebody set, with the version that each has now, or removed.
+pub type Changed = BTreeMap<String, Option<u64>>;
 
 impl Vault {
     /// Reads the store. When that fails the daemon can start all the same: each call that needs a secret is refused
@@ -30,6 +36,7 @@ impl Vault {
             secrets: ArcSwapOption::empty(),
             problem: ArcSwapOption::empty(),
             reloading: Mutex::new(()),
+            changed: Mutex::default(),
         };
         // The problem is kept, and told by whoever asks for a secret or for the status.
         drop(vault.reload());
@@ -55,6 +62,7 @@ impl Vault {
                             entry.secret = Arc::clone(&same.secret);
                         }
                     }
+                    self.note_changes(before, &secrets);
                 }
                 self.secrets.store(Some(Arc::new(secrets)));
                 self.problem.store(None);
@@ -67,15 +75,42 @@ impl Vault {
         }
     }
 
+    fn note_changes(&self, before: &Secrets, now: &Secrets) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, entry) in now {
+            if before.get(name).is_none_or(|before| !Arc::ptr_eq(&before.secret, &entry.secret)) {
+                changed.insert(name.to_string(), Some(entry.version));
+            }
+        }
+        let gone = before.keys().filter(|name| !now.contains_key(*name));
+        changed.extend(gone.map(|name| (name.to_string(), None)));
+    }
+
+    /// What somebody changed since this was asked last. What the daemon did itself is not in it.
+    pub(super) fn take_changed(&self) -> Changed {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// [`Vault::reload`] after the daemon itself changed these.
+    ///
+    /// # Errors
+    /// Those of [`Vault::reload`].
+    pub(super) fn reload_own(&self, names: &[&str]) -> Result<usize, StoreError> {
+        let count = self.reload()?;
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.retain(|name, _| !names.contains(&name.as_str()));
+        Ok(count)
+    }
+
     /// Puts a secret in the place of the one that has this version, in the store and here; whether it still had it. Blocks on files.
     ///
     /// # Errors
     /// Those of [`Store::set`]; then nothing has changed.
     pub(super) fn replace(&self, name: &str, version: u64, secret: Arc<Secret>) -> Result<bool, StoreError> {
-        let Ok(name) = name.parse::<SecretName>() else { return Ok(false) };
+        let Ok(parsed) = name.parse::<SecretName>() else { return Ok(false) };
         let now = u64::try_from(clock::now().0).unwrap_or(0);
-        let replaced = self.store.replace(&name, version, secret, now)?;
-        self.reload()?;
+        let replaced = self.store.replace(&parsed, version, secret, now)?;
+        self.reload_own(&[name])?;
         Ok(replaced.is_some())
     }
 
@@ -96,6 +131,7 @@ impl Vault {
             secrets: ArcSwapOption::from_pointee(secrets),
             problem: ArcSwapOption::empty(),
             reloading: Mutex::new(()),
+            changed: Mutex::default(),
         }
     }
 

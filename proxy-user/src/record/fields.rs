@@ -4,7 +4,9 @@
 //! newline itself goes as `NAME`, newline, its length (64 bits, little-endian), the value, newline. Names are constants
 //! of this file, and a value of the first form has no newline: no value can add a field.
 
-use proxy_journal::{Blame, Decision, Outcome, PolicyResult, Record, Trace, Verdict, human, text};
+use proxy_journal::{
+    Blame, Decision, Outcome, PolicyResult, Record, SecretStep, Trace, Verdict, human, text,
+};
 
 /// Longest value in bytes; the whole of it is in the journal file. All fields together stay below the 200 KiB that a
 /// datagram holds by default.
@@ -119,11 +121,18 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Recovered(_) => (WARNING, "recovered"),
         Record::Detach(_) => (ERROR, "detach"),
         Record::Bound(_) => (ERROR, "bound"),
+        Record::Secret(change) if change.change == SecretStep::Failed => (ERROR, "secret"),
+        Record::Secret(_) => (NOTICE, "secret"),
     };
     let mut fields = Fields::begin(&message, priority, kind);
     match record {
         Record::Decision(decision) | Record::Connection(decision) => fields.decision(decision),
         Record::Trace(trace) => fields.trace(trace),
+        Record::Secret(change) => {
+            fields.put("SECRET", &change.secret);
+            fields.maybe("VERSION", change.version.map(|version| version.to_string()).as_deref());
+            fields.maybe("ERROR", change.error.as_deref());
+        }
         // Its decision is in an earlier run: one that was interrupted.
         Record::Outcome(outcome) => {
             fields.put("CALL_ID", &outcome.id.to_string());

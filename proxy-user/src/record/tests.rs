@@ -96,6 +96,7 @@ fn story(dir: &Path) -> Vec<String> {
         Record::Recovered(repair) => format!("recovered {} {}", repair.dropped_bytes, repair.closed),
         Record::Detach(detach) => format!("detach {}", detach.programs.len()),
         Record::Bound(bound) => format!("bound {} {}", bound.counter, bound.count),
+        Record::Secret(change) => format!("secret {} {:?}", change.secret, change.change),
     };
     records(dir).iter().map(word).collect()
 }

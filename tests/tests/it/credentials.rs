@@ -11,4 +11,5 @@ mod places;
 mod oauth2;
 mod probe;
 mod rotation;
+mod rotation_providers;
 mod sources;

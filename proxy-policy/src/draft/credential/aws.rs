@@ -7,7 +7,8 @@ use crate::credential::{AwsCredential, AwsKeyId, AwsKeys, AwsRole, ClaimText, Se
 use crate::diagnostic::Problem;
 use crate::read::{Reader, Section};
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
+    "access_key",
     "access_key_id",
     "secret_access_key",
     "session_token",
@@ -57,19 +58,30 @@ pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Aws
     whole.then_some(AwsCredential { keys, region, service, role })
 }
 
+/// Whether nothing of a pair stands beside this key.
+fn is_alone(key: &str, section: &Section<'_>, reader: &mut Reader<'_>) -> bool {
+    let beside = PAIR.iter().chain(&["access_key"]).filter(|other| **other != key && section.has(other));
+    let beside: Vec<_> = beside.collect();
+    for other in &beside {
+        let place = reader.key_place(section, other);
+        let message = format!("\"{other}\" does not go with \"{key}\"");
+        reader.findings.error(place, message, "remove one of them");
+    }
+    beside.is_empty()
+}
+
 fn keys(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<AwsKeys> {
     if section.has("web_identity") {
-        let mut alone = true;
-        for key in PAIR.iter().filter(|key| section.has(key)) {
-            let place = reader.key_place(section, key);
-            let message = format!("\"{key}\" does not go with \"web_identity\"");
-            reader.findings.error(place, message, "remove one of them");
-            alone = false;
-        }
+        let alone = is_alone("web_identity", section, reader);
         let token = reader.parsed(section, "web_identity", reference::parse_subject)?.value;
         return alone.then_some(AwsKeys::WebIdentity(token));
     }
-    let help = "write it, or where it is: access_key_id = \"vault:NAME\"";
+    if section.has("access_key") {
+        let alone = is_alone("access_key", section, reader);
+        let whole = reader.parsed(section, "access_key", reference::parse)?.value;
+        return alone.then_some(AwsKeys::Whole(whole));
+    }
+    let help = "write it, or where it is: access_key_id = \"vault:NAME\"; or where both parts are: access_key = \"vault:NAME\"";
     let id = reader.required(section, "access_key_id", help);
     let id = id.and_then(|text| reader.parse(&text, key_id)).map(|it| it.value);
     let help = "name where it is: secret_access_key = \"vault:NAME\"";

@@ -309,6 +309,20 @@ pub fn login(body: &[u8]) -> Result<LoginAnswer, &'static str> {
     })
 }
 
+/// Reads a secret id that was made (`auth/approle/role/NAME/secret-id`).
+///
+/// # Errors
+/// It is no such answer.
+pub fn secret_id(body: &[u8]) -> Result<Secret, &'static str> {
+    #[derive(Deserialize)]
+    struct Made {
+        secret_id: Text,
+    }
+    let unusable = "its answer is not one with a secret id";
+    let answer: Whole<Made> = serde_json::from_slice(body).map_err(|_| unusable)?;
+    answer.data.and_then(|made| token(&made.secret_id)).ok_or(unusable)
+}
+
 /// Reads for how long a token lasts that was renewed (`auth/token/renew-self`).
 ///
 /// # Errors

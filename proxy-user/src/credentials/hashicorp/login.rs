@@ -66,17 +66,17 @@ struct Proof {
 }
 
 /// The login.
-pub(super) struct Login {
-    keeper: Arc<Keeper>,
+pub(in super::super) struct Login {
+    pub(super) keeper: Arc<Keeper>,
     leases: Arc<Leases<(), Arc<Token>, SourceError>>,
     /// When a token was last taken for dead.
     died: Mutex<Option<Instant>>,
 }
 
-struct Keeper {
-    client: Arc<Client>,
-    how: HashicorpLogin,
-    way: Outcall,
+pub(super) struct Keeper {
+    pub(super) client: Arc<Client>,
+    pub(super) how: HashicorpLogin,
+    pub(super) way: Outcall,
     local: Arc<Local>,
     issuer: Option<Arc<Issuer>>,
     current: Mutex<Option<Arc<Token>>>,

@@ -9,8 +9,9 @@
 pub mod answers;
 mod client;
 mod login;
+mod secret_id;
 #[cfg(test)]
-mod server;
+pub(super) mod server;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +24,8 @@ use tokio::time::Instant;
 
 use self::answers::{LeaseAnswer, Mount, SecretAnswer, Shape};
 use self::client::{Call, Client, object, told, unavailable};
-use self::login::{Login, Token};
+pub(super) use self::login::Login;
+use self::login::Token;
 use super::answers::LONGEST;
 use super::issuer::Issuer;
 use super::lease::{Lease, Leases};
@@ -125,6 +127,11 @@ impl Hashicorp {
     /// The secrets that its login needs.
     pub(super) fn login_secrets(&self) -> Vec<&SecretRef> {
         self.reader.login.secrets()
+    }
+
+    /// How the daemon logs in.
+    pub(super) fn login(&self) -> &Login {
+        &self.reader.login
     }
 
     /// What is at hand. Must be called inside of the runtime.

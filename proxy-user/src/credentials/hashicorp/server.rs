@@ -15,7 +15,7 @@ use crate::config;
 /// A token that no login gives: of whoever runs the server.
 pub(super) const ROOT: &str = "hvs.root";
 const ROLE: &str = "role-1";
-pub(super) const SECRET_ID: &str = "CANARY-secret-id";
+pub(in super::super) const SECRET_ID: &str = "CANARY-secret-id";
 
 type TakesJwt = Box<dyn Fn(&str) -> bool + Send>;
 type Fields = BTreeMap<String, String>;
@@ -36,7 +36,7 @@ pub(super) struct Lease {
 }
 
 /// What the server has.
-pub(super) struct State {
+pub(in super::super) struct State {
     pub(super) tokens: HashMap<String, Granted>,
     pub(super) leases: BTreeMap<String, Lease>,
     /// Those that somebody revoked, by path.
@@ -48,7 +48,11 @@ pub(super) struct State {
     pub(super) denied: Vec<String>,
     pub(super) hides_mounts: bool,
     pub(super) is_sealed: bool,
-    pub(super) secret_id: String,
+    pub(in super::super) secret_id: String,
+    /// Those that were made besides.
+    pub(in super::super) secret_ids: Vec<String>,
+    /// One that was made is not taken.
+    pub(in super::super) makes_bad_ones: bool,
     pub(super) jwt: Option<TakesJwt>,
     /// Seconds: of a token, of all its renewals, of a lease, of all its renewals.
     pub(super) token_ttl: u64,
@@ -61,7 +65,7 @@ pub(super) struct State {
     number: u64,
 }
 
-pub(super) struct Server {
+pub(in super::super) struct Server {
     pub(super) address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -76,7 +80,7 @@ struct Asked {
 type Answer = (u16, Value);
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(in super::super) async fn start() -> Self {
         let root = Granted { ends: None, max: None, ttl: 0, renewable: false };
         let state = State {
             tokens: HashMap::from([(ROOT.to_owned(), root)]),
@@ -88,6 +92,8 @@ impl Server {
             hides_mounts: false,
             is_sealed: false,
             secret_id: SECRET_ID.to_owned(),
+            secret_ids: Vec::new(),
+            makes_bad_ones: false,
             jwt: None,
             token_ttl: 3600,
             token_max: 36_000,
@@ -110,12 +116,12 @@ impl Server {
         server
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(in super::super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// The table of a configuration.
-    pub(super) fn settings(&self, login: &str) -> config::Hashicorp {
+    pub(in super::super) fn settings(&self, login: &str) -> config::Hashicorp {
         let issuer = "[issuer]\nurl = \"https://host.test\"\nlisten = \"127.0.0.1:8765\"";
         let text = format!("[hashicorp]\naddress = \"http://{}\"\n{login}\n{issuer}\n", self.address);
         config::Config::parse(Path::new("v.toml"), &text).unwrap().hashicorp.unwrap()
@@ -231,8 +237,10 @@ impl State {
         let post = matches!(asked.method.as_str(), "POST" | "PUT");
         match asked.path.as_str() {
             "auth/approle/login" if post => {
-                let fits =
-                    asked.body["role_id"] == ROLE && asked.body["secret_id"] == self.secret_id.as_str();
+                let shown = asked.body["secret_id"].as_str().unwrap_or_default();
+                let known = self.secret_id == shown
+                    || self.secret_ids.iter().any(|it| it == shown && !self.makes_bad_ones);
+                let fits = asked.body["role_id"] == ROLE && known;
                 // No server repeats it, and nothing of a refusal is told but what is known.
                 let told = format!("invalid role or secret ID {}", asked.body["secret_id"]);
                 return if fits { self.logged_in() } else { refused(400, &told) };
@@ -283,6 +291,20 @@ impl State {
             ("sys/leases/revoke", true) => {
                 let lease = self.leases.remove(asked.body["lease_id"].as_str().unwrap());
                 self.revoked.extend(lease.map(|lease| lease.path));
+                (204, Value::Null)
+            }
+            ("auth/approle/role/vouchsafe/secret-id", true) => {
+                self.number += 1;
+                let made = format!("CANARY-made-{}", self.number);
+                self.secret_ids.push(made.clone());
+                (200, json!({ "data": { "secret_id": made, "secret_id_accessor": "a", "secret_id_ttl": 0 } }))
+            }
+            ("auth/approle/role/vouchsafe/secret-id/destroy", true) => {
+                let shown = asked.body["secret_id"].as_str().unwrap();
+                self.secret_ids.retain(|it| it != shown);
+                if self.secret_id == shown {
+                    self.secret_id.clear();
+                }
                 (204, Value::Null)
             }
             (path, false) => self.read(path, token),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use proxy_policy::{AwsCredential, AwsKeyId, AwsKeys, SecretRef};
 
+use super::super::access_key::{AccessKey, is_key_id};
 use super::super::attach::Attachment;
 use super::super::error::CredentialError;
 use super::super::lease::Leases;
@@ -145,19 +146,21 @@ pub(super) fn keys(credential: &str, keys: &AwsKeys, held: &[Held]) -> Result<Ke
         credential: credential.to_owned(),
         problem: problem.to_owned(),
     };
-    let AwsKeys::Pair { id, session_token, .. } = keys else {
-        return Err(unfit("it has no keys of its own"));
-    };
     let mut held = held.iter();
     let secret = held.next().ok_or_else(|| unfit("its secret key is missing"))?;
+    let (id, session_token) = match keys {
+        AwsKeys::Pair { id, session_token, .. } => (id, session_token),
+        AwsKeys::Whole(_) => {
+            return AccessKey::read(secret.secret.expose()).map(Keys::from).map_err(unfit);
+        }
+        _ => return Err(unfit("it has no keys of its own")),
+    };
     let id = match id {
         AwsKeyId::Text(id) => id.as_str().into(),
         AwsKeyId::At(_) => {
             let id = held.next().ok_or_else(|| unfit("the id of its key is missing"))?;
-            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
             let bytes = id.secret.expose().trim_ascii();
-            let text =
-                std::str::from_utf8(bytes).ok().filter(|_| !bytes.is_empty() && bytes.iter().all(plain));
+            let text = std::str::from_utf8(bytes).ok().filter(|_| is_key_id(bytes));
             text.ok_or_else(|| unfit("the id of its key is none: letters and digits; set it again"))?.into()
         }
         _ => return Err(unfit("this daemon does not know where the id of its key is")),

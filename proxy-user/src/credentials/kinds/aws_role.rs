@@ -5,23 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use proxy_policy::{AwsCredential, AwsKeys, AwsRole, Variable};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::super::attach::{Attachment, Head};
+use super::super::attach::Attachment;
+use super::super::aws_call::{self, SignedBy};
 use super::super::error::CredentialError;
-use super::super::escape;
 use super::super::lease::Lease;
 use super::super::live::Tools;
 use super::super::outcall::{IssuerAnswer, IssuerUrl};
 use super::super::secret::Secret;
-use super::super::signing::Signer as _;
 use super::super::sigv4::{AwsSigner, Keys};
-use super::super::sts_answers::{aws_error, aws_keys};
+use super::super::sts_answers::aws_keys;
 use super::aws::{fetched, keys};
 
 /// What AWS takes as the name of a session (API reference of the Security Token Service).
@@ -52,30 +49,24 @@ impl Role {
     pub(super) async fn assume(&self, identity: &str) -> Result<Lease<Session>, CredentialError> {
         let url: IssuerUrl =
             self.role.sts_url.parse().map_err(|error| self.failed(&format!("its sts_url {error}")))?;
-        let (form, headers) = match &self.kind.keys {
+        let (form, keys) = match &self.kind.keys {
             AwsKeys::WebIdentity(reference) => {
                 let held = self.tools.subject_token(identity, reference).await;
                 let held = held.map_err(|error| CredentialError::source(&self.name, error))?;
                 let token = ("WebIdentityToken", held.secret.expose());
-                (self.form(identity, "AssumeRoleWithWebIdentity", Some(token))?, HeaderMap::new())
+                (self.form(identity, "AssumeRoleWithWebIdentity", Some(token))?, None)
             }
             _ => {
-                let form = self.form(identity, "AssumeRole", None)?;
                 let held = fetched(&self.tools.sources, &self.kind.secrets()).await;
                 let held = held.map_err(|error| CredentialError::source(&self.name, error))?;
-                let headers = self.signed(&url, &form, keys(&self.name, &self.kind.keys, &held)?)?;
-                (form, headers)
+                let keys = keys(&self.name, &self.kind.keys, &held)?;
+                (self.form(identity, "AssumeRole", None)?, Some(keys))
             }
         };
-        let mut sent: Vec<(HeaderName, HeaderValue)> = vec![(CONTENT_TYPE, FORM)];
-        sent.extend(
-            headers
-                .into_iter()
-                .filter_map(|(name, value)| Some((name?, value)))
-                .filter(|it| it.0 != CONTENT_TYPE),
-        );
-        let answer = self.tools.outcall.call(Method::POST, &url, &sent, form).await;
-        let answer = answer.map_err(|error| self.failed(&error.to_string()))?;
+        let region = self.kind.region.clone().unwrap_or_else(|| aws_call::region_of(&url, "sts"));
+        let signed_by = keys.map(|keys| SignedBy { keys, region: &region, service: "sts" });
+        let answer = aws_call::call(&self.tools.outcall, &url, form, signed_by).await;
+        let answer = answer.map_err(|what| self.failed(&what))?;
         self.given(&url, &answer)
     }
 
@@ -100,46 +91,11 @@ impl Role {
         ];
         pairs.extend(self.role.external_id.as_ref().map(|id| ("ExternalId", id.as_bytes())));
         pairs.extend(token);
-        // At its final size from the start: a buffer that grew would leave a copy behind in freed memory.
-        let most = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
-        let mut form = Vec::with_capacity(most);
-        for (name, value) in pairs {
-            if !form.is_empty() {
-                form.push(b'&');
-            }
-            form.extend_from_slice(name.as_bytes());
-            form.push(b'=');
-            form.extend_from_slice(escape::percent(value).expose());
-        }
-        Ok(Secret::new(form))
-    }
-
-    /// The headers of a call that is signed with the keys of the host.
-    fn signed(&self, url: &IssuerUrl, form: &Secret, keys: Keys) -> Result<HeaderMap, CredentialError> {
-        let unsigned = || self.failed("the call for the keys of its role cannot be signed");
-        let region = self.kind.region.clone().or_else(|| {
-            let host = url.host().strip_prefix("sts.")?;
-            host.split('.').next().filter(|label| label.contains('-')).map(str::to_owned)
-        });
-        let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-        let signer = AwsSigner::new(keys, Some(&region), Some("sts"));
-        let authority: Authority = url.uri().authority().cloned().ok_or_else(unsigned)?;
-        let mut target =
-            url.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, FORM);
-        let method = Method::POST;
-        let mut head =
-            Head { method: &method, target: &mut target, authority: &authority, headers: &mut headers };
-        let signing = signer.look(&head).map_err(|_| unsigned())?;
-        signing.sign(&mut head, form.expose()).map_err(|_| unsigned())?;
-        Ok(headers)
+        Ok(aws_call::form(&pairs))
     }
 
     fn given(&self, url: &IssuerUrl, answer: &IssuerAnswer) -> Result<Lease<Session>, CredentialError> {
         if answer.status != StatusCode::OK {
-            let code = aws_error(answer.body.expose());
-            let code = code.map_or(String::new(), |code| format!(" ({code})"));
             let advice = match answer.status {
                 StatusCode::FORBIDDEN => {
                     "check that the role trusts these keys, or this issuer, and the clock of this host"
@@ -147,8 +103,8 @@ impl Role {
                 StatusCode::BAD_REQUEST => "check role_arn, duration and session_name",
                 _ => "try again later, and see the state of the service",
             };
-            let status = answer.status.as_u16();
-            return Err(self.failed(&format!("{url} answered {status}{code}; {advice}")));
+            let told = aws_call::told(answer.status, &answer.body);
+            return Err(self.failed(&format!("{url} answered {told}; {advice}")));
         }
         let given = aws_keys(answer.body.expose()).map_err(|what| self.failed(&format!("{url}: {what}")))?;
         let ends = OffsetDateTime::parse(&given.expiration, &Rfc3339)
@@ -172,5 +128,3 @@ impl Role {
         CredentialError::NotObtained { credential: self.name.to_string(), problem: problem.to_owned() }
     }
 }
-
-const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");

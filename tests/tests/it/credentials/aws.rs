@@ -40,9 +40,9 @@ fn installed() -> &'static Path {
 }
 
 /// The key that the server knows, and its role.
-struct Key {
-    id: String,
-    secret: String,
+pub(super) struct Key {
+    pub(super) id: String,
+    pub(super) secret: String,
     role: String,
 }
 
@@ -79,7 +79,7 @@ fn serve(world: &World) -> Key {
 }
 
 /// A world with this credential, its server and its daemon.
-fn start(definition: impl Fn(&Key) -> String) -> (World, Key) {
+pub(super) fn start(definition: impl Fn(&Key) -> String) -> (World, Key) {
     let world = world_of("kind = \"static\"\nsecret = \"vault:aws\"");
     world.policy(
         "apis/apis.toml",
@@ -98,7 +98,7 @@ fn pair(key: &Key) -> String {
 }
 
 /// What a bot with the official SDK prints. It has keys that are none.
-fn sdk(world: &World, script: &str) -> Finished {
+pub(super) fn sdk(world: &World, script: &str) -> Finished {
     let begin = "import boto3, json, os\nfrom botocore.config import Config\n\
                  def client(service, **more):\n    return boto3.client(service, endpoint_url='https://raw.test', \
                  region_name='eu-central-1', verify=os.environ['SSL_CERT_FILE'], config=Config(s3={'addressing_style': \
@@ -109,7 +109,7 @@ fn sdk(world: &World, script: &str) -> Finished {
 }
 
 #[track_caller]
-fn assert_ok(finished: &Finished) {
+pub(super) fn assert_ok(finished: &Finished) {
     assert!(finished.code == Some(0), "{finished:?}");
 }
 

@@ -3,12 +3,12 @@
 // a lease. Each call is a line in vault.calls.
 const [port, secretId, password] = process.argv.slice(2);
 const crypto = require("crypto"), fs = require("fs"), http = require("http");
-const tokens = new Set(), leases = new Set();
+const tokens = new Set(), leases = new Set(), secretIds = new Set([secretId]);
 
 function answer(method, path, token, body) {
   const change = method === "PUT" || method === "POST";
   if (path === "auth/approle/login" && change) {
-    if (body.role_id !== "role" || body.secret_id !== secretId) return [400, { errors: ["invalid role or secret ID"] }];
+    if (body.role_id !== "role" || !secretIds.has(body.secret_id)) return [400, { errors: ["invalid role or secret ID"] }];
     const made = "hvs." + crypto.randomUUID();
     tokens.add(made);
     return [200, { auth: { client_token: made, lease_duration: 3600, renewable: true } }];
@@ -17,6 +17,14 @@ function answer(method, path, token, body) {
   if (path === "auth/token/lookup-self") return [200, { data: { ttl: 3600, renewable: true } }];
   if (path === "auth/token/revoke-self" && change) return tokens.delete(token), [204];
   if (path === "sys/leases/revoke" && change) return leases.delete(body.lease_id), [204];
+  if (path === "auth/approle/role/vouchsafe/secret-id" && change) {
+    const made = "CANARY-secret-id-" + crypto.randomUUID();
+    secretIds.add(made);
+    return [200, { data: { secret_id: made, secret_id_accessor: "a", secret_id_ttl: 0 } }];
+  }
+  if (path === "auth/approle/role/vouchsafe/secret-id/destroy" && change) {
+    return secretIds.delete(body.secret_id), [204];
+  }
   if (change) return [405, { errors: ["unsupported operation"] }];
   const mount = /^sys\/internal\/ui\/mounts\/(secret|database)\//.exec(path);
   if (mount) {
