@@ -10,7 +10,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use vouchsafe::credentials::MAX_SECRET_BYTES;
 use vouchsafe::credentials::hashicorp::answers::{
-    Shape, is_deleted, known_token, login, mount, refusal, renewed_lease, renewed_token, secret,
+    Shape, is_deleted, known_token, login, mount, refusal, renewed_lease, renewed_token, secret, secret_id,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -33,5 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert!(renewed_lease(bytes).is_ok_and(|it| lasts(it.lasts)) || renewed_lease(bytes).is_err());
     assert!(mount(bytes).is_ok_and(|it| it.path.ends_with('/')) || mount(bytes).is_err());
+    let visible = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+    assert!(secret_id(bytes).is_ok_and(|it| visible(it.expose())) || secret_id(bytes).is_err());
     let _ = refusal(bytes);
 });

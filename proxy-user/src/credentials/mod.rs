@@ -5,7 +5,7 @@
 //! the [`Credentials`] that the live policy has. Each is of one of the `kinds`, which all are a
 //! `provider`: [`Ask`] says for which call, and an [`Attachment`] is the answer, at hand or obtained; `lease` keeps what
 //! does not last, `outcall` is the way to those who issue, [`answers`] reads what they say, `program` runs one that prints a credential,
-//! `refresh` keeps refresh tokens, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
+//! `refresh` keeps refresh tokens, `rotation` has secrets of the store made anew by `makers`, and [`issuer`] makes this host one of them. [`strip`] takes out what the client brought, and the attachment
 //! goes in.
 //!
 //! Invariant: bytes of a secret are in [`Secret`] or in the memory of an [`Attachment`], both wiped on drop; only those
