@@ -5,6 +5,9 @@
 //! loads, and each load is put on all three ways one after the other, so that what else the machine does meets all of
 //! them. The table shows medians over the rounds; numbers tell about this machine, ratios about the proxy.
 //!
+//! With `--placed`, client and server are on one processor and the daemon is on another: then the ratios do not say who took time from
+//! whom.
+//!
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
 //! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`); and what credentials do
@@ -20,6 +23,7 @@ pub(crate) mod connect;
 mod credentials;
 mod flat;
 mod load;
+mod placed;
 mod policy;
 mod programs;
 mod report;
@@ -78,6 +82,9 @@ pub(crate) struct Options {
     /// Shorter loads and fewer rounds: 90 seconds at most, and less to be trusted.
     #[arg(long)]
     quick: bool,
+    /// Client and server on the first processor, the daemon on the second.
+    #[arg(long)]
+    placed: bool,
     /// The daemon is built already (set when the bench calls itself through sudo).
     #[arg(long, hide = true)]
     built: bool,
@@ -118,7 +125,8 @@ impl Options {
     fn flags(&self) -> Vec<String> {
         let parts = self.parts.iter().filter_map(Part::to_possible_value);
         let parts = parts.map(|part| part.get_name().to_owned());
-        parts.chain(self.quick.then(|| "--quick".to_owned())).collect()
+        let quick = self.quick.then(|| "--quick".to_owned());
+        parts.chain(quick).chain(self.placed.then(|| "--placed".to_owned())).collect()
     }
 
     fn extent(&self) -> Extent {
@@ -172,6 +180,10 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
 /// Everything between setting the stage and taking it down.
 fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let extent = options.extent();
+    if options.placed {
+        placed::check()?;
+        placed::stay_on(placed::OUTSIDE)?;
+    }
     let disk = Disk::make(paths.target.join("bench-state"))?;
     let site = Site::start(stage, &disk.0.join("api"))?;
     storm::prepare(stage)?;
@@ -185,9 +197,12 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
         // What the probes of the hooks call.
         network: &[format!("udp {}:53", site::ADDRESS), format!("tcp {}:9", site::ADDRESS)],
     };
-    let daemon = Daemon::start(stage, &setup)?;
+    let daemon = match options.placed {
+        true => placed::on(placed::DAEMON, || Daemon::start(stage, &setup))?,
+        false => Daemon::start(stage, &setup)?,
+    };
     let pid = daemon.pid().context("the daemon did not start")?;
-    let mut report = Report::new(&extent, usage::pss(pid)?);
+    let mut report = Report::new(&extent, options.placed, usage::pss(pid)?);
     if options.has(Part::Load) {
         measure_loads(&extent, stage, &site, pid, &mut report)?;
     }

@@ -29,13 +29,19 @@ type Row = [String; 7];
 
 impl Report {
     /// `idle` is the daemon's memory before any load, in KiB.
-    pub(super) fn new(extent: &Extent, idle: u64) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    pub(super) fn new(extent: &Extent, placed: bool, idle: u64) -> Self {
+        let who = match placed {
+            true => "Client and server (nginx, one worker) are on one processor, the proxy is on another"
+                .to_owned(),
+            false => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                format!("Client, server (nginx, one worker) and proxy share {processors} processors")
+            }
+        };
         let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let about = format!(
-            "Client, server (nginx, one worker) and proxy share {processors} processors; Linux {}; load average before: \
-             {}. Medians of up to {} rounds with {} s for each load.",
+            "{who}; Linux {}; load average before: {}. Medians of up to {} rounds with {} s for each load.",
             kernel.trim(),
             busy.split(' ').next().unwrap_or("unknown"),
             extent.rounds,
@@ -375,7 +381,7 @@ mod tests {
     #[test]
     fn ratios_are_to_direct() {
         let extent = Extent { rounds: 1, seconds: 1, limit: std::time::Duration::ZERO };
-        let mut report = Report::new(&extent, 0);
+        let mut report = Report::new(&extent, false, 0);
         for (way, rate) in WAYS.into_iter().zip([200.0, 100.0, 50.0]) {
             report.add(Load::New, way, Sample { rate, ..Sample::default() });
         }
