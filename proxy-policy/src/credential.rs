@@ -38,6 +38,8 @@ pub struct Credential {
     pub kind: CredentialKind,
     /// The only APIs that it may be used for; empty: any that a grant names it for.
     pub apis: Vec<ApiId>,
+    /// Where it may go without TLS; nowhere, unless the policy says so.
+    pub insecure: Option<Insecure>,
     /// A call that does no harm, by which it is tried.
     pub probe: Option<Probe>,
 }
@@ -50,6 +52,23 @@ pub struct Probe {
     pub request: Spoken,
     /// The API that it goes to.
     pub api: ApiId,
+}
+
+/// Where a credential may go without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insecure {
+    /// To loopback addresses of this host.
+    Loopback,
+}
+
+impl Insecure {
+    /// As in a policy file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+        }
+    }
 }
 
 /// How a credential authenticates. Two that are equal are the same to whoever issues: what was obtained for one goes on

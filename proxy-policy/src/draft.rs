@@ -14,7 +14,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use crate::conditions::Conditions;
-use crate::credential::CredentialKind;
+use crate::credential::{CredentialKind, Insecure};
 use crate::diagnostic::{Findings, Problem, quote};
 use crate::inject::Inject;
 use crate::limit::Limits;
@@ -36,8 +36,8 @@ pub(crate) struct ApiDraft {
     pub(crate) name: Spanned<String>,
     pub(crate) scheme: Scheme,
     pub(crate) hosts: Vec<Spanned<ApiHost>>,
-    /// Whether `inject` was written, even if it could not be read.
-    pub(crate) injects: bool,
+    /// Where `inject` was written, even if it could not be read.
+    pub(crate) injects: Option<Place>,
     pub(crate) inject: Option<Inject>,
     pub(crate) strip: Vec<String>,
     pub(crate) keep: Vec<String>,
@@ -51,6 +51,7 @@ pub(crate) struct CredentialDraft {
     pub(crate) name: Spanned<String>,
     pub(crate) kind: Option<CredentialKind>,
     pub(crate) apis: Vec<Spanned<String>>,
+    pub(crate) insecure: Option<Insecure>,
     pub(crate) probe: Option<Spanned<Spoken>>,
 }
 

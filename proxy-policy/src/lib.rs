@@ -80,7 +80,7 @@ pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_co
 pub use credential::{
     AwsCredential, AwsKeyId, AwsKeys, AwsRole, ClaimText, ClaimValue, Credential, CredentialKind,
     ExecCredential, GithubAppCredential, GithubLevel, HmacCredential, HmacEncoding, HmacHash, HmacPart,
-    HmacText, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient,
+    HmacText, Insecure, JwtAlgorithm, JwtCredential, JwtKey, JwtPer, JwtSigner, MtlsCredential, OauthClient,
     OauthClientKey, OauthCredential, OauthExchange, OauthGrant, OauthToken, Probe, SecretRef,
     StaticCredential, Store, Variable,
 };

@@ -45,6 +45,7 @@ pub(crate) fn link(draft: &Draft, calls: &[Rehearsal], files: &[String], finding
     };
     let hosts = linker.hosts();
     let bindings = linker.bindings();
+    linker.check_plain(&bindings);
     let probes: Vec<_> = (0..draft.credentials.len()).map(|at| linker.probe(at, &hosts, &bindings)).collect();
     let mut roles = Roles::link(&mut linker, &bindings);
     let identities = draft.identities.iter().map(|identity| &identity.name);
@@ -125,7 +126,8 @@ fn credential(
     probe: Option<Probe>,
 ) -> Option<Credential> {
     let kind = draft.kind.clone()?;
-    Some(Credential { id, name: draft.name.value.clone(), place: draft.name.place, kind, apis, probe })
+    let (name, place) = (draft.name.value.clone(), draft.name.place);
+    Some(Credential { id, name, place, kind, apis, insecure: draft.insecure, probe })
 }
 
 impl Linker<'_, '_> {
@@ -165,6 +167,25 @@ impl Linker<'_, '_> {
         bindings
     }
 
+    /// An API over http says how a credential is attached only where there is one that may go without TLS.
+    fn check_plain(&mut self, bindings: &[Vec<ApiId>]) {
+        let goes = |api: usize| {
+            self.draft.credentials.iter().zip(bindings).any(|(credential, bound)| {
+                credential.insecure.is_some() && (bound.is_empty() || bound.contains(&ApiId(id(api))))
+            })
+        };
+        let plain = self.draft.apis.iter().enumerate().filter(|(_, api)| api.scheme == Scheme::Http);
+        let idle: Vec<Place> = plain.filter_map(|(at, api)| api.injects.filter(|_| !goes(at))).collect();
+        for place in idle {
+            self.findings.error(
+                place,
+                "an API over http cannot have \"inject\"",
+                "credentials only go over verified TLS: use scheme = \"https\", or remove \"inject\"; if the API is on \
+                 this host itself, write insecure = \"loopback\" in its credential",
+            );
+        }
+    }
+
     /// The call by which a credential is tried: to an API of its own that says how it wants it.
     fn probe(&mut self, at: usize, hosts: &HostIndex, bindings: &[Vec<ApiId>]) -> Option<Probe> {
         let draft = self.draft.credentials.get(at)?;
@@ -180,7 +201,7 @@ impl Linker<'_, '_> {
         if !bound.is_empty() && !bound.contains(&api) {
             let message = format!("the credential may not go to the API {}", quote(&draft_of_api.name));
             self.findings.error(request.place, message, "name a host of an API that it is bound to");
-        } else if !draft_of_api.injects && self.wants_inject(at) {
+        } else if draft_of_api.injects.is_none() && self.wants_inject(at) {
             let message =
                 format!("the API {} does not say how a credential is attached", quote(&draft_of_api.name));
             let at = place_text(draft_of_api.name.place, self.files);
@@ -247,13 +268,15 @@ impl Linker<'_, '_> {
         let Some(api) = api else { return Some(CredentialId(id(found))) };
         let draft = self.draft.apis.get(api)?;
         let api_name = quote(&draft.name);
-        if draft.scheme == Scheme::Http {
+        let insecure = self.draft.credentials.get(found).and_then(|credential| credential.insecure);
+        if draft.scheme == Scheme::Http && insecure.is_none() {
             self.findings.error(
                 name.place,
                 format!("the API {api_name} is http, and credentials only go over verified TLS"),
-                "use scheme = \"https\" for the API, or remove the credential here",
+                "use scheme = \"https\" for the API, or remove the credential here; if the API is on this host \
+                 itself, write insecure = \"loopback\" in the credential",
             );
-        } else if !draft.injects && self.wants_inject(found) {
+        } else if draft.injects.is_none() && self.wants_inject(found) {
             self.findings.error(
                 name.place,
                 format!("the API {api_name} does not say how a credential is attached"),
@@ -412,7 +435,7 @@ impl Linker<'_, '_> {
 
     fn need_credential(&mut self, place: Place, role: &Piece, named: bool) {
         let Some(api) = self.draft.apis.get(role.api.0 as usize) else { return };
-        if api.injects && role.allows && !named {
+        if api.injects.is_some() && role.allows && !named {
             self.findings.error(
                 place,
                 format!("this grant for the API {} names no credential", quote(&api.name)),

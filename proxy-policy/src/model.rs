@@ -29,7 +29,7 @@ pub struct CredentialId(pub u32);
 /// How an API is spoken to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// Plain HTTP; never with a credential.
+    /// Plain HTTP; with a credential only where that one says so.
     Http,
     /// HTTP over verified TLS.
     #[default]

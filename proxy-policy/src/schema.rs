@@ -108,6 +108,7 @@ mod tests {
         encoding = "base64"
         headers = { x-time = "{timestamp}", x-sign = "v1={signature}" }
         query = { nonce = "{nonce}" }
+        insecure = "loopback"
         probe = "GET https://api.example.com/v1/me"
     "#;
 

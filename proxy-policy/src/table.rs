@@ -108,6 +108,9 @@ pub struct CredentialRow {
     /// The only APIs that it goes to; empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<String>,
+    /// Where it may go without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<String>,
 }
 
 impl PolicySet {
@@ -172,6 +175,7 @@ impl PolicySet {
             kind: credential.kind.as_str().to_owned(),
             secret: credential.kind.source(),
             apis: apis.map(|api| api.name.clone()).collect(),
+            insecure: credential.insecure.map(|place| place.as_str().to_owned()),
         }
     }
 }
@@ -380,10 +384,11 @@ impl Table {
             );
         }
         out.push('\n');
-        heading(&mut out, &["Credential", "Kind", "Secret", "Only for"]);
+        heading(&mut out, &["Credential", "Kind", "Secret", "Only for", "Without TLS"]);
         for credential in &self.credentials {
-            let CredentialRow { credential, kind, secret, apis } = credential;
-            row(&mut out, &[credential.clone(), kind.clone(), format!("`{secret}`"), apis.join(", ")]);
+            let CredentialRow { credential, kind, secret, apis, insecure } = credential;
+            let (secret, insecure) = (format!("`{secret}`"), insecure.clone().unwrap_or_default());
+            row(&mut out, &[credential.clone(), kind.clone(), secret, apis.join(", "), insecure]);
         }
         out
     }
@@ -472,6 +477,7 @@ impl CredentialRow {
         lines.push(format!("  kind        {}", self.kind));
         lines.push(format!("  secret      {}", self.secret));
         lines.extend(self.apis.iter().map(|api| format!("  only for    {api}")));
+        lines.extend(self.insecure.iter().map(|place| format!("  insecure    {place}")));
         lines
     }
 }

@@ -60,10 +60,14 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         hosts.push(host);
     }
-    let injects = section.has("inject");
     let shape = "write inject = { header = \"authorization\", value = \"Bearer {secret}\" }";
     let inject = reader.section(section, "inject", "inject", shape);
-    let inject = inject.and_then(|table| inject::read(&table, scheme, reader));
+    let injects = match (&inject, section.has("inject")) {
+        (Some(table), _) => Some(table.place),
+        (None, true) => Some(reader.key_place(section, "inject")),
+        (None, false) => None,
+    };
+    let inject = inject.and_then(|table| inject::read(&table, reader));
     let mut strip: Vec<String> = Vec::new();
     for text in reader.strings(section, "strip") {
         let Some(header) = reader.parse(&text, parse_header) else { continue };
@@ -103,6 +107,10 @@ fn hint(key: &str) -> Option<Problem> {
         "host" | "url" | "base_url" => Some(Problem::new(
             format!("unknown key {} in an API", quote(key)),
             "write hosts = [\"api.example.com\"]",
+        )),
+        "insecure" => Some(Problem::new(
+            "an API does not say what goes over it without TLS",
+            "write insecure = \"loopback\" in the credential: its owner says where it may go",
         )),
         "credential" | "secret" => Some(Problem::new(
             format!("an API does not name a {key}"),

@@ -13,7 +13,7 @@ mod static_secret;
 pub(crate) use reference::parse as parse_reference;
 
 use super::CredentialDraft;
-use crate::credential::CredentialKind;
+use crate::credential::{CredentialKind, Insecure};
 use crate::diagnostic::Problem;
 use crate::model::Scheme;
 use crate::place::Spanned;
@@ -21,7 +21,7 @@ use crate::read::{Reader, Section};
 use crate::rehearsal::Spoken;
 
 /// The keys that every kind has.
-const KEYS: [&str; 3] = ["kind", "apis", "probe"];
+const KEYS: [&str; 4] = ["kind", "apis", "insecure", "probe"];
 
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> CredentialDraft {
     let kind = reader.required(section, "kind", "add kind = \"static\"");
@@ -46,8 +46,14 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         let help = "name the APIs that it may be used for, or leave \"apis\" out for any";
         reader.findings.error(place, format!("{} is bound to no API", section.what), help);
     }
+    let insecure = reader.parsed(section, "insecure", insecure);
+    if let (Some(insecure), Some(CredentialKind::Mtls(_))) = (&insecure, &kind) {
+        let help = "a client certificate is shown in the handshake of TLS: remove \"insecure\"";
+        reader.findings.error(insecure.place, "a client certificate cannot go without TLS", help);
+    }
+    let insecure = insecure.map(|it| it.value);
     let probe = reader.parsed(section, "probe", probe);
-    CredentialDraft { name, kind, apis, probe }
+    CredentialDraft { name, kind, apis, insecure, probe }
 }
 
 /// A call like those of tests, over TLS.
@@ -62,6 +68,18 @@ fn probe(text: &str) -> Result<Spoken, Problem> {
     }
 }
 
+/// Where a credential may go without TLS.
+fn insecure(text: &str) -> Result<Insecure, Problem> {
+    match text {
+        "loopback" => Ok(Insecure::Loopback),
+        // The value is not repeated: no value of a credential is.
+        _ => Err(Problem::new(
+            "a credential goes without TLS only to a server on this host itself",
+            "write insecure = \"loopback\", or leave it out: then it only goes over verified TLS",
+        )),
+    }
+}
+
 /// The keys of a kind besides those of all kinds; anything else is an error.
 fn check_keys(section: &Section<'_>, keys: &[&str], reader: &mut Reader<'_>) {
     reader.check_keys(section, &[&KEYS, keys].concat(), hint);
@@ -70,6 +88,10 @@ fn check_keys(section: &Section<'_>, keys: &[&str], reader: &mut Reader<'_>) {
 fn hint(key: &str) -> Option<Problem> {
     match key {
         "api" => Some(Problem::new("unknown key \"api\" in a credential", "write apis = [\"…\"]")),
+        "tls" | "verify" | "plain" => Some(Problem::new(
+            format!("unknown key \"{key}\" in a credential"),
+            "a credential only goes over verified TLS; to a server on this host itself also without: insecure = \"loopback\"",
+        )),
         "value" | "token" | "password" | "key" | "api_key" => Some(Problem::new(
             format!("\"{key}\" does not stand in a credential"),
             "secrets are never typed into a policy: put it into the store and write secret = \"vault:NAME\"",

@@ -3,7 +3,6 @@
 use super::api::parse_header;
 use crate::diagnostic::{Problem, quote};
 use crate::inject::{Inject, InjectPlace, Placeholder, PlaceholderParts};
-use crate::model::Scheme;
 use crate::operation::is_token;
 use crate::read::{Reader, Section};
 
@@ -19,14 +18,7 @@ const PLACEHOLDER: std::ops::RangeInclusive<usize> = 8..=128;
 /// What stands before and after the secret.
 type Around = (String, String);
 
-pub(super) fn read(section: &Section<'_>, scheme: Scheme, reader: &mut Reader<'_>) -> Option<Inject> {
-    if scheme == Scheme::Http {
-        reader.findings.error(
-            section.place,
-            "an API over http cannot have \"inject\"",
-            "credentials only go over verified TLS: use scheme = \"https\", or remove \"inject\"",
-        );
-    }
+pub(super) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Inject> {
     reader.check_keys(
         section,
         &["header", "value", "basic", "query", "cookie", "placeholder", "in"],

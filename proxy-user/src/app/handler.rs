@@ -144,6 +144,7 @@ impl DaemonHandler {
                     kind: credential.kind.as_str().to_owned(),
                     source: credential.kind.source(),
                     apis: credential.apis.iter().filter_map(|id| Some(set.api(*id)?.name.clone())).collect(),
+                    insecure: credential.insecure.map(|place| place.as_str().to_owned()),
                     version: state.as_ref().and_then(|it| it.version),
                     since: state.as_ref().and_then(|it| it.since_s).map(at),
                     last_used: last_used.map(at),

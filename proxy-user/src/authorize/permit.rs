@@ -182,10 +182,11 @@ pub fn authorize(
     }
     // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
     let untouched = decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_));
-    // A credential never goes over a transport that proved nothing.
+    // A credential goes over a transport that proves nothing only where that one says so, and whoever sends it looks where to.
+    let plain = facts.scheme == Scheme::Http;
     let credential = decision
         .credential
-        .filter(|_| facts.scheme == Scheme::Https && !untouched)
+        .filter(|credential| !untouched && (!plain || credential.insecure.is_some()))
         .map(|credential| credential.id);
     let reason = match decision.observed {
         Some(_) => format!("observed, would be denied: {}", decision.explain(&call)),

@@ -164,6 +164,7 @@ fn page(it: &CredentialReport) -> Result<String, std::fmt::Error> {
     let apis =
         if it.apis.is_empty() { "any that a grant names it for".to_owned() } else { it.apis.join(", ") };
     writeln!(page, "apis       {}", safe(&apis))?;
+    it.insecure.iter().try_for_each(|place| writeln!(page, "insecure   {}", safe(place)))?;
     if let Some(version) = it.version {
         let since = it.since.as_deref().map_or_else(String::new, |since| format!(", since {}", safe(since)));
         writeln!(page, "version    {version}{since}")?;
@@ -186,6 +187,7 @@ mod tests {
             kind: "static".into(),
             source: "vault:stripe".into(),
             apis: vec!["stripe".into()],
+            insecure: None,
             version: Some(3),
             since: Some("2027-01-01T00:00:00Z".into()),
             last_used: None,

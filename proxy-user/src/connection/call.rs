@@ -347,7 +347,12 @@ impl Calls {
                 let route = Route::new(host, addr, mode);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
-                forward.send_plain(permit, receipt, &route, outbound).await
+                match &attachment {
+                    Some(attachment) => {
+                        forward.send_loopback(permit, receipt, &route, outbound, attachment).await
+                    }
+                    None => forward.send_plain(permit, receipt, &route, outbound).await,
+                }
             }
         }
     }

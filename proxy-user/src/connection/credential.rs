@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_policy::CredentialId;
+use proxy_policy::{CredentialId, Scheme};
 
 use crate::authorize::{Kind, Permit, Refusal, Subject};
 use crate::base::clock;
@@ -31,6 +31,16 @@ pub(super) async fn attachment(
         return Err(Refusal::new(Kind::CredentialUnavailable, detail));
     };
     bound_to(credential, api.id, &api.name).map_err(refused)?;
+    if api.scheme == Scheme::Http && subject.workload().foreign {
+        // Where it is sent is the daemon's loopback, and the bot means its own.
+        let detail = format!(
+            "the credential {} goes over plain HTTP to a loopback address of this host alone, and the call is from another \
+             network namespace, where the same address is another place",
+            credential.name
+        );
+        let rule = permit.rule().cloned();
+        return Err(Refusal { rule, ..Refusal::new(Kind::CredentialUnavailable, detail) });
+    }
     let inject = live.inject(api.id);
     let by = subject.workload();
     let workload = AskedBy { uid: by.uid, gid: by.gid, unit: by.unit.as_deref() };

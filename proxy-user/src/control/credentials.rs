@@ -22,6 +22,8 @@ pub struct CredentialReport {
     pub source: String,
     /// The only APIs that it may go to; empty: any that a grant names it for.
     pub apis: Vec<String>,
+    /// Where it may go without TLS: `loopback`.
+    pub insecure: Option<String>,
     /// The version of its secret; of the first one when it has several.
     pub version: Option<u64>,
     /// Since when the secret is this one (RFC 3339).

@@ -51,6 +51,17 @@ pub enum ForwardError {
         /// What the handshake said.
         source: ConnectError,
     },
+    /// A credential that goes without TLS to loopback addresses alone would have gone elsewhere.
+    #[error(
+        "the credential {} goes over plain HTTP to a loopback address alone, and {addr} is none; nothing was sent",
+        credential.as_deref().unwrap_or("of the call")
+    )]
+    NotLoopback {
+        /// Its name, where that is known.
+        credential: Option<String>,
+        /// The address.
+        addr: SocketAddr,
+    },
     /// The connection broke before the head of the response, or what came is not HTTP.
     #[error("the server at {addr} broke off before its response")]
     Broken {
@@ -127,6 +138,14 @@ impl ForwardError {
                     _ => Kind::UpstreamUntrusted,
                 };
                 (kind, format!("{host}: {}; nothing was sent to it", source.fault.for_bot()))
+            }
+            Self::NotLoopback { credential, .. } => {
+                let credential = credential.as_deref().unwrap_or("of the grant");
+                let detail = format!(
+                    "the credential {credential} goes over plain HTTP to a loopback address alone, and {host} is at \
+                     another; nothing was sent"
+                );
+                (Kind::CredentialUnavailable, detail)
             }
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
             Self::Unasked { .. } => (Kind::UpstreamFailed, format!("{host} switched protocols unasked")),

@@ -6,7 +6,9 @@
 //!
 //! Invariant: nothing leaves without a [`Permit`] or [`Passage`](crate::authorize::Passage) and a [`Receipt`].
 //! Invariant: whom an upstream knows us as is part of a connection's [`Route`], by what the attachment says.
-//! Invariant: an [`Attachment`] goes only with [`Forwarder::send_verified`], whose connections proved the host's name.
+//! Invariant: an [`Attachment`] goes only with [`Forwarder::send_verified`], whose connections proved the host's name, and with
+//! [`Forwarder::send_loopback`], whose connections lead to a loopback address. Neither shares a connection with the other, or with
+//! calls that have none.
 
 pub mod answer;
 pub mod dial;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use proxy_policy::Insecure;
 
 pub use answer::UpstreamBody;
 pub use dial::Dialer;
@@ -36,7 +39,7 @@ use crate::credentials::{Attachment, Fingerprints, Strip, strip_head};
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
-use transport::{Plain, VerifiedTls};
+use transport::{Loopback, Plain, VerifiedTls};
 
 /// What the way to the upstream may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,7 @@ pub struct Forwarder {
     fingerprints: Fingerprints,
     limits: ForwardLimits,
     verified: Arc<Pool<VerifiedTls>>,
+    loopback: Arc<Pool<Loopback>>,
     plain: Arc<Pool<Plain>>,
 }
 
@@ -81,9 +85,11 @@ impl Forwarder {
     pub fn new(dialer: Dialer, tls: UpstreamTls, fingerprints: Fingerprints, limits: ForwardLimits) -> Self {
         let verified = Pool::new(VerifiedTls::new(tls), &limits);
         let plain = Pool::new(Plain, &limits);
+        let loopback = Pool::new(Loopback, &limits);
         verified.evict_in_background();
+        loopback.evict_in_background();
         plain.evict_in_background();
-        Self { dialer, fingerprints, limits, verified, plain }
+        Self { dialer, fingerprints, limits, verified, loopback, plain }
     }
 
     /// What the way to the upstream may take.
@@ -124,6 +130,42 @@ impl Forwarder {
         let client = attachment.and_then(Attachment::client).cloned();
         let route = Route { client, ..route.clone() };
         send::send(&self.verified, &self.dialer, &self.limits, &route, outbound).await
+    }
+
+    /// Sends a request with its credential over plain HTTP to a loopback address. What the client brought in its place is taken out
+    /// first.
+    ///
+    /// # Errors
+    /// The credential may not go without TLS, the route or the connection leads elsewhere than to a loopback address; or the
+    /// upstream cannot be reached, breaks off or takes too long.
+    pub async fn send_loopback(
+        &self,
+        permit: &Permit,
+        _receipt: &Receipt,
+        route: &Route,
+        mut outbound: Outbound,
+        attachment: &Attachment,
+    ) -> Result<Response<UpstreamBody>, ForwardError> {
+        let credential = permit.credential().and_then(|id| permit.live().credential(id));
+        let named = |addr| {
+            let credential = credential.map(|credential| credential.name.clone());
+            ForwardError::NotLoopback { credential, addr }
+        };
+        let may = credential.is_some_and(|it| it.insecure == Some(Insecure::Loopback));
+        if !may || attachment.client().is_some() || !Loopback::is_at(route.addr.0) {
+            return Err(named(route.addr.0));
+        }
+        if let Some(what) = permit.strip() {
+            self.take_out(&mut outbound, Some(attachment), what)?;
+        }
+        if let Some(chunks) = attachment.attach(&mut outbound.head())? {
+            outbound.body.sign(chunks);
+        }
+        let sent = send::send(&self.loopback, &self.dialer, &self.limits, route, outbound).await;
+        sent.map_err(|error| match error {
+            ForwardError::NotLoopback { addr, .. } => named(addr),
+            error => error,
+        })
     }
 
     /// Sends a request over plain HTTP. No credential can come here, and those of the client are taken out when the

@@ -1,7 +1,7 @@
 //! Connections that wait for their next request.
 //!
 //! Each [`Pool`] has one kind of transport, and a [`Route`] names host and address: a connection that was verified for
-//! one host is never used for another, a plain one never where a verified one is wanted, and one on which a server knows us
+//! one host is never used for another, a plain one never where a verified one or one to a loopback address is wanted, and one on which a server knows us
 //! by a client certificate never for a call with another credential, or with none.
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@ mod github_app;
 mod hmac;
 mod issuer;
 mod jwt;
+mod loopback;
 mod mtls;
 mod places;
 mod oauth2;
