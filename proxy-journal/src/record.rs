@@ -329,6 +329,9 @@ pub struct Outcome {
     /// It was sent once more, because the upstream did not take a credential that had become another meanwhile.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
+    /// The proxy answered it itself, as the token endpoint of its API: nothing was sent, and no upstream dialled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
 }
 
 /// A credential that a client brought.

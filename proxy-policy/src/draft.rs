@@ -6,6 +6,7 @@ mod inject;
 mod grant;
 mod identity;
 mod limits;
+mod token_endpoint;
 
 pub(crate) use credential::parse_reference;
 
@@ -25,6 +26,7 @@ use crate::place::{FileId, Lines, Place, Spanned};
 use crate::read::Reader;
 use crate::rehearsal::{self, Rehearsal, Spoken};
 use crate::source::SourceFile;
+use crate::token_endpoint::TokenEndpoint;
 use crate::until::Until;
 use crate::when::Condition;
 
@@ -42,6 +44,7 @@ pub(crate) struct ApiDraft {
     pub(crate) strip: Vec<String>,
     pub(crate) keep: Vec<String>,
     pub(crate) mask: Mask,
+    pub(crate) token_endpoint: Option<TokenEndpoint>,
     pub(crate) limits: Limits,
     pub(crate) host_limits: Limits,
 }
@@ -266,8 +269,8 @@ fn top_hint(key: &str) -> Option<Problem> {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
-        "hosts" | "scheme" | "inject" | "strip" | "keep" | "mask" => "[api.NAME]",
-        "kind" | "secret" | "probe" => "[credential.NAME]",
+        "hosts" | "scheme" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => "[api.NAME]",
+        "kind" | "secret" | "insecure" | "probe" => "[credential.NAME]",
         _ => return None,
     };
     let message = format!("{} does not stand at the top of a file", quote(key));

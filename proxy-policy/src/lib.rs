@@ -49,6 +49,7 @@ mod inject;
 mod model;
 mod network;
 mod operation;
+mod token_endpoint;
 mod until;
 mod when;
 
@@ -104,5 +105,6 @@ pub use schema::SCHEMA;
 pub use set::PolicySet;
 pub use source::SourceFile;
 pub use table::{ApiRow, CredentialRow, GrantRow, IdentityRows, Table};
+pub use token_endpoint::TokenEndpoint;
 pub use until::{Moment, Until};
 pub use when::{Body, BodyFault, BodyState, Condition, Facts, Fault, Source};

@@ -114,6 +114,7 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
         strip: draft.strip.clone(),
         keep: draft.keep.clone(),
         mask: draft.mask,
+        token_endpoint: draft.token_endpoint.clone(),
         limits: draft.limits.clone(),
         host_limits: draft.host_limits.clone(),
     }

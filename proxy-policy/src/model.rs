@@ -11,6 +11,7 @@ use crate::limit::Limits;
 use crate::network::NetworkRule;
 use crate::operation::Operation;
 use crate::place::{Place, Spanned};
+use crate::token_endpoint::TokenEndpoint;
 use crate::until::{Moment, Until};
 use crate::when::Condition;
 
@@ -229,6 +230,8 @@ pub struct Api {
     pub keep: Vec<String>,
     /// Which answers are looked through for the secret that was sent.
     pub mask: Mask,
+    /// Where its bots ask for tokens, and the proxy answers.
+    pub token_endpoint: Option<TokenEndpoint>,
     /// How much may be called of it, by all identities together.
     pub limits: Limits,
     /// How much may be called of each of its hosts, by all identities together.

@@ -35,6 +35,7 @@ mod tests {
         inject = { header = "x", value = "{secret}" }
         keep = ["x-auth-token", "?api_key"]
         mask = "all"
+        token_endpoint = { paths = ["/oauth2/token", "/*/oauth2/v2.0/token"], expires_in = "30m" }
         [api.basic]
         hosts = ["b.test"]
         inject = { basic = "me:{secret}" }
@@ -126,6 +127,7 @@ mod tests {
             "\"include\"" => schema.pointer("/$defs/role/properties/include/items/anyOf/1"),
             "\"assertion\"" => schema.pointer("/$defs/credential-oauth2/properties/assertion"),
             "inject" => schema.pointer("/$defs/api/properties/inject"),
+            "token_endpoint" => schema.pointer("/$defs/api/properties/token_endpoint"),
             // Here, a credential that is called as a kind is of that kind.
             section => match section.strip_prefix('[')?.split_once('.')? {
                 ("credential", name) => definition(&format!("credential-{}", name.trim_end_matches(']')))
@@ -203,7 +205,7 @@ mod tests {
             assert_eq!(part["additionalProperties"], false, "{section}");
             described.insert(std::ptr::from_ref(part));
         }
-        assert_eq!(described.len(), 16, "a table was not looked at: {:?}", known.keys());
+        assert_eq!(described.len(), 17, "a table was not looked at: {:?}", known.keys());
     }
 
     #[test]
@@ -251,6 +253,15 @@ mod tests {
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\" }\n", "/api/a/inject"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { query = \"k\", cookie = \"c\" }\n", "/api/a/inject"),
+            ("[api.a]\nhosts = [\"a\"]\ntoken_endpoint = { paths = [] }\n", "/api/a/token_endpoint/paths"),
+            (
+                "[api.a]\nhosts = [\"a\"]\ntoken_endpoint = { paths = [\"x\"] }\n",
+                "/api/a/token_endpoint/paths/0",
+            ),
+            (
+                "[credential.c]\nkind = \"static\"\nsecret = \"vault:a\"\ninsecure = \"lan\"\n",
+                "/credential/c/insecure",
+            ),
             ("[credential.c]\nkind = \"static\"\nsecret = \"sk_live_1\"\n", "/credential/c/secret"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"hashicorp:a#b\"\n", "/credential/c/secret"),
             ("[credential.c]\nkind = \"static\"\nsecret = \"exec:/x\"\n", "/credential/c/secret"),

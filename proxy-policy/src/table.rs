@@ -9,6 +9,7 @@ use crate::conditions::Conditions;
 use crate::credential::Credential;
 use crate::model::{Api, Grant, Identity, Mode, Unmatched, When};
 use crate::set::PolicySet;
+use crate::token_endpoint::TokenEndpoint;
 
 /// Everything that a set means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,9 @@ pub struct ApiRow {
     /// Further headers that are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strip: Vec<String>,
+    /// The paths at which the proxy answers what asks for a token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_endpoint: Vec<String>,
     /// How much may be called of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
@@ -242,8 +246,17 @@ fn api_row(api: &Api) -> ApiRow {
         hosts: hosts(api),
         inject: inject.map(ToString::to_string),
         strip: api.strip.clone(),
+        token_endpoint: token_endpoint(api),
         limits: limits::of_api(api),
     }
+}
+
+fn token_endpoint(api: &Api) -> Vec<String> {
+    let told = |endpoint: &TokenEndpoint| -> Vec<String> {
+        let lasts = endpoint.expires_in.as_secs();
+        endpoint.paths().map(|path| format!("{path}, for {lasts} s")).collect()
+    };
+    api.token_endpoint.as_ref().map(told).unwrap_or_default()
 }
 
 fn hosts(api: &Api) -> Vec<String> {
@@ -374,14 +387,13 @@ impl Table {
             }
         }
         out.push('\n');
-        heading(&mut out, &["API", "Scheme", "Hosts", "Inject", "Strip", "Limits"]);
+        heading(&mut out, &["API", "Scheme", "Hosts", "Inject", "Strip", "Tokens at", "Limits"]);
         for api in &self.apis {
             let inject = api.inject.iter().cloned().collect::<Vec<_>>();
             let (name, scheme) = (api.api.clone(), api.scheme.clone());
-            row(
-                &mut out,
-                &[name, scheme, code(&api.hosts), code(&inject), code(&api.strip), code(&api.limits)],
-            );
+            let (strip, tokens) = (code(&api.strip), code(&api.token_endpoint));
+            let cells = [name, scheme, code(&api.hosts), code(&inject), strip, tokens, code(&api.limits)];
+            row(&mut out, &cells);
         }
         out.push('\n');
         heading(&mut out, &["Credential", "Kind", "Secret", "Only for", "Without TLS"]);
@@ -464,6 +476,7 @@ impl ApiRow {
         lines.extend(self.hosts.iter().map(|host| format!("  host        {host}")));
         lines.extend(self.inject.iter().map(|inject| format!("  inject      {inject}")));
         lines.extend(self.strip.iter().map(|header| format!("  strip       {header}")));
+        lines.extend(self.token_endpoint.iter().map(|path| format!("  tokens at   {path}")));
         lines.extend(self.limits.iter().map(|limit| format!("  limit       {limit}")));
         lines
     }

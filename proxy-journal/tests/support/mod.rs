@@ -225,6 +225,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 removed: removed.collect(),
                 reflected: interrupted,
                 repeated: interrupted,
+                answered: interrupted,
             })
         })
 }

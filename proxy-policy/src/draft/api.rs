@@ -1,7 +1,7 @@
 //! `[api.NAME]`: hosts, and how a credential is attached.
 
 use super::inject::parse_parameter;
-use super::{ApiDraft, inject, limits};
+use super::{ApiDraft, inject, limits, token_endpoint};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
 use crate::inject::InjectPlace;
@@ -34,7 +34,18 @@ const FRAMING: [&str; 15] = [
 pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Reader<'_>) -> ApiDraft {
     reader.check_keys(
         section,
-        &["hosts", "scheme", "inject", "strip", "keep", "mask", "limit", "host_limit", "wait"],
+        &[
+            "hosts",
+            "scheme",
+            "inject",
+            "strip",
+            "keep",
+            "mask",
+            "token_endpoint",
+            "limit",
+            "host_limit",
+            "wait",
+        ],
         hint,
     );
     let scheme = reader.parsed(section, "scheme", parse_scheme).map(|it| it.value).unwrap_or_default();
@@ -96,10 +107,13 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         keep.push(name.value);
     }
     let mask = reader.parsed(section, "mask", parse_mask).map(|it| it.value).unwrap_or_default();
+    let shape = "write token_endpoint = { paths = [\"/oauth2/token\"] }";
+    let token_endpoint = reader.section(section, "token_endpoint", "token_endpoint", shape);
+    let token_endpoint = token_endpoint.and_then(|table| token_endpoint::read(&table, reader));
     limits::check_wait(section, &["limit", "host_limit"], reader);
     let (limits, host_limits) =
         (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
-    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, mask, limits, host_limits }
+    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, mask, token_endpoint, limits, host_limits }
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -107,6 +121,10 @@ fn hint(key: &str) -> Option<Problem> {
         "host" | "url" | "base_url" => Some(Problem::new(
             format!("unknown key {} in an API", quote(key)),
             "write hosts = [\"api.example.com\"]",
+        )),
+        "token_url" | "token_path" => Some(Problem::new(
+            format!("unknown key {} in an API", quote(key)),
+            "write token_endpoint = { paths = [\"/oauth2/token\"] }",
         )),
         "insecure" => Some(Problem::new(
             "an API does not say what goes over it without TLS",

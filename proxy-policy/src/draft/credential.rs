@@ -10,6 +10,7 @@ mod oauth2;
 mod reference;
 mod static_secret;
 
+pub(super) use jwt::time as parse_time;
 pub(crate) use reference::parse as parse_reference;
 
 use super::CredentialDraft;

@@ -1,6 +1,7 @@
 //! The answer to "may it?": [`Permit`] for one request, [`Passage`] for the bytes of one connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy_journal::Rule;
 use proxy_policy::{
@@ -31,6 +32,8 @@ pub struct Permit {
     observed: bool,
     /// Nothing allows the call, it is only observed: it goes on with all that the client brought.
     untouched: bool,
+    /// It asks for a token, which is answered here and told to last so long.
+    answers: Option<Duration>,
 }
 
 /// What comes of a question.
@@ -65,6 +68,12 @@ impl Permit {
     #[must_use]
     pub fn strip(&self) -> Option<&Arc<Strip>> {
         self.live.strip(self.api?).filter(|_| !self.untouched)
+    }
+
+    /// How long what is given is told to last, when the request asks for a token: it is answered by the proxy, and never sent.
+    #[must_use]
+    pub fn answers(&self) -> Option<Duration> {
+        self.answers
     }
 
     /// Which answers are looked through for the credential.
@@ -161,6 +170,7 @@ pub fn authorize(
             reason,
             observed,
             untouched: observed,
+            answers: None,
         };
         return Ok(Answer::Permit(permit));
     };
@@ -188,19 +198,25 @@ pub fn authorize(
         .credential
         .filter(|credential| !untouched && (!plain || credential.insecure.is_some()))
         .map(|credential| credential.id);
-    let reason = match decision.observed {
+    let mut reason = match decision.observed {
         Some(_) => format!("observed, would be denied: {}", decision.explain(&call)),
         None => decision.reason.to_string(),
     };
+    let answers = api.token_endpoint.as_ref().filter(|endpoint| !untouched && endpoint.is_at(&facts.path));
+    if answers.is_some() {
+        reason.push_str(&format!("; the proxy answers it, as the token endpoint of {}", api.name));
+    }
     Ok(Answer::Permit(Permit {
         live: Arc::clone(live),
         api: Some(api.id),
-        credential,
+        // What is sent to nobody needs none.
+        credential: credential.filter(|_| answers.is_none()),
         rule,
         scopes: live.limits().of_call(identity, decision.grant, api, host, facts.port),
         reason,
         observed: decision.observed.is_some(),
         untouched,
+        answers: answers.map(|endpoint| endpoint.expires_in),
     }))
 }
 

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
-use super::{Connection, admission, credential, standing, upgrade};
+use super::{Connection, admission, credential, standing, token, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
@@ -25,8 +25,9 @@ use crate::http::{
     seen,
 };
 use crate::limits::Pass;
+use crate::record::Receipt;
 
-type Reply = Response<ReplyBody<UpstreamBody>>;
+pub(super) type Reply = Response<ReplyBody<UpstreamBody>>;
 
 /// Answers the requests of one connection.
 pub(super) struct Calls {
@@ -39,10 +40,10 @@ pub(super) struct Calls {
 }
 
 /// A request on its way, apart from what it is asked to be.
-struct Inbound {
-    headers: HeaderMap,
+pub(super) struct Inbound {
+    pub(super) headers: HeaderMap,
     extensions: Extensions,
-    body: Replay,
+    pub(super) body: Replay,
     version: Version,
     upgrade: Option<OnUpgrade>,
     /// What conditions looked at.
@@ -195,6 +196,9 @@ impl Calls {
         let websocket = inbound.upgrade.is_some();
         let upgrade = inbound.upgrade.clone();
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
+        if permit.answers().is_some() {
+            return self.answer_token(subject, facts, permit, inbound, account, lapse).await;
+        }
         let sent = tokio::select! {
             biased;
             sent = self.send_current(subject, facts, permit, attachment, inbound, transfer, &mut account) => Ok(sent),
@@ -226,6 +230,42 @@ impl Calls {
                 account.refused(refusal.status());
                 account.fail(refusal.kind.blame(), refusal.reason());
                 answer(&refusal, Some(id), subject, facts.method)
+            }
+        }
+    }
+
+    /// Answers what asks for a token: none of it is sent.
+    async fn answer_token(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+        permit: &Permit,
+        inbound: Inbound,
+        mut account: Account,
+        mut lapse: Lapse,
+    ) -> Reply {
+        let id = account.receipt().map(Receipt::id);
+        let transfer = Arc::clone(account.transfer());
+        let reading = async {
+            let at = (target(facts)?, authority(facts)?);
+            token::read(&self.connection.services, facts, permit, at, inbound, &transfer).await
+        };
+        let read = tokio::select! {
+            biased;
+            read = reading => read,
+            refusal = &mut lapse => {
+                account.refused(refusal.status());
+                account.cut(&refusal);
+                return answer(&refusal, id, subject, facts.method);
+            }
+        };
+        match read {
+            Ok(asked) => token::answer(&asked, permit, facts, id.unwrap_or_default(), &mut account),
+            Err(error) => {
+                let refusal = error.refusal(facts.host.name());
+                account.refused(refusal.status());
+                account.fail(refusal.kind.blame(), refusal.reason());
+                answer(&refusal, id, subject, facts.method)
             }
         }
     }

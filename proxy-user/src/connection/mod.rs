@@ -10,7 +10,7 @@
 //!                              └─ nothing in time, nonsense ──── refuse
 //! ```
 //!
-//! [`serve`] takes the branch, [`call`] does one request, [`upgrade`] what a WebSocket becomes, [`passage`] the
+//! [`serve`] takes the branch, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`passage`] the
 //! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
@@ -23,6 +23,7 @@ mod credential;
 pub mod passage;
 pub mod services;
 mod standing;
+mod token;
 pub mod upgrade;
 
 #[cfg(test)]

@@ -300,6 +300,11 @@ impl Removed {
         self.0.is_empty()
     }
 
+    /// Something else that the client brought, by the part that it was in.
+    pub fn add(&mut self, place: String, value: Secret) {
+        self.0.push((place, value));
+    }
+
     /// The parts, as in "header x-key", each with the fingerprint of what it held. Shortened: the client says how many there
     /// are, and how parameters of its query are called.
     #[must_use]

@@ -35,7 +35,8 @@ pub use tunnel::{TunnelEnd, tunnel};
 
 use crate::authorize::Permit;
 use crate::base::addr::UpstreamAddr;
-use crate::credentials::{Attachment, Fingerprints, Strip, strip_head};
+use crate::credentials::{Attachment, Fingerprints, Head, Secret, Strip, strip_head};
+use crate::http::Transfer;
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
 use pool::Pool;
@@ -196,6 +197,26 @@ impl Forwarder {
         let removed = strip_head(&mut outbound.head(), attachment, what)?;
         if !removed.is_empty() {
             outbound.transfer.note_removed(removed.told(&self.fingerprints));
+        }
+        Ok(())
+    }
+
+    /// Notes for the journal what a client brought with a request that is answered here, besides `more`, which was in its body.
+    ///
+    /// # Errors
+    /// What is left of the request is none.
+    pub fn note_brought(
+        &self,
+        permit: &Permit,
+        head: &mut Head<'_>,
+        more: Vec<(String, Secret)>,
+        transfer: &Transfer,
+    ) -> Result<(), ForwardError> {
+        let Some(what) = permit.strip() else { return Ok(()) };
+        let mut removed = strip_head(head, None, what)?;
+        more.into_iter().for_each(|(place, value)| removed.add(place, value));
+        if !removed.is_empty() {
+            transfer.note_removed(removed.told(&self.fingerprints));
         }
         Ok(())
     }

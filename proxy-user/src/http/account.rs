@@ -100,6 +100,7 @@ impl Account {
             removed: self.transfer.removed().to_vec(),
             reflected: self.transfer.is_reflected(),
             repeated: self.transfer.is_repeated(),
+            answered: self.transfer.is_answered(),
         });
     }
 }

@@ -29,6 +29,7 @@ pub struct Transfer {
     removed: OnceLock<Vec<RemovedCredential>>,
     reflected: AtomicBool,
     repeated: AtomicBool,
+    answered: AtomicBool,
 }
 
 impl Transfer {
@@ -95,6 +96,17 @@ impl Transfer {
     #[must_use]
     pub fn is_repeated(&self) -> bool {
         self.repeated.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is answered here, and sent to nobody.
+    pub fn note_answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    /// Whether it was answered here.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
     }
 
     /// What was taken out of the request.

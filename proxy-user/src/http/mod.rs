@@ -3,10 +3,10 @@
 //! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`facts`] says what a request asks for or why that is
 //! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] and [`reply`] carry bodies through and count them,
 //! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
-//! outcome, [`problem`] answers a refusal.
+//! outcome, [`problem`] answers a refusal, [`token`] what asks for a token.
 //!
-//! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]), and a placeholder in it or a signature over it
-//! ([`exchange`]), all up to a bound; each frame is taken when the other side has room for it.
+//! Invariant: a body is never held whole, but for a condition that looks at it ([`seen`]), a placeholder in it or a signature over it
+//! ([`exchange`]), and what asks for a token ([`token`]), all up to a bound; each frame is taken when the other side has room for it.
 
 pub mod account;
 pub mod body;
@@ -21,6 +21,7 @@ pub mod reflect;
 pub mod reply;
 pub mod seen;
 pub mod server;
+pub mod token;
 pub mod unpack;
 
 pub use account::Account;

