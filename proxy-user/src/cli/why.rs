@@ -193,6 +193,7 @@ fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std
             let status = outcome.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
             let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
             let ms = outcome.duration_us / 1000;
+            let status = if outcome.answered { format!("{status} of the proxy itself") } else { status };
             writeln!(page, "outcome     {status}, {sent} bytes sent and {received} received in {ms} ms")?;
             if let Some(error) = &outcome.error {
                 let blame = outcome.blame.map(|blame| format!(" (blame: {blame:?})").to_lowercase());

@@ -190,7 +190,7 @@ fn what_asks_for_no_token_is_told_so_and_goes_nowhere_either() {
         }
         assert_eq!(login.count(), 0, "{:?}", login.seen());
     }
-    assert_eq!(world.curl(&[&format!("https://raw.test/v1/x")]).status, 200);
+    assert_eq!(world.curl(&["https://raw.test/v1/x"]).status, 200);
     assert_eq!(login.count(), 1);
     let refused = world.record("outcome", |record| record["status"] == 400);
     assert_eq!((&refused["answered"], &refused["blame"]), (&true.into(), &"client".into()), "{refused}");
@@ -281,4 +281,36 @@ fn where_tokens_and_calls_are_at_one_host_the_token_is_answered_without_the_cred
         world.curl(&["-H", &stolen, "-d", "grant_type=client_credentials", "https://api.test/v1/token"]);
     assert_eq!(answer.json()["key"], "stolen", "{answer:?}");
     assert_eq!(world.decision(Some("/v1/token"))["observed"], true);
+}
+
+#[test]
+fn a_bot_that_does_not_end_what_it_asks_is_not_waited_for_longer_than_its_policy_lasts() {
+    let world = world(USUAL, MAY_ASK);
+    world.set("limits.header_timeout", "\"3s\"");
+    let login = Upstream::http1(&world);
+    world.daemon();
+    let half = "import http.client as c, ssl, os\n\
+                c = c.HTTPSConnection('raw.test', context=ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE']))\n\
+                c.putrequest('POST', '/oauth2/token')\n\
+                c.putheader('content-type', 'application/x-www-form-urlencoded')\n\
+                c.putheader('content-length', '1000')\n\
+                c.endheaders(b'grant_type=client_credentials&')\n\
+                answer = c.getresponse()\n\
+                print(answer.status, answer.read().decode())\n";
+    let mut slow = world.bot("python3").args(["-c", half]).spawn();
+    let told = slow.rest();
+    assert!(told.starts_with("400 ") && told.contains("did not come whole, or not in time"), "{told}");
+    let mut cut = world.bot("python3").args(["-c", half]).spawn();
+    wait_until("the second decision", || {
+        let decisions = world.journal().into_iter().filter(|it| it["path"] == "/oauth2/token");
+        (decisions.count() == 2).then_some(())
+    });
+    let without =
+        "[identity]\nexe = \"{root}/bots/python3\"\n\n[[grant]]\napi = \"login\"\nallow = [\"GET /v1/**\"]\n";
+    world.policy("policies/python.toml", without);
+    let told = cut.rest();
+    assert!(told.starts_with("403 ") && !told.contains(STAND_IN), "{told}");
+    let outcome = world.record("outcome", |record| record["status"] == 403);
+    assert!(outcome["error"].as_str().unwrap().starts_with("cut, not permitted any more"), "{outcome}");
+    assert_eq!(login.connections(), 0);
 }
