@@ -86,13 +86,14 @@ where
     let service = service_fn(move |request| {
         let (handler, last) = (Arc::clone(&handler), last.clone());
         seen.store(true, Ordering::Relaxed);
-        async move {
+        // A call is kilobytes of state, which would be moved from hand to hand.
+        Box::pin(async move {
             let mut response = handler.call(request).await;
             if *last.borrow() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -168,7 +169,7 @@ where
         let handler = Arc::clone(&handler);
         // Kept for whoever asks later.
         seen.notify_one();
-        async move { Ok::<_, Infallible>(handler.call(request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(handler.call(request).await) })
     });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
