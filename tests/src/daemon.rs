@@ -59,6 +59,16 @@ impl World {
         self.write("vouchsafe.toml", &format!("{top}{tables}"));
     }
 
+    /// Sets a variable of the daemon's environment, as its unit would; takes effect at the next start.
+    pub fn variable(&self, name: &str, value: &str) {
+        self.variables.borrow_mut().insert(name.into(), value.into());
+    }
+
+    /// Takes a variable away again; takes effect at the next start.
+    pub fn without_variable(&self, name: &str) {
+        self.variables.borrow_mut().remove(name);
+    }
+
     /// The configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
@@ -71,6 +81,7 @@ impl World {
         let mut command = self.enter(Some("daemon"));
         command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "RUST_BACKTRACE=1"]);
         command.arg(format!("NOTIFY_SOCKET={}", self.path("notify").display()));
+        command.args(self.variables.borrow().iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(host::daemon()).args(["run", "--config"]).arg(self.config()).stdin(Stdio::null());
         command
     }

@@ -30,6 +30,8 @@ pub struct World {
     pub(crate) settings: RefCell<BTreeMap<String, String>>,
     pub(crate) child: RefCell<Option<Running>>,
     pub(crate) starts: Cell<u32>,
+    /// Of the daemon's environment.
+    pub(crate) variables: RefCell<BTreeMap<String, String>>,
     /// Ended before everything else goes.
     servers: RefCell<Vec<Running>>,
 }
@@ -53,6 +55,7 @@ impl World {
             settings: RefCell::default(),
             child: RefCell::default(),
             starts: Cell::new(0),
+            variables: RefCell::default(),
             servers: RefCell::default(),
         };
         fs::create_dir(&world.root).unwrap();

@@ -23,8 +23,8 @@ const HELD: usize = 4;
 pub struct Needles(Vec<Secret>);
 
 impl Needles {
-    /// The secret as it is, percent-encoded, within JSON, and as `sent`, which is what went into the request. `None` when it
-    /// is too short to be looked for.
+    /// The secret as it is, percent-encoded, and as `sent`, which is what went into the request; each of them also
+    /// percent-encoded and within JSON. `None` when it is too short to be looked for.
     pub(super) fn of(secret: &Secret, sent: Option<&[u8]>) -> Option<Arc<Self>> {
         Self::spelled(secret, sent.map(|sent| Secret::new(sent.to_vec())))
     }
@@ -55,16 +55,21 @@ impl Needles {
         if raw.len() < SHORTEST {
             return None;
         }
-        let mut all = vec![Secret::new(raw.to_vec())];
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-        if !raw.iter().all(plain) {
-            let (percent, json) = (escape::percent(raw), escape::json(raw));
-            // As others spell the same: with small digits, and with `/` escaped, as PHP does.
-            all.push(lower_escapes(percent.expose()));
-            all.push(solidus_escaped(json.expose()));
-            all.extend([percent, json]);
+        // What was sent may come back encoded once more: a query parameter within a link, basic authentication within a cookie.
+        let percent = escape::percent(raw);
+        let mut as_sent = vec![Secret::new(raw.to_vec()), lower_escapes(percent.expose()), percent];
+        as_sent.extend(more);
+        let mut all = Vec::new();
+        for one in as_sent {
+            if !one.expose().iter().all(is_unreserved) {
+                let (percent, json) = (escape::percent(one.expose()), escape::json(one.expose()));
+                // As others spell the same: with small digits, and with `/` escaped, as PHP does.
+                all.push(lower_escapes(percent.expose()));
+                all.push(solidus_escaped(json.expose()));
+                all.extend([percent, json]);
+            }
+            all.push(one);
         }
-        all.extend(more);
         Some(Arc::new(Self::ordered(all)))
     }
 
@@ -135,6 +140,11 @@ impl Needles {
         }
         any
     }
+}
+
+/// What no encoding spells in another way (RFC 3986 §2.3).
+fn is_unreserved(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(byte)
 }
 
 /// Percent-encoded with the digits `a` to `f`.
@@ -321,6 +331,10 @@ mod tests {
             "sk/live\\\"0123456789",
             "sk\\/live\\\"0123456789",
             "c2svbGl2ZSI=",
+            "sk%252Flive%25220123456789",
+            "sk%252flive%25220123456789",
+            "c2svbGl2ZSI%3D",
+            "c2svbGl2ZSI%3d",
         ] {
             let text = format!("<{spelled}> and <{spelled}>");
             let (out, any) = through(&[text.as_bytes()]);

@@ -1,6 +1,7 @@
 //! The kinds of credentials, each against a server that checks it, with unmodified clients through the daemon.
 
 mod aws;
+mod canary;
 mod exec;
 mod github_app;
 mod hmac;

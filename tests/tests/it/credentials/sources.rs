@@ -113,7 +113,7 @@ fn nobody_else_leads_the_path_of_a_key_to_another_secret() {
     assert!(page.contains(&why) && page.contains("who can change it"), "{page}");
 }
 
-const VAULT: &str = include_str!("receivers/vault.js");
+pub(super) const VAULT: &str = include_str!("receivers/vault.js");
 
 /// Has the credential be at another place, without a restart.
 fn refer(world: &World, secret: &str) {

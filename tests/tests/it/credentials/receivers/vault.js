@@ -1,6 +1,6 @@
 // HashiCorp Vault as far as its published API is needed here: vault.js PORT SECRET_ID PASSWORD
 // KV, version 2, at secret/ is what vault.json says (`{"demo": [{"key": "…"}]}`: all versions); database/creds/NAME gives PASSWORD on
-// a lease. Each call is a line in vault.calls.
+// a lease. Each call is a line in vault.calls, each token one in vault.tokens.
 const [port, secretId, password] = process.argv.slice(2);
 const crypto = require("crypto"), fs = require("fs"), http = require("http");
 const tokens = new Set(), leases = new Set(), secretIds = new Set([secretId]);
@@ -11,6 +11,7 @@ function answer(method, path, token, body) {
     if (body.role_id !== "role" || !secretIds.has(body.secret_id)) return [400, { errors: ["invalid role or secret ID"] }];
     const made = "hvs." + crypto.randomUUID();
     tokens.add(made);
+    fs.appendFileSync("vault.tokens", made + "\n");
     return [200, { auth: { client_token: made, lease_duration: 3600, renewable: true } }];
   }
   if (!tokens.has(token)) return [403, { errors: ["permission denied"] }];
