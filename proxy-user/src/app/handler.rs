@@ -24,7 +24,7 @@ use crate::{
     connection::Services,
     control::{
         Failure, Handler, Peer, ReloadReport, SecretsReport, Status,
-        credentials::{self, CredentialReport, RotateOrder},
+        credentials::{self, CredentialReport, RotateOrder, SecretReport},
         detach, plan,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
@@ -32,6 +32,7 @@ use crate::{
         },
         who,
     },
+    credentials::About,
     forward::error::chain,
     kernel::{self, Kernel, OriginTable, Programs, Protecting},
     record::JournaldState,
@@ -60,6 +61,11 @@ pub(super) struct DaemonHandler {
 
 fn rfc3339(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
+fn secret_report((source, about): &(String, About)) -> SecretReport {
+    let owner = about.owner().map(str::to_owned);
+    SecretReport { source: source.clone(), owner, labels: about.labels().clone() }
 }
 
 fn number(n: usize) -> u64 {
@@ -149,6 +155,7 @@ impl DaemonHandler {
                     since: state.as_ref().and_then(|it| it.since_s).map(at),
                     last_used: last_used.map(at),
                     last_used_by,
+                    secrets: state.iter().flat_map(|it| &it.about).map(secret_report).collect(),
                     problem: state.and_then(|it| it.problem),
                 }
             })

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::status::{NOT_RUNNING, safe};
 use crate::control::client::{self, ClientError};
-use crate::control::credentials::{COMMAND, CredentialReport, TEST_COMMAND, TestOrder, TestReport};
+use crate::control::credentials::{
+    COMMAND, CredentialReport, SecretReport, TEST_COMMAND, TestOrder, TestReport,
+};
 
 /// Arguments of `vouchsafe credential`.
 #[derive(Debug, Args)]
@@ -169,6 +171,12 @@ fn page(it: &CredentialReport) -> Result<String, std::fmt::Error> {
         let since = it.since.as_deref().map_or_else(String::new, |since| format!(", since {}", safe(since)));
         writeln!(page, "version    {version}{since}")?;
     }
+    for SecretReport { source, owner, labels } in &it.secrets {
+        let owner = owner.iter().map(|owner| format!("owner {}", safe(owner)));
+        let labels = labels.iter().map(|(name, value)| format!("{}={}", safe(name), safe(value)));
+        let said: Vec<_> = owner.chain(labels).collect();
+        writeln!(page, "secret     {}: {}", safe(source), said.join(", "))?;
+    }
     match (&it.last_used, &it.last_used_by) {
         (Some(at), Some(by)) => writeln!(page, "last used  {} by {}", safe(at), safe(by))?,
         _ => writeln!(page, "last used  never since the daemon started")?,
@@ -192,6 +200,7 @@ mod tests {
             since: Some("2027-01-01T00:00:00Z".into()),
             last_used: None,
             last_used_by: None,
+            secrets: Vec::new(),
             problem: None,
         }
     }
@@ -230,8 +239,13 @@ mod tests {
 
     #[test]
     fn a_page_tells_where_it_is_and_what_is_wrong_without_control_characters() {
-        let text =
-            page(&CredentialReport { problem: Some("gone\u{1b}[2J".into()), ..report("stripe") }).unwrap();
+        let labels = [("team".to_owned(), "billing".to_owned())].into();
+        let secret =
+            SecretReport { source: "vault:stripe".into(), owner: Some("a@b.test\u{1b}".into()), labels };
+        let problem = Some("gone\u{1b}[2J".into());
+        let text = page(&CredentialReport { problem, secrets: vec![secret], ..report("stripe") }).unwrap();
+        assert!(text.contains("secret     vault:stripe: owner a@b.test"), "{text}");
+        assert!(text.contains(", team=billing\n"), "{text}");
         assert!(text.contains("source     vault:stripe\n"), "{text}");
         assert!(text.contains("version    3, since 2027-01-01T00:00:00Z\n"), "{text}");
         assert!(text.contains("last used  never"), "{text}");

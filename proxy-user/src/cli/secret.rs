@@ -1,5 +1,6 @@
-//! `vouchsafe secret set|list|rm`: the secrets in the store, by name; their values only go in.
+//! `vouchsafe secret set|label|list|show|rotate|rm`: the secrets in the store, by name; their values only go in.
 
+mod listed;
 mod prompt;
 
 use std::ffi::OsStr;
@@ -15,14 +16,13 @@ use anyhow::{Context, bail};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Subcommand};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
+use super::status::safe;
 use crate::control::SecretsReport;
 use crate::control::client::{self, ClientError};
 use crate::control::credentials::{ROTATE_COMMAND, RotateOrder, RotateReport};
-use crate::credentials::{Listed, MAX_SECRET_BYTES, Secret, SecretName, StorePaths};
+use crate::credentials::{Label, MAX_SECRET_BYTES, Owner, Secret, SecretName, StorePaths};
 
 /// Arguments of `vouchsafe secret`.
 #[derive(Debug, Args)]
@@ -39,12 +39,46 @@ enum Action {
         /// As in stripe/restricted: a-z 0-9 . _ / - and at most 128 of them
         #[arg(value_parser = WithoutEcho::<SecretName>::new())]
         name: SecretName,
+        /// A label, as in team=billing; with nothing after the =, it is taken away. Those that are not named stay
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = WithoutEcho::<Label>::new())]
+        labels: Vec<Label>,
+        /// Who answers for it, such as an address; "" takes it away
+        #[arg(long, value_parser = WithoutEcho::<Owner>::new())]
+        owner: Option<Owner>,
         /// Only here to be refused with a reason.
         #[arg(hide = true, num_args = 0.., allow_hyphen_values = true, value_parser = WithoutEcho::<Nothing>::new())]
         value: Vec<Nothing>,
     },
-    /// Show names, versions and dates of all secrets, never a value
-    List,
+    /// Change labels and owner of a secret; its value stays
+    Label {
+        /// The name it is stored under
+        #[arg(value_parser = WithoutEcho::<SecretName>::new())]
+        name: SecretName,
+        /// Labels, as in team=billing; with nothing after the =, one is taken away
+        #[arg(value_name = "LABEL", required_unless_present = "owner", value_parser = WithoutEcho::<Label>::new())]
+        labels: Vec<Label>,
+        /// Who answers for it, such as an address; "" takes it away
+        #[arg(long, value_parser = WithoutEcho::<Owner>::new())]
+        owner: Option<Owner>,
+    },
+    /// Show names, versions, dates, owners and labels of all secrets, never a value
+    List {
+        /// Only those with this label, as in team=billing; with nothing after the =, only those without it
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = WithoutEcho::<Label>::new())]
+        labels: Vec<Label>,
+        /// Print one JSON array, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that is known of a secret, also when the versions before it were set; never a value
+    Show {
+        /// The name it is stored under
+        #[arg(value_parser = WithoutEcho::<SecretName>::new())]
+        name: SecretName,
+        /// Print one JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the daemon make a secret anew, as [rotation.NAME] of its configuration says
     #[command(after_help = ROTATE_HELP)]
     Rotate {
@@ -140,15 +174,46 @@ where
 pub fn run(args: SecretArgs, paths: &StorePaths) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match args.action {
-        Action::Set { name, value: _ } => {
+        Action::Set { name, labels, owner, value: _ } => {
             let secret = value_from_input(&name)?;
             let bytes = secret.len();
-            let version = paths.store.set(&name, secret, now_s())?;
+            let version = paths.store.set_about(&name, secret, &labels, owner.as_ref(), now_s())?;
             writeln!(out, "stored {name}, version {version}, {bytes} bytes; refer to it as vault:{name}")?;
             tell_the_daemon(&paths.control_socket, &mut out)
         }
-        Action::List => {
-            out.write_all(table(&paths.store.list()?).as_bytes())?;
+        Action::Label { name, labels, owner } => {
+            let about = paths.store.describe(&name, &labels, owner.as_ref())?;
+            let owner = about.owner().map_or_else(|| "nobody".to_owned(), safe);
+            let labels = if about.labels().is_empty() { "none".to_owned() } else { safe(&about.to_string()) };
+            writeln!(out, "{name}: owner {owner}, labels {labels}")?;
+            tell_the_daemon(&paths.control_socket, &mut out)
+        }
+        Action::List { labels, json } => {
+            let all = paths.store.list()?;
+            let any = !all.is_empty();
+            let all: Vec<_> = all.into_iter().filter(|it| it.about.has(&labels)).collect();
+            let text = match (json, any, all.is_empty()) {
+                (true, ..) => {
+                    let all: Vec<_> = all.iter().map(listed::to_json).collect();
+                    serde_json::to_string_pretty(&all)? + "\n"
+                }
+                (_, false, _) => "no secrets are stored; `vouchsafe secret set NAME` stores one\n".to_owned(),
+                (_, _, true) => "no secret has these labels\n".to_owned(),
+                _ => listed::table(&all),
+            };
+            out.write_all(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Show { name, json } => {
+            let one = paths.store.list()?.into_iter().find(|it| it.name == name);
+            let one = one.with_context(|| {
+                format!("there is no secret {name}; `vouchsafe secret list` shows those that are")
+            })?;
+            let text = match json {
+                true => serde_json::to_string_pretty(&listed::to_json(&one))? + "\n",
+                false => listed::page(&one)?,
+            };
+            out.write_all(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Rotate { name } => {
@@ -222,21 +287,6 @@ fn value(mut bytes: Zeroizing<Vec<u8>>) -> anyhow::Result<Secret> {
 
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn table(secrets: &[Listed]) -> String {
-    if secrets.is_empty() {
-        return "no secrets are stored; `vouchsafe secret set NAME` stores one\n".to_owned();
-    }
-    let longest = secrets.iter().map(|secret| secret.name.as_str().len()).max().unwrap_or(0);
-    let width = longest.max("NAME".len());
-    let mut table = format!("{:width$}  VERSION  SET\n", "NAME");
-    for Listed { name, version, created_s } in secrets {
-        let date = i64::try_from(*created_s).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
-        let date = date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_else(|| "unknown".to_owned());
-        table.push_str(&format!("{:width$}  {version:7}  {date}\n", name.as_str()));
-    }
-    table
 }
 
 /// Lets a running daemon read the store again, and says whether it did.

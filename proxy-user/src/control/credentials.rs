@@ -1,5 +1,7 @@
 //! What the daemon says of the credentials of the policy that is live. Nothing of a secret.
 
+use std::collections::BTreeMap;
+
 use nix::unistd::geteuid;
 use proxy_journal::Person;
 use serde::{Deserialize, Serialize};
@@ -32,8 +34,22 @@ pub struct CredentialReport {
     pub last_used: Option<String>,
     /// Whose call that was: the identity.
     pub last_used_by: Option<String>,
+    /// What people say of those of its secrets that are in the daemon's own store.
+    #[serde(default)]
+    pub secrets: Vec<SecretReport>,
     /// Why no call can have it, and what to do.
     pub problem: Option<String>,
+}
+
+/// What people say of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretReport {
+    /// Where it is, as in the policy.
+    pub source: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Names and values.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The name of the command that tries one; the arguments are those of [`TestOrder`].

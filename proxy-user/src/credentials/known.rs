@@ -104,7 +104,7 @@ const TOKENS: [(&[u8], usize); 30] = [
 ];
 
 /// Whether a value is a token by its shape: one of a well-known issuer, or a signed JWT (RFC 7519).
-fn is_token(value: &[u8]) -> bool {
+pub(super) fn is_token(value: &[u8]) -> bool {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let known = |(start, more): &(&[u8], usize)| {
         value.strip_prefix(*start).is_some_and(|rest| rest.len() >= *more && rest.iter().all(part))

@@ -11,6 +11,7 @@ use std::time::Duration;
 use proxy_policy::{ApiId, Credential, CredentialKind, PolicySet, SecretRef, Store as Place};
 use serde_json::Map;
 
+use super::about::About;
 use super::attach::Attachment;
 use super::error::CredentialError;
 use super::issuer::Issuer;
@@ -201,6 +202,8 @@ pub struct CredentialState {
     pub since_s: Option<u64>,
     /// When it last went into a call, in seconds since the Unix epoch, and whose call that was.
     pub used: Option<(u64, String)>,
+    /// What people say of those of its secrets that are in the daemon's own store, by reference.
+    pub about: Vec<(String, About)>,
     /// Why no call can have it, and what to do.
     pub problem: Option<String>,
 }
@@ -242,8 +245,16 @@ impl LiveCredential {
             version: first.map(|held| held.version),
             since_s: first.and_then(|held| held.since_s),
             used: (at_s != 0).then_some((at_s, by)),
+            about: self.about(),
             problem,
         }
+    }
+
+    fn about(&self) -> Vec<(String, About)> {
+        let of_store = self.kind.secrets().into_iter().filter(|secret| secret.store() == Place::Vault);
+        of_store
+            .filter_map(|secret| Some((secret.to_string(), self.sources.vault().about(secret.name())?)))
+            .collect()
     }
 
     /// What a call needs, if it is at hand: never waits. `None`: [`LiveCredential::provide`] obtains it.

@@ -12,6 +12,7 @@
 //! who make an attachment of them or send them to their issuer look at them ([`Secret::expose`]).
 //! Invariant: no error, status or debug print carries a secret; `canary` tests it.
 
+mod about;
 pub mod access_key;
 pub mod answers;
 mod attach;
@@ -56,6 +57,7 @@ pub mod store;
 pub mod sts_answers;
 mod vault;
 
+pub use about::{About, AboutError, Label, Owner};
 pub use attach::{Attachment, Head, Misplaced, Removed, strip, strip_head};
 pub use error::CredentialError;
 pub use inject::{Inject, Strip};
@@ -71,7 +73,7 @@ pub use placeholder::{Stand, Textual};
 pub use probe::Probed;
 pub use provider::{Ask, AskedBy, Provided};
 pub use rotation::{Rotated, RotationError, Step};
-pub use sealed::MAX_SECRET_BYTES;
+pub use sealed::{MAX_PAST, MAX_SECRET_BYTES, Past};
 pub use secret::Secret;
 pub use sigv4::{ChunkError, Chunks};
 pub use store::{Listed, Store, StoreError};

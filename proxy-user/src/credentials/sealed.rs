@@ -3,13 +3,15 @@
 //! | offset | bytes | meaning                                                                             |
 //! | ------ | ----- | ----------------------------------------------------------------------------------- |
 //! | 0      | 8     | magic, `VSSTORE` and a line end (text-mode damage shows)                            |
-//! | 8      | 4     | version of the format, big endian: 1                                                |
+//! | 8      | 4     | version of the format, big endian: 2; 1 is read, too                                |
 //! | 12     | 16    | which key: first half of HMAC-SHA-256(key, `vouchsafe store key id v1`)             |
 //! | 28     | 8     | length of what follows the header, big endian                                       |
 //! | 36     | 12    | nonce, random, new at each write                                                    |
 //! | 48     | n     | AES-256-GCM ciphertext and, at its end, the 16-byte tag; the bytes 0..36 are AAD    |
 //!
-//! The plaintext is a JSON object `{"NAME": {"secret": "<hexadecimal>", "version": 1, "created": <Unix seconds>}}`.
+//! The plaintext is a JSON object `{"NAME": {"secret": "<hexadecimal>", "version": 3, "created": <Unix seconds>, "labels":
+//! {"team": "billing"}, "owner": "…", "before": [[1, <Unix seconds>], [2, <Unix seconds>]]}}`. The last three may be missing, and
+//! in version 1 they are. `before` says when the versions before this one were set; their values are gone.
 //! Hexadecimal, because each value then has one spelling and needs no escape: it is read straight from the
 //! decrypted buffer, without a copy that would have to be wiped.
 //!
@@ -22,13 +24,18 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::about::About;
 use super::hex;
 use super::key::{KEY_ID_BYTES, StoreKey};
 use super::name::SecretName;
 use super::secret::Secret;
 
-/// The version of the format that this code writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the format that this code writes.
+pub const FORMAT_VERSION: u32 = 2;
+/// The version before it, which is read.
+const WITHOUT_ABOUT: u32 = 1;
+/// How many versions before the current one are remembered, without their values.
+pub const MAX_PAST: usize = 10;
 /// How many bytes a secret may have; it has at least one.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 /// How many bytes the file may have.
@@ -47,6 +54,51 @@ pub struct Entry {
     pub version: u64,
     /// When this value was set, in seconds since the Unix epoch.
     pub created_s: u64,
+    /// What people say of it; of all its versions.
+    pub about: About,
+    /// The versions before this one, the oldest first, at most [`MAX_PAST`].
+    pub before: Vec<Past>,
+}
+
+/// A version that a secret once had. Its value is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The version.
+    pub version: u64,
+    /// When it was set, in seconds since the Unix epoch.
+    pub created_s: u64,
+}
+
+impl Entry {
+    /// A secret of which nothing else is known.
+    #[must_use]
+    pub fn new(secret: Arc<Secret>, version: u64, created_s: u64) -> Self {
+        Self { secret, version, created_s, about: About::default(), before: Vec::new() }
+    }
+
+    /// The next version takes its place; what is said of the secret stays. Returns the value that it had.
+    pub(super) fn succeed(&mut self, secret: Arc<Secret>, now_s: u64) -> Arc<Secret> {
+        let Self { version, created_s, .. } = *self;
+        self.before.push(Past { version, created_s });
+        let most = self.before.len().saturating_sub(MAX_PAST);
+        self.before.drain(..most);
+        self.version = version.saturating_add(1);
+        self.created_s = now_s;
+        std::mem::replace(&mut self.secret, secret)
+    }
+
+    /// The same value under the same version, for another reader. It is not copied.
+    #[must_use]
+    pub(super) fn share(&self) -> Self {
+        let Self { secret, version, created_s, about, before } = self;
+        Self {
+            secret: Arc::clone(secret),
+            version: *version,
+            created_s: *created_s,
+            about: about.clone(),
+            before: before.clone(),
+        }
+    }
 }
 
 /// All secrets of a store, by name.
@@ -60,7 +112,7 @@ pub enum SealError {
     NotAStore,
     /// Another version of the format.
     #[error(
-        "it has format version {found}, and this program reads version {FORMAT_VERSION}; use the program that wrote it, or a newer one"
+        "it has format version {found}, and this program reads versions up to {FORMAT_VERSION}; use the program that wrote it, or a newer one"
     )]
     Version {
         /// The version that the header names.
@@ -102,6 +154,12 @@ struct WrittenEntry<'a> {
     secret: &'a str,
     version: u64,
     created: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    before: Vec<(u64, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +168,12 @@ struct ReadEntry<'a> {
     secret: &'a str,
     version: u64,
     created: u64,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    owner: Option<String>,
+    #[serde(default)]
+    before: Vec<(u64, u64)>,
 }
 
 /// Encrypts the secrets into the bytes of a store, under a fresh random nonce.
@@ -134,12 +198,18 @@ pub fn seal(secrets: &Secrets, key: &StoreKey) -> Result<Vec<u8>, SealError> {
 /// The JSON map, in a buffer that has room for all of it and for the tag from the start: one that grew would leave
 /// copies of secrets behind in freed memory.
 fn plaintext(secrets: &Secrets) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    const ENTRY_OVERHEAD: usize = 128;
+    const ENTRY_OVERHEAD: usize = 192;
+    // Two numbers of 20 digits, in brackets.
+    const PAST: usize = 44;
     let mut room = 2 + TAG_BYTES;
     for (name, entry) in secrets {
         if entry.secret.is_empty() || entry.secret.len() > MAX_SECRET_BYTES {
             return Err(SealError::ValueLength { found: entry.secret.len() });
         }
+        // A quote or a backslash becomes two characters.
+        let labels = entry.about.labels().iter().map(|(name, value)| name.len() + 2 * value.len() + 6);
+        room +=
+            labels.sum::<usize>() + 2 * entry.about.owner().map_or(0, str::len) + PAST * entry.before.len();
         room += 2 * entry.secret.len() + name.as_str().len() + ENTRY_OVERHEAD;
     }
     if room + AUTHENTICATED + NONCE_BYTES > MAX_STORE_BYTES {
@@ -151,7 +221,15 @@ fn plaintext(secrets: &Secrets) -> Result<Zeroizing<Vec<u8>>, SealError> {
         .iter()
         .zip(&values)
         .map(|((name, entry), value)| {
-            (name.as_str(), WrittenEntry { secret: value, version: entry.version, created: entry.created_s })
+            let written = WrittenEntry {
+                secret: value,
+                version: entry.version,
+                created: entry.created_s,
+                labels: entry.about.labels(),
+                owner: entry.about.owner(),
+                before: entry.before.iter().map(|past| (past.version, past.created_s)).collect(),
+            };
+            (name.as_str(), written)
         })
         .collect();
     serde_json::to_writer(&mut *buffer, &map).map_err(|_| SealError::Content("JSON"))?;
@@ -174,11 +252,12 @@ pub fn open(file: &[u8], key: &StoreKey) -> Result<Secrets, SealError> {
     let plain = cipher
         .open_in_place(nonce, Aad::from(sealed.authenticated), &mut buffer)
         .map_err(|_| SealError::Damaged)?;
-    contents(plain)
+    contents(plain, sealed.version)
 }
 
 struct Sealed<'a> {
     authenticated: &'a [u8],
+    version: u32,
     key_id: [u8; KEY_ID_BYTES],
     nonce: [u8; NONCE_BYTES],
     body: &'a [u8],
@@ -197,7 +276,7 @@ fn header(file: &[u8]) -> Result<Sealed<'_>, SealError> {
     }
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| cut.clone())?;
     let version = u32::from_be_bytes(*version);
-    if version != FORMAT_VERSION {
+    if ![WITHOUT_ABOUT, FORMAT_VERSION].contains(&version) {
         return Err(SealError::Version { found: version });
     }
     let (key_id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>().ok_or_else(|| cut.clone())?;
@@ -209,13 +288,13 @@ fn header(file: &[u8]) -> Result<Sealed<'_>, SealError> {
         return Err(SealError::Length { expected, found: file.len() as u64 });
     }
     let authenticated = file.get(..AUTHENTICATED).ok_or(cut)?;
-    Ok(Sealed { authenticated, key_id: *key_id, nonce: *nonce, body })
+    Ok(Sealed { authenticated, version, key_id: *key_id, nonce: *nonce, body })
 }
 
 /// Reads the JSON map. The reasons are fixed texts: an error of the JSON parser quotes what it read.
-fn contents(plain: &[u8]) -> Result<Secrets, SealError> {
+fn contents(plain: &[u8], version: u32) -> Result<Secrets, SealError> {
     let map: BTreeMap<&str, ReadEntry<'_>> =
-        serde_json::from_slice(plain).map_err(|_| SealError::Content("not the map of version 1"))?;
+        serde_json::from_slice(plain).map_err(|_| SealError::Content("not the map of this version"))?;
     let mut secrets = Secrets::new();
     for (name, entry) in map {
         let name = name.parse().map_err(|_| SealError::Content("a name that is not one"))?;
@@ -224,152 +303,23 @@ fn contents(plain: &[u8]) -> Result<Secrets, SealError> {
         if value.is_empty() || value.len() > MAX_SECRET_BYTES {
             return Err(SealError::ValueLength { found: value.len() });
         }
+        let about = About::of(entry.labels, entry.owner)
+            .map_err(|_| SealError::Content("a label or an owner that is none"))?;
+        let past = |(version, created_s)| Past { version, created_s };
+        let before: Vec<_> = entry.before.into_iter().map(past).collect();
+        if before.len() > MAX_PAST {
+            return Err(SealError::Content("more versions before than are remembered"));
+        }
+        if version == WITHOUT_ABOUT && !(about.is_empty() && before.is_empty()) {
+            return Err(SealError::Content("more than version 1 has"));
+        }
         let secret = Arc::new(Secret::from(value));
-        secrets.insert(name, Entry { secret, version: entry.version, created_s: entry.created });
+        let entry = Entry { secret, version: entry.version, created_s: entry.created, about, before };
+        secrets.insert(name, entry);
     }
     Ok(secrets)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::{btree_map, vec};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn key() -> StoreKey {
-        StoreKey::new([42; 32])
-    }
-
-    fn entry(value: &[u8]) -> Entry {
-        Entry { secret: Arc::new(Secret::new(value.to_vec())), version: 3, created_s: 1_700_000_000 }
-    }
-
-    fn one() -> Secrets {
-        Secrets::from([("stripe/restricted".parse().unwrap(), entry(b"rk_test_canary"))])
-    }
-
-    /// What can be compared and printed, unlike the secrets themselves.
-    fn plain(secrets: &Secrets) -> Vec<(String, Vec<u8>, u64, u64)> {
-        secrets
-            .iter()
-            .map(|(name, entry)| {
-                (name.to_string(), entry.secret.expose().to_vec(), entry.version, entry.created_s)
-            })
-            .collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn any_map_of_secrets_comes_back_as_it_was(
-            map in btree_map("[a-z0-9][a-z0-9._/-]{0,127}", (vec(any::<u8>(), 1..300), any::<u64>(), any::<u64>()), 0..12)
-        ) {
-            let secrets: Secrets = map
-                .into_iter()
-                .map(|(name, (value, version, created_s))| {
-                    (name.parse().unwrap(), Entry { version, created_s, ..entry(&value) })
-                })
-                .collect();
-            let file = seal(&secrets, &key()).unwrap();
-            prop_assert_eq!(plain(&open(&file, &key()).ok().unwrap()), plain(&secrets));
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
-            prop_assert!(open(&bytes, &key()).is_err());
-        }
-
-        #[test]
-        fn no_bytes_after_a_good_header_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
-            let mut file = seal(&one(), &key()).unwrap();
-            file.truncate(28);
-            file.extend(bytes);
-            prop_assert!(open(&file, &key()).is_err());
-        }
-    }
-
-    #[test]
-    fn any_flipped_bit_is_found() {
-        let file = seal(&one(), &key()).unwrap();
-        for bit in 0..file.len() * 8 {
-            let mut damaged = file.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(open(&damaged, &key()).is_err(), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn every_truncation_is_found_and_called_one() {
-        let file = seal(&one(), &key()).unwrap();
-        for length in 0..file.len() {
-            let error = open(&file[..length], &key()).err().unwrap();
-            assert!(matches!(error, SealError::Length { .. }), "{length}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_appended_byte_is_found() {
-        let mut file = seal(&one(), &key()).unwrap();
-        file.push(0);
-        assert!(matches!(open(&file, &key()).err().unwrap(), SealError::Length { .. }));
-    }
-
-    #[test]
-    fn another_key_another_version_and_another_file_are_told_apart() {
-        let file = seal(&one(), &key()).unwrap();
-        assert_eq!(open(&file, &StoreKey::new([43; 32])).err(), Some(SealError::OtherKey));
-        let mut newer = file.clone();
-        newer[11] = 2;
-        assert_eq!(open(&newer, &key()).err(), Some(SealError::Version { found: 2 }));
-        assert_eq!(open(b"-----BEGIN", &key()).err(), Some(SealError::NotAStore));
-        let mut damaged = file;
-        *damaged.last_mut().unwrap() ^= 1;
-        assert_eq!(open(&damaged, &key()).err(), Some(SealError::Damaged));
-    }
-
-    #[test]
-    fn the_same_secrets_are_never_written_with_the_same_nonce() {
-        let (first, second) = (seal(&one(), &key()).unwrap(), seal(&one(), &key()).unwrap());
-        assert_ne!(first[36..48], second[36..48]);
-        assert_ne!(first[48..], second[48..]);
-    }
-
-    #[test]
-    fn the_plaintext_never_outgrows_its_buffer() {
-        let many: Secrets = (0..50)
-            .map(|number| {
-                let name = format!("{number}{}", "x".repeat(100)).parse().unwrap();
-                (name, Entry { version: u64::MAX, created_s: u64::MAX, ..entry(&[255; 100]) })
-            })
-            .collect();
-        let buffer = plaintext(&many).unwrap();
-        let before = buffer.capacity();
-        assert!(buffer.len() + TAG_BYTES <= before);
-    }
-
-    #[test]
-    fn a_value_too_long_and_a_store_too_large_are_refused() {
-        let secrets = |count: usize, bytes: usize| -> Secrets {
-            (0..count).map(|number| (format!("n{number}").parse().unwrap(), entry(&vec![1; bytes]))).collect()
-        };
-        assert_eq!(seal(&secrets(1, 65_537), &key()).err(), Some(SealError::ValueLength { found: 65_537 }));
-        assert_eq!(seal(&secrets(1, 0), &key()).err(), Some(SealError::ValueLength { found: 0 }));
-        assert!(seal(&secrets(1, 65_536), &key()).is_ok());
-        assert_eq!(seal(&secrets(130, 65_536), &key()).err(), Some(SealError::TooLarge));
-    }
-
-    #[test]
-    fn an_error_about_the_content_does_not_quote_it() {
-        for plain in [
-            r#"{"a":{"secret":"canary","version":1,"created":1}}"#,
-            r#"{"a":{"secret":"6361","version":"canary","created":1}}"#,
-            r#"{"a":"canary"}"#,
-            r#"{"CANARY":{"secret":"6361","version":1,"created":1}}"#,
-        ] {
-            let error = contents(plain.as_bytes()).err().unwrap().to_string();
-            assert!(!error.to_lowercase().contains("canary"), "{error}");
-        }
-    }
-}
+#[path = "sealed_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! need no lock, because the file is only ever replaced as a whole) and, while a write goes on, `secrets.store.new`.
 //! Nothing here ever removes or overwrites a store that could not be read.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
+use super::about::{About, AboutError, Label, Owner};
 use super::files::{self, Openness};
 use super::key::{self, KeySource, StoreKey};
 use super::name::SecretName;
-use super::sealed::{self, Entry, MAX_STORE_BYTES, SealError, Secrets};
+use super::sealed::{self, Entry, MAX_STORE_BYTES, Past, SealError, Secrets};
 use super::secret::Secret;
 
 /// The name of the store in the state directory.
@@ -111,6 +113,14 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
+    /// Labels or owner cannot be kept with the secret.
+    #[error("{name} is as it was: {reason}")]
+    About {
+        /// The secret.
+        name: SecretName,
+        /// What is wrong with them.
+        reason: AboutError,
+    },
     /// The cryptographic library failed.
     #[error("the cryptographic library gave no random bytes; this host cannot make keys")]
     Cryptography,
@@ -156,6 +166,10 @@ pub struct Listed {
     pub version: u64,
     /// When it was set last, in seconds since the Unix epoch.
     pub created_s: u64,
+    /// What people say of it.
+    pub about: About,
+    /// The versions before this one, the oldest first.
+    pub before: Vec<Past>,
 }
 
 /// A store file and the source of its key. Holds nothing open and nothing secret between calls.
@@ -226,6 +240,8 @@ impl Store {
             name,
             version: entry.version,
             created_s: entry.created_s,
+            about: entry.about,
+            before: entry.before,
         };
         Ok(self.read()?.into_iter().map(listed).collect())
     }
@@ -236,14 +252,63 @@ impl Store {
     /// # Errors
     /// Those of [`Store::read`] and of writing; the old store then stays as it was.
     pub fn set(&self, name: &SecretName, secret: Secret, now_s: u64) -> Result<u64, StoreError> {
+        self.set_about(name, secret, &[], None, now_s)
+    }
+
+    /// The same, and takes up labels and an owner; what they do not name stays as it was with the version before.
+    ///
+    /// # Errors
+    /// Those of [`Store::set`], and more labels than a secret may have.
+    pub fn set_about(
+        &self,
+        name: &SecretName,
+        secret: Secret,
+        labels: &[Label],
+        owner: Option<&Owner>,
+        now_s: u64,
+    ) -> Result<u64, StoreError> {
         if let Some(directory) = self.path.parent() {
             key::create_state_directory(directory)?;
         }
         self.change(|secrets| {
-            let version = secrets.get(name).map_or(0, |entry| entry.version).saturating_add(1);
-            let entry = Entry { secret: Arc::new(secret), version, created_s: now_s };
-            secrets.insert(name.clone(), entry);
-            Ok(version)
+            let secret = Arc::new(secret);
+            let entry = match secrets.entry(name.clone()) {
+                MapEntry::Vacant(vacant) => vacant.insert(Entry::new(secret, 1, now_s)),
+                MapEntry::Occupied(occupied) => {
+                    let entry = occupied.into_mut();
+                    entry.succeed(secret, now_s);
+                    entry
+                }
+            };
+            entry
+                .about
+                .change(labels, owner)
+                .map_err(|reason| StoreError::About { name: name.clone(), reason })?;
+            Ok(entry.version)
+        })
+    }
+
+    /// Takes up labels and an owner of a secret that is there, whose value and version stay; what is said of it then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and those of [`Store::set_about`].
+    pub fn describe(
+        &self,
+        name: &SecretName,
+        labels: &[Label],
+        owner: Option<&Owner>,
+    ) -> Result<About, StoreError> {
+        let missing = || StoreError::NotFound { name: name.clone(), path: self.path.clone() };
+        if !self.path.exists() {
+            return Err(missing());
+        }
+        self.change(|secrets| {
+            let entry = secrets.get_mut(name).ok_or_else(missing)?;
+            entry
+                .about
+                .change(labels, owner)
+                .map_err(|reason| StoreError::About { name: name.clone(), reason })?;
+            Ok(entry.about.clone())
         })
     }
 
@@ -263,9 +328,7 @@ impl Store {
             let Some(entry) = secrets.get_mut(name).filter(|entry| entry.version == version) else {
                 return Ok(None);
             };
-            entry.secret = secret;
-            entry.version = version.saturating_add(1);
-            entry.created_s = now_s;
+            entry.succeed(secret, now_s);
             Ok(Some(entry.version))
         })
     }
@@ -288,11 +351,9 @@ impl Store {
             let Some(entry) = secrets.get_mut(name).filter(|entry| entry.version == version) else {
                 return Ok(None);
             };
-            let old = std::mem::replace(&mut entry.secret, new);
-            entry.version = version.saturating_add(1);
-            entry.created_s = now_s;
+            let old = entry.succeed(new, now_s);
             let version_now = entry.version;
-            secrets.insert(previous.clone(), Entry { secret: old, version, created_s: now_s });
+            secrets.insert(previous.clone(), Entry::new(old, version, now_s));
             secrets.remove(next);
             Ok(Some(version_now))
         })
@@ -385,7 +446,9 @@ mod tests {
         assert_eq!(store.set(&name("a"), secret("three"), 12).unwrap(), 2);
         assert_eq!(value(&store, "a").unwrap(), b"three");
         let listed = store.list().unwrap();
-        assert_eq!(listed[0], Listed { name: name("a"), version: 2, created_s: 12 });
+        let before = vec![Past { version: 1, created_s: 10 }];
+        let about = About::default();
+        assert_eq!(listed[0], Listed { name: name("a"), version: 2, created_s: 12, about, before });
         assert_eq!(listed.len(), 2);
         store.remove(&name("a")).unwrap();
         assert!(value(&store, "a").is_none());

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
+use super::about::About;
 use super::name::SecretName;
 use super::sealed::{Entry, Secrets};
 use super::secret::Secret;
@@ -118,14 +119,10 @@ impl Vault {
     pub(super) fn with_candidate(&self, name: &SecretName, secret: &Arc<Secret>) -> Self {
         let mut secrets = Secrets::new();
         for (known, entry) in self.secrets().iter().flat_map(|secrets| secrets.iter()) {
-            let Entry { secret, version, created_s } = entry;
-            secrets.insert(
-                known.clone(),
-                Entry { secret: Arc::clone(secret), version: *version, created_s: *created_s },
-            );
+            secrets.insert(known.clone(), entry.share());
         }
         let version = secrets.get(name).map_or(0, |entry| entry.version).saturating_add(1);
-        secrets.insert(name.clone(), Entry { secret: Arc::clone(secret), version, created_s: 0 });
+        secrets.insert(name.clone(), Entry::new(Arc::clone(secret), version, 0));
         Self {
             store: self.store.clone(),
             secrets: ArcSwapOption::from_pointee(secrets),
@@ -172,6 +169,13 @@ impl Vault {
                 problem: format!("there is no secret {name} in the store; run `vouchsafe secret set {name}`"),
             }),
         }
+    }
+
+    /// What people say of a secret, if there is one of this name and they say something.
+    pub(super) fn about(&self, name: &str) -> Option<About> {
+        let secrets = self.secrets();
+        let entry = secrets.as_ref()?.get(name)?;
+        (!entry.about.is_empty()).then(|| entry.about.clone())
     }
 
     fn secrets(&self) -> Guard<Option<Arc<Secrets>>> {

@@ -8,6 +8,7 @@ mod hmac;
 mod issuer;
 mod jwt;
 mod loopback;
+mod labels;
 mod mtls;
 mod packages;
 mod places;

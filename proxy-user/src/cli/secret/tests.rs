@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use clap::Parser;
 
 use super::*;
-use crate::credentials::{KeySource, Store};
+use crate::credentials::{About, KeySource, Listed, Past, Store};
 
 #[derive(Debug, Parser)]
 struct Program {
@@ -55,7 +55,7 @@ fn a_value_in_place_of_the_name_is_refused_and_not_repeated() {
 fn the_commands_are_understood() {
     assert!(matches!(parse(&["set", "a/b"]).unwrap(), Action::Set { name, .. } if name.as_str() == "a/b"));
     assert!(matches!(parse(&["rm", "a"]).unwrap(), Action::Rm { .. }));
-    assert!(matches!(parse(&["list"]).unwrap(), Action::List));
+    assert!(matches!(parse(&["list"]).unwrap(), Action::List { json: false, .. }));
     assert!(parse(&["set"]).is_err());
     assert!(parse(&["set", "--help"]).unwrap_err().contains("from a prompt"));
 }
@@ -80,15 +80,64 @@ fn an_empty_value_and_one_that_is_too_long_are_refused() {
     assert!(taken(&longest.repeat(3)).unwrap_err().to_string().contains("more than"));
 }
 
+fn listed(name: &str, version: u64, labels: &[&str], owner: &str) -> Listed {
+    let mut about = About::default();
+    let labels: Vec<Label> = labels.iter().map(|it| it.parse().unwrap()).collect();
+    about.change(&labels, Some(&owner.parse().unwrap())).unwrap();
+    let before = (version.saturating_sub(2).max(1)..version)
+        .map(|version| Past { version, created_s: 1_600_000_000 + version });
+    Listed { name: name.parse().unwrap(), version, created_s: 1_700_000_000, about, before: before.collect() }
+}
+
 #[test]
-fn the_list_shows_names_versions_and_dates() {
-    let listed =
-        |name: &str, version| Listed { name: name.parse().unwrap(), version, created_s: 1_700_000_000 };
-    let table = table(&[listed("a", 1), listed("stripe/restricted", 12)]);
+fn the_list_shows_names_versions_dates_owners_and_labels() {
+    let one = listed("stripe/restricted", 12, &["team=billing", "stage=live"], "a@b.test");
+    let table = listed::table(&[listed("a", 1, &[], ""), one.clone()]);
     let lines: Vec<_> = table.lines().collect();
-    assert_eq!(lines[1], "a                        1  2023-11-14T22:13:20Z");
-    assert_eq!(lines[2], "stripe/restricted       12  2023-11-14T22:13:20Z");
-    assert!(super::table(&[]).contains("secret set NAME"));
+    assert_eq!(lines[0], "NAME               VERSION  SET                   OWNER     LABELS");
+    assert_eq!(lines[1], "a                        1  2023-11-14T22:13:20Z  -         -");
+    assert_eq!(
+        lines[2],
+        "stripe/restricted       12  2023-11-14T22:13:20Z  a@b.test  stage=live team=billing"
+    );
+    let page = listed::page(&one).unwrap();
+    assert!(page.contains("label    team=billing\n"), "{page}");
+    assert!(
+        page.contains("before   11, since 2020-09-13T12:26:51Z; its value is gone\nbefore   10,"),
+        "{page}"
+    );
+    assert!(page.contains("versions before 10:"), "{page}");
+    let json = listed::to_json(&one);
+    assert_eq!((&json["labels"]["team"], &json["owner"]), (&"billing".into(), &"a@b.test".into()));
+    assert_eq!(json["before"][1]["version"], 11, "{json}");
+}
+
+#[test]
+fn a_key_in_place_of_a_label_or_an_owner_is_refused_and_not_repeated() {
+    let key = "sk_live_0123456789abcdefghijCANARY";
+    for arguments in [
+        &["set", "a", "--label", key][..],
+        &["set", "a", &format!("--label=key={key}")],
+        &["set", "a", "--owner", key],
+        &["set", "a", "--label", "team=x", key],
+        &["label", "a", &format!("key={key}")],
+        &["label", "a", key],
+        &["list", "--label", key],
+    ] {
+        let error = parse(arguments).unwrap_err();
+        assert!(!error.contains("CANARY"), "{arguments:?}: {error}");
+    }
+    let Action::Set { labels, owner, .. } =
+        parse(&["set", "a", "--label", "team=x", "--owner", "me", "--label", "b="]).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (labels, owner),
+        (vec!["team=x".parse().unwrap(), "b=".parse().unwrap()], Some("me".parse().unwrap()))
+    );
+    assert!(matches!(parse(&["label", "a", "--owner", ""]).unwrap(), Action::Label { .. }));
+    assert!(parse(&["label", "a"]).is_err());
 }
 
 fn told(reply: Option<&'static str>) -> (ExitCode, String) {

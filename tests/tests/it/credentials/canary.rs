@@ -160,6 +160,9 @@ fn no_secret_of_any_kind_from_any_source_is_in_anything_that_the_daemon_puts_out
     heard.command(&world, &["status"], 1);
     heard.command(&world, &["status", "--json"], 1);
     heard.command(&world, &["secret", "list"], 0);
+    heard.command(&world, &["secret", "list", "--json"], 0);
+    heard.command(&world, &["secret", "label", "static-vault", "team=billing", "--owner", "me"], 0);
+    heard.command(&world, &["secret", "show", "static-vault", "--json"], 0);
     heard.command(&world, &["secret", "rotate", "static-vault"], 0);
     assert_eq!(
         call(&world, cast.roles.iter().find(|it| it.name == "static-vault").unwrap(), "echo", &mut heard),

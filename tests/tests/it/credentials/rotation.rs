@@ -114,7 +114,7 @@ fn a_change_of_the_key_costs_no_call_of_a_load() {
 }
 
 /// A world whose daemon makes the key anew by programs: `make` has the API take what it prints, `revoke` has it not taken any more.
-fn with_programs(make: &str, more: &str) -> World {
+pub(super) fn with_programs(make: &str, more: &str) -> World {
     let world = start();
     world.policy(
         "credentials/token.toml",
@@ -147,7 +147,7 @@ fn taken(world: &World) -> Vec<String> {
     serde_json::from_str(&fs::read_to_string(world.path("keys.json")).unwrap()).unwrap()
 }
 
-const MAKE: &str = "new = 'key-' + os.urandom(8).hex()\nkeys.append(new)\nprint(new)";
+pub(super) const MAKE: &str = "new = 'key-' + os.urandom(8).hex()\nkeys.append(new)\nprint(new)";
 
 #[test]
 fn a_secret_is_made_anew_tried_made_current_and_the_one_before_ended() {

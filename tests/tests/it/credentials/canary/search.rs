@@ -135,8 +135,8 @@ fn forms(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let shifted = [&vec![0; before], bytes].concat();
         // Without the characters in which bits of the neighbours are.
         let (from, to) = ((before * 8).div_ceil(6), shifted.len() * 8 / 6);
-        all.push(("base64", STANDARD_NO_PAD.encode(&shifted)[from..to].as_bytes().to_vec()));
-        all.push(("base64url", URL_SAFE_NO_PAD.encode(&shifted)[from..to].as_bytes().to_vec()));
+        all.push(("base64", STANDARD_NO_PAD.encode(&shifted).as_bytes()[from..to].to_vec()));
+        all.push(("base64url", URL_SAFE_NO_PAD.encode(&shifted).as_bytes()[from..to].to_vec()));
     }
     all.sort_by(|a, b| a.1.cmp(&b.1));
     all.dedup_by(|a, b| a.1 == b.1);
