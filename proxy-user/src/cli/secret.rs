@@ -1,13 +1,14 @@
-//! `vouchsafe secret set|label|list|show|rotate|rm`: the secrets in the store, by name; their values only go in.
+//! `vouchsafe secret set|label|list|show|rotate|seal-key|rm`: the secrets in the store, by name; their values only go in.
 
 mod listed;
 mod prompt;
+mod seal_key;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,7 @@ use super::status::safe;
 use crate::control::SecretsReport;
 use crate::control::client::{self, ClientError};
 use crate::control::credentials::{ROTATE_COMMAND, RotateOrder, RotateReport};
-use crate::credentials::{Label, MAX_SECRET_BYTES, Owner, Secret, SecretName, StorePaths};
+use crate::credentials::{Label, MAX_SECRET_BYTES, Owner, SEALED_KEY, Secret, SecretName, StorePaths};
 
 /// Arguments of `vouchsafe secret`.
 #[derive(Debug, Args)]
@@ -85,6 +86,19 @@ enum Action {
         /// The name it is stored under
         #[arg(value_parser = WithoutEcho::<SecretName>::new())]
         name: SecretName,
+    },
+    /// Hand the key of the store to systemd, sealed to this machine (TPM, where there is one)
+    #[command(after_help = seal_key::HELP)]
+    SealKey {
+        /// Where systemd finds it
+        #[arg(long, default_value = SEALED_KEY)]
+        to: PathBuf,
+        /// With what it is sealed, as for systemd-creds(1)
+        #[arg(long, default_value = "auto", value_parser = ["auto", "host", "tpm2", "host+tpm2"])]
+        with_key: String,
+        /// Then remove the key file beside the store, if systemd hands the key to the daemon already
+        #[arg(long)]
+        remove_plain: bool,
     },
     /// Remove a secret
     Rm {
@@ -230,6 +244,10 @@ pub fn run(args: SecretArgs, paths: &StorePaths) -> anyhow::Result<ExitCode> {
                 out,
                 "{name} is version {version} now, tried with {tried}; the one before ends in {overlap_s} s"
             )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::SealKey { to, with_key, remove_plain } => {
+            seal_key::run(&paths.store, &to, &with_key, remove_plain, &mut out)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Rm { name } => {

@@ -50,13 +50,23 @@ impl StoreKey {
     }
 
     /// A key as its file has it: 32 bytes as they are, or 64 hexadecimal digits with or without a line end.
-    fn parse(file: &[u8]) -> Option<Self> {
+    pub(super) fn parse(file: &[u8]) -> Option<Self> {
         if let Ok(raw) = file.try_into() {
             return Some(Self::new(raw));
         }
         let digits = file.strip_suffix(b"\n").unwrap_or(file);
         let bytes = hex::decode(digits)?;
         bytes.as_slice().try_into().ok().map(Self::new)
+    }
+}
+
+impl StoreKey {
+    /// As its file has it.
+    pub(super) fn line(&self) -> Zeroizing<Vec<u8>> {
+        let mut line = Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES + 1));
+        line.extend_from_slice(hex::encode(self.bytes()).as_bytes());
+        line.push(b'\n');
+        line
     }
 }
 
@@ -97,12 +107,31 @@ impl KeySource {
     /// # Errors
     /// A key file that others may read or that belongs to somebody else, is no key, or cannot be read.
     pub fn read(&self) -> Result<Option<StoreKey>, StoreError> {
+        match self.provided()? {
+            Some(key) => Ok(Some(key)),
+            None => self.read_own(),
+        }
+    }
+
+    /// The key that systemd hands over; `None` when it has none for us.
+    ///
+    /// # Errors
+    /// Those of [`KeySource::read`].
+    pub(super) fn provided(&self) -> Result<Option<StoreKey>, StoreError> {
         for path in &self.provided {
             // systemd grants the unit's user its access by an ACL, which shows as a group's read permission.
             if let Some(key) = read_key(path, Openness::GROUP_MAY_READ)? {
                 return Ok(Some(key));
             }
         }
+        Ok(None)
+    }
+
+    /// The key in our own file; `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of [`KeySource::read`].
+    pub(super) fn read_own(&self) -> Result<Option<StoreKey>, StoreError> {
         read_key(&self.own, Openness::OWNER_ONLY)
     }
 
@@ -110,12 +139,11 @@ impl KeySource {
     pub(super) fn create(&self) -> Result<StoreKey, StoreError> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
         rand::fill(bytes.as_mut_slice()).map_err(|_| StoreError::Cryptography)?;
-        let mut line = Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES + 1));
-        line.extend_from_slice(hex::encode(bytes.as_slice()).as_bytes());
-        line.push(b'\n');
+        let key = StoreKey(bytes);
+        let line = key.line();
         files::replace(&self.own, |file: &mut File| file.write_all(&line))
             .map_err(|source| StoreError::io("create the store key", &self.own, source))?;
-        Ok(StoreKey(bytes))
+        Ok(key)
     }
 
     /// The file that a new key is made in.

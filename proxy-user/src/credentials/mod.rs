@@ -19,6 +19,7 @@ mod attach;
 mod aws_call;
 #[cfg(test)]
 mod canary;
+mod creds;
 mod error;
 mod escape;
 mod files;
@@ -59,6 +60,7 @@ mod vault;
 
 pub use about::{About, AboutError, Label, Owner};
 pub use attach::{Attachment, Head, Misplaced, Removed, strip, strip_head};
+pub use creds::{SEALED_KEY, SealKeyError, Sealed};
 pub use error::CredentialError;
 pub use inject::{Inject, Strip};
 pub use issuer::{Documents, Issuer, IssuerError, IssuerSettings};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 
 use super::about::{About, AboutError, Label, Owner};
+use super::creds::{self, SealKeyError, Sealed};
 use super::files::{self, Openness};
 use super::key::{self, KeySource, StoreKey};
 use super::name::SecretName;
@@ -369,6 +370,30 @@ impl Store {
             return Err(missing());
         }
         self.change(|secrets| secrets.remove(name).map(drop).ok_or_else(missing))
+    }
+
+    /// Seals the key of this store by systemd-creds(1) into `to`, and sees that it opens to the same key; our own file stays.
+    ///
+    /// # Errors
+    /// Those of [`SealKeyError`]; then `to` is as it was.
+    pub fn seal_key(&self, to: &Path, with_key: &str) -> Result<Sealed, SealKeyError> {
+        let _locked = self.lock()?;
+        creds::seal(&self.key, to, with_key)
+    }
+
+    /// Removes our own file of the key, when `sealed` opens to it and systemd hands it over.
+    ///
+    /// # Errors
+    /// Those of [`SealKeyError`]; then it stays.
+    pub fn remove_own_key(&self, sealed: &Path) -> Result<(), SealKeyError> {
+        let _locked = self.lock()?;
+        creds::remove_own(&self.key, sealed)
+    }
+
+    /// Where the key is when systemd has none.
+    #[must_use]
+    pub fn own_key_file(&self) -> &Path {
+        self.key.own_file()
     }
 
     fn change<T>(&self, edit: impl FnOnce(&mut Secrets) -> Result<T, StoreError>) -> Result<T, StoreError> {

@@ -16,5 +16,6 @@ mod oauth2;
 mod probe;
 mod rotation;
 mod rotation_providers;
+mod sealed_key;
 mod sources;
 mod token_endpoint;

@@ -212,6 +212,12 @@ fn the_packaged_unit_serves_reloads_survives_and_keeps_its_secret_under_a_real_s
         "200 welcome",
         "as another user, with the drop-in of docs/credentials.md"
     );
+    assert_eq!(
+        fact("sealed"),
+        "0 1 0  1",
+        "sealed, not taken away before systemd hands it over, taken away, and the store opens by it"
+    );
+    assert_eq!(fact("call-sealed"), "200 welcome", "the daemon has its key from LoadCredentialEncrypted=");
     let storm: Vec<&str> = fact("storm").split(' ').collect();
     let calls: usize = storm.first().and_then(|calls| calls.parse().ok()).unwrap_or(0);
     assert!(

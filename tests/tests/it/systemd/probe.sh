@@ -52,6 +52,16 @@ kill -9 "$old"
 restarted "$old"
 say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=1[0-9] ')"
 call call-after-kill
+# The key of the store, sealed to the machine by its host key: there is no TPM.
+vouchsafe secret seal-key >/out/seal 2>&1; sealed=$?
+vouchsafe secret seal-key --remove-plain >>/out/seal 2>&1; sealed="$sealed $?"
+printf '[Service]\nLoadCredentialEncrypted=vouchsafe-store-key:/etc/credstore.encrypted/vouchsafe-store-key\n' \
+    >/etc/systemd/system/vouchsafe.service.d/key.conf
+systemctl daemon-reload; systemctl restart vouchsafe
+vouchsafe secret seal-key --remove-plain >>/out/seal 2>&1; sealed="$sealed $?"
+systemctl restart vouchsafe
+say "sealed $sealed $([ -e /var/lib/vouchsafe/store.key ] && echo plain) $(vouchsafe secret list | grep -c '^demo ')"
+call call-sealed
 systemctl start storm
 for _ in 1 2 3; do sleep 0.5; systemctl restart vouchsafe; done
 touch /out/calm
