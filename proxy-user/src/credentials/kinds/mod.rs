@@ -6,6 +6,8 @@ mod bearer;
 mod exec;
 mod github_app;
 mod hmac;
+#[cfg(test)]
+mod interleaved_tests;
 mod jwt;
 mod mtls;
 mod oauth2;
