@@ -11,6 +11,7 @@ mod loopback;
 mod labels;
 mod mtls;
 mod packages;
+mod of_unit;
 mod places;
 mod oauth2;
 mod probe;

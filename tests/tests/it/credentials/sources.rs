@@ -17,7 +17,7 @@ fn put(world: &World, key: &str, mode: u32) -> PathBuf {
 }
 
 /// Which key the API got, of the call that is made now; the refusal's text when there was none.
-fn call(world: &World) -> String {
+pub(super) fn call(world: &World) -> String {
     let answer = world.curl(&["https://api.test/v1/x"]);
     match answer.status {
         200 => answer.json()["key"].as_str().unwrap().to_owned(),
@@ -116,7 +116,7 @@ fn nobody_else_leads_the_path_of_a_key_to_another_secret() {
 pub(super) const VAULT: &str = include_str!("receivers/vault.js");
 
 /// Has the credential be at another place, without a restart.
-fn refer(world: &World, secret: &str) {
+pub(super) fn refer(world: &World, secret: &str) {
     let definition = format!("[credential.demo-key]\nkind = \"static\"\nsecret = \"{secret}\"\n");
     world.policy("credentials/demo-key.toml", &definition);
 }
