@@ -253,6 +253,11 @@ impl<'a> Cast<'a> {
                     &value,
                     "",
                 );
+                let both = &*format!("aws-pair-{source}");
+                let value = random_of(&mut self.canaries, both);
+                let text = json!({ "AccessKeyId": "AKIDCANARY", "SecretAccessKey": value }).to_string();
+                let at = self.put(source, both, &text);
+                self.add(SIGNED, both, &aws(&format!("access_key = \"{at}\"")), "aws", &value, "");
                 let role = &*format!("aws-role-{source}");
                 let (at, _) = self.word(source, role);
                 self.add(SIGNED, role, &aws(&format!("{}\n{}", pair(&at), sts(role))), "aws", "", "");
@@ -438,6 +443,9 @@ impl<'a> Cast<'a> {
                 }
             }
             "aws" => {
+                // Nothing of a text that is no pair of keys is told.
+                let at = self.word("vault", refused).0;
+                self.add(SIGNED, refused, &aws(&format!("access_key = \"{at}\"")), "aws", "", "");
                 let (at, _) = self.word("vault", name);
                 let definition = aws(&format!("{}\n{}", pair(&at), sts(name)));
                 self.add(SIGNED, name, &definition, "aws", "", "");
