@@ -9,7 +9,7 @@ use super::aws::{self, assert_ok, sdk};
 use super::jwt::assert_nowhere;
 
 /// A world with an access key in one text, whose rotation asks the server that checks signatures.
-fn with_access_key(more: &str) -> (World, aws::Key) {
+fn with_access_key() -> (World, aws::Key) {
     let (world, key) = aws::start(|_| {
         "access_key = \"vault:key\"\nregion = \"eu-central-1\"\nservice = \"s3\"\nprobe = \"GET https://raw.test/bucket\"".to_owned()
     });
@@ -21,9 +21,7 @@ fn with_access_key(more: &str) -> (World, aws::Key) {
     world.set("rotation.key.url", "\"https://raw.test/\"");
     world.set("rotation.key.overlap", "\"2s\"");
     world.set("rotation.key.timeout", "\"4s\"");
-    if !more.is_empty() {
-        world.set("rotation.key.every", more);
-    }
+    world.set("log.level", "\"trace,aya=info,aya_obj=info\"");
     world.restart();
     (world, key)
 }
@@ -68,7 +66,7 @@ fn for_any_service(world: &World) {
 
 #[test]
 fn an_access_key_makes_its_successor_at_iam_and_is_deleted_after_the_overlap() {
-    let (world, key) = with_access_key("");
+    let (world, key) = with_access_key();
     assert_ok(&sdk(&world, STORE));
     let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
@@ -98,7 +96,7 @@ fn an_access_key_makes_its_successor_at_iam_and_is_deleted_after_the_overlap() {
 
 #[test]
 fn a_new_access_key_that_is_not_taken_or_cannot_be_made_changes_nothing() {
-    let (world, key) = with_access_key("");
+    let (world, key) = with_access_key();
     // What the probe asks for is not there.
     world.policy(
         "credentials/token.toml",
@@ -153,6 +151,7 @@ fn the_secret_id_of_the_daemon_is_made_anew_by_vault_and_logins_go_on() {
     world.set("rotation.\"vault/secret-id\".provider", "\"hashicorp\"");
     world.set("rotation.\"vault/secret-id\".role_name", "\"vouchsafe\"");
     world.set("rotation.\"vault/secret-id\".overlap", "\"2s\"");
+    world.set("log.level", "\"trace,aya=info,aya_obj=info\"");
     world.policy(
         "credentials/demo-key.toml",
         "[credential.demo-key]\nkind = \"static\"\nsecret = \"hashicorp:secret/demo#key\"\n",
