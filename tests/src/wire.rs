@@ -125,6 +125,20 @@ impl Dialer {
         bytes
     }
 
+    /// Sends these bytes over TLS to `raw.test` and returns all that comes until the other side closes.
+    #[must_use]
+    #[track_caller]
+    pub fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.tls(&format!("{}:443", crate::RAW_ADDRESS), "raw.test");
+        let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+        let mut came = Vec::new();
+        // One that ends without a word has ended all the same; one that does not end is a failure.
+        if let Err(error) = stream.read_to_end(&mut came) {
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "the connection stays open: {came:?}");
+        }
+        came
+    }
+
     /// Sends these bytes over TLS to `raw.test` and returns what comes until the end; nothing when it is closed.
     #[must_use]
     #[track_caller]
@@ -158,6 +172,15 @@ impl Reply {
         let mut reply = Self::default();
         // What broke off is not whole; that is all that tests want to know.
         reply.whole = reply.fill(&mut BufReader::new(stream)).unwrap_or(false);
+        reply
+    }
+
+    /// Reads one response of several, and leaves the others.
+    #[must_use]
+    pub fn read_one(bytes: &mut &[u8]) -> Self {
+        let mut reply = Self::default();
+        let mut reader = BufReader::with_capacity(1, &mut *bytes);
+        reply.whole = reply.fill(&mut reader).unwrap_or(false);
         reply
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -428,13 +429,18 @@ impl Calls {
     fn refuse(&self, subject: &Subject, asked: &Asked<'_>, refusal: &Refusal, method: &Method) -> Reply {
         let services = &self.connection.services;
         services.counters.tally(subject).count_denied();
-        match services.recorder.refused(entry::refused(subject, asked, refusal)) {
+        let mut reply = match services.recorder.refused(entry::refused(subject, asked, refusal)) {
             Ok(id) => answer(refusal, Some(id), subject, method),
             Err(error) => {
                 tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
                 answer(refusal, None, subject, method)
             }
+        };
+        // Who does not know what the client meant does not know either what comes behind it.
+        if refusal.kind == Kind::BadRequest && !self.http2 {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        reply
     }
 }
 

@@ -155,6 +155,9 @@ impl Connection {
             Ended::Malformed(error) => {
                 Refusal::new(Kind::BadRequest, format!("what came is not a request: {}", chain(&error)))
             }
+            Ended::Ambiguous(fault) => {
+                Refusal::new(Kind::BadRequest, format!("the request can be read in two ways: {fault}"))
+            }
         };
         let asked = Asked::of(calls.connection.dst, scheme.as_str(), calls.leg.host.as_ref().map(Host::name));
         calls.connection.refuse(&asked, &refusal).await;

@@ -7,10 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 
-use super::pool::{Connections, Route};
-use crate::http::{RequestBody, Transfer};
+use super::pool::{Connections, Lane, Route};
+use crate::http::Transfer;
 
 /// What the upstream sends.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct UpstreamBody {
 pub(super) struct Borrowed {
     pub(super) connections: Arc<Connections>,
     pub(super) route: Route,
-    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) lane: Lane,
     pub(super) transfer: Arc<Transfer>,
 }
 
@@ -37,7 +36,7 @@ impl UpstreamBody {
         let Some(borrowed) = self.connection.take() else { return };
         // An answer may come before the end of the request, which then still occupies the connection.
         if borrowed.transfer.is_whole() {
-            borrowed.connections.give_back(&borrowed.route, borrowed.sender);
+            borrowed.connections.give_back(&borrowed.route, borrowed.lane);
         }
     }
 }

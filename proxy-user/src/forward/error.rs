@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::authorize::{Kind, Refusal};
 use crate::credentials::Misplaced;
+use crate::http::framing::Fault;
 use crate::http::reflect::Closed;
 use crate::trust::{ConnectError, UpstreamFault};
 
@@ -69,6 +70,14 @@ pub enum ForwardError {
         addr: SocketAddr,
         /// What the connection said.
         source: hyper::Error,
+    },
+    /// The head of the response can be read in two ways.
+    #[error("the response of the server at {addr} can be read in two ways: {fault}")]
+    Ambiguous {
+        /// The address.
+        addr: SocketAddr,
+        /// What is wrong with it.
+        fault: Fault,
     },
     /// The client broke off in its request.
     #[error("the client broke off in its request")]
@@ -148,6 +157,9 @@ impl ForwardError {
                 (Kind::CredentialUnavailable, detail)
             }
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
+            Self::Ambiguous { fault, .. } => {
+                (Kind::UpstreamFailed, format!("the response of {host} can be read in two ways: {fault}"))
+            }
             Self::Unasked { .. } => (Kind::UpstreamFailed, format!("{host} switched protocols unasked")),
             Self::Closed(why) => {
                 (Kind::UpstreamFailed, format!("the response of {host} is not passed on: {why}"))

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use super::error::{ForwardError, chain};
 use super::transport::{Mode, Speaks, Transport};
 use crate::base::addr::UpstreamAddr;
 use crate::http::RequestBody;
+use crate::http::framing::Message;
+use crate::http::guard::{Guarded, Signals};
 use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::trust::ClientIdentity;
 
@@ -53,9 +56,25 @@ impl Route {
 #[derive(Debug)]
 pub(super) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Lane),
     /// Shared by all requests of its route.
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Shared),
+}
+
+/// A connection over HTTP/1.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    /// What its responses are found to be.
+    pub(super) signals: Arc<Signals>,
+}
+
+/// A connection over HTTP/2.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) sender: http2::SendRequest<RequestBody>,
+    /// The same for all handles of one connection.
+    number: u64,
 }
 
 /// Idle HTTP/1 connections and shared HTTP/2 connections, by route.
@@ -70,12 +89,22 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Slot {
     /// The one that was used last is at the end, and is used first.
-    idle: Vec<(http1::SendRequest<RequestBody>, Instant)>,
-    shared: Option<(http2::SendRequest<RequestBody>, Instant)>,
+    idle: Vec<(Lane, Instant)>,
+    shared: Option<(Shared, Instant)>,
     /// What the upstream spoke the last time.
     speaks: Option<Speaks>,
     /// Held while an HTTP/2 connection is opened, which all others then share.
     opening: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Sender {
+    /// Which connection it is, where others may use it too.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(shared) => Some(shared.number),
+        }
+    }
 }
 
 impl Connections {
@@ -99,36 +128,37 @@ impl Connections {
         let mut shard = self.shard(route);
         let slot = shard.get_mut(route)?;
         if let Some((shared, used)) = &mut slot.shared {
-            if !shared.is_closed() {
+            if !shared.sender.is_closed() {
                 *used = Instant::now();
                 return Some(Sender::Http2(shared.clone()));
             }
             slot.shared = None;
         }
-        while let Some((sender, _)) = slot.idle.pop() {
-            if !sender.is_closed() {
-                return Some(Sender::Http1(sender));
+        while let Some((lane, _)) = slot.idle.pop() {
+            if !lane.sender.is_closed() {
+                return Some(Sender::Http1(lane));
             }
         }
         None
     }
 
     /// Brings an HTTP/1 connection back after the end of its response.
-    pub(super) fn give_back(&self, route: &Route, sender: http1::SendRequest<RequestBody>) {
-        if sender.is_closed() {
+    pub(super) fn give_back(&self, route: &Route, lane: Lane) {
+        if lane.sender.is_closed() {
             return;
         }
         let mut shard = self.shard(route);
         let Some(slot) = shard.get_mut(route) else { return };
         if slot.idle.len() < self.idle_per_route {
-            slot.idle.push((sender, Instant::now()));
+            slot.idle.push((lane, Instant::now()));
         }
     }
 
-    /// Lets go of the shared connection of a route, which did not take a request. Requests that are on it go on.
-    pub(super) fn forget(&self, route: &Route) {
+    /// Lets go of the shared connection of a route, which did not take a request, unless there is another one by now. Requests
+    /// that are on it go on.
+    pub(super) fn forget(&self, route: &Route, number: u64) {
         if let Some(slot) = self.shard(route).get_mut(route) {
-            slot.shared = None;
+            slot.shared.take_if(|(shared, _)| shared.number == number);
         }
     }
 
@@ -137,10 +167,10 @@ impl Connections {
         let slot = shard.entry(route.clone()).or_default();
         match sender {
             Sender::Http1(_) => slot.speaks = Some(Speaks::Http1),
-            Sender::Http2(sender) => {
+            Sender::Http2(shared) => {
                 slot.speaks = Some(Speaks::Http2);
-                slot.shared.take_if(|(shared, _)| shared.is_closed());
-                slot.shared.get_or_insert_with(|| (sender.clone(), Instant::now()));
+                slot.shared.take_if(|(before, _)| before.sender.is_closed());
+                slot.shared.get_or_insert_with(|| (shared.clone(), Instant::now()));
             }
         }
     }
@@ -157,8 +187,8 @@ impl Connections {
         let fresh = |used: &Instant| now.saturating_duration_since(*used) < self.idle_time;
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
-                slot.idle.retain(|(sender, used)| fresh(used) && !sender.is_closed());
-                slot.shared.take_if(|(sender, used)| !fresh(used) || sender.is_closed());
+                slot.idle.retain(|(lane, used)| fresh(used) && !lane.sender.is_closed());
+                slot.shared.take_if(|(shared, used)| !fresh(used) || shared.sender.is_closed());
                 !slot.idle.is_empty() || slot.shared.is_some() || Arc::strong_count(&slot.opening) > 1
             });
         }
@@ -200,8 +230,8 @@ impl<T: Transport> Pool<T> {
         let _alone = match &gate {
             Some(gate) => {
                 let alone = gate.lock().await;
-                if let Some(Sender::Http2(sender)) = self.connections.take(route) {
-                    return Ok(Sender::Http2(sender));
+                if let Some(Sender::Http2(shared)) = self.connections.take(route) {
+                    return Ok(Sender::Http2(shared));
                 }
                 Some(alone)
             }
@@ -221,9 +251,11 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let broken = |source| ForwardError::Broken { addr: addr.0, source };
-    let io = TokioIo::new(stream);
     match speaks {
         Speaks::Http1 => {
+            let stream = Guarded::new(stream, Message::Responses);
+            let signals = Arc::clone(stream.signals());
+            let io = TokioIo::new(stream);
             let (sender, connection) = http1::Builder::new()
                 .preserve_header_case(true)
                 .max_headers(MAX_RESPONSE_HEADERS)
@@ -231,7 +263,7 @@ where
                 .await
                 .map_err(broken)?;
             tokio::spawn(async move { note(addr, connection.with_upgrades().await) });
-            Ok(Sender::Http1(sender))
+            Ok(Sender::Http1(Lane { sender, signals }))
         }
         Speaks::Http2 => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -241,14 +273,18 @@ where
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT)
                 .max_header_list_size(MAX_RESPONSE_HEADER_BYTES)
-                .handshake(io)
+                .handshake(TokioIo::new(stream))
                 .await
                 .map_err(broken)?;
             tokio::spawn(async move { note(addr, connection.await) });
-            Ok(Sender::Http2(sender))
+            let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+            Ok(Sender::Http2(Shared { sender, number }))
         }
     }
 }
+
+/// How many over HTTP/2 there were, to tell them apart.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Header fields of a response.
 const MAX_RESPONSE_HEADERS: usize = 512;
@@ -283,9 +319,9 @@ mod tests {
     /// Opens a connection of a route and leaves it idle; the upstream's end of it.
     async fn idle(pool: &Pool<Plain>, listener: &TcpListener, dialer: &Dialer, route: &Route) -> TcpStream {
         let (sender, accepted) = tokio::join!(pool.open(route, dialer), listener.accept());
-        let Ok(Sender::Http1(mut sender)) = sender else { panic!("it speaks HTTP/1") };
-        sender.ready().await.unwrap();
-        pool.connections().give_back(route, sender);
+        let Ok(Sender::Http1(mut lane)) = sender else { panic!("it speaks HTTP/1") };
+        lane.sender.ready().await.unwrap();
+        pool.connections().give_back(route, lane);
         accepted.unwrap().0
     }
 
@@ -341,8 +377,9 @@ mod tests {
         assert_eq!(tokio::io::AsyncReadExt::read(&mut upstream, &mut [0]).await.unwrap(), 0);
 
         drop(idle(&pool, &listener, &dialer, &own).await);
-        let slot =
-            || pool.connections().shard(&own).get(&own).is_some_and(|slot| !slot.idle[0].0.is_closed());
+        let slot = || {
+            pool.connections().shard(&own).get(&own).is_some_and(|slot| !slot.idle[0].0.sender.is_closed())
+        };
         while slot() {
             tokio::task::yield_now().await;
         }

@@ -124,6 +124,7 @@ pub(super) async fn send<T: Transport>(
         Some(sender) => (sender, true),
         None => (pool.open(route, dialer).await?, false),
     };
+    let number = sender.number();
     let (request, template) = outbound.spell(&sender, T::SCHEME)?;
     let mut request = match exchange(pool, limits, route, &template, sender, request).await {
         Ok(response) => return Ok(response),
@@ -131,7 +132,9 @@ pub(super) async fn send<T: Transport>(
         Err(Failed::Unsent(_, error) | Failed::Sent(error)) => return Err(error),
     };
     // The connection had gone stale while it waited, and nothing of the request was sent.
-    pool.connections().forget(route);
+    if let Some(number) = number {
+        pool.connections().forget(route, number);
+    }
     let sender = pool.open(route, dialer).await?;
     template.apply(&mut request, &sender, T::SCHEME)?;
     exchange(pool, limits, route, &template, sender, *request).await.map_err(|failed| match failed {
@@ -162,21 +165,27 @@ async fn exchange<T: Transport>(
         ForwardError::Broken { addr: route.addr.0, source }
     };
     let (response, connection) = match sender {
-        Sender::Http1(mut sender) => {
-            if let Err(error) = sender.ready().await {
+        Sender::Http1(mut lane) => {
+            if let Err(error) = lane.sender.ready().await {
                 return Err(Failed::Unsent(Box::new(request), failed(error)));
             }
-            let response =
-                head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
-            (response, Some(sender))
+            lane.signals.expect();
+            let sending = lane.sender.try_send_request(request);
+            let response = head(sending, limits.response_time, route, transfer).await;
+            let response = response.map_err(|failed| match (failed, lane.signals.fault()) {
+                (Failed::Sent(ForwardError::Broken { addr, .. }), Some(fault)) => {
+                    Failed::Sent(ForwardError::Ambiguous { addr, fault })
+                }
+                (failed, _) => failed,
+            })?;
+            (response, Some(lane))
         }
-        Sender::Http2(mut sender) => {
-            if let Err(error) = sender.ready().await {
+        Sender::Http2(mut shared) => {
+            if let Err(error) = shared.sender.ready().await {
                 return Err(Failed::Unsent(Box::new(request), failed(error)));
             }
-            let response =
-                head(sender.try_send_request(request), limits.response_time, route, transfer).await?;
-            (response, None)
+            let sending = shared.sender.try_send_request(request);
+            (head(sending, limits.response_time, route, transfer).await?, None)
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -185,10 +194,10 @@ async fn exchange<T: Transport>(
             false => Err(Failed::Sent(ForwardError::Unasked { addr: route.addr.0 })),
         };
     }
-    let borrowed = connection.map(|sender| Borrowed {
+    let borrowed = connection.map(|lane| Borrowed {
         connections: Arc::clone(pool.connections()),
         route: route.clone(),
-        sender,
+        lane,
         transfer: Arc::clone(transfer),
     });
     Ok(response.map(|body| UpstreamBody::new(body, borrowed)))

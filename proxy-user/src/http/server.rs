@@ -17,6 +17,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, watch};
 
+use super::framing::{Fault, Message};
+use super::guard::Guarded;
+
 /// What a client may take of us before its requests are decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
@@ -54,6 +57,8 @@ pub enum Ended {
     HeaderTimeout,
     /// What came is not a request. The client got 400, or an error of HTTP/2.
     Malformed(hyper::Error),
+    /// What came can be read in two ways. The client got 400.
+    Ambiguous(Fault),
 }
 
 /// Answers the requests of one connection.
@@ -70,6 +75,8 @@ pub trait Handler: Send + Sync + 'static {
 ///
 /// In the drain each response says that it is the last one (`connection: close`). A connection that rests then is closed,
 /// but not at once: a request may be on its way, and one that is answered need not be sent again.
+///
+/// After a WebSocket that was asked for and is not given, the connection ends: the client may have gone on as if it was.
 pub async fn serve_http1<S, H>(
     stream: S,
     limits: &HttpLimits,
@@ -83,13 +90,16 @@ where
     let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
     let begun = Arc::new(AtomicBool::new(false));
     let (seen, last) = (Arc::clone(&begun), drain.clone());
+    let stream = Guarded::new(stream, Message::Requests);
+    let signals = Arc::clone(stream.signals());
     let service = service_fn(move |request| {
-        let (handler, last) = (Arc::clone(&handler), last.clone());
+        let (handler, last, signals) = (Arc::clone(&handler), last.clone(), Arc::clone(&signals));
         seen.store(true, Ordering::Relaxed);
         // A call is kilobytes of state, which would be moved from hand to hand.
         Box::pin(async move {
             let mut response = handler.call(request).await;
-            if *last.borrow() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let is_last = *last.borrow() || signals.is_free();
+            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -124,16 +134,20 @@ where
             }
         }
     };
-    let (stream, unread) = match connection.into_parts() {
-        Some(parts) => (Some(parts.io.into_inner()), parts.read_buf),
+    let (stream, fault, unread) = match connection.into_parts() {
+        Some(parts) => {
+            let guarded = parts.io.into_inner();
+            let fault = guarded.signals().fault();
+            (Some(guarded.into_inner()), fault, parts.read_buf)
+        }
         // It is a WebSocket now.
-        None => (None, Bytes::new()),
+        None => (None, None, Bytes::new()),
     };
     let ended = match result {
         Ok(()) => Ended::Done,
         // hyper has answered.
         Err(error) if error.is_parse_too_large() => Ended::HeaderTooLarge,
-        Err(error) if error.is_parse() => Ended::Malformed(error),
+        Err(error) if error.is_parse() => fault.map_or(Ended::Malformed(error), Ended::Ambiguous),
         Err(error) if error.is_timeout() => {
             // Something came, but not all of a header.
             if let Some(mut stream) = stream.filter(|_| !unread.is_empty()) {

@@ -4,6 +4,7 @@ mod clients;
 mod files;
 mod requests;
 mod secrets;
+mod smuggling;
 mod streams;
 mod upstreams;
 
