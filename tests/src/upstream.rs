@@ -373,17 +373,18 @@ fn act(target: &str) -> &str {
 /// Reads one request to its end; `None` when the connection ends before one. What is not a request is an error, and
 /// noted nevertheless: tests want to know what came.
 async fn request(stream: &mut Stream) -> io::Result<Option<Seen>> {
-    let mut head = String::new();
+    let mut head = Vec::new();
     loop {
         let length = head.len();
         // TLS that ends without a word has ended all the same.
-        if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+        if stream.read_until(b'\n', &mut head).await.unwrap_or(0) == 0 {
             return Ok(None);
         }
-        if head.get(length..) == Some("\r\n") {
+        if head.get(length..) == Some(b"\r\n") {
             break;
         }
     }
+    let head = String::from_utf8_lossy(&head).into_owned();
     let mut lines = head.split("\r\n").filter(|line| !line.is_empty());
     let mut words = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

@@ -230,7 +230,7 @@ impl Calls {
                 let refusal = error.refusal(facts.host.name());
                 account.refused(refusal.status());
                 account.fail(refusal.kind.blame(), refusal.reason());
-                answer(&refusal, Some(id), subject, facts.method)
+                self.last(answer(&refusal, Some(id), subject, facts.method), &refusal)
             }
         }
     }
@@ -429,15 +429,20 @@ impl Calls {
     fn refuse(&self, subject: &Subject, asked: &Asked<'_>, refusal: &Refusal, method: &Method) -> Reply {
         let services = &self.connection.services;
         services.counters.tally(subject).count_denied();
-        let mut reply = match services.recorder.refused(entry::refused(subject, asked, refusal)) {
+        let reply = match services.recorder.refused(entry::refused(subject, asked, refusal)) {
             Ok(id) => answer(refusal, Some(id), subject, method),
             Err(error) => {
                 tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
                 answer(refusal, None, subject, method)
             }
         };
-        // Who does not know what the client meant does not know either what comes behind it.
-        if refusal.kind == Kind::BadRequest && !self.http2 {
+        self.last(reply, refusal)
+    }
+
+    /// Has a refusal be the last answer of its connection where it is not known what the client meant: nor is it known, then, what comes
+    /// behind it.
+    fn last(&self, mut reply: Reply, refusal: &Refusal) -> Reply {
+        if matches!(refusal.kind, Kind::BadRequest | Kind::ClientGone) && !self.http2 {
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         reply

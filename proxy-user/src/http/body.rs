@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use proxy_journal::RemovedCredential;
@@ -135,6 +136,9 @@ pub enum Broken<E> {
     /// The policy does not permit the call any more.
     #[error("the policy does not permit the call any more")]
     Cut,
+    /// Behind the body stands what belongs into the head.
+    #[error("{0} stands in the trailers")]
+    Trailer(HeaderName),
     /// The client's body is not what its head says, and cannot be signed.
     #[error("{0}")]
     Unsigned(#[from] ChunkError),

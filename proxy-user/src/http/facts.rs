@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING};
-use http::{Method, Uri, Version};
+use http::{HeaderName, Method, Uri, Version};
 use proxy_policy::{CallKind, CallPath, Host, Scheme};
 
 use super::hop;
@@ -137,17 +137,43 @@ const OVERRIDES: [&str; 7] = [
     "x-rewrite-url",
 ];
 
+/// What may not stand in trailers, besides [`OVERRIDES`] (RFC 9110 §6.5.1): what frames or routes the message or says how to read
+/// it. Servers that add trailers to the head would act on it.
+const NOT_IN_TRAILERS: [&str; 14] = [
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "max-forwards",
+    "content-type",
+    "content-encoding",
+    "content-range",
+];
+
+/// The first field of these trailers that may not be one.
+pub(super) fn misplaced(trailers: &HeaderMap) -> Option<&HeaderName> {
+    let all = NOT_IN_TRAILERS.iter().chain(&OVERRIDES);
+    trailers.keys().find(|name| all.clone().any(|wanted| same_name(name.as_str(), wanted)))
+}
+
+/// Whether a name is another one to servers of the CGI kind, which take `_` for `-`.
+fn same_name(name: &str, wanted: &str) -> bool {
+    name.len() == wanted.len()
+        && name.bytes().zip(wanted.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+}
+
 fn check_overrides(headers: &HeaderMap) -> Result<(), Refusal> {
-    // Servers of the CGI kind take `_` for `-`.
-    let same = |name: &str, wanted: &str| {
-        name.len() == wanted.len()
-            && name.bytes().zip(wanted.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
-    };
     let asked = headers
         .keys()
-        .map(http::HeaderName::as_str)
+        .map(HeaderName::as_str)
         .filter(|name| name.starts_with('x'))
-        .find(|name| OVERRIDES.iter().any(|wanted| same(name, wanted)));
+        .find(|name| OVERRIDES.iter().any(|wanted| same_name(name, wanted)));
     match asked {
         None => Ok(()),
         Some(name) => {

@@ -67,7 +67,7 @@ pub enum Fault {
     #[error("the size of a chunk is not hexadecimal digits")]
     ChunkSize,
     /// Something else than a little text.
-    #[error("a chunk's extension has a control character, or is long")]
+    #[error("a chunk's extension is empty or long, or has a control character")]
     ChunkExtension,
     /// The data went on, or ended early.
     #[error("a chunk does not end where its size says")]
@@ -365,7 +365,7 @@ fn chunk_size(line: &[u8], whole: bool) -> Result<u64, Fault> {
     if size.is_empty() || size.len() > MAX_DIGITS || !size.iter().all(u8::is_ascii_hexdigit) {
         return Err(Fault::ChunkSize);
     }
-    if !whole || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if !whole || extension == b";" || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err(Fault::ChunkExtension);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());

@@ -143,6 +143,7 @@ fn chunks_that_can_be_read_in_two_ways_are_found_however_they_come() {
         ("0;a\nx\r\n\r\n", LineFeed),
         ("0;a\rx\r\n\r\n", Return),
         ("0;a\0\r\n\r\n", ChunkExtension),
+        ("0;\r\n\r\n", ChunkExtension),
         (&format!("3;{}\r\nabc\r\n", "a".repeat(200)), ChunkExtension),
         ("3\nabc\r\n", LineFeed),
         ("3\r\nabc\n0\r\n\r\n", LineFeed),

@@ -1,4 +1,4 @@
-//! The body of a request on its way to the upstream: counted, without credentials in its trailers, and signed anew where the client
+//! The body of a request on its way to the upstream: counted, without credentials or framing in its trailers, and signed anew where the client
 //! signs it in chunks.
 
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{Broken, Replay, Transfer, length};
+use super::facts;
 use crate::authorize::Permit;
 use crate::credentials::{ChunkError, Chunks, Strip, strip};
 
@@ -94,8 +95,14 @@ impl Body for RequestBody {
             if let Some(data) = frame.data_ref() {
                 this.transfer.add_sent(length(data));
             }
-            if let (Some(trailers), Some(names)) = (frame.trailers_mut(), &this.strip) {
-                strip(trailers, None, names);
+            if let Some(trailers) = frame.trailers_mut() {
+                if let Some(name) = facts::misplaced(trailers) {
+                    this.transfer.broken.store(true, Ordering::Release);
+                    return Poll::Ready(Some(Err(Broken::Trailer(name.clone()))));
+                }
+                if let Some(names) = &this.strip {
+                    strip(trailers, None, names);
+                }
             }
             if this.inner.is_end_stream() {
                 this.transfer.whole.store(true, Ordering::Release);

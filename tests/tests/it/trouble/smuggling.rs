@@ -288,6 +288,7 @@ fn a_body_whose_chunks_can_be_read_in_two_ways_breaks_off_and_smuggles_nothing()
         ("a chunk without an end", "3\r\nabc0\r\n\r\n"),
         ("a chunk that ends with LF", "3\r\nabc\n0\r\n\r\n"),
         ("a chunk that ends with CR", "3\r\nabc\r0\r\n\r\n"),
+        ("an extension of nothing", "3;\r\nabc\r\n0\r\n\r\n"),
         ("an extension with LF", "0;a\n\r\n\r\n"),
         ("an extension with CR", "0;a\rb\r\n\r\n"),
         ("an extension with a zero byte", "0;a\0b\r\n\r\n"),
@@ -316,6 +317,33 @@ fn a_body_whose_chunks_can_be_read_in_two_ways_breaks_off_and_smuggles_nothing()
         let outcome = super::outcome(&scene.world, &path);
         assert_eq!(outcome["blame"], "client", "{what}: {outcome}");
     }
+    // What may stand in a trailer, but not if a server takes it for a field of the head.
+    for field in [
+        "Content-Length: 3",
+        "Transfer-Encoding: chunked",
+        "Transfer_Encoding: chunked",
+        "Host: api.test",
+        "Connection: close",
+        "Content-Type: text/plain",
+        "Content-Encoding: gzip",
+        "Expect: 100-continue",
+        "X-HTTP-Method-Override: DELETE",
+        "TE: trailers",
+    ] {
+        let name = field.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        let path = format!("/v1/trailer/{name}");
+        let request = format!(
+            "PUT {path} HTTP/1.1\r\nhost: raw.test\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{field}\r\n\r\n"
+        );
+        let came = scene.dialer.exchange(format!("{request}{SMUGGLED}").as_bytes());
+        let mut rest = &came[..];
+        assert_eq!(Reply::read_one(&mut rest).status, 400, "{field}: {}", String::from_utf8_lossy(&came));
+        assert!(rest.is_empty(), "{field}: {}", String::from_utf8_lossy(&came));
+        let outcome = super::outcome(&scene.world, &path);
+        assert_eq!(outcome["blame"], "client", "{field}: {outcome}");
+        assert!(outcome["error"].as_str().unwrap().contains(&name), "{field}: {outcome}");
+        assert!(scene.upstream.seen().is_empty(), "{field}: {:?}", scene.upstream.seen());
+    }
     // What may stand there goes on, without the extension.
     let body = "3;name=\"value\"\r\nabc\r\n00\r\nx-a: b\r\n\r\n";
     let request = format!(
@@ -340,4 +368,71 @@ fn a_websocket_that_is_not_given_ends_the_connection_with_what_came_behind_it() 
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{reply:?}");
     assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&came));
     assert_eq!(scene.upstream.count(), 1, "{:?}", scene.upstream.seen());
+}
+
+/// The mutations that scanners try: a byte at each place around `Transfer-Encoding`, beside an honest length. To some server each of
+/// them is the coding; so it goes on as one message of that length without anything that could be one, or not at all.
+#[test]
+fn whatever_stands_around_a_coding_it_is_refused_or_goes_on_as_one_message_without_it() {
+    const PLACES: [(&[u8], &[u8]); 12] = [
+        (b"Transfer-Encoding:", b"chunked"),
+        (b"Transfer-Encoding", b": chunked"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b""),
+        (b"Transfer-Encoding: chunk", b"ed"),
+        (b"Transfer", b"-Encoding: chunked"),
+        (b"Transfer", b"Encoding: chunked"),
+        (b"X: X", b"Transfer-Encoding: chunked"),
+        (b"X: X\r", b"Transfer-Encoding: chunked"),
+        (b"X: X", b"\rTransfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"X: X"),
+    ];
+    const BYTES: [u8; 21] = [
+        0x00, 0x01, 0x04, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x1f, 0x20, 0x22, 0x27, 0x2c, 0x3b, 0x5c, 0x5f,
+        0x7f, 0x85, 0xa0, 0xff,
+    ];
+    let scene = Scene::set();
+    let (mut refused, mut passed) = (0, 0);
+    for (before, behind) in PLACES {
+        for byte in BYTES {
+            let body = b"0\r\n\r\n";
+            let head = format!("PUT /v1/x HTTP/1.1\r\nhost: raw.test\r\ncontent-length: {}\r\n", body.len());
+            let line = [before, &[byte], behind, b"\r\n"].concat();
+            let what = String::from_utf8_lossy(&line).into_owned();
+            let request =
+                [head.as_bytes(), &line, b"connection: close\r\n\r\n", body, SMUGGLED.as_bytes()].concat();
+            let count = scene.upstream.count();
+            let came = scene.dialer.exchange(&request);
+            let mut rest = &came[..];
+            let reply = Reply::read_one(&mut rest);
+            assert!(rest.is_empty(), "{what:?}: {}", String::from_utf8_lossy(&came));
+            let seen = scene.upstream.seen().split_off(count);
+            match reply.status {
+                400 => {
+                    refused += 1;
+                    assert!(seen.is_empty(), "{what:?}: {seen:?}");
+                }
+                200 => {
+                    passed += 1;
+                    let [seen] = &seen[..] else { panic!("{what:?}: {seen:?}") };
+                    assert_eq!(
+                        (&seen.body[..], seen.header("content-length")),
+                        (&body[..], Some("5")),
+                        "{what:?}"
+                    );
+                    let coding = |name: &str| name.replace('_', "-") == "transfer-encoding";
+                    assert!(!seen.headers.iter().any(|(name, _)| coding(name)), "{what:?}: {:?}", seen.head);
+                    assert!(
+                        !seen.head.replace("\r\n", "").contains(['\r', '\n', '\0']),
+                        "{what:?}: {:?}",
+                        seen.head
+                    );
+                }
+                other => panic!("{what:?}: {other} {}", String::from_utf8_lossy(&came)),
+            }
+        }
+    }
+    // Most of them; what goes on has it in the middle of another field's value or name.
+    assert!(refused > 200 && passed > 5, "{refused} refused, {passed} passed");
 }
