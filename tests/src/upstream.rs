@@ -19,6 +19,7 @@
 //! | `garbage` | ✓ | | answers with something else than HTTP |
 //! | `two-lengths` | ✓ | | sends two values of `content-length` |
 //! | `switch` | ✓ | | switches protocols unasked |
+//! | `say` | ✓ | | sends the bytes of [`Upstream::say`], as they are |
 //!
 //! It has a thread of its own; dropping it ends it and breaks what is open.
 
@@ -91,6 +92,7 @@ struct Shared {
     handshakes: AtomicUsize,
     broken: AtomicUsize,
     gate: Semaphore,
+    said: Mutex<(Vec<u8>, bool)>,
 }
 
 impl Shared {
@@ -137,6 +139,7 @@ impl Upstream {
             handshakes: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
             gate: Semaphore::new(0),
+            said: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let (up, is_up) = std::sync::mpsc::channel();
@@ -182,6 +185,11 @@ impl Upstream {
     /// Lets `count` answers pass the gate, now or when they come to it.
     pub fn open_gate(&self, count: usize) {
         self.shared.gate.add_permits(count);
+    }
+
+    /// What `say` sends from now on, and whether it closes the connection then.
+    pub fn say(&self, bytes: &[u8], close: bool) {
+        *self.shared.said.lock().unwrap() = (bytes.to_vec(), close);
     }
 
     /// TCP connections so far.
@@ -342,6 +350,11 @@ async fn answer(stream: &mut Stream, shared: &Shared, seen: &Seen) -> io::Result
             stream
                 .write_all(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n")
                 .await?;
+        }
+        "say" => {
+            let (bytes, close) = shared.said.lock().unwrap().clone();
+            stream.write_all(&bytes).await?;
+            return Ok(if close { Next::Close } else { Next::Keep });
         }
         "switch" => {
             let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n";
