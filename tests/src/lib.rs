@@ -52,6 +52,7 @@ mod api;
 mod bot;
 mod daemon;
 pub mod fill;
+pub mod frames;
 mod host;
 pub mod keeper;
 mod podman;

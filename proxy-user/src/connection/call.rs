@@ -82,11 +82,7 @@ impl Handler for Calls {
                     method: Some(method.as_str()),
                     path: Some(uri.path()),
                     has_query: uri.query().is_some(),
-                    ..Asked::of(
-                        self.connection.dst,
-                        self.leg.scheme.as_str(),
-                        self.leg.host.as_ref().map(Host::name),
-                    )
+                    ..self.asked()
                 };
                 return self.refuse(&subject, &asked, &refusal, &method);
             }
@@ -113,12 +109,26 @@ impl Handler for Calls {
             return self.forward(&subject, &facts, &permit, attachment, pass, inbound).await;
         }
     }
+
+    async fn malformed(&self, count: u32) {
+        let detail = match count {
+            1 => "what came is not a request: its stream was reset with PROTOCOL_ERROR".to_owned(),
+            many => format!("what came is not {many} requests: their streams were reset with PROTOCOL_ERROR"),
+        };
+        self.connection.refuse(&self.asked(), &Refusal::new(Kind::BadRequest, detail)).await;
+    }
 }
 
 impl Calls {
     pub(super) fn new(connection: Connection, leg: Leg, http2: bool) -> Self {
         let host = leg.host.as_ref().map(|host| host.name().into());
         Self { connection, leg, http2, host }
+    }
+
+    /// What is known of the connection, where no request can be told.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        let host = self.leg.host.as_ref().map(Host::name);
+        Asked::of(self.connection.dst, self.leg.scheme.as_str(), host)
     }
 
     /// The permit, with the credential and the pass that it demands, and how long it waited for that. What has none is

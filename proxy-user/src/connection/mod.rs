@@ -159,8 +159,7 @@ impl Connection {
                 Refusal::new(Kind::BadRequest, format!("the request can be read in two ways: {fault}"))
             }
         };
-        let asked = Asked::of(calls.connection.dst, scheme.as_str(), calls.leg.host.as_ref().map(Host::name));
-        calls.connection.refuse(&asked, &refusal).await;
+        calls.connection.refuse(&calls.asked(), &refusal).await;
     }
 }
 

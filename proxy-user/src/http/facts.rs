@@ -9,6 +9,7 @@
 //! | a path without one normal form | 400 |
 //! | a header that asks for another method or path than the request line (`X-HTTP-Method-Override` …) | 400 |
 //! | a header name with `_` whose twin with `-` frames the message | 400 |
+//! | over HTTP/2: no `:authority`, a `:path` without a slash, a value with blanks around it | 400 (RFC 9113 §8.2.1, §8.3.1) |
 
 use std::borrow::Cow;
 
@@ -50,6 +51,9 @@ pub fn read<'a>(
     }
     check_framing(version, headers)?;
     check_overrides(headers)?;
+    if version == Version::HTTP_2 {
+        check_http2(uri, headers)?;
+    }
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
         let detail =
             format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
@@ -121,6 +125,24 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
         return bad(
             "the request has content_length or transfer_encoding, which some servers take for the real ones",
         );
+    }
+    Ok(())
+}
+
+/// The h2 crate refuses most of what no request over HTTP/2 may have; this is what it lets through.
+fn check_http2(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
+    // RFC 9113 §8.3.1 allows it to those who translate HTTP/1. The h2 crate then hides what else is missing, and the scheme.
+    if uri.authority().is_none() {
+        return bad("the request has no :authority");
+    }
+    let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if !target.starts_with('/') && target != "*" {
+        return bad("the :path of the request does not begin with a slash");
+    }
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
+        return bad("a field of the request begins or ends with a blank");
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::framing::{Fault, Message};
 use super::guard::Guarded;
+use super::resets::Watched;
 
 /// What a client may take of us before its requests are decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. There is always an answer; what cannot be answered to the end breaks off in its body.
     fn call(self: Arc<Self>, request: Request<Incoming>)
     -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Notes requests over HTTP/2 that were refused before anybody could answer them, because they are none: so many.
+    fn malformed(&self, count: u32) -> impl Future<Output = ()> + Send;
 }
 
 /// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.
@@ -179,8 +183,11 @@ where
 {
     let begun = Arc::new(Notify::new());
     let seen = Arc::clone(&begun);
+    let stream = Watched::new(stream);
+    let resets = Arc::clone(stream.resets());
+    let answers = Arc::clone(&handler);
     let service = service_fn(move |request| {
-        let handler = Arc::clone(&handler);
+        let handler = Arc::clone(&answers);
         // Kept for whoever asks later.
         seen.notify_one();
         Box::pin(async move { Ok::<_, Infallible>(handler.call(request).await) })
@@ -201,13 +208,20 @@ where
         drained(drain).await;
         let _ = tokio::time::timeout(FIRST_REQUEST, begun.notified()).await;
     });
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = draining.as_mut() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut is_draining = false;
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            () = draining.as_mut(), if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            count = resets.some() => handler.malformed(count).await,
         }
     };
+    if let Some(count) = resets.take() {
+        handler.malformed(count).await;
+    }
     match result {
         Ok(()) => Ended::Done,
         Err(error) if is_protocol_error(&error) => Ended::Malformed(error),

@@ -3,6 +3,7 @@
 mod answers;
 mod clients;
 mod files;
+mod pseudo;
 mod requests;
 mod secrets;
 mod smuggling;
