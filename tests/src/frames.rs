@@ -1,9 +1,15 @@
 //! HTTP/2 in the hands of the test, frame by frame (RFC 9113 §4.1): for what a library never sends.
 
 use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use crate::RAW_ADDRESS;
+use rustls::{ServerConnection, StreamOwned};
+
+use crate::upstream::{Proof, server_config};
 use crate::wire::{Dialer, Tls};
+use crate::world::{RAW_ADDRESS, World};
 
 /// Types of frames.
 pub const DATA: u8 = 0;
@@ -55,9 +61,9 @@ pub enum Dealt {
     Closed,
 }
 
-/// A connection of a bot to `raw.test`, after the preface and our settings.
-pub struct Http2 {
-    stream: Tls,
+/// A connection of a bot to `raw.test`, or of the daemon to an [`Origin`], after the preface and our settings.
+pub struct Http2<S = Tls> {
+    stream: S,
 }
 
 impl Http2 {
@@ -75,10 +81,12 @@ impl Http2 {
 
     /// The TCP connection below.
     #[must_use]
-    pub fn tcp(&self) -> &std::net::TcpStream {
+    pub fn tcp(&self) -> &TcpStream {
         &self.stream.sock
     }
+}
 
+impl<S: Read + Write> Http2<S> {
     /// Sends bytes.
     ///
     /// # Errors
@@ -97,7 +105,7 @@ impl Http2 {
     }
 
     /// The next frame; `None` at the end.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
@@ -110,7 +118,7 @@ impl Http2 {
     pub fn dealt(&mut self, stream: u32) -> Dealt {
         let code = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
         loop {
-            let Some(frame) = self.next() else { return Dealt::Closed };
+            let Some(frame) = self.read() else { return Dealt::Closed };
             match frame.kind {
                 HEADERS if frame.stream == stream => {
                     let first = frame.payload.first().map_or(0, |byte| byte & 0x7f);
@@ -159,4 +167,112 @@ fn length(bytes: &mut Vec<u8>, length: usize) {
         rest /= 128;
     }
     bytes.push(rest as u8);
+}
+
+/// The daemon's connection.
+pub type Incoming = Http2<StreamOwned<ServerConnection, TcpStream>>;
+
+impl Incoming {
+    /// Reads until the end of the request on the next stream: the stream, and its body.
+    pub fn request(&mut self) -> Option<(u32, Vec<u8>)> {
+        let (mut stream, mut body) = (0, Vec::new());
+        loop {
+            let frame = self.read()?;
+            match frame.kind {
+                HEADERS if stream == 0 || frame.stream == stream => stream = frame.stream,
+                DATA if frame.stream == stream => body.extend(&frame.payload),
+                _ => continue,
+            }
+            if frame.flags & END_STREAM != 0 {
+                return Some((stream, body));
+            }
+        }
+    }
+
+    /// Answers 200 without a body.
+    pub fn answer(&mut self, stream: u32) {
+        let _ = self.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88]);
+    }
+
+    /// Resets a stream.
+    pub fn reset(&mut self, stream: u32, code: u32) {
+        let _ = self.send(RST_STREAM, 0, stream, &code.to_be_bytes());
+    }
+
+    /// Closes the connection.
+    pub fn end(&mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush();
+        let _ = self.stream.sock.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Goes away: streams up to `last` may have been processed.
+    pub fn go_away(&mut self, last: u32, code: u32) {
+        let _ = self.send(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat());
+    }
+}
+
+type Connections = Arc<Mutex<Vec<(TcpStream, JoinHandle<()>)>>>;
+
+/// An upstream at `raw.test` that speaks HTTP/2 as the test says, frame by frame.
+pub struct Origin {
+    connections: Connections,
+    listener: TcpListener,
+}
+
+impl Origin {
+    /// Starts one. `play` gets each connection with its number, from 0, and ends it by its return.
+    #[must_use]
+    pub fn start(world: &World, play: impl Fn(usize, &mut Incoming) + Send + Sync + 'static) -> Self {
+        let net = std::fs::File::open(world.path("net")).unwrap();
+        // A namespace is a thread's.
+        let binding = std::thread::spawn(move || {
+            nix::sched::setns(net, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            TcpListener::bind((RAW_ADDRESS, 443)).unwrap()
+        });
+        let listener = binding.join().unwrap();
+        let mut tls = server_config(Proof::Good);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let (tls, play) = (Arc::new(tls), Arc::new(play));
+        let connections = Connections::default();
+        let (accepting, all) = (listener.try_clone().unwrap(), Arc::clone(&connections));
+        std::thread::spawn(move || {
+            while let Ok((tcp, _)) = accepting.accept() {
+                let mut all = all.lock().unwrap();
+                let (number, handle) = (all.len(), tcp.try_clone().unwrap());
+                let (tls, play) = (Arc::clone(&tls), Arc::clone(&play));
+                let thread = std::thread::spawn(move || {
+                    let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), tcp);
+                    let mut preface = [0; 24];
+                    if stream.read_exact(&mut preface).is_ok() {
+                        let mut connection = Http2 { stream };
+                        // A megabyte may come at once.
+                        let _ = connection.send(SETTINGS, 0, 0, &[0, 4, 0, 16, 0, 0]);
+                        let _ = connection.send(WINDOW_UPDATE, 0, 0, &[0, 16, 0, 0]);
+                        play(number, &mut connection);
+                        connection.end();
+                    }
+                });
+                all.push((handle, thread));
+            }
+        });
+        Self { connections, listener }
+    }
+
+    /// How many connections came.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+}
+
+/// Ends when the daemon has closed its connections, too.
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for (tcp, thread) in self.connections.lock().unwrap().drain(..) {
+            let _ = tcp.shutdown(std::net::Shutdown::Write);
+            let _ = thread.join();
+        }
+    }
 }

@@ -11,6 +11,8 @@
 //! | `truncated` | ✓ | | the same, but closes the connection in order |
 //! | `truncated-chunked` | ✓ | | the same with a chunked body |
 //! | `close` | ✓ | | closes before the head |
+//! | `close-kept` | ✓ | | closes before the head if it is not the first request of its connection |
+//! | `half-kept` | ✓ | | the same, in the middle of the head |
 //! | `trailers` | ✓ | ✓ | sends the trailer `x-checksum: whole` |
 //! | `hints` | ✓ | | sends 103 before 200 |
 //! | `huge-header` | ✓ | ✓ | sends a header field of 1 MB |
@@ -220,7 +222,7 @@ impl Drop for Upstream {
     }
 }
 
-fn server_config(proof: Proof) -> ServerConfig {
+pub(crate) fn server_config(proof: Proof) -> ServerConfig {
     let (certificate, key) = match proof {
         Proof::Good => (pki().certificate.clone(), pki().key.clone()),
         Proof::SelfSigned => {
@@ -263,9 +265,18 @@ enum Next {
 }
 
 async fn http1(mut stream: Stream, shared: &Shared) -> io::Result<()> {
+    let mut kept = false;
     while let Some(seen) = request(&mut stream).await? {
         shared.note(seen.clone());
-        let next = answer(&mut stream, shared, &seen).await?;
+        let next = match act(&seen.target) {
+            "close-kept" if kept => Next::Close,
+            "half-kept" if kept => {
+                stream.write_all(b"HTTP/1.1 2").await?;
+                Next::Close
+            }
+            _ => answer(&mut stream, shared, &seen).await?,
+        };
+        kept = true;
         stream.flush().await?;
         match next {
             Next::Keep => {}

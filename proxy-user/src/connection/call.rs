@@ -49,17 +49,34 @@ pub(super) struct Inbound {
     upgrade: Option<OnUpgrade>,
     /// What conditions looked at.
     seen: Option<Seen>,
+    /// It was sent already, and nobody took it.
+    again: bool,
 }
 
 impl Inbound {
-    /// The same once more, where that can be told before it is sent: its body is here, and it switches no protocol.
-    fn again(&self) -> Option<Self> {
+    /// The same once more, unless it switches protocols.
+    fn again(&self) -> Option<Again> {
         if self.upgrade.is_some() {
             return None;
         }
-        let body = self.body.copy()?;
         let (headers, extensions) = (self.headers.clone(), self.extensions.clone());
-        Some(Self { headers, extensions, body, version: self.version, upgrade: None, seen: None })
+        Some(Again { headers, extensions, body: self.body.copy(), version: self.version })
+    }
+}
+
+/// A request that can be sent once more, if there is its body.
+struct Again {
+    headers: HeaderMap,
+    extensions: Extensions,
+    /// Where it was here as a whole before it was sent; else it may come back.
+    body: Option<Replay>,
+    version: Version,
+}
+
+impl Again {
+    fn with(self, body: Replay, again: bool) -> Inbound {
+        let Self { headers, extensions, version, .. } = self;
+        Inbound { headers, extensions, body, version, upgrade: None, seen: None, again }
     }
 }
 
@@ -88,7 +105,7 @@ impl Handler for Calls {
             }
         };
         let body = Replay::of(body);
-        let mut inbound = Inbound { headers, extensions, body, version, upgrade, seen: None };
+        let mut inbound = Inbound { headers, extensions, body, version, upgrade, seen: None, again: false };
         let mut subject = subject;
         loop {
             let permitted = self.permitted(&subject, &facts, &mut inbound).await;
@@ -281,8 +298,8 @@ impl Calls {
         }
     }
 
-    /// Sends it; and once more, if the upstream does not take a credential that became another one meanwhile. With what to look for in
-    /// the response.
+    /// Sends it; and once more, if the upstream did not process it, or does not take a credential that became another one meanwhile. With
+    /// what to look for in the response.
     #[allow(clippy::too_many_arguments, reason = "what there is of one call")]
     async fn send_current(
         &self,
@@ -295,27 +312,38 @@ impl Calls {
         account: &mut Account,
     ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
         let needles = |attachment: &Attachment| attachment.needles().cloned();
-        let Some(first) = attachment else {
-            return (self.send(facts, permit, None, inbound, transfer, account).await, None);
-        };
         let again = inbound.again();
         let sent =
-            self.send(facts, permit, Some(first.clone()), inbound, Arc::clone(&transfer), account).await;
-        let (Ok(response), Some(again), Some(id)) = (&sent, again, permit.credential()) else {
-            return (sent, needles(&first));
-        };
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return (sent, needles(&first));
-        }
-        match credential::attachment(subject, permit, id, facts.host.name()).await {
-            Ok((second, _)) if second.secret_version() != first.secret_version() => {
-                transfer.note_repeated();
-                let (before, after) = (needles(&first), needles(&second));
-                let needles = after.map(|after| after.and(before.as_ref())).or(needles(&first));
-                (self.send(facts, permit, Some(second), again, transfer, account).await, needles)
+            self.send(facts, permit, attachment.clone(), inbound, Arc::clone(&transfer), account).await;
+        let needed = attachment.as_ref().and_then(needles);
+        match (&sent, again, attachment, permit.credential()) {
+            (Err(ForwardError::Untaken { .. }), Some(mut again), attachment, _) => {
+                let body = match again.body.take() {
+                    Some(body) => Some(body),
+                    None => transfer.come_back().await,
+                };
+                let Some(body) = body else { return (sent, needed) };
+                transfer.restart();
+                let again = again.with(body, true);
+                (self.send(facts, permit, attachment, again, transfer, account).await, needed)
             }
-            // It is the one that the upstream does not take, or there is none any more.
-            _ => (sent, needles(&first)),
+            (Ok(response), Some(mut again), Some(first), Some(id))
+                if response.status() == StatusCode::UNAUTHORIZED =>
+            {
+                let Some(body) = again.body.take() else { return (sent, needed) };
+                match credential::attachment(subject, permit, id, facts.host.name()).await {
+                    Ok((second, _)) if second.secret_version() != first.secret_version() => {
+                        transfer.note_repeated();
+                        let after = needles(&second);
+                        let both = after.map(|after| after.and(needed.as_ref())).or(needed);
+                        let again = again.with(body, false);
+                        (self.send(facts, permit, Some(second), again, transfer, account).await, both)
+                    }
+                    // It is the one that the upstream does not take, or there is none any more.
+                    _ => (sent, needed),
+                }
+            }
+            _ => (sent, needed),
         }
     }
 
@@ -340,7 +368,7 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, extensions, mut body, version, upgrade, .. } = inbound;
+        let Inbound { headers, extensions, mut body, version, upgrade, again, .. } = inbound;
         let websocket = upgrade.is_some();
         let (mut target, authority) = (target(facts)?, authority(facts)?);
         let mut headers = hop::strip_request(headers, version, websocket);
@@ -376,6 +404,7 @@ impl Calls {
             body: RequestBody::new(body, Arc::clone(&transfer), permit),
             transfer,
             upgrade: websocket,
+            again,
         };
         let host = match &self.host {
             Some(host) => Arc::clone(host),

@@ -71,6 +71,14 @@ pub enum ForwardError {
         /// What the connection said.
         source: hyper::Error,
     },
+    /// The server, or the end of its connection, says that the request was not processed.
+    #[error("the server at {addr} did not take the request")]
+    Untaken {
+        /// The address.
+        addr: SocketAddr,
+        /// What the connection said.
+        source: hyper::Error,
+    },
     /// The head of the response can be read in two ways.
     #[error("the response of the server at {addr} can be read in two ways: {fault}")]
     Ambiguous {
@@ -156,6 +164,7 @@ impl ForwardError {
                 );
                 (Kind::CredentialUnavailable, detail)
             }
+            Self::Untaken { .. } => (Kind::UpstreamFailed, format!("{host} did not take the request")),
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
             Self::Ambiguous { fault, .. } => {
                 (Kind::UpstreamFailed, format!("the response of {host} can be read in two ways: {fault}"))

@@ -1,4 +1,12 @@
 //! One request over one connection, spelled for its version of HTTP; over another one if the first was stale.
+//!
+//! | a request that was sent, and its connection fails before the response | |
+//! | --- | --- |
+//! | `REFUSED_STREAM`, or GOAWAY with a last stream before it | not processed (RFC 9113 §8.7): may be sent again |
+//! | HTTP/1, a kept connection ends without a byte, and the method is idempotent | as if not (RFC 9112 §9.3.1): may be sent again |
+//! | anything else | may have been processed: never sent again |
+//!
+//! What may be sent again is [`ForwardError::Untaken`]; whoever has the request sends it, over a new connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +48,8 @@ pub struct Outbound {
     pub transfer: Arc<Transfer>,
     /// Whether the request asks to switch protocols.
     pub upgrade: bool,
+    /// Whether it was sent already, to nobody who took it: only another connection will do.
+    pub again: bool,
 }
 
 impl Outbound {
@@ -55,8 +65,9 @@ impl Outbound {
 
     /// Takes out what a request is made of; [`Outbound`] keeps what is the same for all versions.
     fn spell(self, sender: &Sender, scheme: &str) -> Result<(Request<RequestBody>, Template), ForwardError> {
-        let Self { method, target, authority, headers, extensions, body, transfer, upgrade } = self;
-        let template = Template { target, authority, transfer, upgrade };
+        let Self { method, target, authority, headers, extensions, body, transfer, upgrade, again: _ } = self;
+        let idempotent = method.is_idempotent();
+        let template = Template { target, authority, transfer, upgrade, idempotent };
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.headers_mut() = headers;
@@ -72,6 +83,7 @@ struct Template {
     authority: Authority,
     transfer: Arc<Transfer>,
     upgrade: bool,
+    idempotent: bool,
 }
 
 impl Template {
@@ -120,26 +132,58 @@ pub(super) async fn send<T: Transport>(
     route: &Route,
     outbound: Outbound,
 ) -> Result<Response<UpstreamBody>, ForwardError> {
-    let (sender, reused) = match pool.connections().take(route) {
+    let kept = if outbound.again { None } else { pool.connections().take(route) };
+    let (sender, reused) = match kept {
         Some(sender) => (sender, true),
         None => (pool.open(route, dialer).await?, false),
     };
     let number = sender.number();
     let (request, template) = outbound.spell(&sender, T::SCHEME)?;
-    let mut request = match exchange(pool, limits, route, &template, sender, request).await {
+    let exchanged = exchange(pool, limits, route, &template, sender, request, reused).await;
+    let forget = || {
+        if let Some(number) = number {
+            pool.connections().forget(route, number);
+        }
+    };
+    let mut request = match exchanged {
         Ok(response) => return Ok(response),
         Err(Failed::Unsent(request, _)) if reused && !template.transfer.is_taken() => request,
-        Err(Failed::Unsent(_, error) | Failed::Sent(error)) => return Err(error),
+        Err(Failed::Unsent(_, error) | Failed::Sent(error)) => {
+            if matches!(error, ForwardError::Untaken { .. }) {
+                forget();
+            }
+            return Err(error);
+        }
     };
     // The connection had gone stale while it waited, and nothing of the request was sent.
-    if let Some(number) = number {
-        pool.connections().forget(route, number);
-    }
+    forget();
     let sender = pool.open(route, dialer).await?;
     template.apply(&mut request, &sender, T::SCHEME)?;
-    exchange(pool, limits, route, &template, sender, *request).await.map_err(|failed| match failed {
+    exchange(pool, limits, route, &template, sender, *request, false).await.map_err(|failed| match failed {
         Failed::Unsent(_, error) | Failed::Sent(error) => error,
     })
+}
+
+/// Whether the server said that it did not process the request of this stream.
+///
+/// In the h2 crate, of streams that were opened only those behind the last one of a GOAWAY end with that GOAWAY; the others end as their
+/// connection does.
+fn is_refused(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.filter(|error| error.is_remote()).is_some_and(|error| match error.reason() {
+        // Once more would be too much again.
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => false,
+        reason => error.is_go_away() || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)),
+    })
+}
+
+/// Whether the connection ended, as one does that its server closed.
+fn is_ended(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message()
+        || source
+            .is_some_and(|error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset))
 }
 
 enum Failed {
@@ -156,6 +200,7 @@ async fn exchange<T: Transport>(
     template: &Template,
     sender: Sender,
     request: Request<RequestBody>,
+    reused: bool,
 ) -> Result<Response<UpstreamBody>, Failed> {
     let transfer = &template.transfer;
     let failed = |source: hyper::Error| {
@@ -176,6 +221,11 @@ async fn exchange<T: Transport>(
                 (Failed::Sent(ForwardError::Broken { addr, .. }), Some(fault)) => {
                     Failed::Sent(ForwardError::Ambiguous { addr, fault })
                 }
+                (Failed::Sent(ForwardError::Broken { addr, source }), None)
+                    if reused && template.idempotent && !lane.signals.is_answered() && is_ended(&source) =>
+                {
+                    Failed::Sent(ForwardError::Untaken { addr, source })
+                }
                 (failed, _) => failed,
             })?;
             (response, Some(lane))
@@ -185,9 +235,17 @@ async fn exchange<T: Transport>(
                 return Err(Failed::Unsent(Box::new(request), failed(error)));
             }
             let sending = shared.sender.try_send_request(request);
-            (head(sending, limits.response_time, route, transfer).await?, None)
+            let response = head(sending, limits.response_time, route, transfer).await;
+            let response = response.map_err(|failed| match failed {
+                Failed::Sent(ForwardError::Broken { addr, source }) if is_refused(&source) => {
+                    Failed::Sent(ForwardError::Untaken { addr, source })
+                }
+                failed => failed,
+            })?;
+            (response, None)
         }
     };
+    transfer.settle();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match template.upgrade {
             true => Ok(response.map(|body| UpstreamBody::new(body, None))),

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use proxy_journal::RemovedCredential;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Notify, SemaphorePermit};
 
 use super::unpack::UnpackError;
 use crate::authorize::Refusal;
@@ -31,6 +32,20 @@ pub struct Transfer {
     reflected: AtomicBool,
     repeated: AtomicBool,
     answered: AtomicBool,
+    returned: Mutex<Returned>,
+    is_back: Notify,
+}
+
+/// What became of a request's body that was given to a connection which did not take the request.
+#[derive(Debug, Default)]
+enum Returned {
+    /// It is under way.
+    #[default]
+    NotYet,
+    /// It can be sent again, as it came.
+    Whole(Replay),
+    /// It cannot, or nobody will ask for it.
+    Settled,
 }
 
 impl Transfer {
@@ -91,6 +106,47 @@ impl Transfer {
     pub fn note_repeated(&self) {
         self.repeated.store(true, Ordering::Release);
         self.taken.store(false, Ordering::Release);
+        *self.returned() = Returned::NotYet;
+    }
+
+    /// Notes that the call is sent once more, because nobody processed it: as if it had not been sent.
+    pub fn restart(&self) {
+        self.taken.store(false, Ordering::Release);
+        self.sent.store(0, Ordering::Relaxed);
+        *self.returned() = Returned::NotYet;
+    }
+
+    /// Notes that the upstream begins to answer: what was kept of the request's body to send it again is let go.
+    pub fn settle(&self) {
+        *self.returned() = Returned::Settled;
+    }
+
+    /// The request's body, if it comes back as it was. The connection that had it lets go of it at about the time at which it fails.
+    pub async fn come_back(&self) -> Option<Replay> {
+        const SOON: Duration = Duration::from_secs(1);
+        let is_under_way = matches!(*self.returned(), Returned::NotYet);
+        if is_under_way {
+            let _ = tokio::time::timeout(SOON, self.is_back.notified()).await;
+        }
+        match std::mem::replace(&mut *self.returned(), Returned::Settled) {
+            Returned::Whole(body) => Some(body),
+            Returned::NotYet | Returned::Settled => None,
+        }
+    }
+
+    /// Gives a body back; nothing, if it cannot be sent again.
+    pub(super) fn give_back(&self, body: Option<Replay>) {
+        let mut returned = self.returned();
+        if matches!(*returned, Returned::NotYet) {
+            *returned = body.map_or(Returned::Settled, Returned::Whole);
+        }
+        drop(returned);
+        // Kept for whoever waits later.
+        self.is_back.notify_one();
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Returned> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it was sent once more.
@@ -188,6 +244,8 @@ pub struct Replay {
     sized: bool,
     /// Its place among those that are held whole.
     room: Option<SemaphorePermit<'static>>,
+    /// Something was put into it: it is not as it came.
+    pub(super) exchanged: bool,
 }
 
 impl Replay {
@@ -195,7 +253,14 @@ impl Replay {
     #[must_use]
     pub fn of(incoming: Incoming) -> Self {
         let sized = incoming.size_hint().exact().is_some();
-        Self { frames: VecDeque::new(), rest: Some(incoming), broken: None, sized, room: None }
+        Self {
+            frames: VecDeque::new(),
+            rest: Some(incoming),
+            broken: None,
+            sized,
+            room: None,
+            exchanged: false,
+        }
     }
 
     /// Gives the place back when it is gone.
@@ -218,13 +283,28 @@ impl Replay {
                 (None, None) => return None,
             });
         }
-        Some(Self { frames, rest: None, broken: None, sized: self.sized, room: None })
+        let exchanged = self.exchanged;
+        Some(Self { frames, rest: None, broken: None, sized: self.sized, room: None, exchanged })
     }
 
     /// Has other data in the place of what was read, which was all of it; trailers stay.
     pub(super) fn exchange(&mut self, data: Bytes) {
         self.frames.retain(|frame| !frame.is_data());
         self.frames.push_front(Frame::data(data));
+        self.exchanged = true;
+    }
+
+    /// Puts what was taken of it back.
+    pub(super) fn put_back(&mut self, mut taken: VecDeque<Frame<Bytes>>) {
+        taken.append(&mut self.frames);
+        self.frames = taken;
+    }
+
+    /// Leaves nothing in its place.
+    pub(super) fn take(&mut self) -> Self {
+        let Self { sized, exchanged, .. } = *self;
+        let gone = Self { frames: VecDeque::new(), rest: None, broken: None, sized, room: None, exchanged };
+        std::mem::replace(self, gone)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The body of a request on its way to the upstream: counted, without credentials or framing in its trailers, and signed anew where the client
 //! signs it in chunks.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,34 @@ pub struct RequestBody {
     strip: Option<Arc<Strip>>,
     /// Signs it anew, chunk by chunk.
     chunks: Option<Box<Chunks>>,
+    /// What was taken so far, to send it again if nobody processed it; nothing when that is too much, or it is not as it came.
+    kept: Option<Kept>,
+    had_body: bool,
+}
+
+/// Bytes of a body that are kept until the upstream begins to answer, and frames: small ones take room, too.
+const MOST_KEPT: u64 = 64 * 1024;
+const MOST_FRAMES: usize = 64;
+
+#[derive(Debug, Default)]
+struct Kept {
+    frames: VecDeque<Frame<Bytes>>,
+    bytes: u64,
+}
+
+impl Kept {
+    /// Whether there was room for it. Data is shared, not copied.
+    fn add(&mut self, frame: &Frame<Bytes>) -> bool {
+        match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => {
+                self.bytes += length(data);
+                self.frames.push_back(Frame::data(data.clone()));
+            }
+            (_, Some(trailers)) => self.frames.push_back(Frame::trailers(trailers.clone())),
+            (None, None) => return false,
+        }
+        self.bytes <= MOST_KEPT && self.frames.len() <= MOST_FRAMES
+    }
 }
 
 impl RequestBody {
@@ -30,8 +59,10 @@ impl RequestBody {
     #[must_use]
     pub fn new(inner: Replay, transfer: Arc<Transfer>, permit: &Permit) -> Self {
         let strip = permit.strip().cloned();
-        transfer.whole.store(inner.is_end_stream(), Ordering::Release);
-        Self { inner, transfer, strip, chunks: None }
+        let ended = inner.is_end_stream();
+        transfer.whole.store(ended, Ordering::Release);
+        let kept = (!ended && !inner.exchanged).then(Kept::default);
+        Self { inner, transfer, strip, chunks: None, kept, had_body: !ended }
     }
 
     /// Has its chunks signed anew on their way. Their lengths stay.
@@ -70,6 +101,11 @@ impl Body for RequestBody {
         loop {
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
             this.transfer.taken.store(true, Ordering::Release);
+            if let (Some(kept), Some(Ok(frame))) = (&mut this.kept, &frame)
+                && !kept.add(frame)
+            {
+                this.kept = None;
+            }
             let mut frame = match frame {
                 None => {
                     if let Some(Err(error)) = this.chunks.as_ref().map(|chunks| chunks.finish()) {
@@ -80,6 +116,7 @@ impl Body for RequestBody {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
+                    this.kept = None;
                     this.transfer.broken.store(true, Ordering::Release);
                     return Poll::Ready(Some(Err(Broken::Sender(error))));
                 }
@@ -117,5 +154,19 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.had_body {
+            return;
+        }
+        let body = self.kept.take().map(|kept| {
+            let mut body = self.inner.take();
+            body.put_back(kept.frames);
+            body
+        });
+        self.transfer.give_back(body);
     }
 }

@@ -1,5 +1,6 @@
 //! Bad input and trouble: what a person is told, what a bot gets, what the upstream never sees, and that the daemon lives.
 
+mod again;
 mod answers;
 mod clients;
 mod files;
