@@ -384,6 +384,7 @@ fn settings(config: &Config) -> Settings {
             header_time: config.limits.header_timeout,
             ..HttpLimits::default()
         },
+        connections_per_identity: u64::try_from(config.limits.connections_per_identity).unwrap_or(u64::MAX),
     }
 }
 

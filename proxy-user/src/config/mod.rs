@@ -154,6 +154,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections from bots at once.
     pub connections: usize,
+    /// How many of them one identity may have, and all workloads without one together.
+    pub connections_per_identity: usize,
     /// How long calls that are open may go on at a stop or restart; new ones are served meanwhile.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain: Duration,
@@ -297,6 +299,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(90),
             connections: 10_000,
+            connections_per_identity: 6_000,
             drain: Duration::from_secs(10),
         }
     }
@@ -416,6 +419,9 @@ impl Config {
         }
         if config.limits.connections == 0 {
             return Err(value("limits.connections must be at least 1"));
+        }
+        if config.limits.connections_per_identity == 0 {
+            return Err(value("limits.connections_per_identity must be at least 1"));
         }
         if let Some(problem) = config.issuer.as_ref().and_then(|it| it.problem(&config.kernel.ports)) {
             return Err(value(problem));

@@ -64,7 +64,19 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
     let caller = Arc::new(caller);
     services.callers.add(&caller);
+    let subject = caller.current(&services.policy, &*services.identifier).await;
+    let most = services.settings.connections_per_identity;
+    let held = services.counters.tally(&subject).hold(most);
     let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
+    let Some(_held) = held else {
+        let whose = match subject.identity() {
+            Some(identity) => format!("{} has", identity.name),
+            None => "workloads without an identity have".to_owned(),
+        };
+        let detail = format!("{whose} {most} connections open already (limits.connections_per_identity)");
+        let refusal = Refusal::new(Kind::LimitExceeded, detail);
+        return connection.refuse(&Asked::connection(connection.dst), &refusal).await;
+    };
     if !services.settings.ports.contains(&connection.dst.port()) {
         return connection.network(stream).await;
     }

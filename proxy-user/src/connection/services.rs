@@ -50,6 +50,8 @@ pub struct Settings {
     pub sniff_time: Duration,
     /// What a client's HTTP may take.
     pub http: HttpLimits,
+    /// Connections that one identity may have open, and all workloads without one together.
+    pub connections_per_identity: u64,
     /// The ports whose connections are always turned to the proxy; others come here only until the kernel knows who asks.
     pub ports: Vec<u16>,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             unidentified: Unidentified::Deny,
             sniff_time: Duration::from_secs(10),
             http: HttpLimits::default(),
+            connections_per_identity: 6_000,
             ports: vec![80, 443],
         }
     }
@@ -82,9 +85,26 @@ pub struct Counters {
 pub struct Tally {
     allowed: AtomicU64,
     denied: AtomicU64,
+    open: AtomicU64,
+}
+
+/// One of the connections of an identity, until this is dropped.
+pub(super) struct Held(Arc<Tally>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Tally {
+    /// One more connection, unless there are so many already.
+    pub(super) fn hold(self: &Arc<Self>, most: u64) -> Option<Held> {
+        // Counted before it is compared: of two that come at once, not both see the last place.
+        let held = Held(Arc::clone(self));
+        (self.open.fetch_add(1, Ordering::Relaxed) < most).then_some(held)
+    }
+
     /// Requests and connections that went on.
     #[must_use]
     pub fn allowed(&self) -> u64 {

@@ -4,6 +4,7 @@ mod again;
 mod answers;
 mod clients;
 mod files;
+mod floods;
 mod pseudo;
 mod requests;
 mod secrets;

@@ -1,0 +1,218 @@
+//! Clients that take what they can: floods of frames, streams and connections. The daemon's memory and its other clients do not feel it.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use tests::frames::{
+    self, ACK, CONTINUATION, DATA, Dealt, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
+};
+use tests::wire::Reply;
+use tests::{World, wait_until};
+
+use super::{RAW, Scene, outcome};
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+/// What a flood may add to the daemon's memory, in KiB.
+const ROOM: u64 = 24 << 10;
+
+/// The daemon's memory (KiB), and the time that it has computed.
+fn usage(world: &World) -> (u64, Duration) {
+    let proc = format!("/proc/{}", world.daemon_pid());
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = memory.trim().trim_end_matches(" kB").parse().unwrap();
+    let stat = std::fs::read_to_string(format!("{proc}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    (memory, Duration::from_millis(ticks * 10))
+}
+
+/// Sends frames until the connection is ended or all are out. How many bytes went out, and whether it was ended.
+fn flood(bot: &mut Http2, bytes: &[u8], times: usize) -> (usize, bool) {
+    bot.tcp().set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+    for number in 0..times {
+        if bot.raw(bytes).is_err() {
+            return (number * bytes.len(), true);
+        }
+    }
+    (times * bytes.len(), false)
+}
+
+fn request(path: &str) -> Vec<u8> {
+    frames::block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":path", path.as_bytes()),
+        (b":authority", b"raw.test"),
+    ])
+}
+
+/// The error of the GOAWAY with which a connection was ended, if it says one.
+fn end(bot: &mut Http2) -> Option<u32> {
+    bot.tcp().set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    while let Some(frame) = bot.read() {
+        if frame.kind == GOAWAY {
+            return Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()));
+        }
+    }
+    None
+}
+
+#[test]
+fn streams_that_are_opened_and_reset_end_their_connection_and_make_no_calls_without_end() {
+    let scene = Scene::set();
+    let mut bot = Http2::open(&scene.dialer);
+    let before = usage(&scene.world).0;
+    let block = request("/v1/never");
+    let mut sent = 0;
+    bot.tcp().set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+    for number in 0..20_000_u32 {
+        let stream = 1 + 2 * number;
+        let pair = [
+            frames::frame(HEADERS, END_HEADERS | END_STREAM, stream, &block),
+            frames::frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()),
+        ];
+        if bot.raw(&pair.concat()).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    // Or it is gone already.
+    assert!(matches!(end(&mut bot), None | Some(ENHANCE_YOUR_CALM)));
+    wait_until("its end", || (scene.world.status()["connections_open"] == 0).then_some(()));
+    let calls = scene.world.journal().iter().filter(|record| record["kind"] == "decision").count();
+    assert!(calls < 2_000, "{calls} of {sent} were decided");
+    assert!(usage(&scene.world).0 < before + ROOM, "{} KiB more", usage(&scene.world).0 - before);
+    scene.still_serves();
+}
+
+#[test]
+fn floods_of_frames_that_ask_for_nothing_are_bounded_in_memory() {
+    let scene = Scene::set();
+    scene.still_serves();
+    let before = usage(&scene.world).0;
+    let fragment = [0x40, 1, b'x', 1, b'y'].repeat(3_000);
+    let empty = frames::frame(DATA, 0, 1, &[]);
+    for (what, first, flooded, times) in [
+        ("pings", vec![], frames::frame(PING, 0, 0, b"flooding"), 200_000),
+        ("settings", vec![], frames::frame(SETTINGS, 0, 0, &[]), 200_000),
+        ("settings that change", vec![], frames::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]), 100_000),
+        ("acknowledgements", vec![], frames::frame(SETTINGS, ACK, 0, &[]), 100_000),
+        ("windows", vec![], frames::frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), 100_000),
+        ("unknown frames", vec![], frames::frame(0xfa, 0, 0, &[0; 1000]), 20_000),
+        (
+            "continuations",
+            frames::frame(HEADERS, END_STREAM, 1, &request("/v1/x")),
+            frames::frame(CONTINUATION, 0, 1, &fragment),
+            10_000,
+        ),
+        (
+            "empty continuations",
+            frames::frame(HEADERS, END_STREAM, 1, &request("/v1/x")),
+            frames::frame(CONTINUATION, 0, 1, &[]),
+            200_000,
+        ),
+        ("empty data", frames::frame(HEADERS, END_HEADERS, 1, &request("/v1/x")), empty, 200_000),
+    ] {
+        let mut bot = Http2::open(&scene.dialer);
+        // Its answers are not read: they must not pile up either.
+        let _ = bot.raw(&first);
+        let began = (Instant::now(), usage(&scene.world).1);
+        // Many in one record of TLS.
+        let (sent, ended) = flood(&mut bot, &flooded.repeat(100), times / 100);
+        let computed = usage(&scene.world).1 - began.1;
+        let memory = usage(&scene.world).0.saturating_sub(before);
+        eprintln!(
+            "FLOOD {what}: {sent} bytes, ended {ended}, {computed:?} computed in {:?}, {memory} KiB",
+            began.0.elapsed()
+        );
+        assert!(memory < ROOM, "{what}: {memory} KiB more");
+        scene.still_serves();
+        drop(bot);
+        wait_until("its end", || (scene.world.status()["connections_open"] == 0).then_some(()));
+    }
+}
+
+#[test]
+fn no_more_streams_of_a_connection_are_served_at_once_than_it_was_told() {
+    const STREAMS: u32 = 250;
+    let scene = Scene::set();
+    let mut bot = Http2::open(&scene.dialer);
+    let block = request("/v1/never");
+    for number in 0..=STREAMS {
+        bot.send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &block).unwrap();
+    }
+    const REFUSED_STREAM: u32 = 7;
+    let last = 1 + 2 * STREAMS;
+    assert_eq!(bot.dealt(last), Dealt::Reset(REFUSED_STREAM));
+    scene.still_serves();
+}
+
+#[test]
+fn a_body_that_drips_keeps_nobody_else_waiting_and_ends_with_its_upstreams_patience() {
+    let world = World::new();
+    world.set("upstream.response_timeout", "\"1s\"");
+    let scene = Scene::with(world);
+    let mut stream = scene.dialer.tls(RAW, "raw.test");
+    let head = b"PUT /v1/drip HTTP/1.1\r\nhost: raw.test\r\ncontent-length: 1000\r\n\r\nabc";
+    stream.write_all(head).unwrap();
+    stream.flush().unwrap();
+    scene.still_serves();
+    let reply = Reply::read(&mut stream);
+    assert_eq!(reply.status, 408, "{reply:?}");
+    assert_eq!(outcome(&scene.world, "/v1/drip")["blame"], "client");
+    assert!(scene.upstream.seen().is_empty());
+}
+
+#[test]
+fn no_more_connections_of_one_identity_are_served_at_once_than_the_limit_says() {
+    const MOST: usize = 3;
+    let world = World::new();
+    world.set("limits.connections_per_identity", &MOST.to_string());
+    let scene = Scene::with(world);
+    let ask = b"GET /v1/x HTTP/1.1\r\nhost: raw.test\r\n\r\n";
+    let mut streams: Vec<_> = (0..MOST).map(|_| scene.dialer.tls(RAW, "raw.test")).collect();
+    let mut call = |place: usize| {
+        streams[place].write_all(ask).unwrap();
+        assert_eq!(Reply::read_one(&mut &answer(&mut streams[place])[..]).status, 200);
+    };
+    (0..MOST).for_each(&mut call);
+    // One more is closed, and told.
+    let before = scene.denials().len();
+    let mut more = scene.dialer.tls(RAW, "raw.test");
+    assert!(
+        more.write_all(ask).and_then(|()| more.flush()).and_then(|()| more.read(&mut [0]).map(drop)).is_err()
+    );
+    wait_until("a record", || (scene.denials().len() > before).then_some(()));
+    let denial = scene.denials().pop().unwrap();
+    assert_eq!(
+        (&denial["identity"], &denial["blame"]),
+        (&"python".into(), &serde_json::Value::Null),
+        "{denial}"
+    );
+    assert!(denial["reason"].as_str().unwrap().contains("connections_per_identity"), "{denial}");
+    // Those that are open, and another identity, do not feel it.
+    (0..MOST).for_each(&mut call);
+    scene.still_serves();
+    // A place that is free again is given again.
+    drop(streams.pop());
+    wait_until("a place", || {
+        let mut next = scene.dialer.tls(RAW, "raw.test");
+        next.write_all(ask).and_then(|()| next.flush()).ok()?;
+        (Reply::read(&mut next).status == 200).then_some(())
+    });
+}
+
+/// One response that has a length.
+fn answer(stream: &mut tests::wire::Tls) -> Vec<u8> {
+    stream.flush().unwrap();
+    let mut came = Vec::new();
+    while !Reply::read_one(&mut &came[..]).whole {
+        let mut some = [0; 1024];
+        let count = stream.read(&mut some).unwrap();
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&came));
+        came.extend(&some[..count]);
+    }
+    came
+}
