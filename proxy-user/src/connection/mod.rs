@@ -167,6 +167,9 @@ impl Connection {
             Ended::Malformed(error) => {
                 Refusal::new(Kind::BadRequest, format!("what came is not a request: {}", chain(&error)))
             }
+            Ended::Flooded => {
+                Refusal::new(Kind::BadRequest, "frames of HTTP/2 came without end that ask for nothing")
+            }
             Ended::Ambiguous(fault) => {
                 Refusal::new(Kind::BadRequest, format!("the request can be read in two ways: {fault}"))
             }

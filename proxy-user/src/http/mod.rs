@@ -1,7 +1,7 @@
 //! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
 //!
 //! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`guard`] refuses framing that can be read in two ways, as [`framing`]
-//! finds it, before hyper sees it, [`resets`] sees what the h2 crate refuses by itself, [`facts`] says what a request asks for or why that is
+//! finds it, before hyper sees it, [`watched`] what the h2 crate tells nobody, [`facts`] says what a request asks for or why that is
 //! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] and [`reply`] carry bodies through and count them,
 //! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
 //! outcome, [`problem`] answers a refusal, [`token`] what asks for a token.
@@ -22,11 +22,11 @@ pub mod problem;
 pub mod request_body;
 pub mod reflect;
 pub mod reply;
-pub mod resets;
 pub mod seen;
 pub mod server;
 pub mod token;
 pub mod unpack;
+pub mod watched;
 
 pub use account::Account;
 pub use body::{Lapse, Replay, Transfer};

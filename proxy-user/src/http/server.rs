@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::framing::{Fault, Message};
 use super::guard::Guarded;
-use super::resets::Watched;
+use super::watched::Watched;
 
 /// What a client may take of us before its requests are decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Ended {
     HeaderTimeout,
     /// What came is not a request. The client got 400, or an error of HTTP/2.
     Malformed(hyper::Error),
+    /// Frames of HTTP/2 came without end that ask for nothing.
+    Flooded,
     /// What came can be read in two ways. The client got 400.
     Ambiguous(Fault),
 }
@@ -184,7 +186,7 @@ where
     let begun = Arc::new(Notify::new());
     let seen = Arc::clone(&begun);
     let stream = Watched::new(stream);
-    let resets = Arc::clone(stream.resets());
+    let findings = Arc::clone(stream.findings());
     let answers = Arc::clone(&handler);
     let service = service_fn(move |request| {
         let handler = Arc::clone(&answers);
@@ -216,14 +218,15 @@ where
                 is_draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            count = resets.some() => handler.malformed(count).await,
+            count = findings.resets() => handler.malformed(count).await,
         }
     };
-    if let Some(count) = resets.take() {
+    if let Some(count) = findings.take_resets() {
         handler.malformed(count).await;
     }
     match result {
         Ok(()) => Ended::Done,
+        Err(_) if findings.is_flooded() => Ended::Flooded,
         Err(error) if is_protocol_error(&error) => Ended::Malformed(error),
         Err(error) => Ended::ClientGone(error),
     }
