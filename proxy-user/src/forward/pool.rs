@@ -342,6 +342,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_shared_connection_is_forgotten_by_those_who_used_it_and_not_for_the_next_one() {
+        let (pool, listener, dialer) = pool().await;
+        let own = route("api.test", listener.local_addr().unwrap(), Mode::Http2);
+        let open = || async {
+            let (sender, accepted) = tokio::join!(pool.open(&own, &dialer), listener.accept());
+            (sender.unwrap().number().unwrap(), accepted.unwrap())
+        };
+        let (first, _upstream) = open().await;
+        pool.connections().forget(&own, first);
+        assert!(pool.connections().take(&own).is_none());
+        let (second, _upstream) = open().await;
+        pool.connections().forget(&own, first);
+        assert_eq!(pool.connections().take(&own).and_then(|sender| sender.number()), Some(second));
+    }
+
+    #[tokio::test]
     async fn no_more_connections_of_a_route_wait_than_the_limit_says() {
         let (pool, listener, dialer) = pool().await;
         let own = route("api.test", listener.local_addr().unwrap(), Mode::Any);
