@@ -12,6 +12,7 @@
 //! | `truncated-chunked` | ✓ | | the same with a chunked body |
 //! | `close` | ✓ | | closes before the head |
 //! | `close-kept` | ✓ | | closes before the head if it is not the first request of its connection |
+//! | `reset-kept`, `cut-kept` | ✓ | | the same by a reset, or without the end of TLS |
 //! | `half-kept` | ✓ | | the same, in the middle of the head |
 //! | `trailers` | ✓ | ✓ | sends the trailer `x-checksum: whole` |
 //! | `hints` | ✓ | | sends 103 before 200 |
@@ -270,6 +271,8 @@ async fn http1(mut stream: Stream, shared: &Shared) -> io::Result<()> {
         shared.note(seen.clone());
         let next = match act(&seen.target) {
             "close-kept" if kept => Next::Close,
+            "reset-kept" if kept => Next::Reset,
+            "cut-kept" if kept => return Err(io::Error::other("cut by the script")),
             "half-kept" if kept => {
                 stream.write_all(b"HTTP/1.1 2").await?;
                 Next::Close

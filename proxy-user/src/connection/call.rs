@@ -323,6 +323,10 @@ impl Calls {
                     None => transfer.come_back().await,
                 };
                 let Some(body) = body else { return (sent, needed) };
+                tracing::debug!(
+                    host = facts.host.name(),
+                    "the upstream did not take the request; it is sent once more"
+                );
                 transfer.restart();
                 let again = again.with(body, true);
                 (self.send(facts, permit, attachment, again, transfer, account).await, needed)

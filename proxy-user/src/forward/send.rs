@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -25,6 +25,7 @@ use super::error::ForwardError;
 use super::pool::{Pool, Route, Sender};
 use super::transport::Transport;
 use crate::credentials::Head;
+use crate::http::framing::Fault;
 use crate::http::{RequestBody, Transfer};
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
@@ -179,11 +180,13 @@ fn is_refused(error: &hyper::Error) -> bool {
 
 /// Whether the connection ended, as one does that its server closed.
 fn is_ended(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    // The last one is TLS that ends without a word.
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     error.is_incomplete_message()
-        || source
-            .is_some_and(|error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset))
+        || source.is_some_and(|error| {
+            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        })
 }
 
 enum Failed {
@@ -246,6 +249,10 @@ async fn exchange<T: Transport>(
         }
     };
     transfer.settle();
+    // Over HTTP/2 it is nobody's framing, but would be that of the client over HTTP/1.
+    if response.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Failed::Sent(ForwardError::Ambiguous { addr: route.addr.0, fault: Fault::Lengths }));
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match template.upgrade {
             true => Ok(response.map(|body| UpstreamBody::new(body, None))),

@@ -174,6 +174,9 @@ fn over_http1_what_may_be_done_twice_is_sent_again_when_a_kept_connection_was_cl
     for (method, length) in [("GET", 0), ("PUT", 4), ("DELETE", 0)] {
         assert_eq!(call(method, "close-kept"), (200, vec![length, length], 1), "{method}");
     }
+    for act in ["reset-kept", "cut-kept"] {
+        assert_eq!(call("GET", act), (200, vec![0, 0], 1), "{act}");
+    }
     for method in ["POST", "PATCH"] {
         assert_eq!(call(method, "close-kept"), (502, vec![4], 0), "{method}");
         assert_eq!(world.curl(&["https://raw.test/v1/x"]).status, 200);

@@ -1,5 +1,8 @@
 //! Answers of upstreams that two readers would frame in two ways: 502, the upstream to blame, and never part of another answer.
 
+use tests::World;
+use tests::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, Origin};
+
 use super::{Scene, outcome};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -137,4 +140,22 @@ fn what_an_upstream_sends_behind_its_answer_is_nobodys_answer() {
             assert!(answer.body.contains("GET /v1/other"), "{answer:?}");
         }
     }
+}
+
+#[test]
+fn an_answer_over_http2_that_would_have_two_lengths_over_http1_is_502() {
+    let world = World::start();
+    let lengths = frames::block(&[(b"content-length", b"2"), (b"content-length", b"2")]);
+    let origin = Origin::start(&world, move |_, connection| {
+        while let Some((stream, _)) = connection.request() {
+            let _ = connection.send(HEADERS, END_HEADERS, stream, &[&[0x88], &lengths[..]].concat());
+            let _ = connection.send(DATA, END_STREAM, stream, b"ok");
+        }
+    });
+    for version in ["--http1.1", "--http2"] {
+        let answer = world.curl(&[version, "https://raw.test/v1/x"]);
+        assert_eq!(answer.status, 502, "{answer:?}");
+        assert_eq!(outcome(&world, "/v1/x")["blame"], "upstream");
+    }
+    assert_eq!(origin.connections(), 1);
 }
