@@ -91,6 +91,7 @@ impl Handler for Calls {
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
         let limit = services.settings.http.header_bytes;
         let facts = match facts::small_enough(limit, version, &uri, &headers)
+            .and_then(|()| facts::well_formed(version, &uri, &headers))
             .and_then(|()| facts::read(&self.leg, version, &method, &uri, &headers))
         {
             Ok(facts) => facts,

@@ -51,9 +51,6 @@ pub fn read<'a>(
     }
     check_framing(version, headers)?;
     check_overrides(headers)?;
-    if version == Version::HTTP_2 {
-        check_http2(uri, headers)?;
-    }
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
         let detail =
             format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
@@ -130,7 +127,13 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The h2 crate refuses most of what no request over HTTP/2 may have; this is what it lets through.
-fn check_http2(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+///
+/// # Errors
+/// 400.
+pub fn well_formed(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    if version != Version::HTTP_2 {
+        return Ok(());
+    }
     let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
     // RFC 9113 §8.3.1 allows it to those who translate HTTP/1. The h2 crate then hides what else is missing, and the scheme.
     if uri.authority().is_none() {
