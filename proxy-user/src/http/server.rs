@@ -172,7 +172,7 @@ where
 }
 
 /// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that has asked for nothing
-/// yet may ask first.
+/// yet may ask first; but not for longer than a header may take.
 pub async fn serve_http2<S, H>(
     stream: S,
     limits: &HttpLimits,
@@ -188,8 +188,11 @@ where
     let stream = Watched::new(stream);
     let findings = Arc::clone(stream.findings());
     let answers = Arc::clone(&handler);
+    let served = Arc::new(AtomicBool::new(false));
+    let any = Arc::clone(&served);
     let service = service_fn(move |request| {
         let handler = Arc::clone(&answers);
+        any.store(true, Ordering::Relaxed);
         // Kept for whoever asks later.
         seen.notify_one();
         Box::pin(async move { Ok::<_, Infallible>(handler.call(request).await) })
@@ -211,9 +214,25 @@ where
         let _ = tokio::time::timeout(FIRST_REQUEST, begun.notified()).await;
     });
     let mut is_draining = false;
+    let mut first = pin!(tokio::time::sleep(limits.header_time));
+    let mut is_late = false;
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
+            () = first.as_mut(), if !is_late => {
+                is_late = true;
+                if !served.load(Ordering::Relaxed) {
+                    connection.as_mut().graceful_shutdown();
+                    // It may have come just now.
+                    let ended = tokio::time::timeout(REST, connection.as_mut()).await;
+                    if !served.load(Ordering::Relaxed) {
+                        return if findings.is_asked() { Ended::HeaderTimeout } else { Ended::Done };
+                    }
+                    if let Ok(result) = ended {
+                        break result;
+                    }
+                }
+            }
             () = draining.as_mut(), if !is_draining => {
                 is_draining = true;
                 connection.as_mut().graceful_shutdown();

@@ -37,6 +37,7 @@ pub struct Findings {
     resets: AtomicU32,
     more: Notify,
     flooded: AtomicBool,
+    asked: AtomicBool,
 }
 
 impl Findings {
@@ -53,6 +54,12 @@ impl Findings {
     /// Those that were not taken yet.
     pub fn take_resets(&self) -> Option<u32> {
         Some(self.resets.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+
+    /// Whether a request began.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Whether the connection was ended because of a flood.
@@ -177,7 +184,10 @@ impl<S> Watched<S> {
         let Self { incoming, calm, findings, .. } = self;
         let mut is_over = false;
         incoming.feed(bytes, |kind, length, _| match kind {
-            HEADERS => calm.carried(),
+            HEADERS => {
+                findings.asked.store(true, Ordering::Relaxed);
+                calm.carried();
+            }
             DATA if length > 0 => calm.carried(),
             _ => is_over |= calm.is_over(),
         });

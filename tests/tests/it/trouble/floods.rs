@@ -151,6 +151,26 @@ fn no_more_streams_of_a_connection_are_served_at_once_than_it_was_told() {
 }
 
 #[test]
+fn a_connection_over_http2_whose_first_request_does_not_come_in_time_is_ended() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"500ms\"");
+    let scene = Scene::with(world);
+    let mut slow = Http2::open(&scene.dialer);
+    slow.send(HEADERS, END_STREAM, 1, &request("/v1/x")).unwrap();
+    let mut silent = Http2::open(&scene.dialer);
+    let mut honest = Http2::open(&scene.dialer);
+    honest.send(HEADERS, END_HEADERS | END_STREAM, 1, &request("/v1/x")).unwrap();
+    assert_eq!(honest.dealt(1), Dealt::Answered(200));
+    assert_eq!((end(&mut slow), end(&mut silent)), (Some(0), Some(0)));
+    wait_until("a record", || (!scene.denials().is_empty()).then_some(()));
+    let reasons: Vec<_> = scene.denials().iter().map(|denial| denial["reason"].to_string()).collect();
+    assert!(reasons.len() == 1 && reasons[0].contains("did not end in time"), "{reasons:?}");
+    // One that has asked goes on.
+    honest.send(HEADERS, END_HEADERS | END_STREAM, 3, &request("/v1/x")).unwrap();
+    assert_eq!(honest.dealt(3), Dealt::Answered(200));
+}
+
+#[test]
 fn a_body_that_drips_keeps_nobody_else_waiting_and_ends_with_its_upstreams_patience() {
     let world = World::new();
     world.set("upstream.response_timeout", "\"1s\"");
