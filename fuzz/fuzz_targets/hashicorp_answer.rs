@@ -34,6 +34,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(renewed_lease(bytes).is_ok_and(|it| lasts(it.lasts)) || renewed_lease(bytes).is_err());
     assert!(mount(bytes).is_ok_and(|it| it.path.ends_with('/')) || mount(bytes).is_err());
     let visible = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
-    assert!(secret_id(bytes).is_ok_and(|it| visible(it.expose())) || secret_id(bytes).is_err());
+    assert!(secret_id(bytes).is_ok_and(|(it, _)| visible(it.expose())) || secret_id(bytes).is_err());
     let _ = refusal(bytes);
 });

@@ -82,6 +82,14 @@ pub(super) fn is_slow(rotation: &Rotation) -> bool {
     matches!(rotation.maker, Maker::Aws { .. })
 }
 
+/// Whether ending one of them ends the other: they may be spelled in two ways.
+pub(super) fn is_same(rotation: &Rotation, one: &Secret, other: &Secret) -> bool {
+    let key = |it: &Secret| AccessKey::read(it.expose()).ok().map(|key| key.id);
+    let is_key = matches!(rotation.maker, Maker::Aws { .. });
+    without_line_end(one.expose()) == without_line_end(other.expose())
+        || is_key && key(one).zip(key(other)).is_some_and(|(one, other)| one == other)
+}
+
 /// Ends one. Ending it twice is no error.
 ///
 /// # Errors
@@ -99,32 +107,57 @@ pub(super) async fn end(
         Maker::Aws { url } => {
             let key = AccessKey::read(it.expose())?;
             let id = key.id.clone();
-            // The one before ends itself: that it is not known any more says that it has ended, whoever the current one is of. A new
-            // one may not be known yet.
-            let (signer, gone) = match (which, current) {
-                (Ended::Next, Some(current)) => (AccessKey::read(current.expose())?, "NoSuchEntity"),
-                (Ended::Next, None) => {
-                    return Err(format!(
-                        "there is no access key in the store that could end {id}; delete it"
-                    ));
-                }
-                (Ended::Previous, _) => (key, "InvalidClientTokenId"),
+            let by_current = match current {
+                Some(current) => AccessKey::read(current.expose()).map_err(str::to_owned),
+                None => Err(format!("there is no access key in the store that could end {id}; delete it")),
             };
-            let fields = [("Action", &b"DeleteAccessKey"[..]), IAM_VERSION, ("AccessKeyId", id.as_bytes())];
-            let answer = iam(url, &fields, signer, tools).await?;
-            match answer.status.is_success() || aws_error(answer.body.expose()) == Some(gone) {
-                true => Ok(()),
-                false => {
-                    let told = aws_call::told(answer.status, &answer.body);
-                    Err(format!(
-                        "{url} answered {told} to DeleteAccessKey of {id}; allow its user iam:DeleteAccessKey for itself, or delete it"
-                    ))
+            match which {
+                // A new one may not be known yet, and cannot end itself.
+                Ended::Next => delete(url, &id, by_current?, "NoSuchEntity", tools).await.map(drop),
+                // The one before ends itself, whoever the current one is of. That it is not known may mean that somebody made it
+                // inactive: it is there, and could be made active again.
+                Ended::Previous => {
+                    match (delete(url, &id, key, "InvalidClientTokenId", tools).await?, current) {
+                        (Deleted::Gone, Some(_)) => {
+                            delete(url, &id, by_current?, "NoSuchEntity", tools).await.map(drop)
+                        }
+                        _ => Ok(()),
+                    }
                 }
             }
         }
         Maker::Hashicorp { role_name } => {
             let login = tools.sources.hashicorp_login().map_err(|error| error.to_string())?;
             login.destroy_secret_id(role_name, it).await
+        }
+    }
+}
+
+/// What became of an access key that was to be deleted.
+enum Deleted {
+    Now,
+    /// It was not there.
+    Gone,
+}
+
+/// Has an access key deleted. `gone` is the code by which its signer is told that there is none.
+async fn delete(
+    url: &str,
+    id: &str,
+    signer: AccessKey,
+    gone: &str,
+    tools: &Tools,
+) -> Result<Deleted, String> {
+    let fields = [("Action", &b"DeleteAccessKey"[..]), IAM_VERSION, ("AccessKeyId", id.as_bytes())];
+    let answer = iam(url, &fields, signer, tools).await?;
+    match answer.status.is_success() {
+        true => Ok(Deleted::Now),
+        false if aws_error(answer.body.expose()) == Some(gone) => Ok(Deleted::Gone),
+        false => {
+            let told = aws_call::told(answer.status, &answer.body);
+            Err(format!(
+                "{url} answered {told} to DeleteAccessKey of {id}; allow its user iam:DeleteAccessKey for itself, or delete it"
+            ))
         }
     }
 }

@@ -16,6 +16,8 @@ use super::name::SecretName;
 use super::provider::{Ask, AskedBy};
 use super::secret::Secret;
 use super::sources::Held;
+use super::store::{Store, StoreError};
+use super::vault::Changed;
 use crate::base::clock;
 use crate::config::Rotation;
 
@@ -114,13 +116,16 @@ impl Credentials {
             current.ok_or_else(|| failed(name, "there is no such secret in the store".to_owned()))?;
         let made = makers::make(rotation, &current.secret, self.tools()).await;
         let made = Arc::new(made.map_err(|what| failed(name, what))?);
-        if made.is_empty() || made.expose() == current.secret.expose() {
+        if made.is_empty() || makers::is_same(rotation, &made, &current.secret) {
             return Err(failed(name, "what was made is nothing, or the current one".to_owned()));
         }
         // From here on it is known, whatever breaks off.
         let (next, staged) = (names.next.clone(), copy(&made));
-        if let Err(error) = self.change(name, move |store| store.set(&next, staged, now_s()).map(drop)).await
-        {
+        let stage = move |store: &Store| {
+            let version = store.set(&next, staged, now_s())?;
+            Ok(((), vec![(next.to_string(), Some(version))]))
+        };
+        if let Err(error) = self.change(name, stage).await {
             // A store that cannot be written (a full disk) knows nothing of it: it ends here.
             let current = Some(&*current.secret);
             let ended = makers::end(rotation, Ended::Next, &made, current, self.tools()).await;
@@ -137,8 +142,13 @@ impl Credentials {
         }
         let (current_name, next, previous) =
             (names.current.clone(), names.next.clone(), names.previous.clone());
-        let promoted = move |store: &super::store::Store| {
-            store.promote(&current_name, current.version, &next, &previous, now_s())
+        let promoted = move |store: &Store| {
+            let promoted = store.promote(&current_name, current.version, &next, &previous, now_s())?;
+            let own = |version| {
+                let (previous, before) = (previous.to_string(), Some(current.version));
+                vec![(current_name.to_string(), Some(version)), (next.to_string(), None), (previous, before)]
+            };
+            Ok((promoted, promoted.map(own).unwrap_or_default()))
         };
         match self.change(name, promoted).await? {
             Some(version) => Ok(Rotated { version, tried }),
@@ -213,14 +223,21 @@ impl Credentials {
             Ended::Next => names.next.clone(),
             Ended::Previous => names.previous.clone(),
         };
+        // As the store has it now: somebody may have set it again, and said so to nobody yet.
+        self.change(&name, |_| Ok(((), Changed::new()))).await?;
         let current = self.held(&names.current);
-        let is_current = current.as_ref().is_some_and(|it| it.secret.expose() == held.secret.expose());
+        let is_current =
+            current.as_ref().is_some_and(|it| makers::is_same(rotation, &it.secret, &held.secret));
         if !is_current {
             let current = current.as_ref().map(|it| &*it.secret);
             let ended = makers::end(rotation, which, &held.secret, current, self.tools()).await;
             ended.map_err(|error| failed(&name, format!("{place} could not be ended: {error}")))?;
         }
-        self.change(&name, move |store| store.remove(&place)).await?;
+        self.change(&name, move |store| {
+            store.remove(&place)?;
+            Ok(((), vec![(place.to_string(), None)]))
+        })
+        .await?;
         let step = match which {
             Ended::Next => Step::Discarded,
             Ended::Previous => Step::Ended { version: held.version },
@@ -284,14 +301,17 @@ impl Credentials {
                 inject: inject.as_ref(),
             };
             let at_work = Arc::new(LiveCredential::new(credential, &tools));
-            let probed = self.probe(&at_work, probe, &ask).await.map_err(|error| error.to_string())?;
+            let probed = self.probe(&at_work, probe, &ask).await;
+            // Also where keys of a role are had with it first, somebody may not know it yet.
+            let probed = probed.map_err(|error| NotTaken { what: error.to_string(), is_refusal: true })?;
             if !probed.status.is_success() {
                 let status = probed.status.as_u16();
                 let what = format!(
                     "the API does not take the new one: {} was answered by {status} for the credential {}",
                     probe.request.text, credential.name
                 );
-                return Err(NotTaken { what, is_refusal: matches!(status, 401 | 403) });
+                // Some services of AWS refuse a key with 400.
+                return Err(NotTaken { what, is_refusal: matches!(status, 400 | 401 | 403) });
             }
             tried.push(credential.name.clone());
         }
@@ -307,21 +327,15 @@ impl Credentials {
         self.tools().sources.vault().held(&name.to_string()).ok()
     }
 
-    /// Changes the store, and takes up what it is then.
+    /// Changes the store, and takes up what it is then; as [`Vault::change`](super::vault::Vault::change).
     async fn change<T: Send + 'static>(
         &self,
         name: &str,
-        edit: impl FnOnce(&super::store::Store) -> Result<T, super::store::StoreError> + Send + 'static,
+        edit: impl FnOnce(&Store) -> Result<(T, Changed), StoreError> + Send + 'static,
     ) -> Result<T, RotationError> {
         let sources = Arc::clone(&self.tools().sources);
-        let ours = [name.to_owned(), format!("{name}.next"), format!("{name}.previous")];
-        let changed = tokio::task::spawn_blocking(move || {
-            let changed = edit(sources.vault().store())?;
-            sources.vault().reload_own(&ours.each_ref().map(String::as_str))?;
-            Ok(changed)
-        });
-        let changed: Result<T, super::store::StoreError> =
-            changed.await.map_err(|_| failed(name, "the store was not changed".to_owned()))?;
+        let changed = tokio::task::spawn_blocking(move || sources.vault().change(edit)).await;
+        let changed = changed.map_err(|_| failed(name, "the store was not changed".to_owned()))?;
         changed.map_err(|error| failed(name, error.to_string()))
     }
 }

@@ -247,8 +247,166 @@ fn what_somebody_changes_in_the_store_is_told_once_and_what_the_daemon_does_is_n
     assert_eq!(credentials.take_changed(), told(&[("key", Some(2)), ("other", Some(1))]));
     credentials.reload().unwrap();
     scene.world.store.remove(&"other".parse().unwrap()).unwrap();
-    scene.set("key", "three", 1);
-    credentials.tools().sources.vault().reload_own(&["key"]).unwrap();
+    let sets = |value: &'static [u8]| {
+        move |store: &Store| {
+            let version = store.set(&"key".parse().unwrap(), Secret::new(value.to_vec()), 1)?;
+            Ok((version, vec![("key".to_owned(), Some(version))]))
+        }
+    };
+    let vault = credentials.tools().sources.vault();
+    assert_eq!(vault.change(sets(b"three")).unwrap(), 3);
     assert_eq!(credentials.take_changed(), told(&[("other", None)]));
     assert_eq!(credentials.take_changed(), told(&[]));
+    // What somebody set, and what came upon it before anybody asked.
+    scene.set("key", "four", 1);
+    credentials.reload().unwrap();
+    assert_eq!(vault.change(sets(b"five")).unwrap(), 5);
+    assert_eq!(credentials.take_changed(), told(&[("key", Some(4))]));
+}
+
+#[tokio::test]
+async fn what_somebody_sets_while_it_is_made_anew_goes_on_and_is_told() {
+    let (scene, server, credentials) = with_secret_id().await;
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:other\"");
+    let sets = |step: Step<'_>| {
+        if let Step::Rotated { .. } = step {
+            scene.set("key", SECRET_ID, now_s());
+        }
+        Ok(())
+    };
+    let error = credentials.rotate("key", &scene.rotation, &set, &sets).await.unwrap_err().to_string();
+    assert!(error.contains("somebody else set it meanwhile"), "{error}");
+    assert_eq!(scene.stored(), pairs(&[("key", SECRET_ID)]));
+    assert!(server.state().secret_ids.is_empty(), "what was made is destroyed");
+    credentials.reload().unwrap();
+    assert_eq!(credentials.take_changed(), [("key".to_owned(), Some(3))]);
+}
+
+#[tokio::test]
+async fn a_secret_id_that_its_trial_would_use_up_does_not_become_current() {
+    let (scene, server, credentials) = with_secret_id().await;
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:other\"");
+    server.state().logins = 1;
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
+    assert!(error.contains("secret_id_num_uses") && !error.contains("CANARY"), "{error}");
+    assert_eq!((scene.stored(), server.state().secret_ids.len()), (pairs(&[("key", SECRET_ID)]), 0));
+}
+
+/// What IAM was asked, as the id of the key that signed it and the form; what it says to each is `says`.
+struct Iam(std::sync::Arc<Mutex<Vec<(String, String)>>>);
+
+impl Iam {
+    async fn start(scene: &mut Scene, says: fn(&str, &str) -> (u16, String)) -> Self {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        scene.rotation.maker = Maker::Aws { url };
+        let asked = std::sync::Arc::default();
+        let log: std::sync::Arc<Mutex<Vec<_>>> = std::sync::Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut text, mut piece) = (String::new(), [0; 4096]);
+                // The form of every action ends so, or with the id of a key.
+                let whole = |text: &str| {
+                    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+                    body.filter(|body| !body.is_empty())
+                };
+                while whole(&text).is_none() {
+                    let read = stream.read(&mut piece).await.unwrap();
+                    assert!(read > 0, "half a request");
+                    text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+                }
+                let signer = text.split("Credential=").nth(1).unwrap().split('/').next().unwrap().to_owned();
+                let form = whole(&text).unwrap();
+                let (status, body) = says(&signer, &form);
+                log.lock().unwrap().push((signer, form));
+                let answer = format!(
+                    "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Self(asked)
+    }
+
+    fn asked(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+fn refusal(code: &str) -> (u16, String) {
+    (403, format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"))
+}
+
+fn key(id: &str) -> String {
+    format!("{{\"AccessKeyId\": \"{id}\", \"SecretAccessKey\": \"CANARY{id}\"}}")
+}
+
+#[tokio::test]
+async fn an_access_key_that_is_current_is_not_deleted_however_it_is_spelled() {
+    let mut scene = scene("exit 1");
+    let iam = Iam::start(&mut scene, |_, _| (200, String::new())).await;
+    // Somebody set the one before again, as AWS prints it.
+    let printed = format!("{{\"AccessKey\": {}}}\n", key("OLD"));
+    scene.set("key", &printed, now_s());
+    for beside in ["key.previous", "key.next"] {
+        scene.set(beside, &key("OLD"), 1);
+        let credentials = scene.world.credentials();
+        scene.end_due(&credentials).await.unwrap();
+        assert_eq!((iam.asked(), scene.stored()), (Vec::new(), pairs(&[("key", &printed)])), "{beside}");
+    }
+    // It was set again, and the daemon was not told so yet.
+    scene.set("key", &key("NEW"), now_s());
+    scene.set("key.previous", &key("OLD"), 1);
+    let credentials = scene.world.credentials();
+    scene.set("key", &printed, now_s());
+    scene.end_due(&credentials).await.unwrap();
+    assert_eq!((iam.asked(), scene.stored()), (Vec::new(), pairs(&[("key", &printed)])));
+    assert_eq!(scene.noted(), [""; 0], "it has not ended");
+}
+
+#[tokio::test]
+async fn a_server_that_gives_the_current_access_key_out_again_does_not_have_it_deleted() {
+    let mut scene = scene("exit 1");
+    let iam = Iam::start(&mut scene, |_, _| {
+        let key =
+            "<AccessKey><AccessKeyId>OLD</AccessKeyId><SecretAccessKey>other</SecretAccessKey></AccessKey>";
+        (200, key.to_owned())
+    })
+    .await;
+    scene.set("key", &key("OLD"), now_s());
+    let credentials = scene.world.credentials();
+    let set = super::super::live::tests::policy("kind = \"static\"\nsecret = \"vault:key\"");
+    let error = scene.rotate(&credentials, &set).await.unwrap_err().to_string();
+    assert!(error.contains("the current one"), "{error}");
+    assert_eq!(scene.stored(), pairs(&[("key", &key("OLD"))]));
+    let asked = iam.asked();
+    assert!(asked.len() == 1 && asked[0].1.starts_with("Action=CreateAccessKey&"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_access_key_that_somebody_made_inactive_is_deleted_all_the_same() {
+    let mut scene = scene("exit 1");
+    let iam = Iam::start(&mut scene, |signer, _| match signer {
+        "OLD" => refusal("InvalidClientTokenId"),
+        "MAY" => (200, String::new()),
+        "OTHER" => refusal("NoSuchEntity"),
+        _ => refusal("AccessDenied"),
+    })
+    .await;
+    for (current, ends) in [("MAY", true), ("OTHER", true), ("MAYNOT", false)] {
+        scene.set("key", &key(current), now_s());
+        scene.set("key.previous", &key("OLD"), 1);
+        let credentials = scene.world.credentials();
+        let ended = scene.end_due(&credentials).await;
+        assert_eq!(ended.is_ok(), ends, "{current}: {ended:?}");
+        let asked = iam.asked();
+        let signers: Vec<&str> = asked.iter().map(|(signer, _)| signer.as_str()).collect();
+        assert_eq!(signers, ["OLD", current]);
+        assert!(asked.iter().all(|(_, form)| form.ends_with("&AccessKeyId=OLD")), "{asked:?}");
+        assert_eq!(scene.stored().len(), if ends { 1 } else { 2 }, "{current}");
+        assert_eq!(scene.noted().len(), usize::from(ends), "{current}");
+        assert!(!format!("{ended:?}").contains("CANARY"));
+    }
 }

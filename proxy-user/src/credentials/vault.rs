@@ -1,6 +1,5 @@
 //! The daemon's own store of secrets as it has it in memory: read once, swapped as a whole.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -20,12 +19,12 @@ pub(super) struct Vault {
     secrets: ArcSwapOption<Secrets>,
     problem: ArcSwapOption<String>,
     reloading: Mutex<()>,
-    /// What somebody changed since it was taken last, by name, with the version that it has now.
+    /// What somebody changed since it was taken last.
     changed: Mutex<Changed>,
 }
 
-/// Secrets by name that somebody set, with the version that each has now, or removed.
-pub type Changed = BTreeMap<String, Option<u64>>;
+/// Secrets by name that were set, each with the version that it has then, or removed; in the order in which that was seen.
+pub type Changed = Vec<(String, Option<u64>)>;
 
 impl Vault {
     /// Reads the store. When that fails the daemon can start all the same: each call that needs a secret is refused
@@ -50,6 +49,26 @@ impl Vault {
     /// Those of [`Store::read`]. The secrets that were read before go on, and [`Vault::problem`] says why.
     pub(super) fn reload(&self) -> Result<usize, StoreError> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_again(&[])
+    }
+
+    /// Changes the store and takes up what it is then. `edit` says what it changed itself: that is told to nobody, and all else that
+    /// is new then is somebody's. Blocks on files.
+    ///
+    /// # Errors
+    /// Those of `edit`, and of [`Vault::reload`].
+    pub(super) fn change<T>(
+        &self,
+        edit: impl FnOnce(&Store) -> Result<(T, Changed), StoreError>,
+    ) -> Result<T, StoreError> {
+        // Nobody else reads in between, who would take it for somebody's.
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, own) = edit(&self.store)?;
+        self.read_again(&own)?;
+        Ok(done)
+    }
+
+    fn read_again(&self, own: &[(String, Option<u64>)]) -> Result<usize, StoreError> {
         match self.store.read() {
             Ok(mut secrets) => {
                 let count = secrets.len();
@@ -63,7 +82,7 @@ impl Vault {
                             entry.secret = Arc::clone(&same.secret);
                         }
                     }
-                    self.note_changes(before, &secrets);
+                    self.note_changes(before, &secrets, own);
                 }
                 self.secrets.store(Some(Arc::new(secrets)));
                 self.problem.store(None);
@@ -76,31 +95,19 @@ impl Vault {
         }
     }
 
-    fn note_changes(&self, before: &Secrets, now: &Secrets) {
+    fn note_changes(&self, before: &Secrets, now: &Secrets, own: &[(String, Option<u64>)]) {
+        let is_new = |(name, entry): &(&SecretName, &Entry)| {
+            before.get(*name).is_none_or(|before| !Arc::ptr_eq(&before.secret, &entry.secret))
+        };
+        let set = now.iter().filter(is_new).map(|(name, entry)| (name.to_string(), Some(entry.version)));
+        let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.to_string(), None));
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, entry) in now {
-            if before.get(name).is_none_or(|before| !Arc::ptr_eq(&before.secret, &entry.secret)) {
-                changed.insert(name.to_string(), Some(entry.version));
-            }
-        }
-        let gone = before.keys().filter(|name| !now.contains_key(*name));
-        changed.extend(gone.map(|name| (name.to_string(), None)));
+        changed.extend(set.chain(gone).filter(|change| !own.contains(change)));
     }
 
     /// What somebody changed since this was asked last. What the daemon did itself is not in it.
     pub(super) fn take_changed(&self) -> Changed {
         std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// [`Vault::reload`] after the daemon itself changed these.
-    ///
-    /// # Errors
-    /// Those of [`Vault::reload`].
-    pub(super) fn reload_own(&self, names: &[&str]) -> Result<usize, StoreError> {
-        let count = self.reload()?;
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.retain(|name, _| !names.contains(&name.as_str()));
-        Ok(count)
     }
 
     /// Puts a secret in the place of the one that has this version, in the store and here; whether it still had it. Blocks on files.
@@ -110,9 +117,11 @@ impl Vault {
     pub(super) fn replace(&self, name: &str, version: u64, secret: Arc<Secret>) -> Result<bool, StoreError> {
         let Ok(parsed) = name.parse::<SecretName>() else { return Ok(false) };
         let now = u64::try_from(clock::now().0).unwrap_or(0);
-        let replaced = self.store.replace(&parsed, version, secret, now)?;
-        self.reload_own(&[name])?;
-        Ok(replaced.is_some())
+        self.change(|store| {
+            let replaced = store.replace(&parsed, version, secret, now)?;
+            let own = replaced.map(|version| (name.to_owned(), Some(version)));
+            Ok((replaced.is_some(), own.into_iter().collect()))
+        })
     }
 
     /// The same with another secret under a name, in memory only, to try it.
@@ -130,11 +139,6 @@ impl Vault {
             reloading: Mutex::new(()),
             changed: Mutex::default(),
         }
-    }
-
-    /// The store itself, for who changes it. Blocks on files.
-    pub(super) fn store(&self) -> &Store {
-        &self.store
     }
 
     /// Why the last reading of the store failed, and what to do; `None` when it did not.

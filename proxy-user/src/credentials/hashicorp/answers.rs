@@ -309,18 +309,21 @@ pub fn login(body: &[u8]) -> Result<LoginAnswer, &'static str> {
     })
 }
 
-/// Reads a secret id that was made (`auth/approle/role/NAME/secret-id`).
+/// Reads a secret id that was made (`auth/approle/role/NAME/secret-id`), and how many logins it is good for; 0: for any number.
 ///
 /// # Errors
 /// It is no such answer.
-pub fn secret_id(body: &[u8]) -> Result<Secret, &'static str> {
+pub fn secret_id(body: &[u8]) -> Result<(Secret, u64), &'static str> {
     #[derive(Deserialize)]
     struct Made {
         secret_id: Text,
+        #[serde(default)]
+        secret_id_num_uses: u64,
     }
     let unusable = "its answer is not one with a secret id";
     let answer: Whole<Made> = serde_json::from_slice(body).map_err(|_| unusable)?;
-    answer.data.and_then(|made| token(&made.secret_id)).ok_or(unusable)
+    let made = answer.data.ok_or(unusable)?;
+    Ok((token(&made.secret_id).ok_or(unusable)?, made.secret_id_num_uses))
 }
 
 /// Reads for how long a token lasts that was renewed (`auth/token/renew-self`).

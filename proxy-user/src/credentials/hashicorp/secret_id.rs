@@ -23,8 +23,18 @@ impl Login {
                 "{address} answered {told} to {path}; check role_name, and allow the daemon `update` there"
             ));
         }
-        answers::secret_id(answer.body.expose())
-            .map_err(|what| format!("{}: {what}", self.keeper.client.address()))
+        let address = self.keeper.client.address();
+        let (made, logins) =
+            answers::secret_id(answer.body.expose()).map_err(|what| format!("{address}: {what}"))?;
+        if logins == 1 {
+            // It would be tried by its only login, and be the current one that no login goes with.
+            let left = self.destroy_secret_id(role_name, &made).await.err();
+            let left = left.map_or(String::new(), |left| format!("; the new one could not be ended: {left}"));
+            return Err(format!(
+                "{address} makes secret ids of {role_name} that are good for one login; set secret_id_num_uses to 0 there{left}"
+            ));
+        }
+        Ok(made)
     }
 
     /// Logs in with it, and gives the token back.

@@ -53,6 +53,8 @@ pub(in super::super) struct State {
     pub(in super::super) secret_ids: Vec<String>,
     /// One that was made is not taken.
     pub(in super::super) makes_bad_ones: bool,
+    /// How many logins one that was made is good for; 0: any number.
+    pub(in super::super) logins: u64,
     pub(super) jwt: Option<TakesJwt>,
     /// Seconds: of a token, of all its renewals, of a lease, of all its renewals.
     pub(super) token_ttl: u64,
@@ -94,6 +96,7 @@ impl Server {
             secret_id: SECRET_ID.to_owned(),
             secret_ids: Vec::new(),
             makes_bad_ones: false,
+            logins: 0,
             jwt: None,
             token_ttl: 3600,
             token_max: 36_000,
@@ -297,7 +300,11 @@ impl State {
                 self.number += 1;
                 let made = format!("CANARY-made-{}", self.number);
                 self.secret_ids.push(made.clone());
-                (200, json!({ "data": { "secret_id": made, "secret_id_accessor": "a", "secret_id_ttl": 0 } }))
+                (
+                    200,
+                    json!({ "data": { "secret_id": made, "secret_id_accessor": "a", "secret_id_ttl": 0,
+                                         "secret_id_num_uses": self.logins } }),
+                )
             }
             ("auth/approle/role/vouchsafe/secret-id/destroy", true) => {
                 let shown = asked.body["secret_id"].as_str().unwrap();
