@@ -424,9 +424,10 @@ impl Calls {
                 forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
             }
             Scheme::Http => {
-                let addr = match permit.api() {
-                    Some(_) => forward.resolve(&host, dst.0).await?,
-                    None => UpstreamAddr(dst.0),
+                let addr = match (permit.api(), &attachment) {
+                    (_, Some(_)) => forward.resolve_loopback(&host, dst.0).await?,
+                    (Some(_), None) => forward.resolve(&host, dst.0).await?,
+                    (None, None) => UpstreamAddr(dst.0),
                 };
                 let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
                 let route = Route::new(host, addr, mode);

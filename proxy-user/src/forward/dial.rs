@@ -41,6 +41,14 @@ impl Dialer {
         Ok(stream)
     }
 
+    /// Whether there is a server at an address, as far as that can be told: only a clear no is one.
+    pub(super) async fn has_server(&self, addr: SocketAddr) -> bool {
+        use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let no = [AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable];
+        let dialled = self.dial(UpstreamAddr(addr)).await;
+        !matches!(dialled, Err(ForwardError::Connect { source, .. }) if no.contains(&source.kind()))
+    }
+
     fn is_own(&self, addr: SocketAddr) -> bool {
         self.own.iter().any(|own| {
             let ip = own.ip().to_canonical();
@@ -56,22 +64,38 @@ pub(super) async fn resolve(
     limit: Duration,
 ) -> Result<UpstreamAddr, ForwardError> {
     let chosen = SocketAddr::new(chosen.ip().to_canonical(), chosen.port());
+    let all = resolve_all(host, chosen.port(), limit).await?;
+    let is_chosen = |addr: &&SocketAddr| addr.ip() == chosen.ip();
+    let found = all.iter().find(is_chosen).or(all.first());
+    found.copied().map(UpstreamAddr).ok_or_else(|| resolves_to_nothing(host))
+}
+
+/// All addresses of a host, each once.
+pub(super) async fn resolve_all(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<Vec<SocketAddr>, ForwardError> {
+    let canonical = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), port);
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(UpstreamAddr(SocketAddr::new(ip, chosen.port())));
+        return Ok(vec![canonical(ip)]);
     }
     let failed = |source| ForwardError::Resolve { host: host.to_owned(), source };
-    let answers = match timeout(limit, tokio::net::lookup_host((host, chosen.port()))).await {
+    let answers = match timeout(limit, tokio::net::lookup_host((host, port))).await {
         Ok(answers) => answers.map_err(failed)?,
         Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
     };
-    let mut first = None;
-    for answer in answers {
-        if answer.ip().to_canonical() == chosen.ip() {
-            return Ok(UpstreamAddr(chosen));
+    let mut all = Vec::new();
+    for addr in answers.map(|answer| canonical(answer.ip())) {
+        if !all.contains(&addr) {
+            all.push(addr);
         }
-        first.get_or_insert(answer);
     }
-    first.map(UpstreamAddr).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+    Ok(all)
+}
+
+pub(super) fn resolves_to_nothing(host: &str) -> ForwardError {
+    ForwardError::Resolve { host: host.to_owned(), source: std::io::ErrorKind::NotFound.into() }
 }
 
 #[cfg(test)]

@@ -63,6 +63,19 @@ pub enum ForwardError {
         /// The address.
         addr: SocketAddr,
     },
+    /// A name has several loopback addresses with a server at each: whoever calls would choose which one gets the credential.
+    #[error(
+        "there are servers at {one} and at {other}, both {host}, and a credential goes over plain HTTP to one that nobody chooses; \
+         nothing was sent; name the address in place of {host} in the hosts of the API, or have the name mean one address alone"
+    )]
+    SeveralServers {
+        /// The name.
+        host: String,
+        /// One of its addresses.
+        one: SocketAddr,
+        /// Another one.
+        other: SocketAddr,
+    },
     /// The connection broke before the head of the response, or what came is not HTTP.
     #[error("the server at {addr} broke off before its response")]
     Broken {
@@ -165,6 +178,13 @@ impl ForwardError {
                 (Kind::CredentialUnavailable, detail)
             }
             Self::Untaken { .. } => (Kind::UpstreamFailed, format!("{host} did not take the request")),
+            Self::SeveralServers { .. } => {
+                let detail = format!(
+                    "the credential of the grant goes over plain HTTP to one server of this host, and {host} are several; \
+                     nothing was sent"
+                );
+                (Kind::CredentialUnavailable, detail)
+            }
             Self::Broken { .. } => (Kind::UpstreamFailed, format!("{host} broke off before its response")),
             Self::Ambiguous { fault, .. } => {
                 (Kind::UpstreamFailed, format!("the response of {host} can be read in two ways: {fault}"))

@@ -229,4 +229,35 @@ impl Forwarder {
     pub async fn resolve(&self, host: &str, chosen: SocketAddr) -> Result<UpstreamAddr, ForwardError> {
         dial::resolve(host, chosen, self.limits.resolve_time).await
     }
+
+    /// The address to which a plain request with a credential goes: of several that the name resolves to the one at which there is a
+    /// server. What the workload chose does not count, who may have put a server of its own where there was none.
+    ///
+    /// # Errors
+    /// The name does not resolve, or there are servers at several of its addresses.
+    pub async fn resolve_loopback(
+        &self,
+        host: &str,
+        chosen: SocketAddr,
+    ) -> Result<UpstreamAddr, ForwardError> {
+        let all = dial::resolve_all(host, chosen.port(), self.limits.resolve_time).await?;
+        let first = all.first().copied().ok_or_else(|| dial::resolves_to_nothing(host))?;
+        if let Some(away) = all.iter().find(|addr| !Loopback::is_at(**addr)) {
+            // Nothing is sent there, for [`Forwarder::send_loopback`] refuses it.
+            return Ok(UpstreamAddr(*away));
+        }
+        if all.len() == 1 {
+            return Ok(UpstreamAddr(first));
+        }
+        let mut found = None;
+        for addr in all {
+            if !self.dialer.has_server(addr).await {
+                continue;
+            }
+            if let Some(one) = found.replace(addr) {
+                return Err(ForwardError::SeveralServers { host: host.to_owned(), one, other: addr });
+            }
+        }
+        Ok(UpstreamAddr(found.unwrap_or(first)))
+    }
 }

@@ -15,6 +15,10 @@ const SERVERS: [(&str, &str); 3] = [("127.0.0.1", "here"), ("::1", "here6"), (RA
 
 /// A world with these servers, whose bot curl has the key for all of them.
 fn world() -> World {
+    world_of(&SERVERS)
+}
+
+fn world_of(servers: &[(&str, &str)]) -> World {
     let world = World::new();
     world.without_identities();
     world.policy(
@@ -32,7 +36,7 @@ fn world() -> World {
     fs::remove_file(world.path("etc/credentials/demo-key.toml")).unwrap();
     points(&world, "127.0.0.1");
     world.write("receiver.py", RECEIVER);
-    for (address, log) in SERVERS {
+    for &(address, log) in servers {
         let listens = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         world.server(
             log,
@@ -60,6 +64,13 @@ fn points(world: &World, address: &str) {
     let rest: Vec<&str> = hosts.lines().filter(|line| !line.contains("local.test")).collect();
     // In place: it is mounted over /etc/hosts.
     fs::write(world.path("hosts"), format!("{address} local.test\n{}\n", rest.join("\n"))).unwrap();
+}
+
+/// Has the name `local.test` mean both loopback addresses, as `localhost` does nearly everywhere.
+fn points_to_both(world: &World) {
+    points(world, "127.0.0.1");
+    let hosts = fs::read_to_string(world.path("hosts")).unwrap();
+    fs::write(world.path("hosts"), format!("::1 local.test\n{hosts}")).unwrap();
 }
 
 /// What a server saw.
@@ -135,6 +146,49 @@ fn no_server_but_one_on_loopback_gets_it_whatever_name_leads_there() {
     points(&world, "127.0.0.1");
     assert_eq!(world.curl(&["http://local.test/v1/x"]).status, 200);
     assert_nowhere(&world, CANARY);
+}
+
+#[test]
+fn a_bot_does_not_choose_which_of_the_addresses_of_a_name_gets_the_key() {
+    // The server of the API is at one of them; at the other one listens whoever wants to.
+    let world = world();
+    points_to_both(&world);
+    world.daemon();
+    for there in ["[::1]", "127.0.0.1"] {
+        let answer =
+            world.curl(&["--resolve", &format!("local.test:80:{there}"), "http://local.test/v1/chosen"]);
+        assert_eq!(answer.status, 502, "{there}: {answer:?}");
+        assert!(answer.body.contains("local.test are several; nothing was sent"), "{answer:?}");
+    }
+    let asked = |log: &str| seen(&world, log).iter().filter(|it| it["path"] == "/v1/chosen").count();
+    assert_eq!((asked("here"), asked("here6")), (0, 0));
+    let decision = world.decision(Some("/v1/chosen"));
+    let outcome = world.record("outcome", |record| record["id"] == decision["id"]);
+    let told = outcome["error"].as_str().unwrap();
+    assert!(told.contains("127.0.0.1:80") && told.contains("[::1]:80"), "{outcome}");
+    // Who says the address says which one.
+    assert_eq!(world.curl(&["http://127.0.0.1/v1/x"]).status, 200);
+    // One of which leads off this host leads off this host.
+    points_to_both(&world);
+    let hosts = fs::read_to_string(world.path("hosts")).unwrap();
+    fs::write(world.path("hosts"), hosts.replace("::1 local.test", &format!("{RAW_ADDRESS} local.test")))
+        .unwrap();
+    let answer = world.curl(&["--resolve", "local.test:80:127.0.0.1", "http://local.test/v1/x"]);
+    assert_refused(&answer, &world);
+}
+
+#[test]
+fn a_name_of_two_addresses_leads_to_the_one_that_has_a_server() {
+    for server in &SERVERS[..2] {
+        let world = world_of(&[*server, SERVERS[2]]);
+        points_to_both(&world);
+        world.daemon();
+        for there in ["127.0.0.1", "[::1]"] {
+            let answer =
+                world.curl(&["--resolve", &format!("local.test:80:{there}"), "http://local.test/v1/x"]);
+            assert_eq!(answer.status, 200, "{server:?} by {there}: {answer:?}");
+        }
+    }
 }
 
 #[test]
