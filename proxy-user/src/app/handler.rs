@@ -10,14 +10,7 @@ use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    bounds,
-    namespaces::Namespaces,
-    probe,
-    reload::Reloader,
-    rotation::{self, Rotator},
-    who::Who,
-};
+use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator, who::Who};
 use crate::{
     authorize::LivePolicy,
     config::{Config, Unidentified},
@@ -273,7 +266,7 @@ impl Handler for DaemonHandler {
 
     fn reload_secrets(&self, by: Option<Person>) -> Result<SecretsReport, Failure> {
         let reloaded = self.services.credentials.reload();
-        rotation::note_changed(&self.services, by.as_ref());
+        self.rotator.note_changed(by.as_ref());
         match reloaded {
             Ok(count) => Ok(SecretsReport { count: number(count) }),
             Err(error) => Err(Failure::new("secrets", error.to_string(), "the secrets read before go on")),

@@ -1,7 +1,7 @@
 //! Makes secrets anew when it is time, and when somebody says so; one at a time.
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,11 +28,13 @@ pub(super) struct Rotator {
     rotations: Rotations,
     services: Arc<Services>,
     one: tokio::sync::Mutex<()>,
+    /// What somebody changed that could not be taken down yet.
+    untold: Mutex<VecDeque<SecretChange>>,
 }
 
 impl Rotator {
     pub(super) fn new(rotations: Rotations, services: Arc<Services>) -> Self {
-        Self { rotations, services, one: tokio::sync::Mutex::default() }
+        Self { rotations, services, one: tokio::sync::Mutex::default(), untold: Mutex::default() }
     }
 
     /// Makes a secret anew. Blocks; must not be called on a thread of the runtime.
@@ -57,10 +59,10 @@ impl Rotator {
     ) -> Result<RotateReport, Failure> {
         let _one = self.one.lock().await;
         let live = self.services.policy.live();
-        let note = |step: Step<'_>| note_step(&self.services, name, step, by);
+        let note = |step: Step<'_>| self.note_step(name, step, by);
         let rotated = self.services.credentials.rotate(name, rotation, live.set(), &note).await;
         let rotated = rotated.map_err(|error| {
-            note_failure(&self.services, name, &error, by);
+            self.note_failure(name, &error, by);
             Failure::new("rotation", error.to_string(), "")
         })?;
         tracing::info!(version = rotated.version, "the secret {name} was made anew");
@@ -68,25 +70,77 @@ impl Rotator {
         Ok(RotateReport { version: rotated.version, tried: rotated.tried, overlap_s })
     }
 
+    /// Takes down what somebody changed in the store, and what could not be taken down before; `by` has just said that it is to be
+    /// read again.
+    pub(super) fn note_changed(&self, by: Option<&Person>) {
+        let found = self.services.credentials.take_changed();
+        let is_new = !found.is_empty();
+        let change = |(secret, version): (String, Option<u64>)| {
+            let change = if version.is_some() { SecretStep::Set } else { SecretStep::Removed };
+            SecretChange { secret, change, version, tried: Vec::new(), by: by.cloned(), error: None }
+        };
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.extend(found.into_iter().map(change));
+        while let Some(change) = untold.pop_front() {
+            if let Err(error) = self.services.recorder.note(Record::Secret(change.clone())) {
+                untold.push_front(change);
+                if is_new {
+                    tracing::error!("a change of a secret is not in the journal yet: {error}");
+                }
+                return;
+            }
+        }
+    }
+
+    fn note_step(&self, name: &str, step: Step<'_>, by: Option<&Person>) -> Result<(), String> {
+        let (change, version, tried) = match step {
+            Step::Rotated { version, tried } => (SecretStep::Rotated, Some(version), tried),
+            Step::Ended { version } => (SecretStep::Ended, Some(version), &[][..]),
+            Step::Discarded => (SecretStep::Discarded, None, &[][..]),
+        };
+        let (secret, tried, by) = (name.to_owned(), tried.to_vec(), by.cloned());
+        self.note(SecretChange { secret, change, version, tried, by, error: None })
+    }
+
+    fn note_failure(&self, name: &str, error: &RotationError, by: Option<&Person>) {
+        tracing::error!("{error}");
+        let (secret, what, by) = (name.to_owned(), Some(error.what.clone()), by.cloned());
+        let change = SecretStep::Failed;
+        let record = SecretChange { secret, change, version: None, tried: Vec::new(), by, error: what };
+        if let Err(error) = self.note(record) {
+            tracing::error!("that a secret was not made anew is not in the journal yet: {error}");
+        }
+    }
+
+    /// Takes it down; later, if that is not possible now and it has happened already.
+    fn note(&self, change: SecretChange) -> Result<(), String> {
+        let noted = self.services.recorder.note(Record::Secret(change.clone()));
+        if noted.is_err() && change.change != SecretStep::Rotated {
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+        }
+        noted.map_err(|error| error.to_string())
+    }
+
     /// Ends and makes what is due, until dropped.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut left_alone: HashMap<&str, Instant> = HashMap::new();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            self.note_changed(None);
             for (name, rotation) in &self.rotations {
                 if left_alone.get(name.as_str()).is_some_and(|until| Instant::now() < *until) {
                     continue;
                 }
                 let due = {
                     let _one = self.one.lock().await;
-                    let note = |step: Step<'_>| note_step(&self.services, name, step, None);
+                    let note = |step: Step<'_>| self.note_step(name, step, None);
                     self.services.credentials.end_due(name, rotation, &note).await
                 };
                 let went = match due {
                     Ok(true) => self.make_anew(name, rotation, None).await.is_ok(),
                     Ok(false) => true,
                     Err(error) => {
-                        note_failure(&self.services, name, &error, None);
+                        self.note_failure(name, &error, None);
                         false
                     }
                 };
@@ -96,39 +150,6 @@ impl Rotator {
                     left_alone.insert(name, Instant::now() + PAUSE);
                 }
             }
-        }
-    }
-}
-
-fn note_step(services: &Services, name: &str, step: Step<'_>, by: Option<&Person>) -> Result<(), String> {
-    let (change, version, tried) = match step {
-        Step::Rotated { version, tried } => (SecretStep::Rotated, Some(version), tried),
-        Step::Ended { version } => (SecretStep::Ended, Some(version), &[][..]),
-        Step::Discarded => (SecretStep::Discarded, None, &[][..]),
-    };
-    let (secret, tried, by) = (name.to_owned(), tried.to_vec(), by.cloned());
-    let record = SecretChange { secret, change, version, tried, by, error: None };
-    services.recorder.note(Record::Secret(record)).map_err(|error| error.to_string())
-}
-
-fn note_failure(services: &Services, name: &str, error: &RotationError, by: Option<&Person>) {
-    tracing::error!("{error}");
-    let (secret, what, by) = (name.to_owned(), Some(error.what.clone()), by.cloned());
-    let change = SecretStep::Failed;
-    let record = SecretChange { secret, change, version: None, tried: Vec::new(), by, error: what };
-    if let Err(error) = services.recorder.note(Record::Secret(record)) {
-        tracing::error!("that a secret was not made anew is not in the journal: {error}");
-    }
-}
-
-/// Takes down what somebody changed in the store; `by` has just said that it is to be read again.
-pub(super) fn note_changed(services: &Services, by: Option<&Person>) {
-    for (secret, version) in services.credentials.take_changed() {
-        let change = if version.is_some() { SecretStep::Set } else { SecretStep::Removed };
-        let (tried, by) = (Vec::new(), by.cloned());
-        let record = SecretChange { secret, change, version, tried, by, error: None };
-        if let Err(error) = services.recorder.note(Record::Secret(record)) {
-            tracing::error!("a change of a secret is not in the journal: {error}");
         }
     }
 }

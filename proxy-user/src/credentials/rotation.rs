@@ -244,7 +244,7 @@ impl Credentials {
         };
         // One that is the current one went on: somebody set it again.
         if !is_current && let Err(what) = note(step) {
-            tracing::error!("that a secret of {name} has ended is not in the journal: {what}");
+            tracing::error!("that a secret of {name} has ended is not in the journal yet: {what}");
         }
         Ok(())
     }

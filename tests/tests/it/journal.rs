@@ -259,6 +259,32 @@ fn with_a_full_disk_calls_are_refused_before_they_leave_and_go_on_when_there_is_
 }
 
 #[test]
+fn what_somebody_sets_while_the_journal_cannot_be_written_is_taken_down_when_it_can() {
+    let world = World::new();
+    fs::create_dir_all(world.path("state/journal")).unwrap();
+    let small = Small::over(world.path("state/journal"), "256k");
+    world.daemon();
+    let fill = small.fill();
+    let call = || world.curl(&["https://api.test/v1/x"]).status;
+    wait_until("a call that is refused for the full disk", || (call() == 503).then_some(()));
+    let mut version = 0;
+    wait_until("a change that has no room", || {
+        version += 1;
+        world.secret("late", &format!("{CANARY}-{version}"));
+        world.log().contains("a change of a secret is not in the journal yet").then_some(())
+    });
+    world.secret("late", CANARY);
+    fs::remove_file(fill).unwrap();
+    // Each of them, and whose word it was, although nobody says anything more.
+    world.record("secret", |record| record["version"] == version + 1);
+    let all = world.journal().into_iter().filter(|it| it["kind"] == "secret");
+    let told: Vec<u64> =
+        all.filter(|it| it["by"]["uid"] == 0).map(|it| it["version"].as_u64().unwrap()).collect();
+    assert_eq!(told, (1..=version + 1).collect::<Vec<_>>());
+    verified(&world);
+}
+
+#[test]
 fn in_a_storm_with_a_kill_in_its_middle_nothing_is_forwarded_without_a_record() {
     const CALLS: usize = 500;
     let world = World::start();
