@@ -226,6 +226,57 @@ fn a_connection_goes_on_after_an_answer_and_a_body_may_wait_to_be_asked_for() {
 }
 
 #[test]
+fn nothing_in_a_body_that_is_not_read_is_another_request() {
+    let world = world(USUAL, "allow = [\"* /**\"]");
+    let login = Upstream::http1(&world);
+    world.daemon();
+    // Each on a connection of its own; what looks like a second request is the body of the first one, or behind it.
+    let script = "import os, socket, ssl\n\
+        def ask(head, body, method='POST'):\n\
+        \x20   context = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE'])\n\
+        \x20   s = context.wrap_socket(socket.create_connection(('raw.test', 443)), server_hostname='raw.test')\n\
+        \x20   s.settimeout(1)\n\
+        \x20   s.sendall((method + ' /oauth2/token HTTP/1.1\\r\\nhost: raw.test\\r\\n' + head + '\\r\\n').encode() + body)\n\
+        \x20   said = b''\n\
+        \x20   try:\n\
+        \x20       while piece := s.recv(65536): said += piece\n\
+        \x20   except (TimeoutError, OSError): pass\n\
+        \x20   print(said.count(b'HTTP/1.1 '), said.split()[1:2])\n\
+        inner = b'GET /v1/smuggled HTTP/1.1\\r\\nhost: raw.test\\r\\n\\r\\n'\n\
+        form = 'content-type: application/x-www-form-urlencoded\\r\\n'\n\
+        length = 'content-length: %d\\r\\n' % len(inner)\n\
+        chunked = 'transfer-encoding: chunked\\r\\n'\n\
+        chunk = b'%x\\r\\n%s\\r\\n' % (len(inner), inner)\n\
+        ask(length, inner)\n\
+        ask(length, inner, 'GET')\n\
+        ask(length, inner, 'HEAD')\n\
+        ask(length + 'expect: 100-continue\\r\\n', inner)\n\
+        ask(length + form + 'content-encoding: gzip\\r\\n', inner)\n\
+        ask(chunked, chunk + b'0\\r\\n\\r\\n')\n\
+        ask(chunked + form, chunk + b'0\\r\\nauthorization: Bearer x\\r\\n\\r\\n')\n\
+        ask(chunked + form, b'23\\r\\ngrant_type=client_credentials&a=bcd\\r\\n0\\r\\nx: y\\r\\n\\r\\n')\n\
+        ask('content-length: 1000000000\\r\\n' + form, inner * 2000)\n\
+        ";
+    let told = world.python(script, &[]);
+    let told: Vec<&str> = told.stdout.lines().collect();
+    let (refused, given) = ("1 [b'400']", "1 [b'200']");
+    assert_eq!(told, [[refused; 7].as_slice(), &[given, refused]].concat());
+    let asked: Vec<Value> = wait_until("an outcome of each", || {
+        let all: Vec<Value> = world.journal().into_iter().filter(|it| it["kind"] == "outcome").collect();
+        (all.len() >= 9).then_some(all)
+    });
+    assert!(asked.len() == 9 && asked.iter().all(|it| it["answered"] == true), "{asked:?}");
+    let paths: Vec<Value> = world
+        .journal()
+        .into_iter()
+        .filter(|it| it["kind"] == "decision")
+        .map(|it| it["path"].clone())
+        .collect();
+    assert!(paths.iter().all(|path| path == "/oauth2/token"), "{paths:?}");
+    assert_eq!((login.connections(), login.count()), (0, 0));
+}
+
+#[test]
 fn the_policy_decides_who_may_ask_and_how_often() {
     let world = world(USUAL, "allow = [\"POST /oauth2/token\"]\nlimit = \"2/day\"");
     world.policy(
