@@ -23,6 +23,7 @@ use super::status::safe;
 use crate::control::SecretsReport;
 use crate::control::client::{self, ClientError};
 use crate::control::credentials::{ROTATE_COMMAND, RotateOrder, RotateReport};
+use crate::control::peer::said_of_this_process;
 use crate::credentials::{Label, MAX_SECRET_BYTES, Owner, SEALED_KEY, Secret, SecretName, StorePaths};
 
 /// Arguments of `vouchsafe secret`.
@@ -309,7 +310,7 @@ fn now_s() -> u64 {
 
 /// Lets a running daemon read the store again, and says whether it did.
 fn tell_the_daemon(socket: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    match client::call::<SecretsReport>(socket, "reload-secrets") {
+    match client::call_with::<SecretsReport>(socket, "reload-secrets", said_of_this_process()) {
         Ok(report) => {
             let count = report.count;
             writeln!(out, "the running daemon has read the store again ({count} secrets)")?;

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::client::{self, ClientError};
+use crate::control::peer::said_of_this_process;
 use crate::control::status::{IdentityStatus, Protect};
 use crate::control::{ReloadReport, Status};
 
@@ -31,7 +32,7 @@ pub struct StatusArgs {
 /// # Errors
 /// The daemon does not answer, or refuses what it read: every reason is in the error.
 pub fn reload(socket: &Path) -> anyhow::Result<ExitCode> {
-    let report: ReloadReport = match client::call(socket, "reload") {
+    let report: ReloadReport = match client::call_with(socket, "reload", said_of_this_process()) {
         Err(ClientError::Refused(failure)) => {
             failure.problems.iter().for_each(|problem| eprintln!("{problem}"));
             return Err(failure.into());

@@ -63,6 +63,12 @@ pub fn sudo_uid() -> Option<u32> {
     std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok())
 }
 
+/// What a request says of whoever runs this process: the kernel tells the daemon the rest.
+#[must_use]
+pub fn said_of_this_process() -> Map<String, Value> {
+    sudo_uid().map(|uid| ("sudo_uid".to_owned(), uid.into())).into_iter().collect()
+}
+
 fn login_uid(pid: &str) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
     text.trim().parse().ok().filter(|uid| *uid != NOBODY)

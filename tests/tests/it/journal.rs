@@ -259,6 +259,20 @@ fn with_a_full_disk_calls_are_refused_before_they_leave_and_go_on_when_there_is_
 }
 
 #[test]
+fn a_change_of_a_secret_names_whom_sudo_ran_it_for() {
+    let world = World::start();
+    let mut remove = world.vouchsafe_command(&["secret", "rm", "demo-key"]);
+    let finished = remove.env("SUDO_UID", "4711").output().unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+    let record = world.record("secret", |record| record["change"] == "removed");
+    assert_eq!(
+        (&record["secret"], &record["by"]["sudo_uid"]),
+        (&"demo-key".into(), &4711.into()),
+        "{record}"
+    );
+}
+
+#[test]
 fn what_somebody_sets_while_the_journal_cannot_be_written_is_taken_down_when_it_can() {
     let world = World::new();
     fs::create_dir_all(world.path("state/journal")).unwrap();

@@ -151,7 +151,7 @@ fn told(reply: Option<&'static str>) -> (ExitCode, String) {
                 let (stream, _) = listener.accept().unwrap();
                 let mut line = String::new();
                 BufReader::new(&stream).read_line(&mut line).unwrap();
-                assert_eq!(line, "{\"command\":\"reload-secrets\"}\n");
+                assert!(line.starts_with("{\"command\":\"reload-secrets\""), "{line}");
                 writeln!(&stream, "{reply}").unwrap();
             });
         }
