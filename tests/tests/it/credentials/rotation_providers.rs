@@ -3,10 +3,10 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::{Finished, World, wait_until};
+use tests::{Finished, RAW_ADDRESS, World, wait_until};
 
 use super::aws::{self, assert_ok, sdk};
-use super::jwt::assert_nowhere;
+use super::jwt::{assert_nowhere, world as world_of};
 
 /// A world with an access key in one text, whose rotation asks the server that checks signatures.
 fn with_access_key() -> (World, aws::Key) {
@@ -122,6 +122,41 @@ fn a_new_access_key_that_is_not_taken_or_cannot_be_made_changes_nothing() {
     world.secret("key", "{\"AccessKeyId\": \"CANARY\"}");
     let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
     assert!(rotated.code == Some(1) && rotated.stderr.contains("its access key is none"), "{rotated:?}");
+    assert_no_canary(&world);
+}
+
+const SLOW_IAM: &str = include_str!("receivers/slow_iam.py");
+
+#[test]
+fn a_new_access_key_is_waited_for_by_whichever_service_does_not_know_it_yet() {
+    let world = world_of("kind = \"static\"\nsecret = \"vault:key\"");
+    world.policy(
+        "apis/apis.toml",
+        "[api.tokens]\nhosts = [\"raw.test\"]\n[api.demo]\nhosts = [\"api.test\"]\n",
+    );
+    world.write("slow_iam.py", SLOW_IAM);
+    let arguments = ["slow_iam.py", RAW_ADDRESS, "api/server.pem", "api/server.key"];
+    world.server("iam", "/usr/bin/python3", &arguments, &format!("{RAW_ADDRESS}:443"));
+    // One refuses the key itself, with 400; of the other one, the keys of its role are refused.
+    let credential = |more: &str| {
+        format!("kind = \"aws\"\naccess_key = \"vault:key\"\nregion = \"eu-central-1\"\n{more}\n")
+    };
+    let direct = credential("service = \"dynamodb\"\nprobe = \"GET https://raw.test/tables\"");
+    let of_role = credential(
+        "service = \"s3\"\nprobe = \"GET https://raw.test/bucket\"\nrole_arn = \"arn:aws:iam::123456789012:role/reports\"\n\
+         sts_url = \"https://raw.test/\"",
+    );
+    world.policy(
+        "credentials/token.toml",
+        &format!("[credential.token]\n{direct}\n[credential.of-role]\n{of_role}"),
+    );
+    world.secret("key", "{\"AccessKeyId\": \"OLD\", \"SecretAccessKey\": \"CANARY\"}");
+    world.set("rotation.key.provider", "\"aws\"");
+    world.set("rotation.key.url", "\"https://raw.test/\"");
+    world.daemon();
+    let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
+    assert!(rotated.code == Some(0) && rotated.stdout.contains("key is version 2 now"), "{rotated:?}");
+    assert!(rotated.stdout.contains("token") && rotated.stdout.contains("of-role"), "{rotated:?}");
     assert_no_canary(&world);
 }
 
