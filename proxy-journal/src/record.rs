@@ -326,7 +326,8 @@ pub struct Outcome {
     /// The upstream sent the credential back, and it was covered before the client got it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reflected: bool,
-    /// It was sent once more, because the upstream did not take a credential that had become another meanwhile.
+    /// It was sent once more: the upstream did not take a credential that had become another meanwhile, or a connection ended that had
+    /// the request and did not answer it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
     /// The proxy answered it itself, as the token endpoint of its API: nothing was sent, and no upstream dialled.

@@ -109,8 +109,9 @@ impl Transfer {
         *self.returned() = Returned::NotYet;
     }
 
-    /// Notes that the call is sent once more, because nobody processed it: as if it had not been sent.
+    /// Notes that the call is sent once more, because nobody processed it, or as if nobody had. Its bytes are counted anew.
     pub fn restart(&self) {
+        self.repeated.store(true, Ordering::Release);
         self.taken.store(false, Ordering::Release);
         self.sent.store(0, Ordering::Relaxed);
         *self.returned() = Returned::NotYet;

@@ -10,7 +10,7 @@
 //! | a fragment in the target | refused (RFC 9112 §3.2) |
 //! | `Content-Length` twice, even the same; a sign, a leading zero, a list, an overflow | refused |
 //! | `Transfer-Encoding` twice, or anything but `chunked`, or beside `Content-Length`, or from HTTP/1.0 | refused |
-//! | a WebSocket asked for with a body | refused |
+//! | a WebSocket asked for with a body; a line of `Upgrade` that is longer than 96 bytes | refused |
 //!
 //! Of the body of a request it follows the chunks, to know where the next head begins: sizes are hexadecimal digits and nothing before
 //! an extension, lines end with CR LF. The body of a response is hyper's alone: a connection that has more than one response to give
@@ -60,6 +60,9 @@ pub enum Fault {
     /// A sender of HTTP/1.0 does not know of it.
     #[error("it is HTTP/1.0 and has transfer-encoding")]
     CodingOfOld,
+    /// Longer than what is looked at.
+    #[error("its upgrade is longer than what names protocols")]
+    Upgrade,
     /// What follows belongs to the WebSocket.
     #[error("it asks for a WebSocket and has a body")]
     UpgradeWithBody,
@@ -301,7 +304,11 @@ impl Framing {
             }
             self.head.chunked = true;
         } else if let Some(value) = value_of(line, UPGRADE) {
-            self.head.websocket |= whole && value.eq_ignore_ascii_case(b"websocket");
+            // Behind many blanks, the same could stand for hyper and the upstream.
+            if !whole {
+                return Err(Fault::Upgrade);
+            }
+            self.head.websocket |= value.eq_ignore_ascii_case(b"websocket");
         }
         Ok(())
     }

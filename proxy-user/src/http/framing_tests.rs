@@ -102,6 +102,8 @@ fn a_request_that_can_be_read_in_two_ways_is_found_however_it_comes() {
         ("transfer-encoding: chunked\u{b}\r\n\r\n0\r\n\r\n", Coding),
         ("transfer-encoding: \"chunked\"\r\n\r\n0\r\n\r\n", Coding),
         ("transfer-encoding:\r\n\r\n", Coding),
+        (&format!("upgrade:{}websocket\r\ncontent-length: 3\r\n\r\nabc", " ".repeat(200)), Upgrade),
+        (&format!("upgrade: websocket{}\r\ncontent-length: 3\r\n\r\nabc", " ".repeat(200)), Upgrade),
         ("upgrade: websocket\r\ncontent-length: 3\r\n\r\nabc", UpgradeWithBody),
         ("upgrade: WebSocket\r\ntransfer-encoding: chunked\r\n\r\n", UpgradeWithBody),
     ] {

@@ -3,6 +3,7 @@
 mod again;
 mod answers;
 mod clients;
+mod fidelity;
 mod files;
 mod floods;
 mod pseudo;

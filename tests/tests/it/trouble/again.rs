@@ -69,8 +69,8 @@ fn a_request_that_the_server_says_it_did_not_process_is_sent_once_more_whole() {
             assert!(came.len() == 2 && came.iter().all(|(_, _, got)| *got == body), "{what}: {}", came.len());
             let outcome = outcome(&world, path);
             assert_eq!(
-                (&outcome["status"], &outcome["bytes_sent"]),
-                (&200.into(), &40_000.into()),
+                (&outcome["status"], &outcome["bytes_sent"], &outcome["repeated"]),
+                (&200.into(), &40_000.into(), &true.into()),
                 "{outcome}"
             );
             drop(origin);
@@ -167,6 +167,12 @@ fn over_http1_what_may_be_done_twice_is_sent_again_when_a_kept_connection_was_cl
         let answer = world.curl(&[&["-X", method, &url], body].concat());
         let bodies =
             upstream.seen().split_off(count + 1).into_iter().map(|seen| seen.body.len()).collect::<Vec<_>>();
+        let repeated = outcome(&world, &format!("/v1/{method}/{act}"))["repeated"] == true;
+        assert_eq!(
+            repeated,
+            bodies.len() == 2,
+            "{method} {act}: the journal does not tell how often it was sent"
+        );
         (answer.status, bodies, upstream.connections() - connections)
     };
     // So that one is kept from now on.

@@ -225,6 +225,66 @@ fn no_more_connections_of_one_identity_are_served_at_once_than_the_limit_says() 
     });
 }
 
+#[test]
+fn a_connection_gives_its_place_back_however_it_ends() {
+    const MOST: usize = 4;
+    const TIMES: usize = 10;
+    let world = World::new();
+    world.set("limits.connections_per_identity", &MOST.to_string());
+    world.set("limits.sniff_timeout", "\"200ms\"");
+    world.set("limits.header_timeout", "\"300ms\"");
+    // A client that is gone may only have shut down its side: the upstream has this long to answer it.
+    world.set("upstream.response_timeout", "\"500ms\"");
+    let scene = Scene::with(world);
+    let say = |bytes: &str| {
+        let mut stream = scene.dialer.tls(RAW, "raw.test");
+        let _ = stream.write_all(bytes.as_bytes()).and_then(|()| stream.flush());
+        stream
+    };
+    let reset = |stream: &std::net::TcpStream| {
+        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+    };
+    let head = "host: raw.test\r\n";
+    let ends: [(&str, &dyn Fn()); 15] = [
+        ("at once", &|| drop(scene.dialer.dial(RAW))),
+        ("at once, by a reset", &|| reset(&scene.dialer.dial(RAW))),
+        ("silent", &|| drop(scene.dialer.dial(RAW).read(&mut [0]))),
+        ("not TLS", &|| drop(scene.dialer.dial(RAW).write_all(&[22, 3, 1, 0, 2, 9, 9]))),
+        ("opaque", &|| drop(scene.dialer.dial(RAW).write_all(b"\0\x01\x02 and so on"))),
+        ("in the handshake", &|| drop(scene.dialer.dial(RAW).write_all(&scene.dialer.hello("raw.test")))),
+        ("at a host of no API", &|| {
+            drop(scene.dialer.dial(RAW).write_all(&scene.dialer.hello("other.test")));
+        }),
+        ("in a head", &|| drop(say("GET /v1/x HTTP/1.1\r\nho"))),
+        ("by time", &|| drop(Reply::read(say("GET /v1/x HTTP/1.1\r\nho")))),
+        ("by what is no request", &|| drop(Reply::read(say("GET /v1/x HTTP/1.1\nhost: raw.test\n\n")))),
+        ("by a refusal", &|| drop(say(&format!("GET /elsewhere HTTP/1.1\r\n{head}\r\n")).read(&mut [0]))),
+        ("in a body", &|| drop(say(&format!("PUT /v1/x HTTP/1.1\r\n{head}content-length: 9\r\n\r\nab")))),
+        ("while it waits", &|| reset(&say(&format!("GET /v1/never HTTP/1.1\r\n{head}\r\n")).sock)),
+        ("in an answer", &|| drop(say(&format!("GET /v1/endless HTTP/1.1\r\n{head}\r\n")).read(&mut [0]))),
+        ("in HTTP/2", &|| {
+            let mut bot = Http2::open(&scene.dialer);
+            let _ = bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &request("/v1/never"));
+        }),
+    ];
+    let ask = format!("GET /v1/x HTTP/1.1\r\n{head}\r\n");
+    for (how, end) in ends {
+        for _ in 0..TIMES {
+            // Each has a place, and does not end for the want of one.
+            wait_until(&format!("a place after those that ended {how}"), || {
+                (Reply::read(say(&ask.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1))).status
+                    == 200)
+                    .then_some(())
+            });
+            end();
+        }
+        wait_until(&format!("all places after those that ended {how}"), || {
+            let mut streams: Vec<_> = (0..MOST).map(|_| say(&ask)).collect();
+            streams.iter_mut().all(|stream| stream.read(&mut [0]).is_ok_and(|count| count > 0)).then_some(())
+        });
+    }
+}
+
 /// One response that has a length.
 fn answer(stream: &mut tests::wire::Tls) -> Vec<u8> {
     stream.flush().unwrap();

@@ -43,6 +43,8 @@ fn fields(scene: &Scene, rows: &[(&str, &str, &str)]) {
 #[test]
 fn lengths_and_codings_that_can_be_read_in_two_ways_are_400_and_nothing_behind_them_is_read() {
     let scene = Scene::set();
+    let padded =
+        format!("upgrade:{:120}websocket\r\nconnection: upgrade\r\ncontent-length: 5\r\n\r\nabcde", "");
     let digits = format!("content-length: {}\r\n\r\nabc", "9".repeat(400));
     fields(
         &scene,
@@ -144,6 +146,7 @@ fn lengths_and_codings_that_can_be_read_in_two_ways_are_400_and_nothing_behind_t
                 "upgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 5\r\n\r\nabcde",
                 "WebSocket",
             ),
+            ("a WebSocket with a body, behind many blanks", &padded, "upgrade"),
             (
                 "a WebSocket with chunks",
                 "upgrade: websocket\r\nconnection: upgrade\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
