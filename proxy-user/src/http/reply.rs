@@ -128,7 +128,7 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
         if let Some(frame) = self.behind.take() {
-            return Poll::Ready(Some(Ok(frame)));
+            return Poll::Ready(Some(Ok(self.handed(frame))));
         }
         match &mut self.lapse {
             None => return Poll::Ready(Some(Err(Broken::Cut))),
@@ -171,7 +171,10 @@ where
                 return Poll::Ready(Some(Err(self.spoiled(error))));
             }
             return Poll::Ready(match frame.and_then(Result::err) {
-                Some(trailers) => Some(Ok(self.masked(trailers))),
+                Some(trailers) => {
+                    let frame = self.masked(trailers);
+                    Some(Ok(self.handed(frame)))
+                }
                 None => {
                     let rest = self.rest();
                     self.account.close();
@@ -181,6 +184,14 @@ where
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// A frame of the end: behind trailers hyper does not look for more.
+    fn handed(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if frame.is_trailers() {
+            self.account.close();
+        }
+        frame
     }
 
     /// The end of a body that cannot be unpacked.

@@ -5,6 +5,8 @@
 pub enum Alpn {
     /// No ALPN at all.
     Nothing,
+    /// `http/1.0`, which old clients offer alone.
+    Http10,
     /// `http/1.1`.
     Http1,
     /// `h2`.
@@ -24,6 +26,7 @@ impl Alpn {
             _ if client.is_empty() => Self::Nothing,
             (true, true) => Self::Http2OrHttp1,
             (true, false) => Self::Http2,
+            (false, false) if offers(b"http/1.0") => Self::Http10,
             (false, _) => Self::Http1,
         }
     }
@@ -32,6 +35,7 @@ impl Alpn {
     pub fn protocols(self) -> Vec<Vec<u8>> {
         let names: &[&[u8]] = match self {
             Self::Nothing => &[],
+            Self::Http10 => &[b"http/1.0"],
             Self::Http1 => &[b"http/1.1"],
             Self::Http2 => &[b"h2"],
             Self::Http2OrHttp1 => &[b"h2", b"http/1.1"],
@@ -53,5 +57,7 @@ mod tests {
         assert_eq!(mirror(&[b"h2"]), Alpn::Http2);
         assert_eq!(mirror(&[b"http/1.1", b"h2"]), Alpn::Http2OrHttp1);
         assert_eq!(mirror(&[b"acme-tls/1"]), Alpn::Http1);
+        assert_eq!(mirror(&[b"http/1.0"]), Alpn::Http10);
+        assert_eq!(mirror(&[b"http/1.0", b"http/1.1"]), Alpn::Http1);
     }
 }

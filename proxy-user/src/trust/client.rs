@@ -182,7 +182,7 @@ impl UpstreamTls {
         })?;
         let config = match offer {
             Alpn::Nothing => &self.nothing,
-            Alpn::Http1 => &self.http1,
+            Alpn::Http10 | Alpn::Http1 => &self.http1,
             Alpn::Http2 => &self.http2,
             Alpn::Http2OrHttp1 => &self.http2_or_http1,
         };

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use tests::wire::Reply;
 
-use super::{RAW, Scene};
+use super::{RAW, Scene, outcome};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
@@ -115,5 +115,31 @@ fn unusual_requests_reach_the_upstream_and_the_next_ones_too() {
                 assert_eq!(bodies, ["next"], "{what}/{size}");
             }
         }
+    }
+}
+
+#[test]
+fn an_answer_with_trailers_is_whole_in_the_journal_and_leaves_its_connection() {
+    let scene = Scene::set();
+    for version in ["--http1.1", "--http2"] {
+        for _ in 0..2 {
+            let path = format!("/v1/{version}/trailers");
+            let answer = scene.world.curl(&[version, &format!("https://raw.test{path}")]);
+            assert_eq!((answer.status, answer.body.as_str()), (200, "body"), "{answer:?}");
+            let outcome = outcome(&scene.world, &path);
+            assert!(outcome["blame"].is_null() && outcome["error"].is_null(), "{outcome}");
+        }
+    }
+    // The first one finds out what the upstream speaks.
+    assert_eq!(scene.upstream.connections(), 1);
+}
+
+#[test]
+fn a_client_of_http_1_0_is_answered_over_tls() {
+    let scene = Scene::set();
+    for (path, body) in [("slow-not", "GET /v1/slow-not"), ("trailers", "body")] {
+        let answer = scene.world.curl(&["--http1.0", &format!("https://raw.test/v1/{path}")]);
+        assert_eq!((answer.status, answer.code), (200, Some(0)), "{answer:?}");
+        assert!(answer.body.starts_with(body), "{answer:?}");
     }
 }
