@@ -135,9 +135,13 @@ pub fn well_formed(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(
         return Ok(());
     }
     let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
-    // RFC 9113 §8.3.1 allows it to those who translate HTTP/1. The h2 crate then hides what else is missing, and the scheme.
-    if uri.authority().is_none() {
+    // RFC 9113 §8.3.1: who translates HTTP/1 may say the host in its field, and clients do whose code sets it. The h2 crate then hides the
+    // scheme, which TLS has said.
+    if uri.authority().is_none() && !headers.contains_key(HOST) {
         return bad("the request has no :authority");
+    }
+    if uri.path().is_empty() {
+        return bad("the request has no :path");
     }
     let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     if !target.starts_with('/') && target != "*" {

@@ -103,7 +103,12 @@ fn pseudo_headers_that_are_missing_repeated_misplaced_or_malformed_are_refused()
         ("no path", &[METHOD, SCHEME, AUTHORITY]),
         ("no path, a host", &[METHOD, SCHEME, (b"host", b"raw.test")]),
         ("no authority", &[METHOD, SCHEME, PATH]),
-        ("no authority, a host", &[METHOD, SCHEME, PATH, (b"host", b"raw.test")]),
+        ("no authority, two hosts", &[METHOD, SCHEME, PATH, (b"host", b"raw.test"), (b"host", b"raw.test")]),
+        ("no authority, an empty host", &[METHOD, SCHEME, PATH, (b"host", b"")]),
+        (
+            "no authority, a path without a slash",
+            &[METHOD, SCHEME, (b":path", b"?x"), (b"host", b"raw.test")],
+        ),
         ("an empty authority", &[METHOD, SCHEME, PATH, (b":authority", b"")]),
         ("two methods", &[METHOD, METHOD, SCHEME, PATH, AUTHORITY]),
         ("two schemes", &[METHOD, SCHEME, SCHEME, PATH, AUTHORITY]),
@@ -130,7 +135,6 @@ fn pseudo_headers_that_are_missing_repeated_misplaced_or_malformed_are_refused()
         ("a scheme with CR LF", &[METHOD, (b":scheme", b"https\r\nx: y"), PATH, AUTHORITY]),
         ("a scheme that is a URL", &[METHOD, (b":scheme", b"https://api.test/v1/x?"), PATH, AUTHORITY]),
         ("another scheme", &[METHOD, (b":scheme", b"http"), PATH, AUTHORITY]),
-        ("another scheme, and a host", &[METHOD, (b":scheme", b"http"), PATH, (b"host", b"raw.test")]),
         ("an authority with a user", &[METHOD, SCHEME, PATH, (b":authority", b"me@raw.test")]),
         ("an authority with a path", &[METHOD, SCHEME, PATH, (b":authority", b"raw.test/v1")]),
         ("an authority with CR LF", &[METHOD, SCHEME, PATH, (b":authority", b"raw.test\r\nx: y")]),
@@ -184,6 +188,23 @@ fn a_body_that_is_not_as_long_as_its_head_says_is_refused_and_comes_nowhere_as_a
         "{seen:?}"
     );
     scene.still_serves();
+}
+
+#[test]
+fn a_host_in_its_field_does_for_an_authority() {
+    let scene = Scene::set();
+    // As the clients of Node send it whose code sets the field.
+    let mut bot = Http2::open(&scene.dialer);
+    let fields = [METHOD, SCHEME, PATH, (b"host", b"raw.test")];
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &frames::block(&fields)).unwrap();
+    assert!(matches!(bot.dealt(1), Dealt::Answered(200)));
+    let seen = scene.upstream.seen();
+    assert!(seen.len() == 1 && seen[0].target == "/v1/x", "{seen:?}");
+    let mut bot = Http2::open(&scene.dialer);
+    let fields = [METHOD, SCHEME, (b":path", b"/v1/other"), (b"host", b"api.test")];
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &frames::block(&fields)).unwrap();
+    assert!(!matches!(bot.dealt(1), Dealt::Answered(200)), "the handshake was for another host");
+    assert!(scene.upstream.seen().iter().all(|seen| seen.target != "/v1/other"));
 }
 
 #[test]
