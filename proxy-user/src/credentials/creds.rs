@@ -8,11 +8,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 use super::files;
 use super::key::{KeySource, SYSTEMD_CREDENTIAL, StoreKey};
 use super::store::StoreError;
+use crate::workload::writers;
 
 /// Where the sealed key is looked for by systemd (`LoadCredentialEncrypted=`, systemd.exec(5)).
 pub const SEALED_KEY: &str = "/etc/credstore.encrypted/vouchsafe-store-key";
@@ -66,6 +68,17 @@ pub enum SealKeyError {
         /// The file.
         path: PathBuf,
     },
+    /// Others could take the sealed key away, or put another in its place.
+    #[error(
+        "the sealed key would not be safe in {}: {why}; choose another place, such as {SEALED_KEY}; the key stays where it is",
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who could, and how.
+        why: String,
+    },
     /// The daemon would have no key.
     #[error(
         "systemd does not hand this key to the daemon yet, so {} was left as it is: add the drop-in, run `systemctl daemon-reload` and \
@@ -93,6 +106,7 @@ pub enum Sealed {
 /// All of [`SealKeyError`]; then `to` is as it was.
 pub(super) fn seal(source: &KeySource, to: &Path, with_key: &str) -> Result<Sealed, SealKeyError> {
     let own = own(source)?;
+    check_place(to)?;
     if to.symlink_metadata().is_ok() {
         return match opened(to).ok().flatten().is_some_and(|key| key.id() == own.id()) {
             true => Ok(Sealed::Before),
@@ -120,6 +134,7 @@ pub(super) fn seal(source: &KeySource, to: &Path, with_key: &str) -> Result<Seal
 /// One of both is not so; then it stays.
 pub(super) fn remove_own(source: &KeySource, sealed: &Path) -> Result<(), SealKeyError> {
     let own = own(source)?;
+    check_place(sealed)?;
     if opened(sealed)?.is_none_or(|key| key.id() != own.id()) {
         return Err(SealKeyError::NotTheSame);
     }
@@ -128,6 +143,15 @@ pub(super) fn remove_own(source: &KeySource, sealed: &Path) -> Result<(), SealKe
     }
     let path = source.own_file();
     std::fs::remove_file(path).map_err(|error| StoreError::io("remove the key", path, error).into())
+}
+
+/// Only root, or whoever we are, may be able to put a file there: when the key beside the store is gone, it is the only one.
+fn check_place(to: &Path) -> Result<(), SealKeyError> {
+    let exposed = |why: String| Err(SealKeyError::Exposed { path: to.to_owned(), why });
+    match to.parent().filter(|_| to.is_absolute()) {
+        None => exposed("it is no absolute path, which systemd wants".to_owned()),
+        Some(folder) => writers::of_folder(folder, geteuid().as_raw()).map_or(Ok(()), exposed),
+    }
 }
 
 fn own(source: &KeySource) -> Result<StoreKey, SealKeyError> {

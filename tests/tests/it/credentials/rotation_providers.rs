@@ -127,15 +127,15 @@ fn a_new_access_key_that_is_not_taken_or_cannot_be_made_changes_nothing() {
 
 const SLOW_IAM: &str = include_str!("receivers/slow_iam.py");
 
-#[test]
-fn a_new_access_key_is_waited_for_by_whichever_service_does_not_know_it_yet() {
+/// A world whose IAM is slow: a new key is refused so many times by each service.
+fn with_slow_iam(times: &str) -> World {
     let world = world_of("kind = \"static\"\nsecret = \"vault:key\"");
     world.policy(
         "apis/apis.toml",
         "[api.tokens]\nhosts = [\"raw.test\"]\n[api.demo]\nhosts = [\"api.test\"]\n",
     );
     world.write("slow_iam.py", SLOW_IAM);
-    let arguments = ["slow_iam.py", RAW_ADDRESS, "api/server.pem", "api/server.key"];
+    let arguments = ["slow_iam.py", RAW_ADDRESS, "api/server.pem", "api/server.key", times];
     world.server("iam", "/usr/bin/python3", &arguments, &format!("{RAW_ADDRESS}:443"));
     // One refuses the key itself, with 400; of the other one, the keys of its role are refused.
     let credential = |more: &str| {
@@ -153,11 +153,44 @@ fn a_new_access_key_is_waited_for_by_whichever_service_does_not_know_it_yet() {
     world.secret("key", "{\"AccessKeyId\": \"OLD\", \"SecretAccessKey\": \"CANARY\"}");
     world.set("rotation.key.provider", "\"aws\"");
     world.set("rotation.key.url", "\"https://raw.test/\"");
+    world.set("rotation.key.overlap", "\"2s\"");
     world.daemon();
+    world
+}
+
+#[test]
+fn a_new_access_key_is_waited_for_by_whichever_service_does_not_know_it_yet() {
+    let world = with_slow_iam("1");
     let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
     assert!(rotated.code == Some(0) && rotated.stdout.contains("key is version 2 now"), "{rotated:?}");
     assert!(rotated.stdout.contains("token") && rotated.stdout.contains("of-role"), "{rotated:?}");
     assert_no_canary(&world);
+    // Killed between that and the end of the one before, the daemon ends it all the same.
+    world.kill9();
+    world.daemon();
+    wait_until("the end of the first one", || {
+        calls(&world).contains("OLD DeleteAccessKey OLD").then_some(())
+    });
+}
+
+fn calls(world: &World) -> String {
+    fs::read_to_string(world.path("iam.calls")).unwrap_or_default()
+}
+
+#[test]
+fn an_access_key_that_was_made_before_the_daemon_was_killed_is_deleted_after_its_start() {
+    let world = with_slow_iam("1000");
+    let listed = || world.vouchsafe(&["secret", "list"]).stdout;
+    let mut command = world.vouchsafe_command(&["secret", "rotate", "key"]);
+    let mut rotate = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_until("a new one", || listed().contains("key.next").then_some(()));
+    world.kill9();
+    assert!(!rotate.wait().unwrap().success());
+    assert!(!calls(&world).contains("DeleteAccessKey"), "nobody has ended it yet");
+    world.daemon();
+    wait_until("the end of what was made", || (!listed().contains("key.next")).then_some(()));
+    assert_eq!(calls(&world), "OLD CreateAccessKey -\nOLD DeleteAccessKey NEW\n");
+    world.record("secret", |record| record["change"] == "discarded");
 }
 
 const VAULT: &str = include_str!("receivers/vault.js");

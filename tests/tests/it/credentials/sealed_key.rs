@@ -40,6 +40,19 @@ fn the_key_of_the_store_is_sealed_to_the_machine_and_its_file_goes_only_once_sys
     let (plain, sealed) = (world.path("state/store.key"), world.path("credstore/vouchsafe-store-key"));
     let key = fs::read_to_string(&plain).unwrap();
 
+    // Nowhere where others could take it away or put another in its place.
+    fs::create_dir(world.path("open")).unwrap();
+    fs::set_permissions(world.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    let open = world.path("open/key").display().to_string();
+    for (to, why) in [(open.as_str(), "open can be written by everybody"), ("key", "no absolute path")] {
+        for more in [&[][..], &["--remove-plain"]] {
+            let arguments = [&["secret", "seal-key", "--with-key", "host", "--to", to], more].concat();
+            let (done, said) = told(&world, &mut world.vouchsafe_command(&arguments));
+            assert!(!done && said.contains(why) && said.contains("choose another place"), "{said}");
+        }
+    }
+    assert!(plain.exists() && !world.path("open/key").exists());
+
     // Not before it is sealed and handed over.
     let (done, said) = seal(&world, &["--remove-plain"], false);
     assert!(!done && said.contains("systemd does not hand this key to the daemon yet"), "{said}");

@@ -104,6 +104,13 @@ fn pseudo_headers_that_are_missing_repeated_misplaced_or_malformed_are_refused()
         ("no path, a host", &[METHOD, SCHEME, (b"host", b"raw.test")]),
         ("no authority", &[METHOD, SCHEME, PATH]),
         ("no authority, two hosts", &[METHOD, SCHEME, PATH, (b"host", b"raw.test"), (b"host", b"raw.test")]),
+        ("no authority, a host with a user", &[METHOD, SCHEME, PATH, (b"host", b"me@raw.test")]),
+        ("no authority, a host with a path", &[METHOD, SCHEME, PATH, (b"host", b"raw.test/v1")]),
+        ("no authority, a host with a blank", &[METHOD, SCHEME, PATH, (b"host", b"raw.test ")]),
+        (
+            "no authority, a host and a path of none",
+            &[METHOD, SCHEME, (b":path", b""), (b"host", b"raw.test")],
+        ),
         ("no authority, an empty host", &[METHOD, SCHEME, PATH, (b"host", b"")]),
         (
             "no authority, a path without a slash",

@@ -1,4 +1,6 @@
-"""IAM, STS and an API of AWS that know a new access key only when it has been tried some times. ADDRESS CERTIFICATE KEY."""
+"""IAM, STS and an API of AWS that know a new access key only when it has been tried some times. ADDRESS CERTIFICATE KEY TIMES.
+
+Each call for an access key is a line in iam.calls: who signed, what, which key."""
 
 import http.server
 import re
@@ -6,9 +8,9 @@ import ssl
 import sys
 import urllib.parse
 
-ADDRESS, CERTIFICATE, KEY = sys.argv[1:]
+ADDRESS, CERTIFICATE, KEY, TIMES = sys.argv[1:]
 # How often each new key is refused yet, by who refuses.
-UNKNOWN = {"sts": 1, "dynamodb": 1}
+UNKNOWN = {"sts": int(TIMES), "dynamodb": int(TIMES)}
 
 
 def error(code):
@@ -26,6 +28,9 @@ class Aws(http.server.BaseHTTPRequestHandler):
     def serve(self):
         signer, service = re.search(r"Credential=(\w+)/\d+/[\w-]+/(\w+)/", self.headers["authorization"]).groups()
         form = urllib.parse.parse_qs(self.rfile.read(int(self.headers.get("content-length", 0))).decode())
+        if service == "iam":
+            with open("iam.calls", "a") as calls:
+                print(signer, form["Action"][0], form.get("AccessKeyId", ["-"])[0], file=calls)
         if signer != "OLD" and UNKNOWN.get(service, 0) > 0:
             UNKNOWN[service] -= 1
             status = 400 if service == "dynamodb" else 403
