@@ -11,6 +11,7 @@ pub mod record;
 pub mod credentials;
 pub mod limits;
 pub mod authorize;
+pub mod http1;
 pub mod http;
 pub mod forward;
 pub mod connection;

@@ -85,6 +85,9 @@ pub(crate) struct Options {
     /// Client and server on the first processor, the daemon on the second.
     #[arg(long)]
     placed: bool,
+    /// Of the loads, those alone that have this in their names, as the table has them.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// The daemon is built already (set when the bench calls itself through sudo).
     #[arg(long, hide = true)]
     built: bool,
@@ -126,7 +129,8 @@ impl Options {
         let parts = self.parts.iter().filter_map(Part::to_possible_value);
         let parts = parts.map(|part| part.get_name().to_owned());
         let quick = self.quick.then(|| "--quick".to_owned());
-        parts.chain(quick).chain(self.placed.then(|| "--placed".to_owned())).collect()
+        let only = self.only.iter().flat_map(|text| ["--only".to_owned(), text.clone()]);
+        parts.chain(quick).chain(self.placed.then(|| "--placed".to_owned())).chain(only).collect()
     }
 
     fn extent(&self) -> Extent {
@@ -204,7 +208,9 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let pid = daemon.pid().context("the daemon did not start")?;
     let mut report = Report::new(&extent, options.placed, usage::pss(pid)?);
     if options.has(Part::Load) {
-        measure_loads(&extent, stage, &site, pid, &mut report)?;
+        let loads = Load::named(options.only.as_deref().unwrap_or_default());
+        ensure!(!loads.is_empty(), "no load has that in its name (--only)");
+        measure_loads(&extent, &loads, stage, &site, pid, &mut report)?;
     }
     if options.has(Part::Storm) {
         println!("a storm of short processes");
@@ -236,7 +242,14 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
 }
 
 /// Puts all loads on all ways, round by round.
-fn measure_loads(extent: &Extent, stage: &Stage, site: &Site, pid: u32, report: &mut Report) -> Result<()> {
+fn measure_loads(
+    extent: &Extent,
+    loads: &[Load],
+    stage: &Stage,
+    site: &Site,
+    pid: u32,
+    report: &mut Report,
+) -> Result<()> {
     load::check(stage, site)?;
     let begun = Instant::now();
     for round in 0..extent.rounds {
@@ -246,7 +259,7 @@ fn measure_loads(extent: &Extent, stage: &Stage, site: &Site, pid: u32, report: 
             println!("stopping after {round} rounds: another one would take too long");
             break;
         }
-        for load in Load::all() {
+        for &load in loads {
             println!("round {}, {}", round + 1, load.name());
             // Another way is first in each round.
             for turn in 0..WAYS.len() {

@@ -8,8 +8,6 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use proxy_policy::{Host, Scheme};
 
 use super::{Connection, admission, credential, standing, token, upgrade};
@@ -22,9 +20,10 @@ use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, reflect,
+    Account, Incoming, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, reflect,
     seen,
 };
+use crate::http1::OnSwitch;
 use crate::limits::Pass;
 use crate::record::Receipt;
 
@@ -46,7 +45,10 @@ pub(super) struct Inbound {
     extensions: Extensions,
     pub(super) body: Replay,
     version: Version,
-    upgrade: Option<OnUpgrade>,
+    /// A WebSocket is asked for.
+    websocket: bool,
+    /// Gives the client's stream when both sides switch.
+    upgrade: Option<OnSwitch>,
     /// What conditions looked at.
     seen: Option<Seen>,
     /// It was sent already, and nobody took it.
@@ -56,7 +58,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// The same once more, unless it switches protocols.
     fn again(&self) -> Option<Again> {
-        if self.upgrade.is_some() {
+        if self.websocket {
             return None;
         }
         let (headers, extensions) = (self.headers.clone(), self.extensions.clone());
@@ -76,7 +78,7 @@ struct Again {
 impl Again {
     fn with(self, body: Replay, again: bool) -> Inbound {
         let Self { headers, extensions, version, .. } = self;
-        Inbound { headers, extensions, body, version, upgrade: None, seen: None, again }
+        Inbound { headers, extensions, body, version, websocket: false, upgrade: None, seen: None, again }
     }
 }
 
@@ -85,7 +87,7 @@ impl Handler for Calls {
 
     async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
         let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
-        let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        let upgrade = request.extensions_mut().remove::<OnSwitch>().filter(|_| websocket);
         let (Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
@@ -106,7 +108,8 @@ impl Handler for Calls {
             }
         };
         let body = Replay::of(body);
-        let mut inbound = Inbound { headers, extensions, body, version, upgrade, seen: None, again: false };
+        let mut inbound =
+            Inbound { headers, extensions, body, version, websocket, upgrade, seen: None, again: false };
         let mut subject = subject;
         loop {
             let permitted = self.permitted(&subject, &facts, &mut inbound).await;
@@ -177,7 +180,7 @@ impl Calls {
             match authorize(subject, facts, settings.unidentified, clock::now(), inbound.seen.as_ref())? {
                 Answer::Permit(permit) => return Ok(permit),
                 Answer::NeedsSeen if inbound.seen.is_none() => {
-                    let websocket = inbound.upgrade.is_some();
+                    let websocket = inbound.websocket;
                     let seen =
                         seen::head(subject.live(), facts, &inbound.headers, inbound.version, websocket);
                     inbound.seen = Some(seen);
@@ -222,9 +225,8 @@ impl Calls {
         let id = receipt.id();
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
-        let websocket = inbound.upgrade.is_some();
-        let upgrade = inbound.upgrade.clone();
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
+        let upgrade = inbound.upgrade.take();
         if permit.answers().is_some() {
             return self.answer_token(subject, facts, permit, inbound, account, lapse).await;
         }
@@ -252,7 +254,7 @@ impl Calls {
         });
         match covered {
             Ok((response, cover)) => {
-                self.relay(response, account, upgrade.filter(|_| websocket), lapse, cover)
+                self.relay(response, account, upgrade, lapse, cover)
             }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
@@ -373,8 +375,7 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, extensions, mut body, version, upgrade, again, .. } = inbound;
-        let websocket = upgrade.is_some();
+        let Inbound { headers, extensions, mut body, version, websocket, again, .. } = inbound;
         let (mut target, authority) = (target(facts)?, authority(facts)?);
         let mut headers = hop::strip_request(headers, version, websocket);
         if attachment.as_ref().and_then(Attachment::needles).is_some() {
@@ -446,21 +447,21 @@ impl Calls {
     /// The upstream's response, for the client.
     fn relay(
         &self,
-        mut response: Response<UpstreamBody>,
+        response: Response<UpstreamBody>,
         mut account: Account,
-        client: Option<OnUpgrade>,
+        client: Option<OnSwitch>,
         lapse: Lapse,
         cover: Option<Cover>,
     ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched {
-            let upstream = hyper::upgrade::on(&mut response);
-            if let Some(client) = client {
+            let (head, body) = response.into_parts();
+            if let (Some(client), Some(upstream)) = (client, body.into_switched()) {
                 let idle = self.connection.services.forward.limits().tunnel_idle_time;
                 tokio::spawn(upgrade::carry(client, upstream, account, idle, lapse));
             }
-            let mut reply = response.map(|_| ReplyBody::empty());
+            let mut reply = Response::from_parts(head, ReplyBody::empty());
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }

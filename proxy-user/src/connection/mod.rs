@@ -40,8 +40,10 @@ use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};
 use crate::base::addr::OriginalDst;
 use crate::forward::error::chain;
-use crate::http::server::{serve_http1, serve_http2};
+use crate::http::server::serve_http2;
+use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg};
+use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError, sniff};
 use crate::trust::{self, Alert, Alpn};
 use call::Calls;
@@ -142,7 +144,7 @@ impl Connection {
     /// Serves the requests of a connection: over TLS when there is a `host`, plain otherwise.
     async fn http<S>(self, stream: S, host: Option<Host>, http2: bool)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        S: Io + 'static,
     {
         let scheme = if host.is_some() { Scheme::Https } else { Scheme::Http };
         let leg = Leg { scheme, host, port: self.dst.port() };

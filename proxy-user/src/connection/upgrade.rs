@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use proxy_journal::Blame;
 
-use crate::forward::error::chain;
 use crate::forward::tunnel;
 use crate::http::{Account, Lapse};
+use crate::http1::{OnSwitch, Switched};
 
-/// Waits for both sides to switch, then carries their bytes, for as long as the call is permitted. Closes the account.
+/// Waits for the client's side to switch, then carries the bytes of both, for as long as the call is permitted. Closes the account.
 pub(super) async fn carry(
-    client: OnUpgrade,
-    upstream: OnUpgrade,
+    client: OnSwitch,
+    upstream: Switched,
     mut account: Account,
     idle: Duration,
     lapse: Lapse,
@@ -25,15 +23,9 @@ pub(super) async fn carry(
     account.cut(&refusal);
 }
 
-async fn switched(client: OnUpgrade, upstream: OnUpgrade, account: &mut Account, idle: Duration) {
-    let (client, upstream) = match tokio::join!(client, upstream) {
-        (Ok(client), Ok(upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
-        (Err(error), _) => {
-            return account.fail(Blame::Client, format!("the client did not switch: {}", chain(&error)));
-        }
-        (_, Err(error)) => {
-            return account.fail(Blame::Upstream, format!("the upstream did not switch: {}", chain(&error)));
-        }
+async fn switched(client: OnSwitch, upstream: Switched, account: &mut Account, idle: Duration) {
+    let Some(client) = client.stream().await else {
+        return account.fail(Blame::Client, "the client went away before it switched");
     };
     let transfer = std::sync::Arc::clone(account.transfer());
     match tunnel(client, upstream, &transfer, idle).await.failure() {

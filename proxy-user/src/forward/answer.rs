@@ -8,68 +8,104 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::{Connections, Lane, Route};
-use crate::http::Transfer;
+use super::pool::{Connections, Route};
+use crate::http::{RequestBody, StreamError, Transfer};
+use crate::http1::{Exchange, Switched};
 
 /// What the upstream sends.
 #[derive(Debug)]
-pub struct UpstreamBody {
-    inner: Incoming,
-    connection: Option<Borrowed>,
+pub struct UpstreamBody(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    /// Over HTTP/1; nothing once the connection was brought back.
+    Http1(Option<Box<Borrowed>>),
+    /// Over HTTP/2.
+    Http2(Incoming),
 }
 
 /// An HTTP/1 connection that this response occupies.
 #[derive(Debug)]
 pub(super) struct Borrowed {
+    pub(super) exchange: Exchange<RequestBody>,
     pub(super) connections: Arc<Connections>,
     pub(super) route: Route,
-    pub(super) lane: Lane,
     pub(super) transfer: Arc<Transfer>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(inner: Incoming, connection: Option<Borrowed>) -> Self {
-        Self { inner, connection }
+    pub(super) fn http1(borrowed: Borrowed) -> Self {
+        Self(Inner::Http1(Some(Box::new(borrowed))))
     }
 
-    fn ended(&mut self) {
-        let Some(borrowed) = self.connection.take() else { return };
+    pub(super) fn http2(incoming: Incoming) -> Self {
+        Self(Inner::Http2(incoming))
+    }
+
+    /// The stream, where both sides switch protocols.
+    #[must_use]
+    pub fn into_switched(mut self) -> Option<Switched> {
+        match &mut self.0 {
+            Inner::Http1(borrowed) => borrowed.take().map(|borrowed| borrowed.exchange.into_switched()),
+            Inner::Http2(_) => None,
+        }
+    }
+
+    /// Brings the connection back, if it may be used again.
+    fn end(&mut self) {
+        let Inner::Http1(borrowed) = &mut self.0 else { return };
+        let Some(borrowed) = borrowed.take() else { return };
+        let Borrowed { exchange, connections, route, transfer } = *borrowed;
         // An answer may come before the end of the request, which then still occupies the connection.
-        if borrowed.transfer.is_whole() {
-            borrowed.connections.give_back(&borrowed.route, borrowed.lane);
+        if transfer.is_whole()
+            && let Some(lane) = exchange.finish()
+        {
+            connections.give_back(&route, lane);
         }
     }
 }
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = StreamError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let borrowed = match &mut self.0 {
+            Inner::Http2(incoming) => return Pin::new(incoming).poll_frame(cx).map_err(StreamError::from),
+            Inner::Http1(None) => return Poll::Ready(None),
+            Inner::Http1(Some(borrowed)) => borrowed,
+        };
+        let frame = ready!(borrowed.exchange.poll_frame(cx));
         // Behind trailers nobody looks for more.
-        if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
-            self.ended();
+        if frame.as_ref().is_ok_and(|frame| frame.as_ref().is_none_or(Frame::is_trailers)) {
+            self.end();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map_err(StreamError::from).transpose())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.0 {
+            Inner::Http1(borrowed) => borrowed.as_ref().is_none_or(|borrowed| borrowed.exchange.is_over()),
+            Inner::Http2(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.0 {
+            Inner::Http1(None) => SizeHint::with_exact(0),
+            Inner::Http1(Some(borrowed)) => borrowed.exchange.size_hint(),
+            Inner::Http2(incoming) => incoming.size_hint(),
+        }
     }
 }
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        if self.inner.is_end_stream() {
-            self.ended();
+        if matches!(&self.0, Inner::Http1(Some(borrowed)) if borrowed.exchange.is_over()) {
+            self.end();
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::authorize::{Kind, Refusal};
 use crate::credentials::Misplaced;
-use crate::http::framing::Fault;
+use crate::http::StreamError;
 use crate::http::reflect::Closed;
+use crate::http1::Fault;
 use crate::trust::{ConnectError, UpstreamFault};
 
 /// Why there is no response.
@@ -82,7 +83,7 @@ pub enum ForwardError {
         /// The address.
         addr: SocketAddr,
         /// What the connection said.
-        source: hyper::Error,
+        source: StreamError,
     },
     /// The server, or the end of its connection, says that the request was not processed.
     #[error("the server at {addr} did not take the request")]
@@ -90,7 +91,7 @@ pub enum ForwardError {
         /// The address.
         addr: SocketAddr,
         /// What the connection said.
-        source: hyper::Error,
+        source: StreamError,
     },
     /// The head of the response can be read in two ways.
     #[error("the response of the server at {addr} can be read in two ways: {fault}")]
@@ -104,7 +105,7 @@ pub enum ForwardError {
     #[error("the client broke off in its request")]
     Client {
         /// What the connection said.
-        source: hyper::Error,
+        source: StreamError,
     },
     /// The head of the response did not come in time.
     #[error("no response from {addr} within {} s after the request", limit.as_secs_f32())]

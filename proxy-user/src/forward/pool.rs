@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
@@ -20,9 +20,8 @@ use super::error::{ForwardError, chain};
 use super::transport::{Mode, Speaks, Transport};
 use crate::base::addr::UpstreamAddr;
 use crate::http::RequestBody;
-use crate::http::framing::Message;
-use crate::http::guard::{Guarded, Signals};
 use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::http1::{Io, Lane};
 use crate::trust::ClientIdentity;
 
 /// Locks are held for some map operations only; this many keep them apart on a busy host.
@@ -59,14 +58,6 @@ pub(super) enum Sender {
     Http1(Lane),
     /// Shared by all requests of its route.
     Http2(Shared),
-}
-
-/// A connection over HTTP/1.
-#[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    /// What its responses are found to be.
-    pub(super) signals: Arc<Signals>,
 }
 
 /// A connection over HTTP/2.
@@ -134,8 +125,8 @@ impl Connections {
             }
             slot.shared = None;
         }
-        while let Some((lane, _)) = slot.idle.pop() {
-            if !lane.sender.is_closed() {
+        while let Some((mut lane, _)) = slot.idle.pop() {
+            if lane.is_open() {
                 return Some(Sender::Http1(lane));
             }
         }
@@ -144,9 +135,6 @@ impl Connections {
 
     /// Brings an HTTP/1 connection back after the end of its response.
     pub(super) fn give_back(&self, route: &Route, lane: Lane) {
-        if lane.sender.is_closed() {
-            return;
-        }
         let mut shard = self.shard(route);
         let Some(slot) = shard.get_mut(route) else { return };
         if slot.idle.len() < self.idle_per_route {
@@ -187,7 +175,7 @@ impl Connections {
         let fresh = |used: &Instant| now.saturating_duration_since(*used) < self.idle_time;
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
-                slot.idle.retain(|(lane, used)| fresh(used) && !lane.sender.is_closed());
+                slot.idle.retain_mut(|(lane, used)| fresh(used) && lane.is_open());
                 slot.shared.take_if(|(shared, used)| !fresh(used) || shared.sender.is_closed());
                 !slot.idle.is_empty() || slot.shared.is_some() || Arc::strong_count(&slot.opening) > 1
             });
@@ -248,23 +236,11 @@ impl<T: Transport> Pool<T> {
 /// Begins HTTP on a stream. The connection is driven by a task of its own and ends with its last handle.
 async fn handshake<S>(stream: S, speaks: Speaks, addr: UpstreamAddr) -> Result<Sender, ForwardError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    S: Io + 'static,
 {
-    let broken = |source| ForwardError::Broken { addr: addr.0, source };
+    let broken = |source: hyper::Error| ForwardError::Broken { addr: addr.0, source: source.into() };
     match speaks {
-        Speaks::Http1 => {
-            let stream = Guarded::new(stream, Message::Responses);
-            let signals = Arc::clone(stream.signals());
-            let io = TokioIo::new(stream);
-            let (sender, connection) = http1::Builder::new()
-                .preserve_header_case(true)
-                .max_headers(MAX_RESPONSE_HEADERS)
-                .handshake(io)
-                .await
-                .map_err(broken)?;
-            tokio::spawn(async move { note(addr, connection.with_upgrades().await) });
-            Ok(Sender::Http1(Lane { sender, signals }))
-        }
+        Speaks::Http1 => Ok(Sender::Http1(Lane::new(stream))),
         Speaks::Http2 => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -286,8 +262,6 @@ where
 /// How many over HTTP/2 there were, to tell them apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Header fields of a response.
-const MAX_RESPONSE_HEADERS: usize = 512;
 /// Bytes of the header of a response over HTTP/2.
 const MAX_RESPONSE_HEADER_BYTES: u32 = 256 * 1024;
 
@@ -319,8 +293,7 @@ mod tests {
     /// Opens a connection of a route and leaves it idle; the upstream's end of it.
     async fn idle(pool: &Pool<Plain>, listener: &TcpListener, dialer: &Dialer, route: &Route) -> TcpStream {
         let (sender, accepted) = tokio::join!(pool.open(route, dialer), listener.accept());
-        let Ok(Sender::Http1(mut lane)) = sender else { panic!("it speaks HTTP/1") };
-        lane.sender.ready().await.unwrap();
+        let Ok(Sender::Http1(lane)) = sender else { panic!("it speaks HTTP/1") };
         pool.connections().give_back(route, lane);
         accepted.unwrap().0
     }
@@ -393,10 +366,11 @@ mod tests {
         assert_eq!(tokio::io::AsyncReadExt::read(&mut upstream, &mut [0]).await.unwrap(), 0);
 
         drop(idle(&pool, &listener, &dialer, &own).await);
-        let slot = || {
-            pool.connections().shard(&own).get(&own).is_some_and(|slot| !slot.idle[0].0.sender.is_closed())
+        let is_open = || {
+            let mut shard = pool.connections().shard(&own);
+            shard.get_mut(&own).is_some_and(|slot| slot.idle[0].0.is_open())
         };
-        while slot() {
+        while is_open() {
             tokio::task::yield_now().await;
         }
         assert!(pool.connections().take(&own).is_none(), "the upstream closed it");

@@ -14,21 +14,18 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::ForwardLimits;
 use super::answer::{Borrowed, UpstreamBody};
 use super::dial::Dialer;
 use super::error::ForwardError;
-use super::pool::{Pool, Route, Sender};
+use super::pool::{Pool, Route, Sender, Shared};
 use super::transport::Transport;
 use crate::credentials::Head;
-use crate::http::framing::Fault;
 use crate::http::{RequestBody, Transfer};
-
-const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+use crate::http1::lane::Asking;
+use crate::http1::{self, Exchange, Fault, Lane, Spelling};
 
 /// A request that is ready but for the credential and the spelling.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ pub struct Outbound {
     pub authority: Authority,
     /// The headers without those of the client's hop.
     pub headers: HeaderMap,
-    /// Of the client's request; hyper keeps the case of header names there.
+    /// Of the client's request: how the names of its headers were spelled.
     pub extensions: Extensions,
     /// The body.
     pub body: RequestBody,
@@ -64,65 +61,51 @@ impl Outbound {
         }
     }
 
-    /// Takes out what a request is made of; [`Outbound`] keeps what is the same for all versions.
-    fn spell(self, sender: &Sender, scheme: &str) -> Result<(Request<RequestBody>, Template), ForwardError> {
+    /// What is sent, and what the response is judged by.
+    fn split(self) -> (Asked, RequestBody) {
         let Self { method, target, authority, headers, extensions, body, transfer, upgrade, again: _ } = self;
-        let idempotent = method.is_idempotent();
-        let template = Template { target, authority, transfer, upgrade, idempotent };
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.headers_mut() = headers;
-        *request.extensions_mut() = extensions;
-        template.apply(&mut request, sender, scheme)?;
-        Ok((request, template))
+        (Asked { method, target, authority, headers, extensions, transfer, upgrade }, body)
     }
 }
 
-/// What is needed to spell a request again.
-struct Template {
+/// A request without its body.
+struct Asked {
+    method: Method,
     target: PathAndQuery,
     authority: Authority,
+    headers: HeaderMap,
+    /// How the names of the headers were spelled.
+    extensions: Extensions,
     transfer: Arc<Transfer>,
     upgrade: bool,
-    idempotent: bool,
 }
 
-impl Template {
-    fn apply(
-        &self,
-        request: &mut Request<RequestBody>,
-        sender: &Sender,
-        scheme: &str,
-    ) -> Result<(), ForwardError> {
+impl Asked {
+    /// The request over HTTP/1.
+    fn over_http1(&mut self, lane: Lane, body: RequestBody) -> Result<Exchange<RequestBody>, ForwardError> {
+        let host = HeaderValue::from_str(self.authority.as_str())
+            .map_err(|error| ForwardError::Spell { source: error.into() })?;
+        self.headers.insert(HOST, host);
+        let (method, headers, spelling) = (&self.method, &self.headers, self.extensions.get::<Spelling>());
+        Ok(lane.send(&Asking { method, target: self.target.as_str(), headers, spelling }, body))
+    }
+
+    /// The request over HTTP/2.
+    fn over_http2(&self, body: RequestBody, scheme: &str) -> Result<Request<RequestBody>, ForwardError> {
         let spell = |source: http::Error| ForwardError::Spell { source };
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(self.target.clone());
-        match sender {
-            Sender::Http1(_) => {
-                *request.version_mut() = Version::HTTP_11;
-                let host = HeaderValue::from_str(self.authority.as_str()).map_err(|e| spell(e.into()))?;
-                request.headers_mut().insert(HOST, host);
-                if needs_chunks(request.method(), request.body()) {
-                    request.headers_mut().insert(TRANSFER_ENCODING, CHUNKED);
-                }
-            }
-            Sender::Http2(_) => {
-                *request.version_mut() = Version::HTTP_2;
-                request.headers_mut().remove(HOST);
-                request.headers_mut().remove(TRANSFER_ENCODING);
-                parts.authority = Some(self.authority.clone());
-                parts.scheme = Some(Scheme::try_from(scheme).map_err(|e| spell(e.into()))?);
-            }
-        }
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|e| spell(e.into()))?;
-        Ok(())
+        parts.authority = Some(self.authority.clone());
+        parts.scheme = Some(Scheme::try_from(scheme).map_err(|error| spell(error.into()))?);
+        let mut request = Request::new(body);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| spell(error.into()))?;
+        *request.version_mut() = Version::HTTP_2;
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
+        Ok(request)
     }
-}
-
-/// Whether a body must be announced, because hyper sends none of unknown length with these methods by itself.
-fn needs_chunks(method: &Method, body: &RequestBody) -> bool {
-    let rarely_has_one = matches!(*method, Method::GET | Method::HEAD);
-    rarely_has_one && !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 /// Sends a request and waits for the head of the response.
@@ -139,16 +122,16 @@ pub(super) async fn send<T: Transport>(
         None => (pool.open(route, dialer).await?, false),
     };
     let number = sender.number();
-    let (request, template) = outbound.spell(&sender, T::SCHEME)?;
-    let exchanged = exchange(pool, limits, route, &template, sender, request, reused).await;
+    let (mut asked, body) = outbound.split();
+    let exchanged = exchange(pool, limits, route, &mut asked, sender, body, reused).await;
     let forget = || {
         if let Some(number) = number {
             pool.connections().forget(route, number);
         }
     };
-    let mut request = match exchanged {
+    let body = match exchanged {
         Ok(response) => return Ok(response),
-        Err(Failed::Unsent(request, _)) if reused && !template.transfer.is_taken() => request,
+        Err(Failed::Unsent(body, _)) if reused && !asked.transfer.is_taken() => body,
         Err(Failed::Unsent(_, error) | Failed::Sent(error)) => {
             if matches!(error, ForwardError::Untaken { .. }) {
                 forget();
@@ -159,8 +142,7 @@ pub(super) async fn send<T: Transport>(
     // The connection had gone stale while it waited, and nothing of the request was sent.
     forget();
     let sender = pool.open(route, dialer).await?;
-    template.apply(&mut request, &sender, T::SCHEME)?;
-    exchange(pool, limits, route, &template, sender, *request, false).await.map_err(|failed| match failed {
+    exchange(pool, limits, route, &mut asked, sender, *body, false).await.map_err(|failed| match failed {
         Failed::Unsent(_, error) | Failed::Sent(error) => error,
     })
 }
@@ -178,128 +160,134 @@ fn is_refused(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether the connection ended, as one does that its server closed.
-fn is_ended(error: &hyper::Error) -> bool {
-    // The last one is TLS that ends without a word.
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    error.is_incomplete_message()
-        || source.is_some_and(|error| {
-            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
-        })
-}
-
 enum Failed {
-    /// The request came back as it was.
-    Unsent(Box<Request<RequestBody>>, ForwardError),
+    /// The body came back as it was, and nothing was sent.
+    Unsent(Box<RequestBody>, ForwardError),
     /// The upstream may have seen it.
     Sent(ForwardError),
+}
+
+impl From<ForwardError> for Failed {
+    fn from(error: ForwardError) -> Self {
+        Self::Sent(error)
+    }
 }
 
 async fn exchange<T: Transport>(
     pool: &Pool<T>,
     limits: &ForwardLimits,
     route: &Route,
-    template: &Template,
+    asked: &mut Asked,
     sender: Sender,
-    request: Request<RequestBody>,
+    body: RequestBody,
     reused: bool,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let transfer = &template.transfer;
-    let failed = |source: hyper::Error| {
-        if transfer.is_broken() {
-            return ForwardError::Client { source };
-        }
-        ForwardError::Broken { addr: route.addr.0, source }
+    let addr = route.addr.0;
+    let response = match sender {
+        Sender::Http1(lane) => over_http1(pool, limits, route, asked, lane, body, reused).await?,
+        Sender::Http2(shared) => over_http2::<T>(limits, route, asked, shared, body).await?,
     };
-    let (response, connection) = match sender {
-        Sender::Http1(mut lane) => {
-            if let Err(error) = lane.sender.ready().await {
-                return Err(Failed::Unsent(Box::new(request), failed(error)));
-            }
-            lane.signals.expect();
-            let sending = lane.sender.try_send_request(request);
-            let response = head(sending, limits.response_time, route, transfer).await;
-            let response = response.map_err(|failed| match (failed, lane.signals.fault()) {
-                (Failed::Sent(ForwardError::Broken { addr, .. }), Some(fault)) => {
-                    Failed::Sent(ForwardError::Ambiguous { addr, fault })
-                }
-                (Failed::Sent(ForwardError::Broken { addr, source }), None)
-                    if reused && template.idempotent && !lane.signals.is_answered() && is_ended(&source) =>
-                {
-                    Failed::Sent(ForwardError::Untaken { addr, source })
-                }
-                (failed, _) => failed,
-            })?;
-            (response, Some(lane))
-        }
-        Sender::Http2(mut shared) => {
-            if let Err(error) = shared.sender.ready().await {
-                return Err(Failed::Unsent(Box::new(request), failed(error)));
-            }
-            let sending = shared.sender.try_send_request(request);
-            let response = head(sending, limits.response_time, route, transfer).await;
-            let response = response.map_err(|failed| match failed {
-                Failed::Sent(ForwardError::Broken { addr, source }) if is_refused(&source) => {
-                    Failed::Sent(ForwardError::Untaken { addr, source })
-                }
-                failed => failed,
-            })?;
-            (response, None)
-        }
-    };
-    transfer.settle();
+    asked.transfer.settle();
     // Over HTTP/2 it is nobody's framing, but would be that of the client over HTTP/1.
     if response.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Failed::Sent(ForwardError::Ambiguous { addr: route.addr.0, fault: Fault::Lengths }));
+        return Err(Failed::Sent(ForwardError::Ambiguous { addr, fault: Fault::Lengths }));
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return match template.upgrade {
-            true => Ok(response.map(|body| UpstreamBody::new(body, None))),
-            false => Err(Failed::Sent(ForwardError::Unasked { addr: route.addr.0 })),
-        };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked.upgrade {
+        return Err(Failed::Sent(ForwardError::Unasked { addr }));
     }
-    let borrowed = connection.map(|lane| Borrowed {
-        connections: Arc::clone(pool.connections()),
-        route: route.clone(),
-        lane,
-        transfer: Arc::clone(transfer),
-    });
-    Ok(response.map(|body| UpstreamBody::new(body, borrowed)))
+    Ok(response)
 }
 
-type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>;
+async fn over_http1<T: Transport>(
+    pool: &Pool<T>,
+    limits: &ForwardLimits,
+    route: &Route,
+    asked: &mut Asked,
+    lane: Lane,
+    body: RequestBody,
+    reused: bool,
+) -> Result<Response<UpstreamBody>, ForwardError> {
+    let (addr, transfer) = (route.addr.0, Arc::clone(&asked.transfer));
+    let mut exchange = asked.over_http1(lane, body)?;
+    let head = in_time(exchange.head(), limits.response_time, route, &transfer).await?;
+    let head = match head {
+        Ok(head) => head,
+        Err(source) if transfer.is_broken() => return Err(ForwardError::Client { source: source.into() }),
+        Err(http1::Error::Ambiguous(fault)) => return Err(ForwardError::Ambiguous { addr, fault }),
+        Err(source) => {
+            let idempotent = asked.method.is_idempotent();
+            let is_untaken = reused && idempotent && !exchange.is_answered() && source.is_ended();
+            let source = source.into();
+            return Err(match is_untaken {
+                true => ForwardError::Untaken { addr, source },
+                false => ForwardError::Broken { addr, source },
+            });
+        }
+    };
+    let http1::head::ResponseHead { status, headers, spelling, reason, keep_alive: _ } = head;
+    let (connections, route) = (Arc::clone(pool.connections()), route.clone());
+    let body = UpstreamBody::http1(Borrowed { exchange, connections, route, transfer });
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if let Some(spelling) = spelling {
+        response.extensions_mut().insert(spelling);
+    }
+    if let Some(reason) = reason {
+        response.extensions_mut().insert(reason);
+    }
+    Ok(response)
+}
+
+async fn over_http2<T: Transport>(
+    limits: &ForwardLimits,
+    route: &Route,
+    asked: &Asked,
+    mut shared: Shared,
+    body: RequestBody,
+) -> Result<Response<UpstreamBody>, Failed> {
+    let (addr, transfer) = (route.addr.0, &asked.transfer);
+    let failed = |source: hyper::Error| match (transfer.is_broken(), is_refused(&source)) {
+        (true, _) => ForwardError::Client { source: source.into() },
+        (false, true) => ForwardError::Untaken { addr, source: source.into() },
+        (false, false) => ForwardError::Broken { addr, source: source.into() },
+    };
+    if let Err(error) = shared.sender.ready().await {
+        return Err(Failed::Unsent(Box::new(body), failed(error)));
+    }
+    let request = asked.over_http2(body, T::SCHEME)?;
+    let sending = shared.sender.try_send_request(request);
+    match in_time(sending, limits.response_time, route, transfer).await? {
+        Ok(response) => Ok(response.map(UpstreamBody::http2)),
+        Err(mut error) => {
+            let request = error.take_message();
+            let error = failed(error.into_error());
+            Err(match request {
+                Some(request) => Failed::Unsent(Box::new(request.into_body()), error),
+                None => Failed::Sent(error),
+            })
+        }
+    }
+}
 
 /// Waits for the head of the response, as long as the request's body goes on or the time is not over.
-async fn head(
-    sending: impl Future<Output = Sent>,
+async fn in_time<R>(
+    sending: impl Future<Output = R>,
     limit: Duration,
     route: &Route,
     transfer: &Transfer,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<R, ForwardError> {
     let mut sending = std::pin::pin!(sending);
     let progress = || (transfer.sent(), transfer.is_whole());
     let mut before = progress();
-    let sent = loop {
+    loop {
         match timeout(limit, sending.as_mut()).await {
-            Ok(sent) => break sent,
+            Ok(sent) => return Ok(sent),
             Err(_) if progress() != before => before = progress(),
             Err(_) if !transfer.is_whole() => {
-                return Err(Failed::Sent(ForwardError::RequestStalled { addr: route.addr.0, limit }));
+                return Err(ForwardError::RequestStalled { addr: route.addr.0, limit });
             }
-            Err(_) => return Err(Failed::Sent(ForwardError::ResponseTimeout { addr: route.addr.0, limit })),
+            Err(_) => return Err(ForwardError::ResponseTimeout { addr: route.addr.0, limit }),
         }
-    };
-    sent.map_err(|mut error| {
-        let request = error.take_message();
-        let source = error.into_error();
-        let error = match transfer.is_broken() {
-            true => ForwardError::Client { source },
-            false => ForwardError::Broken { addr: route.addr.0, source },
-        };
-        match request {
-            Some(request) => Failed::Unsent(Box::new(request), error),
-            None => Failed::Sent(error),
-        }
-    })
+    }
 }

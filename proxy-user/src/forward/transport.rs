@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::error::ForwardError;
 use super::pool::Route;
+use crate::http1::Io;
 use crate::trust::{Alpn, UpstreamStream, UpstreamTls};
 
 /// Which versions of HTTP will do.
@@ -39,7 +39,7 @@ mod sealed {
 /// One of the three kinds of transport.
 pub trait Transport: sealed::Sealed + Send + Sync + 'static {
     /// The stream that HTTP is spoken over.
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    type Stream: Io + 'static;
 
     /// `http` or `https`.
     const SCHEME: &'static str;

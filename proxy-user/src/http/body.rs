@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use proxy_journal::RemovedCredential;
 use tokio::sync::{Notify, SemaphorePermit};
 
 use super::unpack::UnpackError;
 use crate::authorize::Refusal;
 use crate::credentials::ChunkError;
+use crate::http1;
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -233,6 +233,55 @@ pub(super) fn length(data: &Bytes) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
+/// What a body comes over broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// A connection over HTTP/1.
+    #[error(transparent)]
+    Http1(#[from] http1::Error),
+    /// A stream of HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+/// The body of a message as it arrives.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Over HTTP/1.
+    Http1(http1::Arriving),
+    /// Over HTTP/2.
+    Http2(hyper::body::Incoming),
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(StreamError::from),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(StreamError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body of which the beginning may have been read already: it gives the same frames once more, then the rest.
 #[derive(Debug)]
 pub struct Replay {
@@ -240,7 +289,7 @@ pub struct Replay {
     /// What was not read; nothing once the end was.
     pub(super) rest: Option<Incoming>,
     /// How the reading ended, when the client broke off.
-    pub(super) broken: Option<hyper::Error>,
+    pub(super) broken: Option<StreamError>,
     /// What was known of the length before anything was read.
     sized: bool,
     /// Its place among those that are held whole.
@@ -311,12 +360,12 @@ impl Replay {
 
 impl Body for Replay {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = StreamError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         if let Some(frame) = self.frames.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }

@@ -1,7 +1,6 @@
 //! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
 //!
-//! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`guard`] refuses framing that can be read in two ways, as [`framing`]
-//! finds it, before hyper sees it, [`watched`] what the h2 crate tells nobody, [`facts`] says what a request asks for or why that is
+//! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`watched`] sees what the h2 crate tells nobody, [`facts`] says what a request asks for or why that is
 //! ambiguous, [`hop`] takes out what concerns one hop only, [`body`] and [`reply`] carry bodies through and count them,
 //! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
 //! outcome, [`problem`] answers a refusal, [`token`] what asks for a token.
@@ -15,8 +14,6 @@ pub mod body;
 pub(crate) mod book;
 pub mod exchange;
 pub mod facts;
-pub mod framing;
-pub mod guard;
 pub mod hop;
 pub mod problem;
 pub mod request_body;
@@ -24,12 +21,13 @@ pub mod reflect;
 pub mod reply;
 pub mod seen;
 pub mod server;
+pub mod server1;
 pub mod token;
 pub mod unpack;
 pub mod watched;
 
 pub use account::Account;
-pub use body::{Lapse, Replay, Transfer};
+pub use body::{Incoming, Lapse, Replay, StreamError, Transfer};
 pub use facts::Leg;
 pub use reply::ReplyBody;
 pub use request_body::RequestBody;

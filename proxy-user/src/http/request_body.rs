@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::{Broken, Replay, Transfer, length};
+use super::body::{Broken, Replay, StreamError, Transfer, length};
 use super::facts;
 use crate::authorize::Permit;
 use crate::credentials::{ChunkError, Chunks, Strip, strip};
@@ -88,7 +88,7 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Broken<hyper::Error>;
+    type Error = Broken<StreamError>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -213,7 +213,7 @@ mod tests {
         let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let sender = sender.lock().unwrap().take();
             async move {
-                let mut replay = Replay::of(request.into_body());
+                let mut replay = Replay::of(super::super::body::Incoming::Http2(request.into_body()));
                 let read = tokio::time::timeout(Duration::from_millis(100), read(&mut replay, limit)).await;
                 let frames = replay.frames.len();
                 let whole = replay.collect().await.unwrap().to_bytes();

@@ -101,6 +101,11 @@ impl Load {
         all
     }
 
+    /// Those of [`Load::all`] whose names contain `text`.
+    pub(super) fn named(text: &str) -> Vec<Self> {
+        Self::all().into_iter().filter(|load| load.name().contains(text)).collect()
+    }
+
     pub(super) fn name(self) -> String {
         let connections = |number: u32| match number {
             1 => "1 connection".to_owned(),

@@ -1,7 +1,7 @@
 //! The framing of HTTP/1 as its bytes come: where a message ends must be one thing to everybody who reads it.
 //!
-//! hyper reads leniently, as RFC 9112 lets it, and hides what it decided: of two framings it takes one and drops the other. [`Framing`]
-//! sees the same bytes before it and refuses what another reader could take for another message.
+//! RFC 9112 lets readers be lenient: of two framings one is taken and the other dropped. [`Framing`] refuses what another reader could
+//! take for another message.
 //!
 //! | in a head | |
 //! | --- | --- |
@@ -12,11 +12,10 @@
 //! | `Transfer-Encoding` twice, or anything but `chunked`, or beside `Content-Length`, or from HTTP/1.0 | refused |
 //! | a WebSocket asked for with a body; a line of `Upgrade` that is longer than 96 bytes | refused |
 //!
-//! Of the body of a request it follows the chunks, to know where the next head begins: sizes are hexadecimal digits and nothing before
-//! an extension, lines end with CR LF. The body of a response is hyper's alone: a connection that has more than one response to give
-//! is not used again.
+//! Of a body it follows the chunks, to know where the data is and where the next head begins: sizes are hexadecimal digits and nothing
+//! before an extension (of a response also blanks, which old servers pad them with), lines end with CR LF.
 //!
-//! What is not about framing (names, values, versions) is left to hyper, which refuses it. One look at each line, none at bodies.
+//! What is not about framing (names, values, versions) is left to [`super::head`]. One look at each line, none at data.
 
 use memchr::{memchr, memchr2};
 
@@ -24,6 +23,8 @@ use memchr::{memchr, memchr2};
 const KEPT: usize = 96;
 /// Interim responses (RFC 9110 §15.2) to one request.
 const MAX_INTERIM: u8 = 32;
+/// Bytes of a line with a chunk's size, of a server.
+const MOST_EXTENSION: usize = 16 * 1024;
 /// Hexadecimal digits of a chunk's size.
 const MAX_DIGITS: usize = 15;
 
@@ -80,15 +81,39 @@ pub enum Fault {
     Interim,
 }
 
-/// A fault, and at which byte of what was fed; nothing before it has been read in two ways.
+/// A fault, and at which byte of what was given; nothing before it has been read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// What.
     pub fault: Fault,
     /// Index of the byte with which it became certain. A head is never complete before it.
     pub at: usize,
-    /// Whether it is in a head, and not in a body.
-    pub in_head: bool,
+}
+
+/// What the next bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Of a head that goes on, or between chunks.
+    Inner,
+    /// The rest of a head.
+    Head,
+    /// Data of the body.
+    Data,
+    /// Of the trailer section, with the empty line at its end.
+    Trailers,
+}
+
+/// How a response's body is framed that has one (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// In chunks, and trailers may follow.
+    Chunks,
+    /// All that comes until the connection ends.
+    UntilClose,
 }
 
 /// Whose messages they are.
@@ -109,7 +134,10 @@ enum State {
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// Not HTTP any more, or the body of a response.
+    UntilClose,
+    /// The message is over.
+    Over,
+    /// Not HTTP any more.
     Free,
 }
 
@@ -121,7 +149,7 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     websocket: bool,
-    /// HTTP/1.0, of a response; hyper looks at it for requests.
+    /// HTTP/1.0, of a response; of a request the policy's facts say it.
     old: bool,
     status: u16,
 }
@@ -141,20 +169,17 @@ pub struct Framing {
 }
 
 impl Framing {
-    /// Before the first byte.
+    /// Before the first byte of a message.
     #[must_use]
     pub fn new(message: Message) -> Self {
-        let state = match message {
-            Message::Requests => State::Head,
-            Message::Responses => State::Free,
-        };
         let (head, kept) = (Head::default(), [0; KEPT]);
-        Self { message, state, head, interim: 0, returned: false, kept, length: 0 }
+        Self { message, state: State::Head, head, interim: 0, returned: false, kept, length: 0 }
     }
 
-    /// The next byte is the first of a response.
-    pub fn expect(&mut self) {
-        *self = Self { state: State::Head, ..Self::new(self.message) };
+    /// The next byte is the first of another message; of a response that is interim, the next one is to the same request.
+    pub fn begin(&mut self) {
+        let interim = if self.is_interim() { self.interim } else { 0 };
+        *self = Self { interim, ..Self::new(self.message) };
     }
 
     /// Whether a WebSocket was asked for, so that it may not be HTTP any more.
@@ -163,41 +188,87 @@ impl Framing {
         self.state == State::Free
     }
 
-    /// Follows what came.
+    /// Whether the message has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Whether nothing of a message came yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.state == State::Head && !self.head.begun && self.length == 0 && !self.returned && self.head.empty_lines == 0
+    }
+
+    /// Whether the end of the connection is the end of the body.
+    #[must_use]
+    pub fn is_until_close(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
+    /// Whether a response was interim (RFC 9110 §15.2), and another one follows.
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        self.message == Message::Responses && matches!(self.head.status, 100..=199) && self.head.status != 101
+    }
+
+    /// How the body is framed, once the head is over and nothing else came.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        match self.state {
+            State::Data(length) => Extent::Length(length),
+            State::ChunkSize => Extent::Chunks,
+            State::UntilClose => Extent::UntilClose,
+            _ => Extent::None,
+        }
+    }
+
+    /// The response has no body whatever its head says: it is one to HEAD.
+    pub fn has_no_body(&mut self) {
+        self.state = State::Over;
+    }
+
+    /// Bytes that are still to come of a body of known length, or of a chunk.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Data(left) | State::ChunkData(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// What the first of these bytes are, and how many.
     ///
     /// # Errors
-    /// It can be read in two ways. What follows means nothing any more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Found> {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            at += match self.state {
-                State::Free => return Ok(()),
-                State::Data(left) | State::ChunkData(left) => self.skip(left, rest.len()),
-                State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                    let in_head = self.state == State::Head;
-                    self.line(rest).map_err(|(fault, index)| Found { fault, at: at + index, in_head })?
-                }
-            };
-        }
-        Ok(())
+    /// They can be read in two ways. What follows means nothing any more.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<(Part, usize), Found> {
+        let before = self.state;
+        let taken = match before {
+            State::Over | State::Free | State::UntilClose => bytes.len(),
+            State::Data(left) | State::ChunkData(left) => self.skip(left, bytes.len()),
+            State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                self.line(bytes).map_err(|(fault, at)| Found { fault, at })?
+            }
+        };
+        let part = match before {
+            State::Head if self.state != State::Head => Part::Head,
+            State::Head | State::ChunkSize | State::ChunkEnd => Part::Inner,
+            State::Trailers => Part::Trailers,
+            _ => Part::Data,
+        };
+        Ok((part, taken))
     }
 
     fn skip(&mut self, left: u64, there: usize) -> usize {
         let taken = usize::try_from(left).unwrap_or(usize::MAX).min(there);
         let left = left - u64::try_from(taken).unwrap_or(left);
         self.state = match (self.state, left) {
-            (State::Data(_), 0) => self.next(),
+            (State::Data(_), 0) => State::Over,
             (State::Data(_), left) => State::Data(left),
             (_, 0) => State::ChunkEnd,
             (_, left) => State::ChunkData(left),
         };
         taken
-    }
-
-    /// The end of a message.
-    fn next(&mut self) -> State {
-        self.head = Head::default();
-        State::Head
     }
 
     /// Takes a line, or what is there of it: how many bytes.
@@ -275,16 +346,23 @@ impl Framing {
                 }
             }
             State::ChunkSize => {
-                self.state = match chunk_size(line, whole)? {
+                // What a server says there is dropped, and may be long.
+                let lenient = self.message == Message::Responses && length <= MOST_EXTENSION;
+                self.state = match chunk_size(line, whole, lenient)? {
                     0 => State::Trailers,
                     size => State::ChunkData(size),
                 }
             }
             State::ChunkEnd if length == 0 => self.state = State::ChunkSize,
             State::ChunkEnd => return Err(Fault::ChunkEnd),
-            State::Trailers if length == 0 => self.state = self.next(),
+            State::Trailers if length == 0 => self.state = State::Over,
             // What they may say is looked at where they are taken.
-            State::Trailers | State::Data(_) | State::ChunkData(_) | State::Free => {}
+            State::Trailers
+            | State::Data(_)
+            | State::ChunkData(_)
+            | State::UntilClose
+            | State::Over
+            | State::Free => {}
         }
         Ok(())
     }
@@ -304,7 +382,7 @@ impl Framing {
             }
             self.head.chunked = true;
         } else if let Some(value) = value_of(line, UPGRADE) {
-            // Behind many blanks, the same could stand for hyper and the upstream.
+            // Behind many blanks, the same could stand for the upstream.
             if !whole {
                 return Err(Fault::Upgrade);
             }
@@ -322,11 +400,17 @@ impl Framing {
             if old && chunked {
                 return Err(Fault::CodingOfOld);
             }
-            if !matches!(status, 100..=199) || status == 101 {
-                return Ok(State::Free);
+            if self.is_interim() {
+                self.interim += 1;
+                return if self.interim > MAX_INTERIM { Err(Fault::Interim) } else { Ok(State::Over) };
             }
-            self.interim += 1;
-            return if self.interim > MAX_INTERIM { Err(Fault::Interim) } else { Ok(self.next()) };
+            return Ok(match (status, length) {
+                (101, _) => State::Free,
+                (204 | 304, _) | (_, Some(0)) => State::Over,
+                (_, Some(length)) => State::Data(length),
+                _ if chunked => State::ChunkSize,
+                _ => State::UntilClose,
+            });
         }
         if websocket {
             return if chunked || length.is_some_and(|length| length > 0) {
@@ -338,7 +422,7 @@ impl Framing {
         Ok(match length {
             Some(length @ 1..) => State::Data(length),
             _ if chunked => State::ChunkSize,
-            _ => self.next(),
+            _ => State::Over,
         })
     }
 }
@@ -367,12 +451,17 @@ fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn chunk_size(line: &[u8], whole: bool) -> Result<u64, Fault> {
+fn chunk_size(line: &[u8], whole: bool, lenient: bool) -> Result<u64, Fault> {
     let (size, extension) = line.split_at(memchr(b';', line).unwrap_or(line.len()));
+    let size = match lenient {
+        true => size.trim_ascii_end(),
+        false => size,
+    };
     if size.is_empty() || size.len() > MAX_DIGITS || !size.iter().all(u8::is_ascii_hexdigit) {
         return Err(Fault::ChunkSize);
     }
-    if !whole || extension == b";" || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    let is_long = !whole && !lenient;
+    if is_long || extension == b";" || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err(Fault::ChunkExtension);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());

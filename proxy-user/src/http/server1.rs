@@ -1,0 +1,205 @@
+//! The server's side of HTTP/1.0 and 1.1 towards the workload.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+
+use super::body::Incoming;
+use super::server::{Ended, FIRST_REQUEST, Handler, HttpLimits, REST, drained};
+use crate::http1::head::{self, RequestHead};
+use crate::http1::served::{Answer, Unanswered};
+use crate::http1::{Error, HeadError, Io, OnSwitch, Reason, Served, Spelling, Switched};
+use crate::sniff::Prefixed;
+
+/// What is still read, and for how long, of a client whose request was answered before its end.
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// The same in the drain, of a connection that is only resting.
+const LINGER_DRAINING: Duration = Duration::from_millis(200);
+/// How long an answer of ours to what is no request may take.
+const SAY: Duration = Duration::from_secs(1);
+
+/// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.
+///
+/// In the drain each response says that it is the last one (`connection: close`). A connection that rests then is closed,
+/// but not at once: a request may be on its way, and one that is answered need not be sent again.
+///
+/// After a WebSocket that was asked for and is not given, the connection ends: the client may have gone on as if it was.
+pub async fn serve_http1<S, H>(
+    stream: S,
+    limits: &HttpLimits,
+    drain: watch::Receiver<bool>,
+    handler: Arc<H>,
+) -> Ended
+where
+    S: Io + 'static,
+    H: Handler,
+{
+    let served = Served::new(stream);
+    let most = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    let mut draining = pin!(drained(drain.clone()));
+    // It is set anew only when it goes off: a request costs no timer.
+    let mut timer = pin!(sleep(limits.header_time));
+    // Until when a connection may rest in the drain.
+    let mut until = None;
+    let mut begun = false;
+    loop {
+        let deadline = Instant::now() + limits.header_time;
+        let awaited = loop {
+            tokio::select! {
+                biased;
+                head = served.head(most) => break Awaited::Head(head),
+                () = draining.as_mut(), if until.is_none() => {
+                    let grace = if begun { REST } else { FIRST_REQUEST };
+                    let end = Instant::now() + grace;
+                    until = Some(end);
+                    timer.as_mut().reset(end.min(deadline));
+                }
+                () = timer.as_mut() => {
+                    let now = Instant::now();
+                    match until {
+                        Some(until) if now >= until && !served.is_within_head() => break Awaited::Drained,
+                        Some(until) if now < until => timer.as_mut().reset(until.min(deadline)),
+                        _ if now >= deadline => break Awaited::Late,
+                        _ => timer.as_mut().reset(deadline),
+                    }
+                }
+            }
+        };
+        let head = match awaited {
+            Awaited::Head(Ok(Some(head))) => head,
+            Awaited::Head(Ok(None)) => return close(served, LINGER_TIME, Ended::Done).await,
+            Awaited::Head(Err(error)) => return refuse(served, error).await,
+            Awaited::Late if served.is_within_head() => {
+                served.say(TIMEOUT, SAY).await;
+                return Ended::HeaderTimeout;
+            }
+            // Kept alive for long enough.
+            Awaited::Late => return Ended::Done,
+            Awaited::Drained => return close(served, LINGER_DRAINING, Ended::Done).await,
+        };
+        begun = true;
+        let head = match head::request(&head, limits.header_fields) {
+            Ok(head) => head,
+            Err(error) => return refuse(served, error.into()).await,
+        };
+        let (version, to_head, keep_alive) = (head.version, head.method == http::Method::HEAD, head.keep_alive);
+        let (request, switch) = request(&served, head);
+        let is_free = served.is_free();
+        // A call is kilobytes of state, which would be moved from hand to hand.
+        let mut call = Box::pin(Arc::clone(&handler).call(request));
+        let reply = tokio::select! {
+            biased;
+            reply = &mut call => reply,
+            error = served.gone() => return Ended::ClientGone(Error::Io(error).into()),
+        };
+        drop(call);
+        let switches = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let is_last = *drain.borrow() || is_free || says_close(&reply);
+        let (mut head, body) = reply.into_parts();
+        if is_last && !switches {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let answer = Answer {
+            version,
+            to_head,
+            status: head.status,
+            headers: &head.headers,
+            spelling: head.extensions.get::<Spelling>(),
+            reason: head.extensions.get::<Reason>(),
+            keep_alive: keep_alive && !is_last,
+        };
+        let keep_alive = match served.answer(answer, body).await {
+            Ok(keep_alive) => keep_alive,
+            Err(Unanswered::Client(error)) => return Ended::ClientGone(Error::Io(error).into()),
+            // Whoever had the body has told it.
+            Err(Unanswered::Body) => return Ended::Done,
+        };
+        if switches {
+            if let (Some(switch), Some((stream, unread))) = (switch, served.into_inner()) {
+                // If nobody takes it, it is closed.
+                let _ = switch.send(Box::new(Prefixed::new(unread, stream)));
+            }
+            return Ended::Done;
+        }
+        if !keep_alive || !served.next() {
+            let time = if *drain.borrow() { LINGER_DRAINING } else { LINGER_TIME };
+            return close(served, time, Ended::Done).await;
+        }
+    }
+}
+
+/// The request, and whom the stream is given to if the protocol is switched.
+fn request<S: Io + 'static>(
+    served: &Served<S>,
+    head: RequestHead,
+) -> (Request<Incoming>, Option<oneshot::Sender<Switched>>) {
+    let RequestHead { method, uri, version, headers, spelling, expects, keep_alive: _ } = head;
+    let mut request = Request::new(Incoming::Http1(served.body(expects)));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    if let Some(spelling) = spelling {
+        request.extensions_mut().insert(spelling);
+    }
+    let switch = served.is_free().then(|| {
+        let (give, take) = OnSwitch::new();
+        request.extensions_mut().insert(take);
+        give
+    });
+    (request, switch)
+}
+
+fn says_close<B>(reply: &Response<B>) -> bool {
+    reply.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const BAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Answers what is no request, which is the last of its connection.
+async fn refuse<S: Io + 'static>(served: Served<S>, error: Error) -> Ended {
+    let (text, ended) = match error {
+        Error::Io(_) | Error::Incomplete | Error::Body(_) => return Ended::ClientGone(error.into()),
+        Error::Ambiguous(fault) => (BAD, Ended::Ambiguous(fault)),
+        Error::Head(HeadError::TooLarge) => (TOO_LARGE, Ended::HeaderTooLarge),
+        Error::Head(HeadError::TargetTooLong) => (TOO_LONG, Ended::Malformed(error.into())),
+        Error::Head(HeadError::Invalid(_)) => (BAD, Ended::Malformed(error.into())),
+    };
+    served.say(text, SAY).await;
+    close(served, LINGER_TIME, ended).await
+}
+
+/// Ends our half and reads on for a while: to close a socket with bytes unread resets it, and the reset can overtake our
+/// answer (RFC 9112 §9.6).
+async fn close<S: Io + 'static>(served: Served<S>, time: Duration, ended: Ended) -> Ended {
+    if let Some((mut stream, _)) = served.into_inner() {
+        let drain = async {
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+        };
+        let _: Result<io::Result<u64>, _> = tokio::time::timeout(time, drain).await;
+    }
+    ended
+}
+
+/// What came of waiting for a head.
+enum Awaited {
+    Head(Result<Option<Bytes>, Error>),
+    /// For too long.
+    Late,
+    /// The drain ends a connection that rests.
+    Drained,
+}
