@@ -20,8 +20,8 @@ use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Incoming, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem, reflect,
-    seen,
+    Account, Incoming, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem,
+    reflect, seen,
 };
 use crate::http1::OnSwitch;
 use crate::limits::Pass;
@@ -253,9 +253,7 @@ impl Calls {
             Ok((Response::from_parts(head, body), cover))
         });
         match covered {
-            Ok((response, cover)) => {
-                self.relay(response, account, upgrade, lapse, cover)
-            }
+            Ok((response, cover)) => self.relay(response, account, upgrade, lapse, cover),
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
                 account.refused(refusal.status());

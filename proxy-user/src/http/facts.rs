@@ -87,7 +87,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 const GRPC: &[u8] = b"application/grpc";
 
-/// Holds the header list of HTTP/2 against the limit (in bytes as RFC 9113 §6.5.2 counts); over HTTP/1 hyper does it.
+/// Holds the header list of HTTP/2 against the limit (in bytes as RFC 9113 §6.5.2 counts); over HTTP/1 `http1` does it.
 ///
 /// # Errors
 /// 431.
@@ -104,7 +104,7 @@ pub fn small_enough(limit: u32, version: Version, uri: &Uri, headers: &HeaderMap
     Ok(())
 }
 
-/// hyper refuses most of what is ambiguous in framing; this is what it lets through.
+/// `http1` and the h2 crate refuse most of what is ambiguous in framing; this is what they let through, and what both have said already.
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
     let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
     if headers.contains_key(TRANSFER_ENCODING) {

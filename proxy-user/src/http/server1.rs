@@ -91,7 +91,8 @@ where
             Ok(head) => head,
             Err(error) => return refuse(served, error.into()).await,
         };
-        let (version, to_head, keep_alive) = (head.version, head.method == http::Method::HEAD, head.keep_alive);
+        let (version, to_head, keep_alive) =
+            (head.version, head.method == http::Method::HEAD, head.keep_alive);
         let (request, switch) = request(&served, head);
         let is_free = served.is_free();
         // A call is kilobytes of state, which would be moved from hand to hand.

@@ -197,7 +197,11 @@ impl Framing {
     /// Whether nothing of a message came yet.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.state == State::Head && !self.head.begun && self.length == 0 && !self.returned && self.head.empty_lines == 0
+        self.state == State::Head
+            && !self.head.begun
+            && self.length == 0
+            && !self.returned
+            && self.head.empty_lines == 0
     }
 
     /// Whether the end of the connection is the end of the body.
@@ -461,7 +465,8 @@ fn chunk_size(line: &[u8], whole: bool, lenient: bool) -> Result<u64, Fault> {
         return Err(Fault::ChunkSize);
     }
     let is_long = !whole && !lenient;
-    if is_long || extension == b";" || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if is_long || extension == b";" || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+    {
         return Err(Fault::ChunkExtension);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());

@@ -189,8 +189,8 @@ fn fields_of(
             .map_err(|_| HeadError::Invalid("the value of a field"))?;
         headers.try_append(name, value).map_err(|_| HeadError::TooLarge)?;
     }
-    let spelling = spelled
-        .then(|| Spelling(parsed.iter().map(|field| head.slice_ref(field.name.as_bytes())).collect()));
+    let spelling =
+        spelled.then(|| Spelling(parsed.iter().map(|field| head.slice_ref(field.name.as_bytes())).collect()));
     Ok((headers, spelling))
 }
 
@@ -301,7 +301,12 @@ mod tests {
         assert_eq!(request(&Bytes::from(many), 16).unwrap_err(), HeadError::TooLarge);
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
         assert_eq!(request(&Bytes::from(long), 16).unwrap_err(), HeadError::TargetTooLong);
-        for text in ["HTTP/1.1 99 x\r\n\r\n", "HTTP/1.1 2000 x\r\n\r\n", "HTTP/2 200 OK\r\n\r\n", "ICY 200 OK\r\n\r\n"] {
+        for text in [
+            "HTTP/1.1 99 x\r\n\r\n",
+            "HTTP/1.1 2000 x\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+        ] {
             assert!(response(&Bytes::from(text)).is_err(), "{text:?}");
         }
     }

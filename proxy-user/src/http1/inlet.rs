@@ -116,14 +116,11 @@ impl Inlet {
                 let is_clean = self.buf.is_empty();
                 return Poll::Ready(if is_clean { Ok(None) } else { Err(Error::Incomplete) });
             }
-            match ready!(self.poll_fill(io, cx)) {
-                Err(error) => {
-                    let error = Error::Io(error);
-                    // TLS that ends without a word, between messages.
-                    let is_clean = self.is_request && self.buf.is_empty() && error.is_ended();
-                    return Poll::Ready(if is_clean { Ok(None) } else { Err(error) });
-                }
-                Ok(()) => {}
+            if let Err(error) = ready!(self.poll_fill(io, cx)) {
+                let error = Error::Io(error);
+                // TLS that ends without a word, between messages.
+                let is_clean = self.is_request && self.buf.is_empty() && error.is_ended();
+                return Poll::Ready(if is_clean { Ok(None) } else { Err(error) });
             }
         }
     }
@@ -264,7 +261,11 @@ mod tests {
 
     use super::*;
 
-    async fn read(text: &[u8], message: Message, piece: usize) -> Result<(Bytes, Vec<u8>, Option<HeaderMap>), Error> {
+    async fn read(
+        text: &[u8],
+        message: Message,
+        piece: usize,
+    ) -> Result<(Bytes, Vec<u8>, Option<HeaderMap>), Error> {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
         let sent = text.to_vec();
         let send = tokio::spawn(async move {

@@ -30,7 +30,8 @@ const CONTINUE: Duration = Duration::from_secs(1);
 /// A connection that waits for its next request.
 pub struct Lane {
     io: Box<dyn Io>,
-    inlet: Inlet,
+    /// It is moved from hand to hand.
+    inlet: Box<Inlet>,
 }
 
 impl fmt::Debug for Lane {
@@ -56,7 +57,7 @@ impl Lane {
     /// A connection on which nothing was sent yet.
     #[must_use]
     pub fn new(io: impl Io + 'static) -> Self {
-        Self { io: Box::new(io), inlet: Inlet::new(Message::Responses) }
+        Self { io: Box::new(io), inlet: Box::new(Inlet::new(Message::Responses)) }
     }
 
     /// Whether the server has left it as it was. Asks nobody but the socket, and does not wait.
@@ -82,7 +83,10 @@ impl Lane {
         }
         out.extend_from_slice(b"\r\n");
         let waits = encoding != Encoding::None
-            && asking.headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+            && asking
+                .headers
+                .get(EXPECT)
+                .is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let body = (encoding != Encoding::None).then_some(body);
         let waits = waits.then(|| Box::pin(tokio::time::sleep(CONTINUE)));
         let (is_head, Self { io, mut inlet }) = (*asking.method == Method::HEAD, self);
@@ -109,7 +113,7 @@ fn encoding(asking: &Asking<'_>, body: &impl Body) -> Encoding {
 /// A connection with a request on it.
 pub struct Exchange<B> {
     io: Box<dyn Io>,
-    inlet: Inlet,
+    inlet: Box<Inlet>,
     outlet: Outlet,
     /// What is still to be sent.
     body: Option<B>,

@@ -131,14 +131,21 @@ async fn what_a_server_says_before_it_closes_is_read_although_it_takes_no_more()
 async fn the_body_waits_for_100_where_the_client_does_and_not_for_ever() {
     let mut headers = HeaderMap::new();
     headers.insert(EXPECT, http::HeaderValue::from_static("100-continue"));
-    for (answer, sends) in [(Some("HTTP/1.1 100 Continue\r\n\r\n"), true), (None, true), (Some("HTTP/1.1 417 x\r\ncontent-length: 0\r\n\r\n"), false)] {
+    for (answer, sends) in [
+        (Some("HTTP/1.1 100 Continue\r\n\r\n"), true),
+        (None, true),
+        (Some("HTTP/1.1 417 x\r\ncontent-length: 0\r\n\r\n"), false),
+    ] {
         let (ours, mut server) = duplex(4096);
         let full = Full::new(Bytes::from_static(b"abc"));
         let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), full);
         let begun = tokio::time::Instant::now();
         let serve = async {
             let head = until(&mut server, "\r\n\r\n").await;
-            assert!(head.contains("expect: 100-continue\r\n") && head.contains("content-length: 3\r\n"), "{head}");
+            assert!(
+                head.contains("expect: 100-continue\r\n") && head.contains("content-length: 3\r\n"),
+                "{head}"
+            );
             if let Some(answer) = answer {
                 server.write_all(answer.as_bytes()).await.unwrap();
             }
@@ -153,7 +160,11 @@ async fn the_body_waits_for_100_where_the_client_does_and_not_for_ever() {
         let (head, _server) = tokio::join!(exchange.head(), serve);
         assert_eq!(head.unwrap().status.as_u16(), if sends { 200 } else { 417 });
         assert_eq!(begun.elapsed() >= CONTINUE, answer.is_none());
-        assert_eq!(exchange.finish().is_some(), sends, "a server that refused the body cannot know that none follows");
+        assert_eq!(
+            exchange.finish().is_some(),
+            sends,
+            "a server that refused the body cannot know that none follows"
+        );
     }
 }
 
@@ -163,7 +174,8 @@ async fn a_body_that_is_not_what_the_head_says_breaks_the_exchange() {
         let (ours, _server) = duplex(4096);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, said.parse().unwrap());
-        let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), Full::new(Bytes::from(data)));
+        let mut exchange =
+            Lane::new(ours).send(&asking(&Method::POST, &headers), Full::new(Bytes::from(data)));
         assert!(matches!(exchange.head().await, Err(Error::Body(_))), "{said}");
     }
 }
@@ -173,7 +185,8 @@ async fn an_end_is_told_from_an_answer() {
     let headers = HeaderMap::new();
     for (answer, answered) in [("", false), ("HTTP/1.1 2", true), ("HTTP/1.1 102 x\r\n\r\n", true)] {
         let (ours, mut server) = duplex(4096);
-        let mut exchange = Lane::new(ours).send(&asking(&Method::GET, &headers), Full::new(Bytes::new()).boxed_unsync());
+        let mut exchange =
+            Lane::new(ours).send(&asking(&Method::GET, &headers), Full::new(Bytes::new()).boxed_unsync());
         server.write_all(answer.as_bytes()).await.unwrap();
         drop(server);
         let error = exchange.head().await.unwrap_err();

@@ -144,7 +144,8 @@ impl Outlet {
         while !self.is_empty() {
             self.unflushed = true;
             let slices = [IoSlice::new(&self.out), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-            let first = usize::from(self.out.is_empty()) + usize::from(self.out.is_empty() && self.data.is_empty());
+            let first =
+                usize::from(self.out.is_empty()) + usize::from(self.out.is_empty() && self.data.is_empty());
             let slices = slices.get(first..).unwrap_or_default();
             let written = match slices {
                 [one] | [one, ..] if !io.is_write_vectored() || slices.len() == 1 => {
@@ -224,7 +225,8 @@ mod tests {
             assert_eq!(plain.len(), 8 + 10_003);
             assert!(plain.starts_with(b"head\r\n\r\nabcxx"));
             let chunked = written(Encoding::Chunked, &[b"abc", b"", &large, b"d"], room).await.unwrap();
-            let expected = [b"head\r\n\r\n3\r\nabc\r\n2710\r\n", &large[..], b"\r\n1\r\nd\r\n0\r\n\r\n"].concat();
+            let expected =
+                [b"head\r\n\r\n3\r\nabc\r\n2710\r\n", &large[..], b"\r\n1\r\nd\r\n0\r\n\r\n"].concat();
             assert_eq!(chunked, expected);
         }
     }

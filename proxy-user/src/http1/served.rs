@@ -318,14 +318,17 @@ fn write_head(out: &mut BytesMut, answer: &Answer<'_>, encoding: Encoding, keep_
     out.extend_from_slice(b"\r\n");
 }
 
+/// A frame, and whether it is the last.
+type Piece = (Option<Frame<Bytes>>, bool);
+
 /// Where the body of a request comes from.
 trait Source: Send + Sync {
     /// The next frame, and whether it is the last.
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<(Option<Frame<Bytes>>, bool), Error>>;
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Piece, Error>>;
 }
 
 impl<S: Io> Source for Mutex<Halves<S>> {
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<(Option<Frame<Bytes>>, bool), Error>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Piece, Error>> {
         let Halves { io, inlet, outlet, expects, watcher } = &mut *lock(self);
         if std::mem::take(expects) {
             outlet.begin(Encoding::None).extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -131,7 +131,8 @@ impl Report {
             ]
             .map(str::to_owned),
         ];
-        for load in Load::all() {
+        let measured = |load: &Load| self.samples.iter().any(|(of, _, _)| of == load);
+        for load in Load::all().into_iter().filter(measured) {
             let unit = if load.is_large() { "MB/s" } else { "requests/s" };
             let name = load.name();
             rows.push(self.row(load, &name, unit, whole, |sample| Some(sample.rate)));

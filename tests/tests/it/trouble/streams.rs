@@ -92,7 +92,9 @@ fn a_client_that_goes_away_before_the_answer_is_to_blame() {
             let outcome = outcome(&world, &path);
             assert_eq!(outcome["blame"], "client", "{outcome}");
             assert!(outcome["error"].as_str().unwrap().contains("before the response"), "{outcome}");
-            wait_until("the end of its connection", || (world.status()["connections_open"] == 0).then_some(()));
+            wait_until("the end of its connection", || {
+                (world.status()["connections_open"] == 0).then_some(())
+            });
         }
     }
 }
