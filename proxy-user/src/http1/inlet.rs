@@ -25,6 +25,9 @@ const MOST_TRAILERS: usize = 16 * 1024;
 /// Bytes of later messages that are taken while one is answered, to notice a client that goes away.
 const AHEAD: usize = 16 * 1024;
 
+/// Bytes of a head that is not whole which are looked at.
+const LOOKED_AT: usize = 1024;
+
 thread_local! {
     static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
@@ -109,7 +112,8 @@ impl Inlet {
                     return Poll::Ready(Ok(Some(head)));
                 }
             }
-            if !self.buf.is_empty() {
+            // What is no HTTP is answered at once, and not after the time for a head. Of a long one, each look would cost more.
+            if (1..=LOOKED_AT).contains(&self.buf.len()) {
                 head::plausible(&self.buf, self.is_request)?;
             }
             if self.eof {
