@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::address::Addresses;
 use crate::conditions::Conditions;
 use crate::credential::{CredentialKind, Insecure};
 use crate::diagnostic::{Findings, Problem, quote};
@@ -38,6 +39,7 @@ pub(crate) struct ApiDraft {
     pub(crate) name: Spanned<String>,
     pub(crate) scheme: Scheme,
     pub(crate) hosts: Vec<Spanned<ApiHost>>,
+    pub(crate) addresses: Addresses,
     /// Where `inject` was written, even if it could not be read.
     pub(crate) injects: Option<Place>,
     pub(crate) inject: Option<Inject>,
@@ -269,7 +271,7 @@ fn top_hint(key: &str) -> Option<Problem> {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
-        "hosts" | "scheme" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => "[api.NAME]",
+        "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => "[api.NAME]",
         "kind" | "secret" | "insecure" | "probe" => "[credential.NAME]",
         _ => return None,
     };

@@ -41,6 +41,7 @@ mod host;
 mod path;
 
 // What a policy is made of.
+mod address;
 mod conditions;
 mod limit;
 mod container;
@@ -75,6 +76,7 @@ mod schema;
 mod set;
 mod table;
 
+pub use address::{AddressKind, Addresses, Elsewhere, stands_for};
 pub use compile::{Compiled, CompiledTests, check, compile, compile_with_tests, typed_secrets};
 pub use conditions::{Conditions, ExePattern, Pattern};
 pub use container::{ContainerPattern, ContainerRuntime, KubernetesPattern, is_container_id};

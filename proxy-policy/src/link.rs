@@ -110,6 +110,7 @@ fn api(id: ApiId, draft: &ApiDraft) -> Api {
         place: draft.name.place,
         scheme: draft.scheme,
         hosts: draft.hosts.clone(),
+        addresses: Arc::new(draft.addresses.clone()),
         inject: draft.inject.clone(),
         strip: draft.strip.clone(),
         keep: draft.keep.clone(),

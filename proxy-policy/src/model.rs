@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::address::Addresses;
 use crate::conditions::Conditions;
 use crate::inject::Inject;
 use crate::limit::Limits;
@@ -222,6 +223,8 @@ pub struct Api {
     pub scheme: Scheme,
     /// Where it is.
     pub hosts: Vec<Spanned<ApiHost>>,
+    /// At which addresses it may be.
+    pub addresses: Arc<Addresses>,
     /// How a credential is attached; without it, calls go without one.
     pub inject: Option<Inject>,
     /// Headers (lower-case) that are removed from the client's request, besides the one of `inject`.

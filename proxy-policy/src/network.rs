@@ -225,7 +225,7 @@ fn parse_network(text: &str) -> Result<Peers, Problem> {
 }
 
 /// The address with all bits behind the prefix cleared.
-fn masked(address: IpAddr, bits: u8) -> Option<IpAddr> {
+pub(crate) fn masked(address: IpAddr, bits: u8) -> Option<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32_u32.checked_sub(u32::from(bits))?).unwrap_or(0);

@@ -33,6 +33,7 @@ mod tests {
         [api.a]
         hosts = ["a.test"]
         inject = { header = "x", value = "{secret}" }
+        addresses = ["public", "private", "loopback", "link-local", "cgnat", "10.0.0.0/8", "fd00::/8", "192.0.2.1"]
         keep = ["x-auth-token", "?api_key"]
         mask = "all"
         token_endpoint = { paths = ["/oauth2/token", "/*/oauth2/v2.0/token"], expires_in = "30m" }
@@ -250,6 +251,8 @@ mod tests {
             ("[role.r]\napi = \"a\"\nallow = [\"GET /\"]\nuntil = 2027-01-31\n", "/role/r"),
             ("[api.a]\nscheme = \"ftp\"\nhosts = [\"a\"]\n", "/api/a/scheme"),
             ("[api.a]\nhosts = []\n", "/api/a/hosts"),
+            ("[api.a]\nhosts = [\"a\"]\naddresses = []\n", "/api/a/addresses"),
+            ("[api.a]\nhosts = [\"a\"]\naddresses = [\"intranet\"]\n", "/api/a/addresses/0"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\", value = \"y\" }\n", "/api/a/inject/value"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { header = \"x\" }\n", "/api/a/inject"),
             ("[api.a]\nhosts = [\"a\"]\ninject = { query = \"k\", cookie = \"c\" }\n", "/api/a/inject"),

@@ -86,6 +86,9 @@ pub struct ApiRow {
     pub scheme: String,
     /// Where it is.
     pub hosts: Vec<String>,
+    /// At which addresses it may be, where the policy says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// How a credential is attached: `authorization: Bearer {secret}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<String>,
@@ -244,6 +247,7 @@ fn api_row(api: &Api) -> ApiRow {
         api: api.name.clone(),
         scheme: api.scheme.as_str().to_owned(),
         hosts: hosts(api),
+        addresses: api.addresses.written().collect(),
         inject: inject.map(ToString::to_string),
         strip: api.strip.clone(),
         token_endpoint: token_endpoint(api),
@@ -387,12 +391,13 @@ impl Table {
             }
         }
         out.push('\n');
-        heading(&mut out, &["API", "Scheme", "Hosts", "Inject", "Strip", "Tokens at", "Limits"]);
+        heading(&mut out, &["API", "Scheme", "Hosts", "Addresses", "Inject", "Strip", "Tokens at", "Limits"]);
         for api in &self.apis {
             let inject = api.inject.iter().cloned().collect::<Vec<_>>();
             let (name, scheme) = (api.api.clone(), api.scheme.clone());
             let (strip, tokens) = (code(&api.strip), code(&api.token_endpoint));
-            let cells = [name, scheme, code(&api.hosts), code(&inject), strip, tokens, code(&api.limits)];
+            let (hosts, addresses) = (code(&api.hosts), code(&api.addresses));
+            let cells = [name, scheme, hosts, addresses, code(&inject), strip, tokens, code(&api.limits)];
             row(&mut out, &cells);
         }
         out.push('\n');
@@ -474,6 +479,7 @@ impl ApiRow {
             lines.push(format!("  scheme      {}", self.scheme));
         }
         lines.extend(self.hosts.iter().map(|host| format!("  host        {host}")));
+        lines.extend(self.addresses.iter().map(|address| format!("  address     {address}")));
         lines.extend(self.inject.iter().map(|inject| format!("  inject      {inject}")));
         lines.extend(self.strip.iter().map(|header| format!("  strip       {header}")));
         lines.extend(self.token_endpoint.iter().map(|path| format!("  tokens at   {path}")));

@@ -2,6 +2,7 @@
 
 use super::inject::parse_parameter;
 use super::{ApiDraft, inject, limits, token_endpoint};
+use crate::address::{Addresses, Entry};
 use crate::diagnostic::{Problem, quote};
 use crate::host::{Host, HostError};
 use crate::inject::InjectPlace;
@@ -37,6 +38,7 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         &[
             "hosts",
             "scheme",
+            "addresses",
             "inject",
             "strip",
             "keep",
@@ -71,6 +73,7 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
         }
         hosts.push(host);
     }
+    let addresses = addresses(section, &hosts, reader);
     let shape = "write inject = { header = \"authorization\", value = \"Bearer {secret}\" }";
     let inject = reader.section(section, "inject", "inject", shape);
     let injects = match (&inject, section.has("inject")) {
@@ -113,7 +116,47 @@ pub(super) fn read(name: Spanned<String>, section: &Section<'_>, reader: &mut Re
     limits::check_wait(section, &["limit", "host_limit"], reader);
     let (limits, host_limits) =
         (limits::read(section, "limit", reader), limits::read(section, "host_limit", reader));
-    ApiDraft { name, scheme, hosts, injects, inject, strip, keep, mask, token_endpoint, limits, host_limits }
+    ApiDraft {
+        name,
+        scheme,
+        hosts,
+        addresses,
+        injects,
+        inject,
+        strip,
+        keep,
+        mask,
+        token_endpoint,
+        limits,
+        host_limits,
+    }
+}
+
+/// Where it may be: as the policy says, and as its hosts say.
+fn addresses(section: &Section<'_>, hosts: &[Spanned<ApiHost>], reader: &mut Reader<'_>) -> Addresses {
+    let before = reader.findings.len();
+    let texts = reader.strings(section, "addresses");
+    if section.has("addresses") && texts.is_empty() && reader.findings.len() == before {
+        let place = reader.key_place(section, "addresses");
+        let message = format!("{} may be at no address", section.what);
+        reader.findings.error(place, message, "name addresses, or remove it: then it is at public ones");
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    for text in &texts {
+        let Some(entry) = reader.parse(text, Entry::parse) else { continue };
+        if entries.contains(&entry) {
+            let message = format!("the address {} is named twice", quote(text));
+            reader.findings.warning(entry.place, message, "remove one");
+            continue;
+        }
+        entries.push(entry.value);
+    }
+    let of_hosts = hosts.iter().filter_map(|host| match host.name().parse() {
+        Ok(address) => Some(Entry::of(address)),
+        // RFC 6761 section 6.3: never anything else.
+        Err(_) => (host.name() == "localhost" || host.name().ends_with(".localhost")).then_some(Entry::LOOPBACK),
+    });
+    Addresses::new(section.has("addresses").then_some(entries), of_hosts.collect())
 }
 
 fn hint(key: &str) -> Option<Problem> {
@@ -121,6 +164,10 @@ fn hint(key: &str) -> Option<Problem> {
         "host" | "url" | "base_url" => Some(Problem::new(
             format!("unknown key {} in an API", quote(key)),
             "write hosts = [\"api.example.com\"]",
+        )),
+        "address" | "networks" | "allow_private" => Some(Problem::new(
+            format!("unknown key {} in an API", quote(key)),
+            "write addresses = [\"private\"], or the networks that the API is in",
         )),
         "token_url" | "token_path" => Some(Problem::new(
             format!("unknown key {} in an API", quote(key)),
