@@ -330,7 +330,9 @@ impl Addresses {
             let is = match kind {
                 Nobody(_) => false,
                 // Never as a part of something larger: who wrote that did not think of it.
-                Metadata(_) => self.entries().any(|entry| entry.is_exactly(face) || entry.is_exactly(address)),
+                Metadata(_) => {
+                    self.entries().any(|entry| entry.is_exactly(face) || entry.is_exactly(address))
+                }
                 _ => self.entries().any(|it| it.is(kind) || it.covers(face) || it.covers(address)),
             };
             if !is {

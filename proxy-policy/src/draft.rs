@@ -271,7 +271,9 @@ fn top_hint(key: &str) -> Option<Problem> {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
         "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
-        "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => "[api.NAME]",
+        "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => {
+            "[api.NAME]"
+        }
         "kind" | "secret" | "insecure" | "probe" => "[credential.NAME]",
         _ => return None,
     };

@@ -66,4 +66,4 @@ pub use bot::{Answer, Bot, Finished, Running};
 pub use host::{built, daemon as daemon_binary, xtask as xtask_binary};
 pub use podman::Podman;
 pub use wait::wait_until;
-pub use world::{ADDRESS, ADDRESS6, RAW_ADDRESS, World};
+pub use world::{ADDRESS, ADDRESS6, ADDRESSES, RAW_ADDRESS, World};

@@ -19,6 +19,8 @@ use crate::{api, host};
 pub const ADDRESS: &str = "203.0.113.10";
 /// The same over IPv6 (RFC 3849).
 pub const ADDRESS6: &str = "2001:db8::10";
+/// What an API says that is at such addresses.
+pub const ADDRESSES: &str = "addresses = [\"203.0.113.0/24\", \"2001:db8::/32\"]";
 /// Address of `raw.test`: nobody listens until a test starts a server.
 pub const RAW_ADDRESS: &str = "203.0.113.11";
 
@@ -115,10 +117,12 @@ impl World {
     }
 
     /// Writes a file below the policy root, such as `policies/robot.toml`; `{root}` in it is the world's folder, and
-    /// `{governed}` the governed cgroup in the hierarchy. A running daemon notices it.
+    /// `{governed}` the governed cgroup in the hierarchy. An API in it is at the world's addresses, unless the file says of one at
+    /// which it is. A running daemon notices it.
     pub fn policy(&self, name: &str, text: &str) -> PathBuf {
         let root = self.root.to_str().unwrap();
         let text = text.replace("{root}", root).replace("{governed}", &self.governed_path());
+        let text = at_world_addresses(&text);
         // Written aside and renamed, as an editor does: the daemon never reads half a file.
         let aside = self.write("aside", &text);
         let path = self.path("etc").join(name);
@@ -279,6 +283,25 @@ impl Drop for World {
         self.servers.borrow_mut().clear();
         host::tear_down(&self.name);
     }
+}
+
+/// The same APIs, at the addresses that servers have in a world: nobody has them on the internet, so it must be said.
+fn at_world_addresses(text: &str) -> String {
+    if text.contains("addresses =") {
+        return text.to_owned();
+    }
+    let mut lines = Vec::new();
+    let mut in_api = false;
+    // At the end of its table: what a test says of lines of the first one is true.
+    for line in text.lines().chain(["["]) {
+        if line.starts_with('[') {
+            lines.extend(in_api.then_some(ADDRESSES));
+            in_api = line.starts_with("[api.");
+        }
+        lines.push(line);
+    }
+    lines.pop();
+    lines.join("\n") + "\n"
 }
 
 pub(crate) fn chmod(path: &Path, mode: u32) {

@@ -154,7 +154,9 @@ fn addresses(section: &Section<'_>, hosts: &[Spanned<ApiHost>], reader: &mut Rea
     let of_hosts = hosts.iter().filter_map(|host| match host.name().parse() {
         Ok(address) => Some(Entry::of(address)),
         // RFC 6761 section 6.3: never anything else.
-        Err(_) => (host.name() == "localhost" || host.name().ends_with(".localhost")).then_some(Entry::LOOPBACK),
+        Err(_) => {
+            (host.name() == "localhost" || host.name().ends_with(".localhost")).then_some(Entry::LOOPBACK)
+        }
     });
     Addresses::new(section.has("addresses").then_some(entries), of_hosts.collect())
 }

@@ -115,7 +115,8 @@ pub fn recall(
     };
     let judge = |kind: &CallKind| {
         let (host, path) = (Cow::Borrowed(&host), path.clone());
-        let facts = Facts { scheme, host, port, method: &method, path, query: None, kind: *kind };
+        let address = Some(dst.ip());
+        let facts = Facts { scheme, host, port, address, method: &method, path, query: None, kind: *kind };
         request(&subject, &facts, settings.unidentified, now)
     };
     let mut judged: Vec<Judgement> = kinds.iter().map(judge).collect();

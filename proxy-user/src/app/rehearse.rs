@@ -156,7 +156,7 @@ pub fn judge_as(subject: &Subject, question: &Question<'_>) -> Outcome {
             Err(refusal) => refused(&refusal),
         };
     }
-    let leg = Leg { scheme, host: (scheme == Scheme::Https).then(|| host.clone()), port };
+    let leg = Leg { scheme, host: (scheme == Scheme::Https).then(|| host.clone()), port, address: None };
     let facts = match facts::read(&leg, version, &method, &uri, &headers) {
         Ok(facts) => facts,
         Err(refusal) => {

@@ -1,6 +1,7 @@
 //! What a workload asks for: of a request the checked [`Facts`], of anything else as much as is known ([`Asked`]).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::Method;
 use proxy_policy::{Body, BodyFault, BodyState, CallKind, CallPath, Host, Scheme};
@@ -16,6 +17,8 @@ pub struct Facts<'a> {
     pub host: Cow<'a, Host>,
     /// The port that the workload connected to, which the authority does not contradict.
     pub port: u16,
+    /// The address that it connected to, where that is known: an API is not called everywhere.
+    pub address: Option<IpAddr>,
     /// The method as the client sent it; methods are case-sensitive (RFC 9110 §9.1).
     pub method: &'a Method,
     /// The path in normal form.

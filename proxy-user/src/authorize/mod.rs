@@ -9,12 +9,15 @@
 
 pub mod asked;
 pub mod callers;
+mod elsewhere;
 pub mod entry;
 pub mod permit;
 pub mod policy;
 pub mod refusal;
 pub mod subject;
 
+#[cfg(test)]
+mod elsewhere_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 

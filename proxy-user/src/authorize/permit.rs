@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use proxy_journal::Rule;
 use proxy_policy::{
-    ApiId, Call, Considered, CredentialId, Host, Mask, Mode, Moment, Reason, RuleRef, Scheme, Source,
-    Transport, Unmatched,
+    Addresses, ApiId, Call, Considered, CredentialId, Host, Mask, Mode, Moment, Reason, RuleRef, Scheme,
+    Source, Transport, Unmatched,
 };
 
 use super::Unidentified;
 use super::asked::{Facts, Seen};
+use super::elsewhere;
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
@@ -68,6 +69,12 @@ impl Permit {
     #[must_use]
     pub fn strip(&self) -> Option<&Arc<Strip>> {
         self.live.strip(self.api?).filter(|_| !self.untouched)
+    }
+
+    /// At which addresses the API may be; `None` when no API is called, or the call is only observed and goes wherever it would.
+    #[must_use]
+    pub fn addresses(&self) -> Option<&Arc<Addresses>> {
+        self.api.and_then(|api| self.live.api(api)).filter(|_| !self.untouched).map(|api| &api.addresses)
     }
 
     /// How long what is given is told to last, when the request asks for a token: it is answered by the proxy, and never sent.
@@ -191,18 +198,30 @@ pub fn authorize(
         return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
     }
     // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
-    let untouched = decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_));
+    let mut untouched = decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_));
     // A credential goes over a transport that proves nothing only where that one says so, and whoever sends it looks where to.
     let plain = facts.scheme == Scheme::Http;
     let credential = decision
         .credential
         .filter(|credential| !untouched && (!plain || credential.insecure.is_some()))
         .map(|credential| credential.id);
-    let mut reason = match decision.observed {
-        Some(_) => format!("observed, would be denied: {}", decision.explain(&call)),
+    let mut would_be = decision.observed.map(|_| decision.explain(&call).to_string());
+    let answers = api.token_endpoint.as_ref().filter(|endpoint| !untouched && endpoint.is_at(&facts.path));
+    // What is sent to nobody goes to no address.
+    if let Some(address) = facts.address.filter(|_| answers.is_none())
+        && let Err(elsewhere) = elsewhere::check(api, decision.credential, address)
+    {
+        if !untouched && !observes(&decision) {
+            return Err(elsewhere::refusal(live.set(), api, &elsewhere));
+        }
+        untouched = true;
+        would_be.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
+    }
+    let observed = would_be.is_some();
+    let mut reason = match would_be {
+        Some(why) => format!("observed, would be denied: {why}"),
         None => decision.reason.to_string(),
     };
-    let answers = api.token_endpoint.as_ref().filter(|endpoint| !untouched && endpoint.is_at(&facts.path));
     if answers.is_some() {
         reason.push_str(&format!("; the proxy answers it, as the token endpoint of {}", api.name));
     }
@@ -210,14 +229,22 @@ pub fn authorize(
         live: Arc::clone(live),
         api: Some(api.id),
         // What is sent to nobody needs none.
-        credential: credential.filter(|_| answers.is_none()),
+        credential: credential.filter(|_| answers.is_none() && !untouched),
         rule,
         scopes: live.limits().of_call(identity, decision.grant, api, host, facts.port),
         reason,
-        observed: decision.observed.is_some(),
+        observed,
         untouched,
         answers: answers.map(|endpoint| endpoint.expires_in),
     }))
+}
+
+/// Whether what keeps the call from going on is only recorded: of its identity, or of the grant that allows it.
+fn observes(decision: &proxy_policy::Decision<'_>) -> bool {
+    decision.identity.is_some_and(|identity| {
+        let grant = decision.grant.and_then(|at| identity.grants.get(at));
+        identity.mode == Mode::Observe || grant.is_some_and(|grant| grant.mode == Mode::Observe)
+    })
 }
 
 /// What conditions look at.

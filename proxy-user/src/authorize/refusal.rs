@@ -11,6 +11,8 @@ use proxy_policy::Bound;
 pub enum Kind {
     /// The identity has no grant for the call, or a deny matches.
     NotGranted,
+    /// The API is not called at the address that the workload chose, or that its host has.
+    AddressRefused,
     /// No API names the host, and the identity may not call such hosts.
     UnknownHost,
     /// No identity matches the workload.
@@ -51,8 +53,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NotGranted,
+        Self::AddressRefused,
         Self::UnknownHost,
         Self::UnknownWorkload,
         Self::AmbiguousWorkload,
@@ -78,6 +81,7 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotGranted
+            | Self::AddressRefused
             | Self::UnknownHost
             | Self::UnknownWorkload
             | Self::AmbiguousWorkload
@@ -103,6 +107,7 @@ impl Kind {
     pub fn title(self) -> &'static str {
         match self {
             Self::NotGranted => "The policy does not grant this call",
+            Self::AddressRefused => "The policy does not let the API be at this address",
             Self::UnknownHost => "No API of the policy names this host",
             Self::UnknownWorkload => "The policy does not know this program",
             Self::AmbiguousWorkload => "Several identities match this program",
@@ -129,6 +134,7 @@ impl Kind {
     pub fn slug(self) -> &'static str {
         match self {
             Self::NotGranted => "not-granted",
+            Self::AddressRefused => "address-refused",
             Self::UnknownHost => "unknown-host",
             Self::UnknownWorkload => "unknown-workload",
             Self::AmbiguousWorkload => "ambiguous-workload",
@@ -155,6 +161,7 @@ impl Kind {
     pub fn blame(self) -> Blame {
         match self {
             Self::NotGranted
+            | Self::AddressRefused
             | Self::UnknownHost
             | Self::UnknownWorkload
             | Self::AmbiguousWorkload

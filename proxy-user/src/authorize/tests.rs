@@ -69,6 +69,7 @@ fn decide(
         scheme,
         host: Cow::Owned(Host::parse(host).unwrap()),
         port: scheme.default_port(),
+        address: None,
         method,
         path: CallPath::normalize(path).unwrap(),
         query: None,

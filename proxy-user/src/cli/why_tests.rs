@@ -12,7 +12,7 @@ const POLICY: [(&str, &str); 2] = [
          [[grant]]\napi = \"shop\"\nallow = [\"PUT /v1/**\"]\nwhen = 'request.headers[\"x-env\"] == \"prod\"'\n\
          [[grant]]\nnetwork = [\"tcp 192.0.2.0/24:5432\"]\n",
     ),
-    ("apis/shop.toml", "[api.shop]\nhosts = [\"shop.test\"]\n"),
+    ("apis/shop.toml", "[api.shop]\nhosts = [\"shop.test\"]\naddresses = [\"192.0.2.0/24\"]\n"),
 ];
 
 fn decision(method: Option<&str>, path: &str) -> Decision {

@@ -417,7 +417,7 @@ impl Calls {
         match facts.scheme {
             Scheme::Https => {
                 let mode = if websocket { Mode::Http1 } else { Mode::Any };
-                let route = Route::new(host, UpstreamAddr(dst.0), mode);
+                let route = Route::new(host, UpstreamAddr(dst.0), mode).or_at(permit.addresses());
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
@@ -425,11 +425,13 @@ impl Calls {
             Scheme::Http => {
                 let addr = match (permit.api(), &attachment) {
                     (_, Some(_)) => forward.resolve_loopback(&host, dst.0).await?,
-                    (Some(_), None) => forward.resolve(&host, dst.0).await?,
+                    (Some(_), None) => forward.resolve(permit, &host, dst.0).await?,
                     (None, None) => UpstreamAddr(dst.0),
                 };
                 let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
-                let route = Route::new(host, addr, mode);
+                // What goes with a credential goes to the one address at which there is a server.
+                let others = permit.addresses().filter(|_| attachment.is_none());
+                let route = Route::new(host, addr, mode).or_at(others);
                 account.dialled(route.addr.0);
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 match &attachment {

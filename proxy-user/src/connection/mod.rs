@@ -147,7 +147,7 @@ impl Connection {
         S: Io + 'static,
     {
         let scheme = if host.is_some() { Scheme::Https } else { Scheme::Http };
-        let leg = Leg { scheme, host, port: self.dst.port() };
+        let leg = Leg { scheme, host, port: self.dst.port(), address: Some(self.dst.ip()) };
         let calls = Arc::new(Calls::new(self, leg, http2));
         let services = Arc::clone(&calls.connection.services);
         let limits = &services.settings.http;

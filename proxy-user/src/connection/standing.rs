@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) struct Question {
     scheme: Scheme,
     host: Host,
     port: u16,
+    address: Option<IpAddr>,
     method: Method,
     path: CallPath<'static>,
     query: Option<String>,
@@ -56,6 +58,7 @@ impl Question {
             scheme: facts.scheme,
             host: facts.host.clone().into_owned(),
             port: facts.port,
+            address: facts.address,
             method: facts.method.clone(),
             path: facts.path.clone().into_owned(),
             query: facts.query.map(str::to_owned),
@@ -74,6 +77,7 @@ impl Question {
             scheme: self.scheme,
             host: Cow::Borrowed(&self.host),
             port: self.port,
+            address: self.address,
             method: &self.method,
             path: self.path.clone(),
             query: self.query.as_deref(),

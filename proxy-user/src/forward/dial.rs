@@ -1,12 +1,14 @@
-//! Opening connections: the only place that connects to anything outside of this host's own sockets.
+//! Opening connections: the only place that connects to anything outside of this host's own sockets. [`reach`](super::reach) says where to.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use proxy_policy::Addresses;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::error::ForwardError;
+use super::reach::lookup;
 use crate::base::addr::UpstreamAddr;
 
 /// Opens TCP connections, but none to this proxy.
@@ -21,6 +23,11 @@ impl Dialer {
     #[must_use]
     pub fn new(own: Vec<SocketAddr>, limit: Duration) -> Self {
         Self { own, limit }
+    }
+
+    /// How long connecting may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Connects.
@@ -57,17 +64,30 @@ impl Dialer {
     }
 }
 
-/// Where a host is; `chosen` when it is among the answers.
+/// Where a host is; `chosen` when it is among the answers. Only at addresses at which its API may be, if there is one.
 pub(super) async fn resolve(
     host: &str,
     chosen: SocketAddr,
     limit: Duration,
+    addresses: Option<&Addresses>,
 ) -> Result<UpstreamAddr, ForwardError> {
-    let chosen = SocketAddr::new(chosen.ip().to_canonical(), chosen.port());
-    let all = resolve_all(host, chosen.port(), limit).await?;
-    let is_chosen = |addr: &&SocketAddr| addr.ip() == chosen.ip();
-    let found = all.iter().find(is_chosen).or(all.first());
-    found.copied().map(UpstreamAddr).ok_or_else(|| resolves_to_nothing(host))
+    let (port, chosen) = (chosen.port(), chosen.ip().to_canonical());
+    let mut all = resolve_all(host, port, limit).await?;
+    let mut refused = None;
+    all.retain(|addr| match addresses.map_or(Ok(()), |addresses| addresses.check(addr.ip())) {
+        Ok(()) => true,
+        Err(elsewhere) => {
+            refused.get_or_insert(elsewhere);
+            false
+        }
+    });
+    match (all.iter().find(|addr| addr.ip() == chosen).or(all.first()), refused) {
+        (Some(found), _) => Ok(UpstreamAddr(*found)),
+        (None, Some(elsewhere)) => {
+            Err(ForwardError::Elsewhere { host: host.to_owned(), elsewhere: Box::new(elsewhere) })
+        }
+        (None, None) => Err(resolves_to_nothing(host)),
+    }
 }
 
 /// All addresses of a host, each once.
@@ -76,22 +96,14 @@ pub(super) async fn resolve_all(
     port: u16,
     limit: Duration,
 ) -> Result<Vec<SocketAddr>, ForwardError> {
-    let canonical = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), port);
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![canonical(ip)]);
+        return Ok(vec![SocketAddr::new(ip.to_canonical(), port)]);
     }
     let failed = |source| ForwardError::Resolve { host: host.to_owned(), source };
-    let answers = match timeout(limit, tokio::net::lookup_host((host, port))).await {
-        Ok(answers) => answers.map_err(failed)?,
-        Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
-    };
-    let mut all = Vec::new();
-    for addr in answers.map(|answer| canonical(answer.ip())) {
-        if !all.contains(&addr) {
-            all.push(addr);
-        }
+    match timeout(limit, lookup(host, port)).await {
+        Ok(answers) => answers.map_err(failed),
+        Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
     }
-    Ok(all)
 }
 
 pub(super) fn resolves_to_nothing(host: &str) -> ForwardError {
@@ -127,9 +139,9 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_the_name_does_not_have_is_not_taken() {
         let limit = Duration::from_secs(5);
-        let resolved = resolve("localhost", "192.0.2.7:80".parse().unwrap(), limit).await.unwrap();
+        let resolved = resolve("localhost", "192.0.2.7:80".parse().unwrap(), limit, None).await.unwrap();
         assert!(resolved.0.ip().is_loopback() && resolved.0.port() == 80, "{resolved:?}");
-        let resolved = resolve("192.0.2.8", "192.0.2.7:80".parse().unwrap(), limit).await.unwrap();
+        let resolved = resolve("192.0.2.8", "192.0.2.7:80".parse().unwrap(), limit, None).await.unwrap();
         assert_eq!(resolved.0, "192.0.2.8:80".parse().unwrap());
     }
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proxy_policy::Elsewhere;
+
 use crate::authorize::{Kind, Refusal};
 use crate::credentials::Misplaced;
 use crate::http::StreamError;
@@ -44,6 +46,24 @@ pub enum ForwardError {
         addr: SocketAddr,
         /// The limit.
         limit: Duration,
+    },
+    /// Nobody answers at the address that was chosen, nor at the others of the host.
+    #[error("{}; of the other addresses of {host}: {others}", chain(first))]
+    Nowhere {
+        /// The name.
+        host: String,
+        /// What became of the chosen one.
+        first: Box<ForwardError>,
+        /// What became of the others.
+        others: String,
+    },
+    /// The host is at an address at which its API may not be.
+    #[error("{host} is not called there: {elsewhere}{}", .elsewhere.line.as_ref().map(|line| format!("; if it is there, write {line} in its API")).unwrap_or_default())]
+    Elsewhere {
+        /// The name.
+        host: String,
+        /// The address, and why not.
+        elsewhere: Box<Elsewhere>,
     },
     /// The server did not prove to be the host, or does not speak TLS as we demand.
     #[error("nothing was sent to {addr}: {source}")]
@@ -147,6 +167,15 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
+    /// The address at which it went wrong, where a connection was there.
+    #[must_use]
+    pub fn reached(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tls { addr, .. } | Self::Broken { addr, .. } => Some(*addr),
+            _ => None,
+        }
+    }
+
     /// What the client gets: the error without addresses and causes, which are for the journal.
     #[must_use]
     pub fn refusal(&self, host: &str) -> Refusal {
@@ -161,6 +190,16 @@ impl ForwardError {
             }
             Self::ConnectTimeout { .. } => {
                 (Kind::UpstreamTimeout, format!("{host} cannot be reached in time"))
+            }
+            Self::Nowhere { first, .. } => {
+                let Refusal { kind, detail, .. } = first.refusal(host);
+                (kind, detail)
+            }
+            Self::Elsewhere { .. } => {
+                let detail = format!(
+                    "{host} has an address at which the policy does not let its API be; the journal names it"
+                );
+                (Kind::AddressRefused, detail)
             }
             Self::Tls { source, .. } => {
                 let kind = match source.fault {

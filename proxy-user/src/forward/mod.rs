@@ -1,6 +1,6 @@
 //! To the upstream: dialled, verified, pooled, sent; or the bytes passed through as they are.
 //!
-//! [`dial`] opens connections, [`transport`] makes them what they are for (verified TLS, or plain), [`pool`] keeps
+//! [`dial`] opens connections, [`reach`] says to which address of a host, [`transport`] makes them what they are for (verified TLS, or plain), [`pool`] keeps
 //! them, [`send`] sends one request over one of them and notices when it must go over another, [`answer`] brings
 //! connections back at the end of the response, [`tunnel`] moves bytes both ways.
 //!
@@ -14,6 +14,7 @@ pub mod answer;
 pub mod dial;
 pub mod error;
 pub mod pool;
+mod reach;
 pub mod send;
 pub mod transport;
 pub mod tunnel;
@@ -45,7 +46,7 @@ use transport::{Loopback, Plain, VerifiedTls};
 /// What the way to the upstream may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardLimits {
-    /// For a name to be resolved, which is done for plain HTTP only.
+    /// For a name to be resolved before a call over plain HTTP.
     pub resolve_time: Duration,
     /// From the last byte of the request to the head of the response.
     pub response_time: Duration,
@@ -225,9 +226,15 @@ impl Forwarder {
     /// it, else the first that it resolves to. Without TLS nothing else ties the address to the host.
     ///
     /// # Errors
-    /// The name does not resolve.
-    pub async fn resolve(&self, host: &str, chosen: SocketAddr) -> Result<UpstreamAddr, ForwardError> {
-        dial::resolve(host, chosen, self.limits.resolve_time).await
+    /// The name does not resolve, or to nothing at which its API may be.
+    pub async fn resolve(
+        &self,
+        permit: &Permit,
+        host: &str,
+        chosen: SocketAddr,
+    ) -> Result<UpstreamAddr, ForwardError> {
+        let addresses = permit.addresses().map(|addresses| &**addresses);
+        dial::resolve(host, chosen, self.limits.resolve_time, addresses).await
     }
 
     /// The address to which a plain request with a credential goes: of several that the name resolves to the one at which there is a

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use proxy_policy::Addresses;
 use tokio::time::Instant;
 
 use super::ForwardLimits;
@@ -41,13 +42,25 @@ pub struct Route {
     pub mode: Mode,
     /// Whom the server knows us as, by a client certificate.
     pub(super) client: Option<ClientIdentity>,
+    /// At which other addresses the host may be, when the one does not answer; `None`: there is no other.
+    pub(super) addresses: Option<Arc<Addresses>>,
 }
 
 impl Route {
     /// One where nobody proves who calls; a credential that does makes another one of it.
     #[must_use]
     pub fn new(host: Arc<str>, addr: UpstreamAddr, mode: Mode) -> Self {
-        Self { host, addr, mode, client: None }
+        Self { host, addr, mode, client: None, addresses: None }
+    }
+
+    /// With other addresses, when the one does not answer. It never shares a connection with one that may be elsewhere.
+    #[must_use]
+    pub fn or_at(self, addresses: Option<&Arc<Addresses>>) -> Self {
+        Self { addresses: addresses.cloned(), ..self }
+    }
+
+    pub(super) fn addresses(&self) -> Option<&Addresses> {
+        self.addresses.as_deref()
     }
 }
 
@@ -66,6 +79,8 @@ pub(super) struct Shared {
     pub(super) sender: http2::SendRequest<RequestBody>,
     /// The same for all handles of one connection.
     number: u64,
+    /// Where it leads to.
+    pub(super) addr: UpstreamAddr,
 }
 
 /// Idle HTTP/1 connections and shared HTTP/2 connections, by route.
@@ -89,6 +104,14 @@ struct Slot {
 }
 
 impl Sender {
+    /// Where it leads to.
+    pub(super) fn addr(&self) -> UpstreamAddr {
+        match self {
+            Self::Http1(lane) => UpstreamAddr(lane.addr()),
+            Self::Http2(shared) => shared.addr,
+        }
+    }
+
     /// Which connection it is, where others may use it too.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
@@ -225,9 +248,9 @@ impl<T: Transport> Pool<T> {
             }
             None => None,
         };
-        let tcp = dialer.dial(route.addr).await?;
-        let (stream, speaks) = self.transport.establish(tcp, route).await?;
-        let sender = handshake(stream, speaks, route.addr).await?;
+        let (tcp, addr) = dialer.reach(route).await?;
+        let (stream, speaks) = self.transport.establish(tcp, &Route { addr, ..route.clone() }).await?;
+        let sender = handshake(stream, speaks, addr).await?;
         self.connections.opened(route, &sender);
         Ok(sender)
     }
@@ -240,7 +263,7 @@ where
 {
     let broken = |source: hyper::Error| ForwardError::Broken { addr: addr.0, source: source.into() };
     match speaks {
-        Speaks::Http1 => Ok(Sender::Http1(Lane::new(stream))),
+        Speaks::Http1 => Ok(Sender::Http1(Lane::new(stream, addr.0))),
         Speaks::Http2 => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -254,7 +277,7 @@ where
                 .map_err(broken)?;
             tokio::spawn(async move { note(addr, connection.await) });
             let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-            Ok(Sender::Http2(Shared { sender, number }))
+            Ok(Sender::Http2(Shared { sender, number, addr }))
         }
     }
 }
@@ -299,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_used_again_only_for_its_host_its_address_and_its_mode() {
+    async fn a_connection_is_used_again_only_for_its_host_its_addresses_and_its_mode() {
         let (pool, listener, dialer) = pool().await;
         let addr = listener.local_addr().unwrap();
         let own = route("api.test", addr, Mode::Any);
@@ -308,6 +331,8 @@ mod tests {
             route("other.test", addr, Mode::Any),
             route("api.test", "127.0.0.2:443".parse().unwrap(), Mode::Any),
             route("api.test", addr, Mode::Http1),
+            // It may be elsewhere by now, where the policy does not let it be any more.
+            own.clone().or_at(Some(&Arc::default())),
         ] {
             assert!(pool.connections().take(&other).is_none(), "{other:?}");
         }

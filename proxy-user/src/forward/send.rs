@@ -8,6 +8,7 @@
 //!
 //! What may be sent again is [`ForwardError::Untaken`]; whoever has the request sends it, over a new connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,8 +120,9 @@ pub(super) async fn send<T: Transport>(
     let kept = if outbound.again { None } else { pool.connections().take(route) };
     let (sender, reused) = match kept {
         Some(sender) => (sender, true),
-        None => (pool.open(route, dialer).await?, false),
+        None => (open(pool, dialer, route, &outbound.transfer).await?, false),
     };
+    outbound.transfer.note_reached(route.addr.0, sender.addr().0);
     let number = sender.number();
     let (mut asked, body) = outbound.split();
     let exchanged = exchange(pool, limits, route, &mut asked, sender, body, reused).await;
@@ -141,9 +143,24 @@ pub(super) async fn send<T: Transport>(
     };
     // The connection had gone stale while it waited, and nothing of the request was sent.
     forget();
-    let sender = pool.open(route, dialer).await?;
+    let sender = open(pool, dialer, route, &asked.transfer).await?;
+    asked.transfer.note_reached(route.addr.0, sender.addr().0);
     exchange(pool, limits, route, &mut asked, sender, *body, false).await.map_err(|failed| match failed {
         Failed::Unsent(_, error) | Failed::Sent(error) => error,
+    })
+}
+
+/// Opens a connection; where that ended, when it came to an end elsewhere than was chosen, is for the journal.
+async fn open<T: Transport>(
+    pool: &Pool<T>,
+    dialer: &Dialer,
+    route: &Route,
+    transfer: &Transfer,
+) -> Result<Sender, ForwardError> {
+    pool.open(route, dialer).await.inspect_err(|error| {
+        if let Some(addr) = error.reached() {
+            transfer.note_reached(route.addr.0, addr);
+        }
     })
 }
 
@@ -182,10 +199,10 @@ async fn exchange<T: Transport>(
     body: RequestBody,
     reused: bool,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let addr = route.addr.0;
+    let addr = sender.addr().0;
     let response = match sender {
         Sender::Http1(lane) => over_http1(pool, limits, route, asked, lane, body, reused).await?,
-        Sender::Http2(shared) => over_http2::<T>(limits, route, asked, shared, body).await?,
+        Sender::Http2(shared) => over_http2::<T>(limits, asked, shared, body).await?,
     };
     asked.transfer.settle();
     // Over HTTP/2 it is nobody's framing, but would be that of the client over HTTP/1.
@@ -207,9 +224,9 @@ async fn over_http1<T: Transport>(
     body: RequestBody,
     reused: bool,
 ) -> Result<Response<UpstreamBody>, ForwardError> {
-    let (addr, transfer) = (route.addr.0, Arc::clone(&asked.transfer));
+    let (addr, transfer) = (lane.addr(), Arc::clone(&asked.transfer));
     let mut exchange = asked.over_http1(lane, body)?;
-    let head = in_time(exchange.head(), limits.response_time, route, &transfer).await?;
+    let head = in_time(exchange.head(), limits.response_time, addr, &transfer).await?;
     let head = match head {
         Ok(head) => head,
         Err(source) if transfer.is_broken() => return Err(ForwardError::Client { source: source.into() }),
@@ -241,12 +258,11 @@ async fn over_http1<T: Transport>(
 
 async fn over_http2<T: Transport>(
     limits: &ForwardLimits,
-    route: &Route,
     asked: &Asked,
     mut shared: Shared,
     body: RequestBody,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let (addr, transfer) = (route.addr.0, &asked.transfer);
+    let (addr, transfer) = (shared.addr.0, &asked.transfer);
     let failed = |source: hyper::Error| match (transfer.is_broken(), is_refused(&source)) {
         (true, _) => ForwardError::Client { source: source.into() },
         (false, true) => ForwardError::Untaken { addr, source: source.into() },
@@ -257,7 +273,7 @@ async fn over_http2<T: Transport>(
     }
     let request = asked.over_http2(body, T::SCHEME)?;
     let sending = shared.sender.try_send_request(request);
-    match in_time(sending, limits.response_time, route, transfer).await? {
+    match in_time(sending, limits.response_time, addr, transfer).await? {
         Ok(response) => Ok(response.map(UpstreamBody::http2)),
         Err(mut error) => {
             let request = error.take_message();
@@ -274,7 +290,7 @@ async fn over_http2<T: Transport>(
 async fn in_time<R>(
     sending: impl Future<Output = R>,
     limit: Duration,
-    route: &Route,
+    addr: SocketAddr,
     transfer: &Transfer,
 ) -> Result<R, ForwardError> {
     let mut sending = std::pin::pin!(sending);
@@ -285,9 +301,9 @@ async fn in_time<R>(
             Ok(sent) => return Ok(sent),
             Err(_) if progress() != before => before = progress(),
             Err(_) if !transfer.is_whole() => {
-                return Err(ForwardError::RequestStalled { addr: route.addr.0, limit });
+                return Err(ForwardError::RequestStalled { addr, limit });
             }
-            Err(_) => return Err(ForwardError::ResponseTimeout { addr: route.addr.0, limit }),
+            Err(_) => return Err(ForwardError::ResponseTimeout { addr, limit }),
         }
     }
 }

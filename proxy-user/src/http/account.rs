@@ -93,7 +93,7 @@ impl Account {
             bytes_received: self.transfer.received(),
             duration_us: micros(self.began.elapsed()),
             ttfb_us: self.ttfb.map(micros),
-            upstream: self.upstream,
+            upstream: self.transfer.elsewhere().or(self.upstream),
             error,
             blame,
             interrupted: false,

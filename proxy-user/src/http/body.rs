@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -32,6 +33,7 @@ pub struct Transfer {
     reflected: AtomicBool,
     repeated: AtomicBool,
     answered: AtomicBool,
+    elsewhere: Mutex<Option<SocketAddr>>,
     returned: Mutex<Returned>,
     is_back: Notify,
 }
@@ -53,6 +55,18 @@ impl Transfer {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Notes at which address the call is in the end, if that is another one than was chosen.
+    pub fn note_reached(&self, chosen: SocketAddr, reached: SocketAddr) {
+        let elsewhere = (chosen != reached).then_some(reached);
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
+    }
+
+    /// The address at which it is, if that is another one than was chosen.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<SocketAddr> {
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that came from the upstream.

@@ -12,6 +12,7 @@
 //! | over HTTP/2: no `:authority`, a `:path` without a slash, a value with blanks around it | 400 (RFC 9113 §8.2.1, §8.3.1) |
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{HeaderName, Method, Uri, Version};
@@ -29,6 +30,8 @@ pub struct Leg {
     pub host: Option<Host>,
     /// The port that the workload connected to.
     pub port: u16,
+    /// The address that it connected to; `None` where nobody did.
+    pub address: Option<IpAddr>,
 }
 
 /// Reads the facts of a request.
@@ -73,7 +76,8 @@ pub fn read<'a>(
         false if method == Method::POST && is_grpc(headers) => CallKind::Grpc,
         false => CallKind::Plain,
     };
-    Ok(Facts { scheme: leg.scheme, host, port: leg.port, method, path, query: uri.query(), kind })
+    let (scheme, port, address) = (leg.scheme, leg.port, leg.address);
+    Ok(Facts { scheme, host, port, address, method, path, query: uri.query(), kind })
 }
 
 /// Whether the content type is that of gRPC over HTTP/2: `application/grpc`, also with `+proto` or parameters behind it.
@@ -283,7 +287,8 @@ mod tests {
     use super::*;
 
     fn leg(scheme: Scheme, sni: Option<&str>) -> Leg {
-        Leg { scheme, host: sni.map(|sni| Host::parse(sni).unwrap()), port: scheme.default_port() }
+        let host = sni.map(|sni| Host::parse(sni).unwrap());
+        Leg { scheme, host, port: scheme.default_port(), address: None }
     }
 
     fn ask(leg: &Leg, version: Version, method: &Method, uri: &str, hosts: &[&str]) -> Result<String, Kind> {

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Lane {
     io: Box<dyn Io>,
     /// It is moved from hand to hand.
     inlet: Box<Inlet>,
+    /// Where it leads to.
+    addr: SocketAddr,
 }
 
 impl fmt::Debug for Lane {
@@ -56,8 +59,14 @@ pub struct Asking<'a> {
 impl Lane {
     /// A connection on which nothing was sent yet.
     #[must_use]
-    pub fn new(io: impl Io + 'static) -> Self {
-        Self { io: Box::new(io), inlet: Box::new(Inlet::new(Message::Responses)) }
+    pub fn new(io: impl Io + 'static, addr: SocketAddr) -> Self {
+        Self { io: Box::new(io), inlet: Box::new(Inlet::new(Message::Responses)), addr }
+    }
+
+    /// Where it leads to.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Whether the server has left it as it was. Asks nobody but the socket, and does not wait.
@@ -89,9 +98,20 @@ impl Lane {
                 .is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let body = (encoding != Encoding::None).then_some(body);
         let waits = waits.then(|| Box::pin(tokio::time::sleep(CONTINUE)));
-        let (is_head, Self { io, mut inlet }) = (*asking.method == Method::HEAD, self);
+        let (is_head, Self { io, mut inlet, addr }) = (*asking.method == Method::HEAD, self);
         inlet.begin();
-        Exchange { io, inlet, outlet, body, waits, is_head, broken: None, answered: false, keep_alive: true }
+        Exchange {
+            io,
+            inlet,
+            addr,
+            outlet,
+            body,
+            waits,
+            is_head,
+            broken: None,
+            answered: false,
+            keep_alive: true,
+        }
     }
 }
 
@@ -114,6 +134,7 @@ fn encoding(asking: &Asking<'_>, body: &impl Body) -> Encoding {
 pub struct Exchange<B> {
     io: Box<dyn Io>,
     inlet: Box<Inlet>,
+    addr: SocketAddr,
     outlet: Outlet,
     /// What is still to be sent.
     body: Option<B>,
@@ -262,7 +283,7 @@ impl<B> Exchange<B> {
         let is_over = self.inlet.is_over() && self.body.is_none() && self.outlet.is_flushed();
         let is_kept = self.keep_alive && self.broken.is_none();
         let is_kept = is_kept && self.inlet.is_empty() && !self.inlet.is_ended();
-        (is_over && is_kept).then_some(Lane { io: self.io, inlet: self.inlet })
+        (is_over && is_kept).then_some(Lane { io: self.io, inlet: self.inlet, addr: self.addr })
     }
 
     /// The stream, after 101.

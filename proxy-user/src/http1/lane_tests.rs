@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
+const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 443);
+
 /// Frames that come when the channel gives them.
 struct Frames(tokio::sync::mpsc::Receiver<Bytes>);
 
@@ -62,7 +64,7 @@ async fn a_lane_is_used_again_when_both_messages_are_over_and_not_before() {
         (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n", false),
     ] {
         let (ours, mut server) = duplex(4096);
-        let mut exchange = Lane::new(ours).send(&asking(&method, &headers), Full::new(Bytes::new()));
+        let mut exchange = Lane::new(ours, SERVER).send(&asking(&method, &headers), Full::new(Bytes::new()));
         server.write_all(answer.as_bytes()).await.unwrap();
         exchange.head().await.unwrap();
         body(&mut exchange).await.unwrap();
@@ -76,7 +78,7 @@ async fn a_lane_is_used_again_when_both_messages_are_over_and_not_before() {
         }
     }
     let (ours, server) = duplex(4096);
-    let mut lane = Lane::new(ours);
+    let mut lane = Lane::new(ours, SERVER);
     assert!(lane.is_open());
     drop(server);
     assert!(!lane.is_open());
@@ -87,7 +89,7 @@ async fn a_body_goes_on_while_the_answer_comes() {
     let (ours, mut server) = duplex(4096);
     let (give, fed) = fed();
     let headers = HeaderMap::new();
-    let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), fed);
+    let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), fed);
     give.send(Bytes::from_static(b"one")).await.unwrap();
     server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
     exchange.head().await.unwrap();
@@ -107,7 +109,7 @@ async fn an_answer_before_the_end_of_the_request_costs_the_lane() {
     let (ours, mut server) = duplex(4096);
     let (_give, fed) = fed();
     let headers = HeaderMap::new();
-    let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), fed);
+    let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), fed);
     server.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     assert_eq!(exchange.head().await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(body(&mut exchange).await.unwrap().is_empty());
@@ -119,7 +121,7 @@ async fn what_a_server_says_before_it_closes_is_read_although_it_takes_no_more()
     let (ours, mut server) = duplex(64);
     let headers = HeaderMap::new();
     let large = Full::new(Bytes::from(vec![b'x'; 100_000]));
-    let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), large);
+    let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), large);
     server.write_all(b"HTTP/1.1 413 x\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
     drop(server);
     assert_eq!(exchange.head().await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -138,7 +140,7 @@ async fn the_body_waits_for_100_where_the_client_does_and_not_for_ever() {
     ] {
         let (ours, mut server) = duplex(4096);
         let full = Full::new(Bytes::from_static(b"abc"));
-        let mut exchange = Lane::new(ours).send(&asking(&Method::POST, &headers), full);
+        let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), full);
         let begun = tokio::time::Instant::now();
         let serve = async {
             let head = until(&mut server, "\r\n\r\n").await;
@@ -175,7 +177,7 @@ async fn a_body_that_is_not_what_the_head_says_breaks_the_exchange() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, said.parse().unwrap());
         let mut exchange =
-            Lane::new(ours).send(&asking(&Method::POST, &headers), Full::new(Bytes::from(data)));
+            Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), Full::new(Bytes::from(data)));
         assert!(matches!(exchange.head().await, Err(Error::Body(_))), "{said}");
     }
 }
@@ -185,8 +187,8 @@ async fn an_end_is_told_from_an_answer() {
     let headers = HeaderMap::new();
     for (answer, answered) in [("", false), ("HTTP/1.1 2", true), ("HTTP/1.1 102 x\r\n\r\n", true)] {
         let (ours, mut server) = duplex(4096);
-        let mut exchange =
-            Lane::new(ours).send(&asking(&Method::GET, &headers), Full::new(Bytes::new()).boxed_unsync());
+        let mut exchange = Lane::new(ours, SERVER)
+            .send(&asking(&Method::GET, &headers), Full::new(Bytes::new()).boxed_unsync());
         server.write_all(answer.as_bytes()).await.unwrap();
         drop(server);
         let error = exchange.head().await.unwrap_err();

@@ -17,7 +17,7 @@ const FILES: [(&str, &str); 13] = [
     ),
     (
         "etc/vouchsafe/apis/demo.toml",
-        "[api.demo]\nhosts = [\"api.demo.test\"]\ninject = { header = \"authorization\", value = \"Bearer {secret}\" }\n",
+        "[api.demo]\nhosts = [\"api.demo.test\"]\naddresses = [\"203.0.113.0/24\", \"loopback\"]\ninject = { header = \"authorization\", value = \"Bearer {secret}\" }\n",
     ),
     (
         "etc/vouchsafe/credentials/demo.toml",

@@ -56,7 +56,7 @@ impl Scene {
 
 /// The outcome of the last call of a path, waited for.
 #[track_caller]
-fn outcome(world: &World, path: &str) -> Value {
+pub(crate) fn outcome(world: &World, path: &str) -> Value {
     let id = world.decision(Some(path))["id"].clone();
     world.record("outcome", |record| record["id"] == id)
 }

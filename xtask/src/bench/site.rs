@@ -41,9 +41,10 @@ const POLICIES: [(&str, &str); 4] = [
     ),
     (
         "policies/apis/bench.toml",
-        "[api.bench]\nhosts = [\"h1.api.bench.test\", \"h2.api.bench.test\"]\n\
+        "[api.bench]\nhosts = [\"h1.api.bench.test\", \"h2.api.bench.test\"]\naddresses = [\"203.0.113.0/24\"]\n\
          inject = { header = \"authorization\", value = \"Bearer {secret}\" }\n\n\
-         [api.plain]\nscheme = \"http\"\nhosts = [\"plain.api.bench.test\"]\n",
+         [api.plain]\nscheme = \"http\"\nhosts = [\"plain.api.bench.test\"]\n\
+         addresses = [\"203.0.113.0/24\"]\n",
     ),
     (
         "policies/credentials/bench.toml",

@@ -180,7 +180,7 @@ fn policy(port: u16, more: &str, generation: u64) -> LivePolicy {
          [[grant]]\napi = \"plain\"\nallow = [\"* /**\"]\n"
     );
     let stripe = format!(
-        "[api.stripe]\nhosts = [\"api.test:{port}\"]\n\
+        "[api.stripe]\nhosts = [\"api.test:{port}\"]\naddresses = [\"loopback\"]\n\
          inject = {{ header = \"x-key\", value = \"Bearer {{secret}}\" }}\n"
     );
     let plain = format!("[api.plain]\nscheme = \"http\"\nhosts = [\"localhost:{port}\"]\n");
