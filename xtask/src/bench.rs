@@ -11,11 +11,11 @@
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
 //! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`); and what credentials do
-//! (`cargo xtask bench credentials`).
+//! (`cargo xtask bench credentials`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
 //! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
-//! [`report`] makes the table. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
+//! [`report`] makes the table; [`peers`] is a bench of its own. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
 pub(crate) mod calls;
@@ -23,6 +23,7 @@ pub(crate) mod connect;
 mod credentials;
 mod flat;
 mod load;
+pub(crate) mod peers;
 mod placed;
 mod policy;
 mod programs;
@@ -88,6 +89,9 @@ pub(crate) struct Options {
     /// Of the loads, those alone that have this in their names, as the table has them.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// With `peers`: those alone beside the daemon, and those of our own sources too, which are built.
+    #[arg(long, value_name = "PEER")]
+    peer: Vec<peers::Contestant>,
     /// The daemon is built already (set when the bench calls itself through sudo).
     #[arg(long, hide = true)]
     built: bool,
@@ -108,6 +112,8 @@ enum Part {
     Policy,
     /// What a credential that is at hand adds to a call, by kind and place.
     Credentials,
+    /// The same loads on what others have built; only when named, and alone.
+    Peers,
 }
 
 /// How long, and how often.
@@ -124,13 +130,20 @@ impl Options {
         self.parts.is_empty() || self.parts.contains(&part)
     }
 
+    fn is_peers(&self) -> bool {
+        self.parts.contains(&Part::Peers)
+    }
+
     /// The same again for another run of this program.
     fn flags(&self) -> Vec<String> {
         let parts = self.parts.iter().filter_map(Part::to_possible_value);
         let parts = parts.map(|part| part.get_name().to_owned());
         let quick = self.quick.then(|| "--quick".to_owned());
         let only = self.only.iter().flat_map(|text| ["--only".to_owned(), text.clone()]);
-        parts.chain(quick).chain(self.placed.then(|| "--placed".to_owned())).chain(only).collect()
+        let peers = self.peer.iter().filter_map(peers::Contestant::to_possible_value);
+        let peers = peers.flat_map(|peer| ["--peer".to_owned(), peer.get_name().to_owned()]);
+        let placed = self.placed.then(|| "--placed".to_owned());
+        parts.chain(quick).chain(placed).chain(only).chain(peers).collect()
     }
 
     fn extent(&self) -> Extent {
@@ -143,6 +156,8 @@ impl Options {
 
 /// Runs the bench; fails when it cannot run, or when answers were wrong.
 pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
+    ensure!(!options.is_peers() || options.parts.len() == 1, "`peers` is measured alone: name no other part");
+    ensure!(options.is_peers() || options.peer.is_empty(), "--peer belongs to `cargo xtask bench peers`");
     if !options.built {
         system::ensure(test::NEEDS)?;
         system::ensure(NEEDS)?;
@@ -152,6 +167,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         }
         if options.has(Part::Credentials) {
             credentials::build(paths)?;
+        }
+        if options.is_peers() {
+            peers::prepare(paths, options);
         }
     }
     if !system::is_root() {
@@ -163,6 +181,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     test::mount_bpffs()?;
 
     let stop = Stop::on_signals()?;
+    if options.is_peers() {
+        return peers::run(paths, options, &stop);
+    }
     let stage = Stage::set(&PLAN, &stop)?;
     let outcome = measure(paths, options, &stage);
     if outcome.is_err() {

@@ -49,6 +49,9 @@ enum Task {
     /// Call over plain HTTP where we are; the bench runs it in several places.
     #[command(hide = true)]
     BenchCall(bench::calls::Options),
+    /// Serve what the bench's peers are measured with; the bench runs it in its own network.
+    #[command(hide = true)]
+    BenchPeer(bench::peers::helper::Options),
     /// Put binary, unit, configuration and directories in place.
     Install(install::Options),
     /// Remove what `install` put in place.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&paths, &options),
         Task::BenchConnect(options) => bench::connect::run(&options),
         Task::BenchCall(options) => bench::calls::run(&options),
+        Task::BenchPeer(options) => bench::peers::helper::run(&options),
         Task::Install(options) => install::run(&paths, &options),
         Task::Uninstall(options) => install::remove(&paths, &options),
     });

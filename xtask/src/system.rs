@@ -46,6 +46,10 @@ impl Need {
     }
 }
 
+/// Packages that start a server when they are installed, and its unit.
+const SERVERS: [(&str, &str); 3] =
+    [("nginx", "nginx.service"), ("haproxy", "haproxy.service"), ("squid-openssl", "squid.service")];
+
 /// How a distribution installs packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -116,15 +120,19 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     }
     let packages: BTreeSet<&str> = missing.iter().map(|need| need.apt).collect();
     let packages: Vec<&str> = packages.into_iter().collect();
-    let keep_quiet = packages.contains(&"nginx") && Path::new("/run/systemd/system").is_dir();
-    if keep_quiet {
-        // The package would start a web server on port 80; we only want its program.
-        sh::run(as_root("systemctl").args(["mask", "nginx.service"]))?;
+    // These packages would start servers; we only want their programs.
+    let servers = SERVERS.iter().filter(|(package, _)| packages.contains(package));
+    let units: Vec<&str> = match Path::new("/run/systemd/system").is_dir() {
+        true => servers.map(|(_, unit)| *unit).collect(),
+        false => Vec::new(),
+    };
+    if !units.is_empty() {
+        sh::run(as_root("systemctl").arg("mask").args(&units))?;
     }
     let installed = apt_install(&packages, &[]);
-    if keep_quiet {
-        sh::run(as_root("systemctl").args(["unmask", "nginx.service"]))?;
-        sh::run(as_root("systemctl").args(["disable", "nginx.service"]))?;
+    if !units.is_empty() {
+        sh::run(as_root("systemctl").arg("unmask").args(&units))?;
+        sh::run(as_root("systemctl").arg("disable").args(&units))?;
     }
     installed?;
     match missing.iter().find(|need| !need.is_met()) {

@@ -180,7 +180,7 @@ pub(super) fn check(stage: &Stage, site: &Site) -> Result<()> {
 }
 
 /// Prints `@ requests µs errors p50 p99`.
-const WRK_REPORT: &str = r#"done = function(summary, latency, requests)
+pub(super) const WRK_REPORT: &str = r#"done = function(summary, latency, requests)
     local e = summary.errors
     io.write(string.format("@ %d %d %d %d %d\n", summary.requests, summary.duration,
         e.connect + e.read + e.write + e.timeout + e.status, latency:percentile(50), latency:percentile(99)))
@@ -208,7 +208,7 @@ fn wrk(
     parse_wrk(&finished.stdout).with_context(|| format!("wrk said nothing that helps: {}", finished.stdout))
 }
 
-fn parse_wrk(output: &str) -> Option<Sample> {
+pub(super) fn parse_wrk(output: &str) -> Option<Sample> {
     let line = output.lines().find_map(|line| line.strip_prefix("@ "))?;
     let mut numbers = line.split(' ').map(str::parse::<f64>);
     let mut next = || numbers.next()?.ok();
@@ -234,7 +234,7 @@ fn h2load(way: Way, stage: &Stage, site: &Site, seconds: u64, connections: u32) 
 }
 
 /// The lines of a log: start in µs since the epoch, status, µs until the end of the response.
-fn parse_h2load(log: &str) -> Option<Sample> {
+pub(super) fn parse_h2load(log: &str) -> Option<Sample> {
     let (mut first, mut last, mut errors) = (u64::MAX, 0, 0.0);
     let mut times = Vec::new();
     for line in log.lines() {

@@ -312,15 +312,16 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// A Markdown table; its first row is the head, and the columns after the first are figures.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<R: AsRef<[String]>>(rows: &[R]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
+        let cells = rows.iter().filter_map(|row| row.as_ref().get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: [usize; N] = std::array::from_fn(width);
+    let columns = rows.first().map_or(0, |row| row.as_ref().len());
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        for (column, (cell, width)) in row.as_ref().iter().zip(&widths).enumerate() {
             let fill = " ".repeat(width - cell.chars().count());
             let (left, right) = if column == 0 { ("", fill.as_str()) } else { (fill.as_str(), "") };
             text.push_str(&format!("| {left}{cell}{right} "));
@@ -341,7 +342,7 @@ fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
 
-fn time(seconds: f64) -> String {
+pub(super) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 0.1 => format!("{:.2} ms", s * 1e3),
@@ -349,7 +350,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn mib(kib: u64) -> String {
+pub(super) fn mib(kib: u64) -> String {
     format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
 }
 
