@@ -129,11 +129,12 @@ fn later(mut from: TcpStream, mut to: TcpStream, first: Duration) -> Result<()> 
         }
         to.shutdown(Shutdown::Write)
     });
-    let begun = Instant::now();
+    let mut first = Some(first);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer)?;
-        let due = (Instant::now() + ROUND_TRIP / 2).max(begun + first + ROUND_TRIP / 2);
+        // Later bytes do not overtake the first: they are sent in turn.
+        let due = Instant::now() + ROUND_TRIP / 2 + first.take().unwrap_or_default();
         let bytes = buffer.get(..read).unwrap_or_default().to_vec();
         if read == 0 || send.send((due, bytes)).is_err() {
             break;

@@ -4,6 +4,9 @@ use super::contestant::{self, Contestant};
 use super::load::{self, Figure, Load, Sample};
 use crate::bench::report::{median, mib, table, time};
 
+/// Somebody's memory: idle, and at most.
+type Memory = (Contestant, u64, u64);
+
 /// Everything that was measured, and everything that was not.
 #[derive(Default)]
 pub(super) struct Results {
@@ -16,7 +19,7 @@ pub(super) struct Results {
     /// What else is to be told about somebody.
     remarks: Vec<(Contestant, String)>,
     /// KiB (PSS) of all its processes: before any load, and the most that was seen.
-    memory: Vec<(Contestant, u64, u64)>,
+    memory: Vec<Memory>,
 }
 
 impl Results {
@@ -134,10 +137,11 @@ impl Results {
     }
 
     fn memory_rows(&self, columns: &[Contestant], rows: &mut Vec<Vec<String>>) {
-        let kinds: [(&str, fn(&(Contestant, u64, u64)) -> u64); 2] =
-            [("idle", |it| it.1), ("at most", |it| it.2)];
-        for (number, (name, of)) in kinds.into_iter().enumerate() {
-            let measured = |who: &Contestant| self.memory.iter().find(|it| it.0 == *who).map(of);
+        for (number, name) in ["idle", "at most"].into_iter().enumerate() {
+            let measured = |who: &Contestant| {
+                let memory = self.memory.iter().find(|it| it.0 == *who);
+                memory.map(|it| if number == 0 { it.1 } else { it.2 })
+            };
             let best = columns.iter().filter(|it| it.injects()).filter_map(measured).min();
             let mut row = vec![if number == 0 { "memory (PSS)" } else { "" }.to_owned(), name.to_owned()];
             row.extend(columns.iter().map(|who| match measured(who) {

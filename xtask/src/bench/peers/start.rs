@@ -190,7 +190,8 @@ http {{
     proxy_set_header Connection "";
     proxy_set_header Host $host;
     proxy_set_header Authorization "{value}";
-    proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k;
+    proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k; proxy_buffers 8 64k;
+    proxy_busy_buffers_size 128k;
     proxy_ssl_protocols TLSv1.2 TLSv1.3;
     proxy_ssl_server_name on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {ca};
 {}}}
