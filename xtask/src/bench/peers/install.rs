@@ -109,9 +109,9 @@ impl Programs {
             }
             sh::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(self.directory.join("venv")))?;
         }
-        // Only what is built already: nothing runs on this machine that a source package brings.
+        // Some of what mitmproxy needs is on PyPI as sources only.
         let mut command = Command::new(self.venv("pip"));
-        sh::run(command.args(["install", "--quiet", "--only-binary", ":all:", package]))
+        sh::run(command.args(["install", "--quiet", "--prefer-binary", package]))
             .with_context(|| format!("PyPI gave no {package}"))
     }
 
