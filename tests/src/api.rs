@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::bot::Running;
 use crate::wait::wait_until;
-use crate::world::{ADDRESS, ADDRESS6, World};
+use crate::world::{ADDRESS, ADDRESS6, RAW_ADDRESS, World};
 
 /// The key that the daemon injects, and that nobody else must ever see.
 pub const CANARY: &str = "canary_7f3a9d51e8b24c06_live";
@@ -39,7 +39,7 @@ pub(crate) fn pki() -> &'static Pki {
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().unwrap();
         let names =
-            ["api.test", "plain.test", "raw.test", "*.raw.test", "other.test", "v6.test", ADDRESS, ADDRESS6];
+            ["api.test", "plain.test", "raw.test", "*.raw.test", "other.test", "v6.test", ADDRESS, RAW_ADDRESS, ADDRESS6];
         let mut leaf = CertificateParams::new(names.map(String::from).to_vec()).unwrap();
         leaf.distinguished_name.push(rcgen::DnType::CommonName, "server of the test APIs");
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

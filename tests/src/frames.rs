@@ -11,14 +11,21 @@ use crate::upstream::{Proof, server_config};
 use crate::wire::{Dialer, Tls};
 use crate::world::{RAW_ADDRESS, World};
 
+/// What a client sends first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// Types of frames.
 pub const DATA: u8 = 0;
 /// See [`DATA`].
 pub const HEADERS: u8 = 1;
 /// See [`DATA`].
+pub const PRIORITY: u8 = 2;
+/// See [`DATA`].
 pub const RST_STREAM: u8 = 3;
 /// See [`DATA`].
 pub const SETTINGS: u8 = 4;
+/// See [`DATA`].
+pub const PUSH_PROMISE: u8 = 5;
 /// See [`DATA`].
 pub const PING: u8 = 6;
 /// See [`DATA`].
@@ -34,6 +41,10 @@ pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 /// See [`END_STREAM`].
 pub const END_HEADERS: u8 = 4;
+/// See [`END_STREAM`].
+pub const PADDED: u8 = 8;
+/// See [`END_STREAM`].
+pub const PRIORITIZED: u8 = 0x20;
 
 /// One frame as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +82,18 @@ impl Http2 {
     #[must_use]
     #[track_caller]
     pub fn open(dialer: &Dialer) -> Self {
-        let client = dialer.client("raw.test", &["h2"]);
-        let stream = Tls::new(client, dialer.dial(&format!("{RAW_ADDRESS}:443")));
-        let mut this = Self { stream };
-        this.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut this = Self::dial(dialer);
+        this.raw(PREFACE).unwrap();
         this.send(SETTINGS, 0, 0, &[]).unwrap();
         this
+    }
+
+    /// Opens one over which nothing was sent.
+    #[must_use]
+    #[track_caller]
+    pub fn dial(dialer: &Dialer) -> Self {
+        let client = dialer.client("raw.test", &["h2"]);
+        Self { stream: Tls::new(client, dialer.dial(&format!("{RAW_ADDRESS}:443"))) }
     }
 
     /// The TCP connection below.
@@ -212,6 +229,18 @@ impl Incoming {
     }
 }
 
+/// Listens at `raw.test`, port 443, for what the test says there itself.
+#[must_use]
+pub fn listen(world: &World) -> TcpListener {
+    let net = std::fs::File::open(world.path("net")).unwrap();
+    // A namespace is a thread's.
+    let binding = std::thread::spawn(move || {
+        nix::sched::setns(net, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        TcpListener::bind((RAW_ADDRESS, 443)).unwrap()
+    });
+    binding.join().unwrap()
+}
+
 type Connections = Arc<Mutex<Vec<(TcpStream, JoinHandle<()>)>>>;
 
 /// An upstream at `raw.test` that speaks HTTP/2 as the test says, frame by frame.
@@ -224,13 +253,7 @@ impl Origin {
     /// Starts one. `play` gets each connection with its number, from 0, and ends it by its return.
     #[must_use]
     pub fn start(world: &World, play: impl Fn(usize, &mut Incoming) + Send + Sync + 'static) -> Self {
-        let net = std::fs::File::open(world.path("net")).unwrap();
-        // A namespace is a thread's.
-        let binding = std::thread::spawn(move || {
-            nix::sched::setns(net, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            TcpListener::bind((RAW_ADDRESS, 443)).unwrap()
-        });
-        let listener = binding.join().unwrap();
+        let listener = listen(world);
         let mut tls = server_config(Proof::Good);
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let (tls, play) = (Arc::new(tls), Arc::new(play));

@@ -93,6 +93,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     handshakes: AtomicUsize,
+    resumed: AtomicUsize,
     broken: AtomicUsize,
     gate: Semaphore,
     said: Mutex<(Vec<u8>, bool)>,
@@ -140,6 +141,7 @@ impl Upstream {
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
+            resumed: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             said: Mutex::default(),
@@ -207,6 +209,12 @@ impl Upstream {
         self.shared.handshakes.load(Ordering::SeqCst)
     }
 
+    /// How many of them resumed a session.
+    #[must_use]
+    pub fn resumed(&self) -> usize {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
     /// Answers that nobody took to their end.
     #[must_use]
     pub fn broken(&self) -> usize {
@@ -223,7 +231,20 @@ impl Drop for Upstream {
     }
 }
 
-pub(crate) fn server_config(proof: Proof) -> ServerConfig {
+/// A server's side of TLS.
+#[must_use]
+pub fn server_config(proof: Proof) -> ServerConfig {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    server_config_of(proof, provider, rustls::ALL_VERSIONS)
+}
+
+/// The same with what this provider knows, and these versions.
+#[must_use]
+pub fn server_config_of(
+    proof: Proof,
+    provider: rustls::crypto::CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ServerConfig {
     let (certificate, key) = match proof {
         Proof::Good => (pki().certificate.clone(), pki().key.clone()),
         Proof::SelfSigned => {
@@ -234,8 +255,7 @@ pub(crate) fn server_config(proof: Proof) -> ServerConfig {
     };
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions);
     builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap()
 }
 
@@ -247,6 +267,9 @@ async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, shared
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(tcp).await else { return };
             shared.handshakes.fetch_add(1, Ordering::SeqCst);
+            if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                shared.resumed.fetch_add(1, Ordering::SeqCst);
+            }
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, shared).await;
             } else if http1(BufStream::new(stream), &shared).await.is_err() {

@@ -117,6 +117,12 @@ impl Dialer {
         Arc::new(config)
     }
 
+    /// Whom the bots of this world trust.
+    #[must_use]
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.roots)
+    }
+
     /// The bytes of a ClientHello for `host`.
     #[must_use]
     pub fn hello(&self, host: &str) -> Vec<u8> {

@@ -63,8 +63,7 @@ pub enum AcceptError {
 /// The TLS server that bots talk to.
 pub struct BotTls {
     leaves: Leaves,
-    /// One key for the session tickets of all hosts, so that they outlive a leaf. A ticket names its host, and is
-    /// refused for another one.
+    /// One key for the session tickets of all hosts, so that they outlive a leaf; see [`Bound`].
     ticketer: Arc<dyn ProducesTickets>,
     configs: Cache<(ServerName<'static>, Alpn), Config>,
     deadline: Duration,
@@ -126,7 +125,7 @@ impl BotTls {
         let leaf = self.leaves.leaf_at(&name, now)?;
         let fresh = |config: &Config| Arc::ptr_eq(&config.leaf, &leaf);
         let make = || {
-            let tls = self.build(leaf.clone(), offer).map_err(|error| LeafError::Mint {
+            let tls = self.build(host, leaf.clone(), offer).map_err(|error| LeafError::Mint {
                 host: host.to_owned(),
                 source: rcgen::Error::RingKeyRejected(error.to_string()),
             })?;
@@ -135,14 +134,20 @@ impl BotTls {
         self.configs.get_or_make(&(name, offer), fresh, make).map(|config| config.tls)
     }
 
-    fn build(&self, leaf: Arc<CertifiedKey>, offer: Alpn) -> Result<ServerConfig, rustls::Error> {
+    fn build(
+        &self,
+        host: &str,
+        leaf: Arc<CertifiedKey>,
+        offer: Alpn,
+    ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(host_provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Only(leaf)));
         config.ignore_client_order = true;
         config.alpn_protocols = offer.protocols();
-        config.ticketer = self.ticketer.clone();
+        config.ticketer =
+            Arc::new(Bound { host: host.to_ascii_lowercase(), ticketer: self.ticketer.clone() });
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0; // early data can be replayed (RFC 8446 section 8)
         Ok(config)
@@ -156,6 +161,35 @@ struct Only(Arc<CertifiedKey>);
 impl ResolvesServerCert for Only {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.clone())
+    }
+}
+
+/// Session tickets of one host, taken by no other. rustls holds the name of the client's hello against the one in the ticket;
+/// of clients that give none, all addresses would look the same.
+#[derive(Debug)]
+struct Bound {
+    host: String,
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+impl ProducesTickets for Bound {
+    fn enabled(&self) -> bool {
+        self.ticketer.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.ticketer.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        // No host has a byte of zero.
+        self.ticketer.encrypt(&[self.host.as_bytes(), &[0], plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.ticketer.decrypt(cipher)?;
+        let plain = plain.strip_prefix(self.host.as_bytes())?.strip_prefix(&[0])?;
+        Some(plain.to_vec())
     }
 }
 

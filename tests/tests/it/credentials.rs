@@ -10,7 +10,7 @@ mod jwt;
 mod loopback;
 mod labels;
 mod mtls;
-mod packages;
+pub(crate) mod packages;
 mod of_unit;
 mod places;
 mod oauth2;
