@@ -216,6 +216,17 @@ impl Incoming {
         let _ = self.send(RST_STREAM, 0, stream, &code.to_be_bytes());
     }
 
+    /// Begins an answer with 200.
+    pub fn begin(&mut self, stream: u32) {
+        let _ = self.send(HEADERS, END_HEADERS, stream, &[0x88]);
+    }
+
+    /// The TCP connection below.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream.sock
+    }
+
     /// Closes the connection.
     pub fn end(&mut self) {
         self.stream.conn.send_close_notify();

@@ -1,0 +1,186 @@
+//! HTTP/2 from one end to the other: windows, resets and their reasons, goodbyes, and the tools of nghttp2 on both legs.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use tests::frames::{
+    DATA, Dealt, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2, Incoming, Origin, RST_STREAM,
+    WINDOW_UPDATE, block,
+};
+use tests::wire::Dialer;
+use tests::{CANARY, RAW_ADDRESS, World, wait_until};
+
+const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
+const REFUSED_STREAM: u32 = 7;
+const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+fn head(path: &str, method: &str) -> Vec<u8> {
+    block(&[
+        (b":method", method.as_bytes()),
+        (b":scheme", b"https"),
+        (b":path", path.as_bytes()),
+        (b":authority", b"raw.test"),
+    ])
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().unwrap())
+}
+
+/// What becomes of the window of a stream until nothing comes for a while: bytes that may be sent beyond the first window.
+fn granted(read: impl FnMut() -> Option<Frame>) -> u64 {
+    std::iter::from_fn(read)
+        .filter(|frame| frame.kind == WINDOW_UPDATE && frame.stream != 0)
+        .map(|frame| u64::from(number(&frame.payload)))
+        .sum()
+}
+
+/// As long as nothing comes for this, nothing will.
+const QUIET: Duration = Duration::from_millis(1500);
+/// The window of a stream, on both legs.
+const WINDOW: usize = 1 << 20;
+/// What may lie between the legs besides: what is written and not taken.
+const BETWEEN: u64 = 1 << 20;
+
+#[test]
+fn what_a_client_does_not_take_is_not_asked_of_the_upstream() {
+    let world = World::start();
+    let (told, tell): (Receiver<u64>, Sender<u64>) = {
+        let (tell, told) = channel();
+        (told, tell)
+    };
+    let tell = std::sync::Mutex::new(tell);
+    let origin = Origin::start(&world, move |_, upstream| {
+        let Some((stream, _)) = upstream.request() else { return };
+        upstream.begin(stream);
+        for _ in 0..WINDOW >> 14 {
+            upstream.send(DATA, 0, stream, &[b'x'; 1 << 14]).unwrap();
+        }
+        upstream.socket().set_read_timeout(Some(QUIET)).unwrap();
+        let _ = tell.lock().unwrap().send(granted(|| upstream.read()));
+        // The client takes some now.
+        upstream.socket().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let more = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == WINDOW_UPDATE);
+        let _ = tell.lock().unwrap().send(u64::from(number(&more.unwrap().payload)));
+    });
+    let mut bot = Http2::open(&Dialer::new(&world));
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
+    let limit = Duration::from_secs(20);
+    let first = told.recv_timeout(limit).unwrap();
+    assert!(first <= BETWEEN, "{first} bytes more were asked for than anybody took");
+    for stream in [0, 1] {
+        bot.send(WINDOW_UPDATE, 0, stream, &(8_u32 << 20).to_be_bytes()).unwrap();
+    }
+    assert!(told.recv_timeout(limit).unwrap() > 0, "and nothing when somebody did");
+    drop((bot, origin));
+}
+
+#[test]
+fn what_an_upstream_does_not_take_is_not_asked_of_the_client() {
+    let world = World::start();
+    let (open, opened) = channel::<()>();
+    let opened = std::sync::Mutex::new(opened);
+    // It gives a megabyte, and no more until it is told to.
+    let origin = Origin::start(&world, move |_, upstream| {
+        let frame = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == HEADERS).unwrap();
+        opened.lock().unwrap().recv().unwrap();
+        for stream in [0, frame.stream] {
+            upstream.send(WINDOW_UPDATE, 0, stream, &(64_u32 << 20).to_be_bytes()).unwrap();
+        }
+        while std::iter::from_fn(|| upstream.read()).next().is_some_and(|it| it.flags & END_STREAM == 0) {}
+        upstream.answer(frame.stream);
+        while upstream.read().is_some() {}
+    });
+    let mut bot = Http2::open(&Dialer::new(&world));
+    bot.send(HEADERS, END_HEADERS, 1, &head("/v1/x", "PUT")).unwrap();
+    // What the daemon says of its windows comes first, as settings; then as updates.
+    let mut window = 1_u64 << 20;
+    let mut sent = 0_u64;
+    bot.tcp().set_read_timeout(Some(QUIET)).unwrap();
+    loop {
+        while sent < window {
+            bot.send(DATA, 0, 1, &[b'x'; 1 << 14]).unwrap();
+            sent += 1 << 14;
+        }
+        match granted_once(&mut bot) {
+            Some(more) => window += more,
+            None => break,
+        }
+        assert!(window <= (2 * WINDOW as u64) + BETWEEN, "{window} bytes were taken that nobody took");
+    }
+    open.send(()).unwrap();
+    bot.tcp().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(granted_once(&mut bot).is_some(), "and nothing when somebody did");
+    bot.send(DATA, END_STREAM, 1, &[]).unwrap();
+    assert_eq!(bot.dealt(1), Dealt::Answered(200));
+    drop(origin);
+}
+
+/// The next update of a stream's window; nothing after a while.
+fn granted_once(bot: &mut Http2) -> Option<u64> {
+    let more = std::iter::from_fn(|| bot.read())
+        .find(|frame| frame.kind == WINDOW_UPDATE && frame.stream != 0 || frame.kind == RST_STREAM)?;
+    assert_eq!(more.kind, WINDOW_UPDATE, "{more:?}");
+    Some(u64::from(number(&more.payload)))
+}
+
+/// What an upstream does with each request.
+type Act = fn(&mut Incoming, u32);
+
+#[test]
+fn a_reset_by_the_client_reaches_the_upstream_before_and_within_the_answer_and_says_that_it_is_not_wanted() {
+    let world = World::start();
+    let begin: Act = |upstream, stream| {
+        upstream.begin(stream);
+        let _ = upstream.send(DATA, 0, stream, b"first");
+    };
+    let wait: Act = |_, _| {};
+    for act in [wait, begin] {
+        let (tell, told) = channel();
+        let tell = std::sync::Mutex::new(tell);
+        let origin = Origin::start(&world, move |_, upstream| {
+            let Some((stream, _)) = upstream.request() else { return };
+            act(upstream, stream);
+            tell.lock().unwrap().send(None).unwrap();
+            let reset = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == RST_STREAM);
+            tell.lock().unwrap().send(reset.map(|frame| (frame.stream == stream, number(&frame.payload)))).unwrap();
+        });
+        let mut bot = Http2::open(&Dialer::new(&world));
+        bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
+        let limit = Duration::from_secs(20);
+        assert_eq!(told.recv_timeout(limit).unwrap(), None);
+        if std::ptr::fn_addr_eq(act, begin) {
+            assert_eq!(bot.dealt(1), Dealt::Answered(200));
+        }
+        bot.send(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()).unwrap();
+        assert_eq!(told.recv_timeout(limit).unwrap(), Some((true, CANCEL)));
+        // The connections go on.
+        assert_eq!(super::outcome(&world, "/v1/x")["blame"], "client");
+        drop(origin);
+    }
+}
+
+#[test]
+fn a_reset_by_the_upstream_within_its_answer_reaches_the_client_with_its_reason() {
+    let world = World::start();
+    for code in [NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM] {
+        let origin = Origin::start(&world, move |_, upstream| {
+            let Some((stream, _)) = upstream.request() else { return };
+            upstream.begin(stream);
+            let _ = upstream.send(DATA, 0, stream, b"first");
+            upstream.reset(stream, code);
+            while upstream.read().is_some() {}
+        });
+        let mut bot = Http2::open(&Dialer::new(&world));
+        bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
+        let reset = std::iter::from_fn(|| bot.read()).find(|frame| frame.kind == RST_STREAM);
+        let reset = number(&reset.unwrap().payload);
+        // A reset without an error in an answer that is not whole is one.
+        let expected = if code == NO_ERROR { INTERNAL_ERROR } else { code };
+        assert_eq!(reset, expected, "{code}");
+        assert_eq!(super::outcome(&world, "/v1/x")["blame"], "upstream");
+        drop((bot, origin));
+    }
+}
