@@ -39,6 +39,19 @@ pub(crate) const NEEDS: &[Need] = &[
         )
     },
     Need::same("openssl", "openssl", "certificates of test servers, and a second opinion on ours"),
+    Need::same("sslscan", "sslscan", "a scanner of TLS"),
+    Need {
+        dnf: "nghttp2",
+        pacman: "nghttp2",
+        zypper: "nghttp2",
+        ..Need::same("h2load", "nghttp2-client", "clients of HTTP/2 of another implementation than ours")
+    },
+    Need {
+        dnf: "nghttp2",
+        pacman: "nghttp2",
+        zypper: "nghttp2",
+        ..Need::same("nghttpd", "nghttp2-server", "a server of HTTP/2 of another implementation than ours")
+    },
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {
         dnf: "systemd-container",

@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted frame by frame, never collected. Those of requests; [`super::reply`] has the others.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -199,23 +200,50 @@ impl Transfer {
 }
 
 /// Why a body breaks off.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Broken<E> {
     /// Whoever sends it broke off.
-    #[error("{0}")]
     Sender(E),
     /// The policy does not permit the call any more.
-    #[error("the policy does not permit the call any more")]
     Cut,
     /// Behind the body stands what belongs into the head.
-    #[error("{0} stands in the trailers")]
     Trailer(HeaderName),
     /// The client's body is not what its head says, and cannot be signed.
-    #[error("{0}")]
-    Unsigned(#[from] ChunkError),
+    Unsigned(ChunkError),
     /// It must be looked through, and cannot be unpacked for that.
-    #[error("it cannot be unpacked: {0}")]
     Packed(UnpackError),
+}
+
+impl<E: fmt::Display> fmt::Display for Broken<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sender(error) => write!(f, "{error}"),
+            Self::Cut => f.write_str("the policy does not permit the call any more"),
+            Self::Trailer(name) => write!(f, "{name} stands in the trailers"),
+            Self::Unsigned(error) => write!(f, "{error}"),
+            Self::Packed(error) => write!(f, "it cannot be unpacked: {error}"),
+        }
+    }
+}
+
+impl<E: Error> Error for Broken<E> {
+    /// hyper resets a stream of HTTP/2 with the reason that it finds here. Two mean the same on the other leg: that it is not
+    /// wanted any more, and that it is too much. Others speak of the leg where they came, or of what only that leg can know.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let Self::Sender(error) = self else { return None };
+        error.source().filter(|source| {
+            source.downcast_ref::<h2::Error>().is_some_and(|error| {
+                let told = [h2::Reason::CANCEL, h2::Reason::ENHANCE_YOUR_CALM];
+                error.is_remote() && error.is_reset() && error.reason().is_some_and(|it| told.contains(&it))
+            })
+        })
+    }
+}
+
+impl<E> From<ChunkError> for Broken<E> {
+    fn from(error: ChunkError) -> Self {
+        Self::Unsigned(error)
+    }
 }
 
 /// Ends when a call is not permitted any more, with the refusal. Never, for most calls.

@@ -3,6 +3,7 @@
 
 mod flows;
 mod frames;
+mod grpc;
 mod tls;
 
 use std::path::PathBuf;
@@ -15,6 +16,12 @@ use super::credentials::packages;
 /// Packages of Python that bots and servers here are made of.
 fn python_packages() -> PathBuf {
     packages::install("conformance-python", include_str!("conformance/requirements.txt"))
+}
+
+/// Packages of Node; scripts that lie beside them find them.
+fn node_packages() -> PathBuf {
+    let package = include_str!("conformance/package.json");
+    packages::npm("conformance-node", package, include_str!("conformance/package-lock.json"))
 }
 
 /// The outcome of the last call of a path, waited for.
