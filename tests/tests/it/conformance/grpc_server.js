@@ -30,7 +30,7 @@ server.addService(service, {
     done(null, call.request, trailers([["x-total", size], ["x-raw-bin", Buffer.from([0, 255])]]));
   },
   down(call) {
-    if (!known(call)) return call.destroy(unknown);
+    if (!known(call)) return call.emit("error", unknown);
     for (let number = 0; number < Number(call.request); number++) call.write(Buffer.from(String(number)));
     call.end();
   },
@@ -41,7 +41,7 @@ server.addService(service, {
     call.on("end", () => done(null, Buffer.from(String(total))));
   },
   both(call) {
-    if (!known(call)) return call.destroy(unknown);
+    if (!known(call)) return call.emit("error", unknown);
     call.on("data", (bytes) => call.write(Buffer.from(bytes.toString().toUpperCase())));
     call.on("end", () => call.end());
   },
@@ -50,9 +50,9 @@ server.addService(service, {
     done({ code: status.NOT_FOUND, details: "no such thing: \u00fc 100 %", metadata: trailers([["x-why", "none"]]) });
   },
   late(call) {
-    if (!known(call)) return call.destroy(unknown);
+    if (!known(call)) return call.emit("error", unknown);
     call.write(Buffer.from("one"));
-    setImmediate(() => call.destroy({ code: status.RESOURCE_EXHAUSTED, details: "after one" }));
+    setImmediate(() => call.emit("error", { code: status.RESOURCE_EXHAUSTED, details: "after one" }));
   },
   slow(call, done) {
     if (!known(call)) return done(unknown);
