@@ -17,6 +17,7 @@ use crate::base::clock;
 use crate::credentials::{Attachment, Head, Needles};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
+use crate::http::extended::Extended;
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
@@ -48,7 +49,9 @@ pub(super) struct Inbound {
     /// A WebSocket is asked for.
     websocket: bool,
     /// Gives the client's stream when both sides switch.
-    upgrade: Option<OnSwitch>,
+    upgrade: Option<upgrade::Client>,
+    /// It was asked for over HTTP/2.
+    extended: Option<Extended>,
     /// What conditions looked at.
     seen: Option<Seen>,
     /// It was sent already, and nobody took it.
@@ -78,7 +81,8 @@ struct Again {
 impl Again {
     fn with(self, body: Replay, again: bool) -> Inbound {
         let Self { headers, extensions, version, .. } = self;
-        Inbound { headers, extensions, body, version, websocket: false, upgrade: None, seen: None, again }
+        let (websocket, upgrade, extended) = (false, None, None);
+        Inbound { headers, extensions, body, version, websocket, upgrade, extended, seen: None, again }
     }
 }
 
@@ -86,14 +90,20 @@ impl Handler for Calls {
     type Body = ReplyBody<UpstreamBody>;
 
     async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
+        let spoken = request.version();
+        let extended = Extended::take(&mut request);
         let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
-        let upgrade = request.extensions_mut().remove::<OnSwitch>().filter(|_| websocket);
+        let upgrade = match extended {
+            Some(_) => Some(upgrade::Client::Http2(hyper::upgrade::on(&mut request))),
+            None => request.extensions_mut().remove::<OnSwitch>().map(upgrade::Client::Http1),
+        };
+        let upgrade = upgrade.filter(|_| websocket);
         let (Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
         let limit = services.settings.http.header_bytes;
-        let facts = match facts::small_enough(limit, version, &uri, &headers)
-            .and_then(|()| facts::well_formed(version, &uri, &headers))
+        let facts = match facts::small_enough(limit, spoken, &uri, &headers)
+            .and_then(|()| facts::well_formed(spoken, &uri, &headers))
             .and_then(|()| facts::read(&self.leg, version, &method, &uri, &headers))
         {
             Ok(facts) => facts,
@@ -109,7 +119,7 @@ impl Handler for Calls {
         };
         let body = Replay::of(body);
         let mut inbound =
-            Inbound { headers, extensions, body, version, websocket, upgrade, seen: None, again: false };
+            Inbound { headers, extensions, body, version, websocket, upgrade, extended, seen: None, again: false };
         let mut subject = subject;
         loop {
             let permitted = self.permitted(&subject, &facts, &mut inbound).await;
@@ -226,7 +236,7 @@ impl Calls {
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
-        let upgrade = inbound.upgrade.take();
+        let (upgrade, extended) = (inbound.upgrade.take(), inbound.extended.take());
         if permit.answers().is_some() {
             return self.answer_token(subject, facts, permit, inbound, account, lapse).await;
         }
@@ -245,6 +255,10 @@ impl Calls {
         };
         let covered = sent.and_then(|response| {
             let (status, headers) = (response.status(), response.headers());
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+            if switched && extended.as_ref().is_some_and(|extended| !extended.is_proved(headers)) {
+                return Err(ForwardError::Unasked { addr: self.connection.dst.0 });
+            }
             admission::note(services, subject, permit, facts.host.name(), status, headers);
             let Some(needles) = needles else { return Ok((response, None)) };
             let (mut head, body) = response.into_parts();
@@ -253,7 +267,13 @@ impl Calls {
             Ok((Response::from_parts(head, body), cover))
         });
         match covered {
-            Ok((response, cover)) => self.relay(response, account, upgrade, lapse, cover),
+            Ok((response, cover)) => {
+                let mut reply = self.relay(response, account, upgrade, lapse, cover);
+                if let Some(extended) = extended {
+                    extended.spell(&mut reply);
+                }
+                reply
+            }
             Err(error) => {
                 let refusal = error.refusal(facts.host.name());
                 account.refused(refusal.status());
@@ -428,7 +448,7 @@ impl Calls {
                     (Some(_), None) => forward.resolve(permit, &host, dst.0).await?,
                     (None, None) => UpstreamAddr(dst.0),
                 };
-                let mode = if self.http2 { Mode::Http2 } else { Mode::Http1 };
+                let mode = if self.http2 && !websocket { Mode::Http2 } else { Mode::Http1 };
                 // What goes with a credential goes to the one address at which there is a server.
                 let others = permit.addresses().filter(|_| attachment.is_none());
                 let route = Route::new(host, addr, mode).or_at(others);
@@ -449,7 +469,7 @@ impl Calls {
         &self,
         response: Response<UpstreamBody>,
         mut account: Account,
-        client: Option<OnSwitch>,
+        client: Option<upgrade::Client>,
         lapse: Lapse,
         cover: Option<Cover>,
     ) -> Reply {

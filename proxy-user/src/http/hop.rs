@@ -117,7 +117,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 }
 
 /// HTTP/2 clients may split the cookie header; outside of HTTP/2 it is one (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().count() < 2 {
         return;
     }

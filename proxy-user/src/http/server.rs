@@ -107,6 +107,7 @@ where
             // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
             .max_header_list_size(limits.header_bytes.saturating_mul(4).max(SEEN_HEADER_LIST))
             .max_concurrent_streams(limits.streams)
+            .enable_connect_protocol()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(MAX_SEND_BUFFER)

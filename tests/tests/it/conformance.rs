@@ -5,6 +5,7 @@ mod flows;
 mod frames;
 mod grpc;
 mod tls;
+mod websocket;
 
 use std::path::PathBuf;
 
