@@ -38,8 +38,17 @@ pub(crate) fn pki() -> &'static Pki {
         let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().unwrap();
-        let names =
-            ["api.test", "plain.test", "raw.test", "*.raw.test", "other.test", "v6.test", ADDRESS, RAW_ADDRESS, ADDRESS6];
+        let names = [
+            "api.test",
+            "plain.test",
+            "raw.test",
+            "*.raw.test",
+            "other.test",
+            "v6.test",
+            ADDRESS,
+            RAW_ADDRESS,
+            ADDRESS6,
+        ];
         let mut leaf = CertificateParams::new(names.map(String::from).to_vec()).unwrap();
         leaf.distinguished_name.push(rcgen::DnType::CommonName, "server of the test APIs");
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

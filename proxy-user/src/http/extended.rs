@@ -4,9 +4,7 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 
@@ -88,11 +86,15 @@ mod tests {
             .header("cookie", "b=2")
             .body(())
             .unwrap();
-        request.extensions_mut().extend(protocol.map(|it| {
-            let mut extensions = http::Extensions::new();
-            extensions.insert(Protocol::from_static(it));
-            extensions
-        }).unwrap_or_default());
+        request.extensions_mut().extend(
+            protocol
+                .map(|it| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(Protocol::from_static(it));
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
         request
     }
 

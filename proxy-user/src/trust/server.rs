@@ -134,12 +134,7 @@ impl BotTls {
         self.configs.get_or_make(&(name, offer), fresh, make).map(|config| config.tls)
     }
 
-    fn build(
-        &self,
-        host: &str,
-        leaf: Arc<CertifiedKey>,
-        offer: Alpn,
-    ) -> Result<ServerConfig, rustls::Error> {
+    fn build(&self, host: &str, leaf: Arc<CertifiedKey>, offer: Alpn) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(host_provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

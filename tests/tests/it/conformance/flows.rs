@@ -161,7 +161,10 @@ fn a_reset_by_the_client_reaches_the_upstream_before_and_within_the_answer_and_s
             act(upstream, stream);
             tell.lock().unwrap().send(None).unwrap();
             let reset = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == RST_STREAM);
-            tell.lock().unwrap().send(reset.map(|frame| (frame.stream == stream, number(&frame.payload)))).unwrap();
+            tell.lock()
+                .unwrap()
+                .send(reset.map(|frame| (frame.stream == stream, number(&frame.payload))))
+                .unwrap();
         });
         let mut bot = Http2::open(&Dialer::new(&world));
         bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();

@@ -58,7 +58,8 @@ fn with(
 #[test]
 fn a_scanner_finds_strong_suites_only_and_nothing_that_was_ever_broken() {
     let world = World::start();
-    let scan = world.bot("/usr/bin/sslscan").args(["--no-colour", "--no-check-certificate", "api.test"]).run();
+    let scan =
+        world.bot("/usr/bin/sslscan").args(["--no-colour", "--no-check-certificate", "api.test"]).run();
     let lines: Vec<&str> = scan.stdout.lines().map(str::trim).collect();
     let protocols: Vec<_> = lines
         .iter()

@@ -102,9 +102,9 @@ fn a_websocket_over_http2_is_the_same_upgrade_to_the_policy_the_journal_and_the_
         "another version: 400",
     ];
     assert_eq!(told.stdout.lines().collect::<Vec<_>>(), expected, "{told:?}");
-    let decision = world.decision(Some("/v1/socket"));
-    assert_eq!((&decision["verdict"], &decision["method"]), (&"allow".into(), &"GET".into()), "{decision}");
-    let end = outcome(&world, "/v1/socket");
+    let decision = world.record("decision", |it| it["path"] == "/v1/socket" && it["verdict"] == "allow");
+    assert_eq!((&decision["method"], &decision["identity"]), (&"GET".into(), &"python".into()), "{decision}");
+    let end = world.record("outcome", |it| it["id"] == decision["id"]);
     assert_eq!((&end["status"], &end["blame"]), (&101.into(), &serde_json::Value::Null), "{end}");
     assert_eq!(world.decision(Some("/v1/forbidden/socket"))["verdict"], "deny");
     wait_until("the close at the server", || {
@@ -133,12 +133,22 @@ fn a_websocket_over_http2_whose_upstream_does_not_prove_the_switch_or_does_not_s
     let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
     for (what, said, dealt) in [
         ("no proof", format!("{head}\r\nhidden"), 502),
-        ("another proof", format!("{head}sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhidden"), 502),
+        (
+            "another proof",
+            format!("{head}sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhidden"),
+            502,
+        ),
         ("no switch", "HTTP/1.1 204 No Content\r\n\r\n".to_owned(), 204),
     ] {
         upstream.say(said.as_bytes(), true);
         let mut bot = Http2::open(&dialer);
-        bot.send(HEADERS, END_HEADERS, 1, &connect("/v1/say", &[(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")])).unwrap();
+        bot.send(
+            HEADERS,
+            END_HEADERS,
+            1,
+            &connect("/v1/say", &[(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]),
+        )
+        .unwrap();
         let frames: Vec<_> = std::iter::from_fn(|| bot.read())
             .filter(|frame| frame.stream == 1)
             .take_while(|frame| frame.flags & END_STREAM == 0 || frame.kind == HEADERS)
@@ -149,7 +159,12 @@ fn a_websocket_over_http2_whose_upstream_does_not_prove_the_switch_or_does_not_s
         let outcome = outcome(&world, "/v1/say");
         assert_eq!(outcome["status"], dealt, "{what}: {outcome}");
         let seen = upstream.seen().pop().unwrap();
-        assert_eq!((seen.method.as_str(), seen.header("upgrade")), ("GET", Some("websocket")), "{}", seen.head);
+        assert_eq!(
+            (seen.method.as_str(), seen.header("upgrade")),
+            ("GET", Some("websocket")),
+            "{}",
+            seen.head
+        );
         assert_ne!(seen.header("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="), "a key that is new");
     }
 }

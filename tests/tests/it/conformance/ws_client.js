@@ -30,7 +30,7 @@ const names = (socket) => (socket.extensions.includes("permessage-deflate") ? "[
   const frames = [];
   const receive = socket._receiver.dataMessage;
   socket._receiver.dataMessage = function (...rest) {
-    frames.push(String(this._fragments.at(-1)));
+    frames.push(...this._fragments.slice(frames.length).map(String));
     return receive.apply(this, rest);
   };
   socket.send("in parts");
