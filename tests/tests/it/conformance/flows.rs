@@ -79,7 +79,8 @@ fn what_a_client_does_not_take_is_not_asked_of_the_upstream() {
     bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
     let limit = Duration::from_secs(20);
     let first = told.recv_timeout(limit).unwrap();
-    assert!(first <= BETWEEN, "{first} bytes more were asked for than anybody took");
+    // What is read and waits to be written is less than half of the window, at which more is asked for.
+    assert!(first < WINDOW as u64 / 2, "{first} bytes more were asked for than anybody took");
     for stream in [0, 1] {
         bot.send(WINDOW_UPDATE, 0, stream, &(8_u32 << 20).to_be_bytes()).unwrap();
     }
