@@ -118,8 +118,17 @@ impl Handler for Calls {
             }
         };
         let body = Replay::of(body);
-        let mut inbound =
-            Inbound { headers, extensions, body, version, websocket, upgrade, extended, seen: None, again: false };
+        let mut inbound = Inbound {
+            headers,
+            extensions,
+            body,
+            version,
+            websocket,
+            upgrade,
+            extended,
+            seen: None,
+            again: false,
+        };
         let mut subject = subject;
         loop {
             let permitted = self.permitted(&subject, &facts, &mut inbound).await;
