@@ -81,6 +81,7 @@ impl Listener {
         home: u64,
     ) -> io::Result<Self> {
         let netns = netns_cookie(&socket)?;
+        crate::base::socket::prepare(&socket);
         Ok(Self { socket, netns, foreign: netns != home, origins, workloads, places })
     }
 
@@ -131,7 +132,6 @@ impl Listener {
             tracing::debug!(%client, "closed a connection to the listener that has no origin");
             return None;
         };
-        let _ = stream.set_nodelay(true);
         let ip = std::net::Ipv6Addr::from(origin.dst_addr).to_canonical();
         let dst = OriginalDst((ip, origin.dst_port).into());
         let workload = self.workloads.of(&origin.capture, self.foreign);

@@ -60,8 +60,6 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     // The place among the open connections is held to the end.
     let Accepted { mut stream, origin, place: _place, .. } = accepted;
     let _open = open;
-    // Bytes go out as they come in; only latency depends on it.
-    let _ = stream.set_nodelay(true);
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
     let caller = Arc::new(caller);

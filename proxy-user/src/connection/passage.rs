@@ -11,7 +11,7 @@ use crate::authorize::{
 };
 use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::forward::error::chain;
-use crate::forward::tunnel;
+use crate::forward::relay;
 use crate::http::{Account, Transfer};
 use crate::limits::Pass;
 use crate::sniff::Prefixed;
@@ -112,7 +112,8 @@ impl Connection {
                 Err(error) => return Some((error.refusal("the destination").kind.blame(), chain(&error))),
             };
             let idle = services.forward.limits().tunnel_idle_time;
-            tunnel(stream, tcp, &transfer, idle).await.failure()
+            let (first, client) = stream.into_parts();
+            relay(client, first, tcp, &transfer, idle).await.failure()
         };
         tokio::select! {
             failure = carried => match failure {

@@ -43,8 +43,7 @@ impl Dialer {
             Ok(stream) => stream.map_err(|source| ForwardError::Connect { addr, source })?,
             Err(_) => return Err(ForwardError::ConnectTimeout { addr, limit: self.limit }),
         };
-        // Only latency depends on it.
-        let _ = stream.set_nodelay(true);
+        crate::base::socket::prepare(&stream);
         Ok(stream)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`dial`] opens connections, [`reach`] says to which address of a host, [`transport`] makes them what they are for (verified TLS, or plain), [`pool`] keeps
 //! them, [`send`] sends one request over one of them and notices when it must go over another, [`answer`] brings
-//! connections back at the end of the response, [`tunnel`] moves bytes both ways.
+//! connections back at the end of the response, [`tunnel`] moves bytes both ways, and [`relay`] does so between TCP connections,
+//! through a [`pipe`].
 //!
 //! Invariant: nothing leaves without a [`Permit`] or [`Passage`](crate::authorize::Passage) and a [`Receipt`].
 //! Invariant: whom an upstream knows us as is part of a connection's [`Route`], by what the attachment says.
@@ -13,8 +14,10 @@
 pub mod answer;
 pub mod dial;
 pub mod error;
+mod pipe;
 pub mod pool;
 mod reach;
+pub mod relay;
 pub mod send;
 pub mod transport;
 pub mod tunnel;
@@ -30,6 +33,7 @@ pub use answer::UpstreamBody;
 pub use dial::Dialer;
 pub use error::ForwardError;
 pub use pool::Route;
+pub use relay::relay;
 pub use send::Outbound;
 pub use transport::Mode;
 pub use tunnel::{TunnelEnd, tunnel};

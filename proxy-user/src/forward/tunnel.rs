@@ -1,16 +1,21 @@
-//! Bytes both ways, as they are: for connections that pass through, and for what a WebSocket becomes.
+//! Bytes both ways, as they are, between ends of any kind: for what a WebSocket over TLS becomes. Where both ends are
+//! TCP, [`relay`](super::relay) does it.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use proxy_journal::Blame;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::http::Transfer;
 
-/// Bytes on their way in each direction.
-const BUFFER: usize = 32 * 1024;
+/// Bytes that are read at once.
+pub(super) const BUFFER: usize = 32 * 1024;
 
 /// How a tunnel ended.
 #[derive(Debug)]
@@ -48,28 +53,18 @@ where
 {
     let (client_in, client_out) = tokio::io::split(client);
     let (upstream_in, upstream_out) = tokio::io::split(upstream);
-    let moved = AtomicU64::new(0);
+    let moved = Moved::default();
     let up = pump(client_in, upstream_out, |bytes| {
         transfer.add_sent(bytes);
-        moved.fetch_add(1, Ordering::Relaxed);
+        moved.note();
     });
     let down = pump(upstream_in, client_out, |bytes| {
         transfer.add_received(bytes);
-        moved.fetch_add(1, Ordering::Relaxed);
+        moved.note();
     });
     let both = async {
-        let up = async {
-            up.await.map_err(|broken| match broken {
-                Broken::Read(error) => TunnelEnd::Client(error),
-                Broken::Write(error) => TunnelEnd::Upstream(error),
-            })
-        };
-        let down = async {
-            down.await.map_err(|broken| match broken {
-                Broken::Read(error) => TunnelEnd::Upstream(error),
-                Broken::Write(error) => TunnelEnd::Client(error),
-            })
-        };
+        let up = async { up.await.map_err(Broken::upwards) };
+        let down = async { down.await.map_err(Broken::downwards) };
         match tokio::try_join!(up, down) {
             Ok(((), ())) => TunnelEnd::Done,
             Err(end) => end,
@@ -77,43 +72,99 @@ where
     };
     tokio::select! {
         end = both => end,
-        () = quiet(&moved, idle) => TunnelEnd::Idle(idle),
+        () = moved.quiet(idle) => TunnelEnd::Idle(idle),
     }
 }
 
-/// Ends when nothing moved for at least `idle`.
-async fn quiet(moved: &AtomicU64, idle: Duration) {
-    let mut before = moved.load(Ordering::Relaxed);
-    loop {
-        tokio::time::sleep(idle).await;
-        let now = moved.load(Ordering::Relaxed);
-        if now == before {
-            return;
+/// Whether anything moves.
+#[derive(Debug, Default)]
+pub(super) struct Moved(AtomicU64);
+
+impl Moved {
+    /// Something moved.
+    pub(super) fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends when nothing moved for at least `idle`.
+    pub(super) async fn quiet(&self, idle: Duration) {
+        let mut before = self.0.load(Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(idle).await;
+            let now = self.0.load(Ordering::Relaxed);
+            if now == before {
+                return;
+            }
+            before = now;
         }
-        before = now;
     }
 }
 
-enum Broken {
+/// What broke of one direction.
+pub(super) enum Broken {
     Read(io::Error),
     Write(io::Error),
 }
 
-async fn pump<R, W>(mut from: R, mut to: W, mut note: impl FnMut(u64)) -> Result<(), Broken>
+impl Broken {
+    /// On the way from the client to the upstream.
+    pub(super) fn upwards(self) -> TunnelEnd {
+        match self {
+            Self::Read(error) => TunnelEnd::Client(error),
+            Self::Write(error) => TunnelEnd::Upstream(error),
+        }
+    }
+
+    /// On the way from the upstream to the client.
+    pub(super) fn downwards(self) -> TunnelEnd {
+        match self {
+            Self::Read(error) => TunnelEnd::Upstream(error),
+            Self::Write(error) => TunnelEnd::Client(error),
+        }
+    }
+}
+
+/// Gives a buffer of this thread for as long as `with` runs, so that a tunnel that waits has none. What is in it before is
+/// of others, and must not be looked at.
+pub(super) fn scratch<T>(with: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local!(static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice()));
+    SCRATCH.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => with(&mut buffer),
+        // A tunnel within a tunnel.
+        Err(_) => with(&mut vec![0; BUFFER]),
+    })
+}
+
+async fn pump<R, W>(mut from: R, mut to: W, note: impl Fn(u64)) -> Result<(), Broken>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut buffer = vec![0; BUFFER];
     loop {
-        let count = match from.read(&mut buffer).await {
-            Ok(0) => break,
-            Ok(count) => count,
-            // TLS that ends without close_notify has ended all the same; what it carries has its own framing.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(Broken::Read(error)),
-        };
-        to.write_all(buffer.get(..count).unwrap_or_default()).await.map_err(Broken::Write)?;
+        let (count, rest) = poll_fn(|cx| {
+            scratch(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                match ready!(Pin::new(&mut from).poll_read(cx, &mut buffer)) {
+                    // TLS that ends without close_notify has ended all the same; what it carries has its own framing.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                    result => result.map_err(Broken::Read)?,
+                }
+                let filled = buffer.filled();
+                let written = match filled.is_empty() {
+                    true => 0,
+                    false => match Pin::new(&mut to).poll_write(cx, filled) {
+                        Poll::Ready(written) => written.map_err(Broken::Write)?,
+                        Poll::Pending => 0,
+                    },
+                };
+                Poll::Ready(Ok((filled.len(), filled.get(written..).unwrap_or_default().to_vec())))
+            })
+        })
+        .await?;
+        if count == 0 {
+            break;
+        }
+        to.write_all(&rest).await.map_err(Broken::Write)?;
         to.flush().await.map_err(Broken::Write)?;
         note(u64::try_from(count).unwrap_or(u64::MAX));
     }
@@ -127,6 +178,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
