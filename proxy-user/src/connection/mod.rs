@@ -6,11 +6,12 @@
 //!              sniff ─────────┬─ TLS, an API names the host ──── intercept ─┐
 //!                              ├─ HTTP without TLS ──────────────────────────┴─ call, call, call …
 //!                              ├─ TLS, no API names the host ─┬─ pass through (unmatched = "pass")
+//!                              ├─ the server, before the client┤
 //!                              ├─ anything else ──────────────┴─ refuse, with an alert where there is TLS
 //!                              └─ nothing in time, nonsense ──── refuse
 //! ```
 //!
-//! [`serve`] takes the branch, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`passage`] the
+//! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`passage`] the
 //! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
@@ -20,6 +21,7 @@
 pub mod admission;
 mod call;
 mod credential;
+mod first;
 pub mod passage;
 pub mod services;
 mod standing;
@@ -31,6 +33,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
@@ -44,9 +47,10 @@ use crate::http::server::serve_http2;
 use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg};
 use crate::http1::Io;
-use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError, sniff};
+use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
 use crate::trust::{self, Alert, Alpn};
 use call::Calls;
+use first::First;
 
 /// One connection on its way.
 pub(crate) struct Connection {
@@ -80,8 +84,11 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     if !services.settings.ports.contains(&connection.dst.port()) {
         return connection.network(stream).await;
     }
-    let sniffed = match sniff(&mut stream, services.settings.sniff_time).await {
-        Ok(sniffed) => sniffed,
+    let sniffed = match connection.first(&mut stream).await {
+        Ok(First::Client(sniffed)) => sniffed,
+        Ok(First::Server(upstream)) => {
+            return connection.pass(Prefixed::new(Bytes::new(), stream), "tcp", None, Some(upstream)).await;
+        }
         Err(error) => {
             let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
             connection.refuse(&Asked::connection(connection.dst), &refusal).await;
@@ -97,7 +104,7 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         Protocol::Tls(hello) => connection.tls(stream, &hello).await,
         Protocol::Http1 => connection.http(stream, None, false).await,
         Protocol::Http2 => connection.http(stream, None, true).await,
-        Protocol::Opaque => connection.pass(stream, "tcp", None).await,
+        Protocol::Opaque => connection.pass(stream, "tcp", None, None).await,
     }
 }
 
@@ -122,7 +129,7 @@ impl Connection {
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
             self.intercept(stream, hello, host).await;
         } else {
-            self.pass(stream, "tls", Some(&host)).await;
+            self.pass(stream, "tls", Some(&host), None).await;
         }
     }
 

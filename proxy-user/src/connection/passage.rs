@@ -50,8 +50,15 @@ impl Way {
 }
 
 impl Connection {
-    /// Passes the connection to where the workload wanted it, or refuses it. `scheme` is `tls` or `tcp`.
-    pub(super) async fn pass(self, stream: Prefixed<TcpStream>, scheme: &str, host: Option<&Host>) {
+    /// Passes the connection to where the workload wanted it, or refuses it. `scheme` is `tls` or `tcp`; `upstream` is there
+    /// when it was dialled already.
+    pub(super) async fn pass(
+        self,
+        stream: Prefixed<TcpStream>,
+        scheme: &str,
+        host: Option<&Host>,
+        upstream: Option<TcpStream>,
+    ) {
         let Self { services, caller, dst } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = Asked::of(*dst, scheme, host.map(Host::name));
@@ -61,7 +68,7 @@ impl Connection {
                 self.refuse(&asked, &refusal).await;
                 turn_away(stream, scheme, Alert::AccessDenied).await;
             }
-            Ok(passage) => self.carry(stream, &subject, &asked, &passage, way).await,
+            Ok(passage) => self.carry(stream, upstream, &subject, &asked, &passage, way).await,
         }
     }
 
@@ -76,7 +83,7 @@ impl Connection {
             Err(refusal) => self.refuse(&asked, &refusal).await,
             Ok(passage) => {
                 let stream = Prefixed::new(bytes::Bytes::new(), stream);
-                self.carry(stream, &subject, &asked, &passage, way).await;
+                self.carry(stream, None, &subject, &asked, &passage, way).await;
             }
         }
     }
@@ -85,6 +92,7 @@ impl Connection {
     async fn carry(
         &self,
         stream: Prefixed<TcpStream>,
+        dialled: Option<TcpStream>,
         subject: &Subject,
         asked: &Asked<'_>,
         passage: &Passage,
@@ -107,9 +115,14 @@ impl Connection {
         account.dialled(upstream.0);
         let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation());
         let carried = async {
-            let tcp = match services.forward.dial(upstream).await {
-                Ok(tcp) => tcp,
-                Err(error) => return Some((error.refusal("the destination").kind.blame(), chain(&error))),
+            let tcp = match dialled {
+                Some(tcp) => tcp,
+                None => match services.forward.dial(upstream).await {
+                    Ok(tcp) => tcp,
+                    Err(error) => {
+                        return Some((error.refusal("the destination").kind.blame(), chain(&error)));
+                    }
+                },
             };
             let idle = services.forward.limits().tunnel_idle_time;
             let (first, client) = stream.into_parts();

@@ -258,3 +258,7 @@ async fn splice(
 fn noted(count: usize, note: &impl Fn(u64)) {
     note(u64::try_from(count).unwrap_or(u64::MAX));
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! [`Prefixed`] puts in front of the stream again.
 
 pub mod client_hello;
+pub mod greeting;
 pub mod http;
 mod prefixed;
 mod progress;
