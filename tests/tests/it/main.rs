@@ -31,6 +31,7 @@ mod scripts;
 mod storm;
 mod systemd;
 mod trouble;
+mod tunnels;
 mod upgrade;
 mod who;
 mod writers;
