@@ -82,12 +82,13 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         return connection.refuse(&Asked::connection(connection.dst), &refusal).await;
     };
     if !services.settings.ports.contains(&connection.dst.port()) {
-        return connection.network(stream).await;
+        return Box::pin(connection.network(stream)).await;
     }
     let sniffed = match connection.first(&mut stream).await {
         Ok(First::Client(sniffed)) => sniffed,
         Ok(First::Server(upstream)) => {
-            return connection.pass(Prefixed::new(Bytes::new(), stream), "tcp", None, Some(upstream)).await;
+            let stream = Prefixed::new(Bytes::new(), stream);
+            return Box::pin(connection.pass(stream, "tcp", None, Some(upstream))).await;
         }
         Err(error) => {
             let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
@@ -100,11 +101,12 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         }
     };
     let stream = Prefixed::new(sniffed.prefix, stream);
+    // Each in memory of its own, so that a connection takes what its own way needs and not what the largest one does.
     match sniffed.protocol {
         Protocol::Tls(hello) => connection.tls(stream, &hello).await,
-        Protocol::Http1 => connection.http(stream, None, false).await,
-        Protocol::Http2 => connection.http(stream, None, true).await,
-        Protocol::Opaque => connection.pass(stream, "tcp", None, None).await,
+        Protocol::Http1 => Box::pin(connection.http(stream, None, false)).await,
+        Protocol::Http2 => Box::pin(connection.http(stream, None, true)).await,
+        Protocol::Opaque => Box::pin(connection.pass(stream, "tcp", None, None)).await,
     }
 }
 
@@ -127,9 +129,9 @@ impl Connection {
         };
         let live = self.services.policy.live();
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
-            self.intercept(stream, hello, host).await;
+            Box::pin(self.intercept(stream, hello, host)).await;
         } else {
-            self.pass(stream, "tls", Some(&host), None).await;
+            Box::pin(self.pass(stream, "tls", Some(&host), None)).await;
         }
     }
 

@@ -54,14 +54,15 @@ pub async fn relay(
         let Ends { client, upstream, .. } = &mut ends;
         let (client_in, client_out) = client.split();
         let (upstream_in, upstream_out) = upstream.split();
-        let up = pump(client_in, upstream_out, first, |bytes| {
+        // Pinned here, and not moved: each move of a future is a place for it in the one that moves it.
+        let up = pin!(pump(client_in, upstream_out, first, |bytes| {
             transfer.add_sent(bytes);
             moved.note();
-        });
-        let down = pump(upstream_in, client_out, Bytes::new(), |bytes| {
+        }));
+        let down = pin!(pump(upstream_in, client_out, Bytes::new(), |bytes| {
             transfer.add_received(bytes);
             moved.note();
-        });
+        }));
         tokio::select! {
             end = both(up, down) => end,
             () = moved.quiet(idle) => TunnelEnd::Idle(idle),
@@ -73,10 +74,9 @@ pub async fn relay(
 
 /// Runs both directions to their ends. Each gives its source back at its end: one that has nothing more to send can still break.
 async fn both<'a>(
-    up: impl Future<Output = Result<ReadHalf<'a>, Broken>>,
-    down: impl Future<Output = Result<ReadHalf<'a>, Broken>>,
+    mut up: Pin<&mut impl Future<Output = Result<ReadHalf<'a>, Broken>>>,
+    mut down: Pin<&mut impl Future<Output = Result<ReadHalf<'a>, Broken>>>,
 ) -> TunnelEnd {
-    let (mut up, mut down) = (pin!(up), pin!(down));
     tokio::select! {
         done = &mut up => match done {
             Err(broken) => broken.upwards(),
