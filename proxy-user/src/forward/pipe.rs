@@ -89,7 +89,8 @@ impl Drop for Pipe {
 /// Whether the system moves bytes between a socket and a pipe at all: not every filter of system calls lets it.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     let code = error.raw_os_error();
-    [nix::libc::EINVAL, nix::libc::ENOSYS, nix::libc::EPERM, nix::libc::EOPNOTSUPP].contains(&code.unwrap_or(0))
+    [nix::libc::EINVAL, nix::libc::ENOSYS, nix::libc::EPERM, nix::libc::EOPNOTSUPP]
+        .contains(&code.unwrap_or(0))
 }
 
 #[cfg(test)]

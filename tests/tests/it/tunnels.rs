@@ -131,7 +131,10 @@ fn memory(world: &World) -> u64 {
 fn a_gigabyte_goes_through_in_each_direction_byte_by_byte_and_takes_no_memory() {
     const GIGABYTE: u64 = 1 << 30;
     let world = world();
-    assert_eq!(bot(&world, "s = go('take', 0); s.sendall(b'x'); s.shutdown(1); print(read(s).decode())"), "1 2363233923");
+    assert_eq!(
+        bot(&world, "s = go('take', 0); s.sendall(b'x'); s.shutdown(1); print(read(s).decode())"),
+        "1 2363233923"
+    );
     let (before, began) = (memory(&world), Instant::now());
     let up = "s = go('take', 0); crc = 0
 for _ in range(1024):
@@ -164,7 +167,10 @@ print('same')";
 #[test]
 fn each_side_may_end_its_half_and_still_hear_the_other() {
     let world = world();
-    assert_eq!(bot(&world, "s = go('take'); s.sendall(b'abc'); s.shutdown(1); print(read(s).decode())"), "3 891568578");
+    assert_eq!(
+        bot(&world, "s = go('take'); s.sendall(b'abc'); s.shutdown(1); print(read(s).decode())"),
+        "3 891568578"
+    );
     let script = "s = go('half'); print(read(s).decode()); s.sendall(b'thank you'); s.close()";
     assert_eq!(bot(&world, script), "all I have");
     told(&world, "half thank you");
@@ -258,4 +264,82 @@ except ConnectionResetError: print('reset')";
     let outcome = outcome(&world);
     assert_eq!(outcome["blame"], "policy", "{outcome}");
     assert_eq!((&outcome["bytes_sent"], &outcome["bytes_received"]), (&8.into(), &1.into()), "{outcome}");
+}
+
+#[test]
+fn a_client_that_waits_for_its_server_to_speak_is_not_held_up() {
+    let world = World::new();
+    passes(&world, true);
+    // Both are Python's own. There are no names in this network, for which it would wait.
+    let server = "import socket; socket.getfqdn = lambda *it: 'mail.test'; import asyncore, smtpd
+it = smtpd.DebuggingServer(('203.0.113.11', 443), None); asyncore.loop()";
+    world.server("smtp", "/usr/bin/python3", &["-W", "ignore", "-c", server], "203.0.113.11:443");
+    world.daemon();
+    let script = "import smtplib, time
+began = time.monotonic()
+s = smtplib.SMTP('203.0.113.11', 443, 'bot', 20)
+assert time.monotonic() - began < 1, time.monotonic() - began
+print(s.sendmail('a@bot.test', ['b@raw.test'], 'Subject: hi\\n\\nhello'), s.quit()[0])";
+    assert_eq!(bot(&world, script), "{} 221");
+    let outcome = outcome(&world);
+    assert!(outcome["error"].is_null() && outcome["bytes_sent"].as_u64() > Some(50), "{outcome}");
+    // Where nothing passes, nobody is connected, and the server hears nothing.
+    passes(&world, false);
+    wait_until("the new policy", || (world.status()["policy"]["generation"] != 1).then_some(()));
+    world.set("limits.sniff_timeout", "\"300ms\"");
+    world.restart();
+    let script = "s = socket.create_connection(('203.0.113.11', 443), 20); print(s.recv(100))";
+    assert_eq!(bot(&world, script), "b''");
+    let refused = world.record("decision", |record| record["verdict"] == "deny");
+    assert!(refused["reason"].as_str().unwrap().contains("sent 0 bytes in 300 ms"), "{refused}");
+}
+
+#[test]
+fn a_client_of_an_api_that_is_slow_to_speak_is_still_decided() {
+    let world = World::new();
+    let text = fs::read_to_string(world.path("etc/policies/python.toml")).unwrap();
+    world.policy("policies/python.toml", &format!("unmatched = \"pass\"\n{text}"));
+    world.daemon();
+    let script = "import ssl, os
+s = socket.create_connection(('203.0.113.10', 443), 20); time.sleep(0.5)
+t = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE']).wrap_socket(s, server_hostname='api.test')
+for path in sys.argv[1:] or ['/v1/slow', '/elsewhere']:
+    t.sendall(f'GET {path} HTTP/1.1\\r\\nhost: api.test\\r\\n\\r\\n'.encode()); print(t.recv(12).decode()); t.settimeout(0.3)
+    try:
+        while t.recv(65536): pass
+    except TimeoutError: t.settimeout(20)";
+    assert_eq!(bot(&world, script), "HTTP/1.1 200\nHTTP/1.1 403");
+    assert_eq!(world.decision(Some("/v1/slow"))["verdict"], "allow");
+}
+
+/// A server that says at once what its argument is.
+const UNASKED: &str = r"
+import socket, sys, threading
+tcp = socket.create_server(('203.0.113.11', 443))
+all = []
+while True:
+    s = tcp.accept()[0]
+    s.sendall(bytes.fromhex(sys.argv[1]))
+    all.append(s)
+    def hear(s):
+        while data := s.recv(1000): print('heard', data, flush=True)
+    threading.Thread(target=hear, args=(s,), daemon=True).start()
+";
+
+#[test]
+fn a_server_of_calls_that_speaks_unasked_is_not_passed_through_to() {
+    for unasked in ["000006040000000000000300000064", "485454502f312e312034303820520d0a", "15030300020100"] {
+        let world = World::new();
+        passes(&world, true);
+        world.set("limits.sniff_timeout", "\"400ms\"");
+        world.server("unasked", "/usr/bin/python3", &["-c", UNASKED, unasked], "203.0.113.11:443");
+        world.daemon();
+        let script = "s = socket.create_connection(('203.0.113.11', 443), 20)
+try: print(s.recv(100))
+except ConnectionResetError: print('reset')";
+        assert_eq!(bot(&world, script), "b''", "{unasked}");
+        let refused = world.record("decision", |record| record["verdict"] == "deny");
+        assert!(refused["reason"].as_str().unwrap().contains("sent 0 bytes"), "{refused}");
+        assert_eq!(fs::read_to_string(world.path("unasked.log")).unwrap(), "");
+    }
 }
