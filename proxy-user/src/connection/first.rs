@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Connection;
 use super::passage::Way;
 use crate::base::addr::UpstreamAddr;
-use crate::sniff::{Progress, SniffError, Sniffed, greeting, sniff};
+use crate::sniff::{Progress, SniffError, Sniffed, Sniffer, greeting};
 
 /// Who speaks first does so by then, as a rule: only for others it is worth to open a connection that may not be used.
 const SILENT: Duration = Duration::from_millis(30);
@@ -31,26 +31,19 @@ impl Connection {
     /// Waits for the first bytes of either side.
     ///
     /// # Errors
-    /// As those of [`sniff`]; also when neither side speaks in time.
+    /// As those of [`Sniffer`]; also when neither side speaks in time.
     pub(super) async fn first(&self, stream: &mut TcpStream) -> Result<First, SniffError> {
         let deadline = self.services.settings.sniff_time;
-        let end = Instant::now() + deadline;
-        let is_silent = timeout(SILENT.min(deadline), stream.readable()).await.is_err();
-        if is_silent {
-            tokio::select! {
+        let mut sniffer = Sniffer::new(deadline);
+        match timeout(SILENT, sniffer.more(stream)).await {
+            Ok(read) => read?,
+            Err(_) => tokio::select! {
                 biased;
-                // Whatever it is, reading it tells.
-                _ = stream.readable() => {}
+                read = sniffer.more(stream) => read?,
                 Some(upstream) = self.greeted() => return Ok(First::Server(upstream)),
-                () = sleep_until(end) => {}
-            }
+            },
         }
-        let left = end.saturating_duration_since(Instant::now());
-        match sniff(stream, left).await {
-            Ok(sniffed) => Ok(First::Client(sniffed)),
-            Err(SniffError::Timeout { received, .. }) => Err(SniffError::Timeout { received, deadline }),
-            Err(error) => Err(error),
-        }
+        sniffer.finish(stream).await.map(First::Client)
     }
 
     /// A connection to a server that greets; `None` when the policy has none, or the server none for us.

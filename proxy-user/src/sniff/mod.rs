@@ -1,6 +1,6 @@
 //! Tells the protocol of a connection from the client's first bytes, within a deadline.
 //!
-//! The parsers are pure; only [`sniff`] reads. Nothing is consumed: what was read comes back as a prefix, which
+//! The parsers are pure; only [`Sniffer`] reads. Nothing is consumed: what was read comes back as a prefix, which
 //! [`Prefixed`] puts in front of the stream again.
 
 pub mod client_hello;
@@ -98,31 +98,50 @@ pub fn recognize(buf: &[u8]) -> Progress<Protocol> {
     }
 }
 
-/// Reads from `stream` until its protocol is told, for `deadline` at most.
-///
-/// # Errors
-/// See [`SniffError`]. After `Timeout { received: 0 }` the stream is untouched and may still be used; after any other
-/// error bytes are lost.
-pub async fn sniff<S: AsyncRead + Unpin>(stream: &mut S, deadline: Duration) -> Result<Sniffed, SniffError> {
-    const CHUNK: usize = 4096;
-    let end = Instant::now() + deadline;
-    let mut buf = BytesMut::with_capacity(CHUNK);
-    loop {
-        buf.reserve(CHUNK);
-        let read = match tokio::time::timeout_at(end, stream.read_buf(&mut buf)).await {
-            Err(_) => return Err(SniffError::Timeout { received: buf.len(), deadline }),
-            Ok(read) => read,
-        };
+/// Reads a connection until its protocol is told, for as long as the deadline gives, which counts from the beginning.
+#[derive(Debug)]
+pub struct Sniffer {
+    buf: BytesMut,
+    end: Instant,
+    deadline: Duration,
+}
+
+impl Sniffer {
+    /// Begins.
+    #[must_use]
+    pub fn new(deadline: Duration) -> Self {
+        Self { buf: BytesMut::new(), end: Instant::now() + deadline, deadline }
+    }
+
+    /// Waits for more bytes. Nothing is lost when it is dropped before it ends.
+    ///
+    /// # Errors
+    /// See [`SniffError`].
+    pub async fn more<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Result<(), SniffError> {
+        const CHUNK: usize = 4096;
+        self.buf.reserve(CHUNK);
+        let read = tokio::time::timeout_at(self.end, stream.read_buf(&mut self.buf)).await;
+        let received = self.buf.len();
         match read {
-            Err(source) => return Err(SniffError::Broken { received: buf.len(), source }),
-            Ok(0) => return Err(SniffError::Closed { received: buf.len() }),
-            Ok(_) => {}
+            Err(_) => Err(SniffError::Timeout { received, deadline: self.deadline }),
+            Ok(Err(source)) => Err(SniffError::Broken { received, source }),
+            Ok(Ok(0)) => Err(SniffError::Closed { received }),
+            Ok(Ok(_)) => Ok(()),
         }
-        match recognize(&buf) {
-            Progress::Done(protocol) => return Ok(Sniffed { protocol, prefix: buf.freeze() }),
-            Progress::More => {}
-            Progress::NotThis(Why::TooLarge { limit }) => return Err(SniffError::TooLarge { limit }),
-            Progress::NotThis(why) => return Err(SniffError::Invalid(why)),
+    }
+
+    /// Reads until the protocol is told.
+    ///
+    /// # Errors
+    /// See [`SniffError`]. Bytes are lost then.
+    pub async fn finish<S: AsyncRead + Unpin>(mut self, stream: &mut S) -> Result<Sniffed, SniffError> {
+        loop {
+            match recognize(&self.buf) {
+                Progress::Done(protocol) => return Ok(Sniffed { protocol, prefix: self.buf.freeze() }),
+                Progress::More => self.more(stream).await?,
+                Progress::NotThis(Why::TooLarge { limit }) => return Err(SniffError::TooLarge { limit }),
+                Progress::NotThis(why) => return Err(SniffError::Invalid(why)),
+            }
         }
     }
 }
@@ -133,6 +152,10 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    async fn sniff<S: AsyncRead + Unpin>(stream: &mut S, deadline: Duration) -> Result<Sniffed, SniffError> {
+        Sniffer::new(deadline).finish(stream).await
+    }
 
     /// What [`sniff`] says of `bytes`, after which the client closes.
     async fn of(bytes: &[u8]) -> Result<Sniffed, SniffError> {
@@ -183,6 +206,21 @@ mod tests {
                 other => panic!("cut at {length}: {other:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_before_a_wait_is_given_up_is_not_lost() {
+        let (mut far, mut near) = tokio::io::duplex(64);
+        let mut sniffer = Sniffer::new(LONG);
+        for byte in b"GE" {
+            let given_up = tokio::time::timeout(Duration::from_millis(5), sniffer.more(&mut near)).await;
+            assert!(given_up.is_err());
+            far.write_all(&[*byte]).await.unwrap();
+            sniffer.more(&mut near).await.unwrap();
+        }
+        far.write_all(b"T / HTTP/1.1").await.unwrap();
+        let sniffed = sniffer.finish(&mut near).await.unwrap();
+        assert_eq!((sniffed.protocol, &sniffed.prefix[..]), (Protocol::Http1, &b"GET / HTTP/1.1"[..]));
     }
 
     #[tokio::test]

@@ -206,7 +206,7 @@ async fn a_refusal_reaches_openssl_as_the_alert_it_is() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        let sniffed = crate::sniff::sniff(&mut tcp, DEADLINE).await.unwrap();
+        let sniffed = crate::sniff::Sniffer::new(DEADLINE).finish(&mut tcp).await.unwrap();
         assert!(matches!(sniffed.protocol, crate::sniff::Protocol::Tls(_)));
         refuse(&mut tcp, Alert::AccessDenied).await;
     });
@@ -222,7 +222,7 @@ async fn what_was_sniffed_is_replayed_into_the_handshake() {
     let tls = host.tls.clone();
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        let sniffed = crate::sniff::sniff(&mut tcp, DEADLINE).await.unwrap();
+        let sniffed = crate::sniff::Sniffer::new(DEADLINE).finish(&mut tcp).await.unwrap();
         let crate::sniff::Protocol::Tls(hello) = sniffed.protocol else { panic!("not TLS") };
         let (name, offer) = (hello.server_name.unwrap(), Alpn::mirror(&hello.alpn));
         let stream = crate::sniff::Prefixed::new(sniffed.prefix, tcp);
