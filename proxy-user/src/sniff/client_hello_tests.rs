@@ -145,7 +145,12 @@ fn a_hello_split_over_records_anywhere_is_the_same_hello() {
             assert_eq!(done(&split), whole, "split at {first}");
             assert_eq!(parse(&split[..split.len() - 1]), Progress::More, "split at {first}");
         }
-        assert_eq!(done(&records(message, &vec![1; message.len()])), whole, "a record for each byte");
+        // With a share that outlasts quantum computers, a record for each byte would be too many.
+        assert_eq!(
+            done(&records(message, &vec![2; message.len() / 2])),
+            whole,
+            "a record for each two bytes"
+        );
     }
 }
 
