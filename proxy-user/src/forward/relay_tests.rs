@@ -36,6 +36,11 @@ async fn between(first: &'static [u8], idle: Duration) -> Between {
     Between { bot, server, transfer, end }
 }
 
+/// How it ended, which takes no time.
+async fn ended(end: JoinHandle<TunnelEnd>) -> TunnelEnd {
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("it did not end").unwrap()
+}
+
 /// Bytes of which no two places look the same for long.
 fn pattern(from: usize, length: usize) -> Vec<u8> {
     (from..from + length).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
@@ -72,7 +77,7 @@ async fn many_bytes_and_few_ones_come_as_they_were_sent_and_are_counted() {
     let ((), up) = tokio::join!(send(&mut bot), read_pattern(&mut server, 9_999));
     let ((), down) = tokio::join!(send(&mut server), read_pattern(&mut bot, 100_000));
     assert_eq!((up, down), (total, total));
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Done));
+    assert!(matches!(ended(end).await, TunnelEnd::Done));
     assert_eq!((transfer.sent(), transfer.received()), (total as u64, total as u64));
 }
 
@@ -89,7 +94,7 @@ async fn what_was_read_before_goes_first_and_is_counted() {
     got.clear();
     bot.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"late answer");
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Done));
+    assert!(matches!(ended(end).await, TunnelEnd::Done));
     assert_eq!((transfer.sent(), transfer.received()), (11, 11));
 }
 
@@ -105,7 +110,7 @@ async fn an_upstream_that_ends_its_half_still_gets_what_the_client_says() {
     got.clear();
     server.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"one more thing");
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Done));
+    assert!(matches!(ended(end).await, TunnelEnd::Done));
 }
 
 /// Whether the connection was reset, not closed.
@@ -124,7 +129,7 @@ async fn a_reset_of_one_side_is_one_for_the_other_and_whose_it_was_is_told() {
         breaks.set_zero_linger().unwrap();
         drop(breaks);
         assert!(is_reset(&mut stays).await);
-        let end = end.await.unwrap();
+        let end = ended(end).await;
         assert_eq!(matches!(end, TunnelEnd::Client(_)), is_bot, "{end:?}");
         assert_eq!(matches!(end, TunnelEnd::Upstream(_)), !is_bot, "{end:?}");
     }
@@ -140,7 +145,7 @@ async fn a_side_that_ended_its_half_and_then_breaks_is_noticed_while_the_other_i
         breaks.set_zero_linger().unwrap();
         let mut stays = if is_bot { server } else { std::mem::replace(&mut bot, server) };
         drop(bot);
-        let end = end.await.unwrap();
+        let end = ended(end).await;
         assert_eq!(matches!(end, TunnelEnd::Client(_)), is_bot, "{end:?}");
         let written = async {
             while stays.write_all(&[0; 1000]).await.is_ok() {
@@ -161,7 +166,7 @@ async fn a_client_that_breaks_while_the_upstream_does_not_read_is_noticed() {
     }
     bot.set_zero_linger().unwrap();
     drop(bot);
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Client(_)));
+    assert!(matches!(ended(end).await, TunnelEnd::Client(_)));
     drop(server);
 }
 
@@ -176,13 +181,13 @@ async fn a_side_that_does_not_read_stops_the_other_one() {
     let reading = tokio::spawn(async move { server.read_to_end(&mut Vec::new()).await.unwrap() });
     drop(bot);
     assert_eq!(reading.await.unwrap(), sent);
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Done));
+    assert!(matches!(ended(end).await, TunnelEnd::Done));
 }
 
 #[tokio::test]
 async fn a_relay_that_is_dropped_or_rests_for_too_long_resets_both_sides() {
     let Between { mut bot, mut server, end, .. } = between(b"", Duration::from_millis(50)).await;
-    assert!(matches!(end.await.unwrap(), TunnelEnd::Idle(_)));
+    assert!(matches!(ended(end).await, TunnelEnd::Idle(_)));
     assert!(is_reset(&mut bot).await && is_reset(&mut server).await);
     let Between { mut bot, mut server, end, .. } = between(b"", LONG).await;
     bot.write_all(b"a").await.unwrap();
