@@ -344,17 +344,17 @@ fn a_handshake_without_a_name_is_for_the_address_and_the_upstream_must_prove_tha
     world.policy(
         "apis/apis.toml",
         &format!(
-            "[api.demo]\nhosts = [\"{ADDRESS}\", \"{RAW_ADDRESS}\"]\n\
+            "[api.demo]\nhosts = [\"{ADDRESS}\", \"{NOBODY}\"]\n\
              inject = {{ header = \"authorization\", value = \"Bearer {{secret}}\" }}\n\
              [api.plain]\nscheme = \"http\"\nhosts = [\"plain.test\"]\n"
         ),
     );
     world.daemon();
-    let stranger = Upstream::http1(&world);
+    serve(&world, NOBODY, 443, "stranger");
     // The certificate of the servers names the one address, and not the other.
     let answer = world.curl(&[&format!("https://{ADDRESS}/v1/x")]);
     assert_eq!((answer.status, &answer.json()["key"]), (200, &Value::from("ours")), "{answer:?}");
-    let answer = world.curl(&[&format!("https://{RAW_ADDRESS}/v1/x")]);
+    let answer = world.curl(&[&format!("https://{NOBODY}/v1/x")]);
     assert_eq!(answer.json()["type"], "urn:vouchsafe:problem:upstream-untrusted", "{answer:?}");
-    assert_eq!((stranger.handshakes(), stranger.count()), (0, 0));
+    assert!(seen(&world, "stranger").is_empty());
 }
