@@ -92,7 +92,9 @@ impl Needles {
         self.0.iter().map(Secret::expose)
     }
 
-    fn are_in(&self, bytes: &[u8]) -> bool {
+    /// Whether one of them is in it.
+    #[must_use]
+    pub fn are_in(&self, bytes: &[u8]) -> bool {
         self.each().any(|needle| memmem::find(bytes, needle).is_some())
     }
 
@@ -128,10 +130,16 @@ impl Needles {
         self.each().filter_map(longest).max().unwrap_or(0)
     }
 
-    /// Covers what is in the values of headers; whether there was anything.
+    /// Covers what is in the values of headers, and takes out those that have it in their names; whether there was anything.
     #[must_use]
     pub fn cover_headers(&self, headers: &mut HeaderMap) -> bool {
-        let mut any = false;
+        // A name cannot be written over: it would be another field.
+        let named: Vec<_> =
+            headers.keys().filter(|name| self.are_in(name.as_str().as_bytes())).cloned().collect();
+        let mut any = !named.is_empty();
+        for name in named {
+            headers.remove(name);
+        }
         for value in headers.values_mut().filter(|value| self.are_in(value.as_bytes())) {
             let mut bytes = value.as_bytes().to_vec();
             self.cover(&mut bytes);

@@ -12,6 +12,7 @@ use super::body::Transfer;
 use super::hop;
 use super::unpack::{CODINGS, Coding, Unpacker};
 use crate::credentials::{Masker, Needles};
+use crate::http1::{Reason, Spelling};
 
 /// Digests of what was packed (RFC 9530, and before it), which tell nothing true of what it becomes.
 const DIGESTS: [HeaderName; 5] = [
@@ -107,7 +108,18 @@ pub fn cover(
     if mask == Mask::Off {
         return Ok(None);
     }
-    if needles.cover_headers(&mut head.headers) {
+    // As it was spelled, a name can have what it has not in small letters.
+    let spelled = head.extensions.get::<Spelling>().into_iter().flat_map(Spelling::names);
+    let spelled: Vec<_> = spelled.filter(|name| needles.are_in(name)).map(HeaderName::from_bytes).collect();
+    for name in spelled.iter().flatten() {
+        head.headers.remove(name);
+    }
+    let is_in_reason =
+        head.extensions.get::<Reason>().is_some_and(|reason| needles.are_in(reason.as_bytes()));
+    if is_in_reason {
+        head.extensions.remove::<Reason>();
+    }
+    if needles.cover_headers(&mut head.headers) || is_in_reason || !spelled.is_empty() {
         transfer.note_reflected();
     }
     let wanted = mask == Mask::All || is_text(&head.headers);

@@ -29,6 +29,11 @@ pub enum HeadError {
 pub struct Spelling(Vec<Bytes>);
 
 impl Spelling {
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|name| &**name)
+    }
+
     /// How the field of that name was spelled that has `nth` others of its name before it.
     fn of(&self, name: &HeaderName, nth: usize) -> Option<&[u8]> {
         let name = name.as_str().as_bytes();
@@ -40,6 +45,14 @@ impl Spelling {
 /// What a response's status line says behind the status, when that is not what the status says.
 #[derive(Clone, Debug)]
 pub struct Reason(Bytes);
+
+impl Reason {
+    /// Its words.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// The head of a request.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use tests::CANARY;
 use tests::wire::Reply;
 
 use super::{RAW, Scene, outcome};
@@ -141,5 +142,27 @@ fn a_client_of_http_1_0_is_answered_over_tls() {
         let answer = scene.world.curl(&["--http1.0", &format!("https://raw.test/v1/{path}")]);
         assert_eq!((answer.status, answer.code), (200, Some(0)), "{answer:?}");
         assert!(answer.body.starts_with(body), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_words_behind_a_status_or_in_the_name_of_a_field_does_not_get_through() {
+    let scene = Scene::set();
+    for (what, answer) in [
+        ("reason", format!("HTTP/1.1 401 no such key {CANARY}\r\ncontent-length: 2\r\n\r\nok")),
+        ("name", format!("{OK}X-{CANARY}: 1\r\nx-y: z\r\ncontent-length: 2\r\n\r\nok")),
+        (
+            "name of a trailer",
+            format!("{OK}transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-{CANARY}: 1\r\n\r\n"),
+        ),
+    ] {
+        scene.upstream.say(answer.as_bytes(), false);
+        for version in ["--http1.1", "--http2"] {
+            let answer = scene.world.curl(&["-i", version, "https://raw.test/v1/say"]);
+            assert!(answer.body.contains("ok"), "{what}: {answer:?}");
+            assert!(!answer.body.to_lowercase().contains(CANARY), "{what} {version}: {answer:?}");
+        }
+        let last = scene.world.journal().into_iter().rfind(|record| record["kind"] == "outcome");
+        assert_eq!(last.unwrap()["reflected"], true, "{what}");
     }
 }
