@@ -158,6 +158,12 @@ impl Options {
 pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     ensure!(!options.is_peers() || options.parts.len() == 1, "`peers` is measured alone: name no other part");
     ensure!(options.is_peers() || options.peer.is_empty(), "--peer belongs to `cargo xtask bench peers`");
+    let only = options.only.as_deref().unwrap_or_default();
+    ensure!(
+        options.is_peers() || !Load::named(only).is_empty(),
+        "no load has {only:?} in its name; the names are: {}",
+        Load::all().iter().map(|load| load.name()).collect::<Vec<_>>().join("; ")
+    );
     if !options.built {
         system::ensure(test::NEEDS)?;
         system::ensure(NEEDS)?;
@@ -230,7 +236,6 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     let mut report = Report::new(&extent, options.placed, usage::pss(pid)?);
     if options.has(Part::Load) {
         let loads = Load::named(options.only.as_deref().unwrap_or_default());
-        ensure!(!loads.is_empty(), "no load has that in its name (--only)");
         measure_loads(&extent, &loads, stage, &site, pid, &mut report)?;
     }
     if options.has(Part::Storm) {
