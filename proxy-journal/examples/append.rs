@@ -31,7 +31,8 @@ fn decision(id: Uuid) -> Record {
             netns: 4_026_531_840,
             comm: "invoice-bot".into(),
             ..Workload::default()
-        },
+        }
+        .into(),
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
         scheme: Some("https".into()),

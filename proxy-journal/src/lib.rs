@@ -5,8 +5,11 @@
 //! The format on disk is described at [`writer`].
 
 pub mod chain;
-pub mod record;
 pub mod text;
+
+pub mod spelled;
+
+pub mod record;
 pub mod timestamp;
 
 mod line;
@@ -31,6 +34,7 @@ pub use record::{
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;
+pub use spelled::Spelled;
 pub use timestamp::Timestamp;
 pub use verify::{Break, Fault, Verification, Verifier};
 pub use writer::{AppendError, Appended, Prepared, Writer};

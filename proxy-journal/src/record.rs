@@ -12,6 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::spelled::Spelled;
+
 /// One record, told apart on disk by its `"kind"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -94,7 +96,7 @@ pub struct Decision {
     /// Names the call; its outcome has the same.
     pub id: Uuid,
     /// Who called, as the kernel saw it.
-    pub workload: Workload,
+    pub workload: Spelled<Workload>,
     /// The identity that the policy gives to the workload; absent when it gives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,

@@ -25,7 +25,7 @@ pub(crate) fn stop(reason: &str) -> Record {
 pub(crate) fn decision(id: Uuid) -> Decision {
     Decision {
         id,
-        workload: Workload { pid: 4242, exe: "/opt/bots/invoice-bot".into(), ..Workload::default() },
+        workload: Workload { pid: 4242, exe: "/opt/bots/invoice-bot".into(), ..Workload::default() }.into(),
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
         scheme: Some("https".into()),
@@ -156,7 +156,7 @@ fn any_decision() -> impl Strategy<Value = Record> {
         |(id, workload, identity, dst, (api, host, method, path, port, flag), rule, reason, allow)| {
             Record::Decision(Arc::new(Decision {
                 id,
-                workload,
+                workload: workload.into(),
                 identity: identity.clone(),
                 dst,
                 scheme: api.clone(),

@@ -1,6 +1,6 @@
 //! A decision in the spelling of the journal.
 
-use proxy_journal::{Access, Decision, Target, Trace, Verdict};
+use proxy_journal::{Access, Decision, Spelled, Target, Trace, Verdict};
 use uuid::Uuid;
 
 use super::asked::Asked;
@@ -44,7 +44,7 @@ pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decis
 #[must_use]
 pub fn traced(subject: &Subject, access: Access, target: Target, reason: &str) -> Trace {
     Trace {
-        workload: who(subject.workload()),
+        workload: spelled_out(subject.workload()),
         identity: subject.identity().map(|identity| identity.name.clone()),
         access,
         target,
@@ -54,7 +54,6 @@ pub fn traced(subject: &Subject, access: Access, target: Target, reason: &str) -
 }
 
 fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -> Decision {
-    let workload = subject.workload();
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let set = subject.live().set();
     let api = match (asked.scheme, asked.host, asked.port) {
@@ -67,7 +66,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
     };
     Decision {
         id: Uuid::now_v7(),
-        workload: who(workload),
+        workload: who(subject),
         identity: subject.identity().map(|identity| identity.name.clone()),
         dst: asked.dst.0,
         scheme: owned(asked.scheme),
@@ -86,9 +85,23 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
     }
 }
 
-/// A workload as the journal tells it.
-#[must_use]
-fn who(workload: &Workload) -> proxy_journal::Workload {
+/// A workload as the journal tells it: built and spelled for the first call, and shared with those after it.
+fn who(subject: &Subject) -> Spelled<proxy_journal::Workload> {
+    if let Some(told) = subject.told.get() {
+        return told.clone();
+    }
+    let workload = subject.workload();
+    let is_settled = workload.script.get().is_some()
+        && workload.ancestors.get().is_some()
+        && workload.container.as_deref().is_none_or(Container::is_settled);
+    let told = Spelled::from(spelled_out(workload));
+    if is_settled {
+        return subject.told.get_or_init(|| told).clone();
+    }
+    told
+}
+
+fn spelled_out(workload: &Workload) -> proxy_journal::Workload {
     proxy_journal::Workload {
         pid: workload.pid,
         start_time_ns: workload.start_time_ns,

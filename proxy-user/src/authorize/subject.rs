@@ -1,9 +1,10 @@
 //! Who asks: a workload together with the identity that one generation of the policy gives to it.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use proxy_journal::Spelled;
 use proxy_policy::{Identity, IdentityId};
 
 use super::policy::{LivePolicy, PolicyStore};
@@ -28,13 +29,15 @@ pub struct Subject {
     workload: Arc<Workload>,
     live: Arc<LivePolicy>,
     identified: Identified,
+    /// As the journal tells the workload, once nothing more can become known of it.
+    pub(super) told: OnceLock<Spelled<proxy_journal::Workload>>,
 }
 
 impl Subject {
     /// A workload as `identified` says; the id in it must come from the set of `live`.
     #[must_use]
     pub fn new(workload: Arc<Workload>, live: Arc<LivePolicy>, identified: Identified) -> Self {
-        Self { workload, live, identified }
+        Self { workload, live, identified, told: OnceLock::new() }
     }
 
     /// The process, as the kernel saw it when it connected.

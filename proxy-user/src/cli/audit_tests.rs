@@ -29,7 +29,7 @@ fn stop(reason: &str) -> Record {
 fn call(number: u128) -> [Record; 2] {
     let decision = Decision {
         id: Uuid::from_u128(number),
-        workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() },
+        workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() }.into(),
         identity: Some("bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
         scheme: None,

@@ -18,7 +18,7 @@ const POLICY: [(&str, &str); 2] = [
 fn decision(method: Option<&str>, path: &str) -> Decision {
     Decision {
         id: Uuid::nil(),
-        workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() },
+        workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() }.into(),
         identity: Some("bot".into()),
         dst: "192.0.2.1:443".parse().unwrap(),
         scheme: Some(if method.is_some() { "https" } else { "tls" }.into()),

@@ -27,7 +27,7 @@ impl Book {
     pub(crate) fn receipt(&self) -> Receipt {
         let decision = Decision {
             id: uuid::Uuid::nil(),
-            workload: Workload::default(),
+            workload: Workload::default().into(),
             identity: None,
             dst: "192.0.2.1:443".parse().unwrap(),
             scheme: None,

@@ -214,6 +214,12 @@ impl Container {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).told = told;
     }
 
+    /// Whether nothing more can become known of it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.maker != Maker::Root || self.told().complete
+    }
+
     /// Whether more may become known of it soon: what it is not now, it may be then.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {

@@ -51,7 +51,8 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "start");
     let mut hostile = deny("/a\nIDENTITY=admin\nVERDICT=allow\n");
-    hostile.workload.exe = "/tmp/\u{1b}[2J\nPRIORITY=0\nx=y".into();
+    let exe = "/tmp/\u{1b}[2J\nPRIORITY=0\nx=y".into();
+    hostile.workload = proxy_journal::Workload { exe, ..(*hostile.workload).clone() }.into();
     let id = recorder.refused(hostile.clone()).unwrap();
     let shown = next();
     assert_eq!((&*shown["IDENTITY"], &*shown["VERDICT"], &*shown["PRIORITY"]), ("invoice-bot", "deny", "4"));
@@ -76,7 +77,7 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     let shown = next();
     assert_eq!((&*shown["PRIORITY"], shown["MESSAGE"].contains("a.toml:3:1")), ("3", true));
     let trace = Trace {
-        workload: deny("/").workload,
+        workload: (*deny("/").workload).clone(),
         identity: None,
         access: Access::Attach,
         target: Target { pid: 812, exe: Some("/opt/bot".into()), ..Target::default() },
