@@ -5,10 +5,12 @@
 //!
 //! * `store` opens the directory: ownership, lock, repair after a kill.
 //! * `recorder` writes, and keeps the thread that flushes and syncs.
+//! * `batch` has calls that are decided at the same time written together.
 //! * `receipt` is the proof that a call is recorded.
 //! * `journald` shows the same records to systemd's journal.
 //! * `fields` spells them in its protocol.
 
+mod batch;
 mod fields;
 mod journald;
 mod receipt;

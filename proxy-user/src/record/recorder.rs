@@ -6,6 +6,8 @@
 //! happens to this process, `SIGKILL` included. A thread calls `fdatasync` at least every second, so a loss of power, or
 //! of the kernel, can lose that last second. To wait for the disk before each call would cost milliseconds for each.
 //!
+//! Calls that are decided at the same time are written together ([`Recorder::begin_together`]), with one `write(2)` for all of them.
+//!
 //! The write is made where it is asked for, under a plain mutex, also on a thread of an async runtime: it takes a few
 //! microseconds, less than handing it to another thread and waiting. The line is spelled before the lock is taken; its
 //! place in the chain, its hash and the write are under it. When the disk stalls so that the kernel holds up writers,
@@ -22,6 +24,7 @@ use proxy_journal::{
 };
 use uuid::Uuid;
 
+use super::batch::Batch;
 use super::journald::{JournaldHealth, Message, Sink};
 use super::store::{self, Options, Store};
 use super::{Receipt, RecordError};
@@ -32,7 +35,7 @@ const MAX_ERROR: usize = 4096;
 /// The one writer of a journal. Dropped without [`Recorder::stop`], it still writes what it holds.
 #[derive(Debug)]
 pub struct Recorder {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     flusher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -46,16 +49,18 @@ pub(super) struct Inner {
     /// How long an outcome may wait for a decision that takes it along.
     flush_within: Duration,
     sync: File,
-    sink: Sink,
+    pub(super) sink: Sink,
     /// Held for as long as anything can be written.
     _lock: File,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     writer: Writer<File>,
-    /// Outcomes that are not written yet, in the order in which they came.
-    pending: Vec<Prepared>,
+    /// What is not written yet, in the order in which it came: outcomes, and the decisions of [`Self::batch`].
+    pub(super) pending: Vec<Pending>,
+    /// The decisions that are written together, as long as they are not.
+    pub(super) batch: Option<Arc<Batch>>,
     pending_since: Option<Instant>,
     /// When the flushing thread wakes by itself; `None` while it waits to be told, or works.
     wakes_at: Option<Instant>,
@@ -67,7 +72,15 @@ struct State {
     stopped: bool,
     allowed: u64,
     denied: u64,
-    open: u64,
+    pub(super) open: u64,
+}
+
+/// A line that waits to be written.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) line: Prepared,
+    /// To allow a call, which waits for it.
+    pub(super) is_decision: bool,
 }
 
 /// How the journal is, for `status`.
@@ -106,6 +119,7 @@ impl Recorder {
         let state = State {
             writer,
             pending: Vec::new(),
+            batch: None,
             pending_since: None,
             wakes_at: None,
             unsynced_since: None,
@@ -233,7 +247,7 @@ impl Drop for Recorder {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs between a write and the change of the head.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,11 +257,8 @@ impl Inner {
     }
 
     /// Writes a decision, with the outcomes before it.
-    fn decide(&self, mut decision: Decision) -> Result<Arc<Decision>, RecordError> {
-        if decision.id.is_nil() {
-            decision.id = Uuid::now_v7();
-        }
-        let decision = Arc::new(decision);
+    fn decide(&self, decision: Decision) -> Result<Arc<Decision>, RecordError> {
+        let decision = named(decision);
         let record = Record::Decision(Arc::clone(&decision));
         self.write(&record, |state| match decision.verdict {
             Verdict::Allow => {
@@ -263,13 +274,7 @@ impl Inner {
     /// Writes a record with everything that is pending, and notes its effect before anybody else can look.
     fn write(&self, record: &Record, effect: impl FnOnce(&mut State)) -> Result<(), RecordError> {
         let prepared = Prepared::new(record, now()).map_err(RecordError::TooLong)?;
-        let mut state = self.lock();
-        if state.stopped {
-            return Err(RecordError::Stopped);
-        }
-        if let Some(why) = &state.sync_fault {
-            return Err(self.unsynced(why.clone()));
-        }
+        let mut state = self.ready()?;
         let synced_before = state.unsynced_since.is_none();
         state.append(&self.dir, Some(&prepared))?;
         effect(&mut state);
@@ -278,6 +283,34 @@ impl Inner {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// The state, if something may be written.
+    pub(super) fn ready(&self) -> Result<MutexGuard<'_, State>, RecordError> {
+        let state = self.lock();
+        if state.stopped {
+            return Err(RecordError::Stopped);
+        }
+        match &state.sync_fault {
+            Some(why) => Err(self.unsynced(why.clone())),
+            None => Ok(state),
+        }
+    }
+
+    /// Writes everything that is pending; whoever waits for it learns whether it was.
+    pub(super) fn flush(&self) {
+        let mut state = self.lock();
+        let synced_before = state.unsynced_since.is_none();
+        // It is logged, and told to those whose decisions it were.
+        let _ = state.append(&self.dir, None);
+        drop(state);
+        if synced_before {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn unwritable(&self, source: AppendError) -> RecordError {
+        RecordError::Unwritable { path: self.dir.clone(), source }
     }
 
     /// Takes the outcome of an allowed call.
@@ -290,7 +323,7 @@ impl Inner {
         let mut state = self.lock();
         state.open = state.open.saturating_sub(1);
         match prepared {
-            Ok(prepared) => state.pending.push(prepared),
+            Ok(line) => state.pending.push(Pending { line, is_decision: false }),
             // Its only text is cut to a length that fits.
             Err(error) => tracing::error!(call = %decision.id, %error, "an outcome cannot be spelled"),
         }
@@ -350,14 +383,23 @@ impl Inner {
 }
 
 impl State {
-    /// Writes everything pending, then `last`, with one write. When it fails nothing is written and all stays pending.
+    /// Writes everything pending, then `last`, with one write. When it fails nothing is written, the decisions are refused, and the
+    /// outcomes stay pending.
     fn append(&mut self, dir: &Path, last: Option<&Prepared>) -> Result<(), RecordError> {
         if self.pending.is_empty() && last.is_none() {
             return Ok(());
         }
-        match self.writer.append_all(self.pending.iter().chain(last)) {
+        let batch = self.batch.take();
+        match self.writer.append_all(self.pending.iter().map(|pending| &pending.line).chain(last)) {
             Ok(_) => {
+                let begun = self.pending.iter().filter(|pending| pending.is_decision).count();
+                let begun = u64::try_from(begun).unwrap_or(u64::MAX);
+                self.allowed += begun;
+                self.open += begun;
                 self.pending.clear();
+                if let Some(batch) = batch {
+                    batch.end(Ok(()));
+                }
                 self.pending_since = None;
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 if self.write_fault.take().is_some() {
@@ -370,6 +412,10 @@ impl State {
                     tracing::error!(journal = %dir.display(), error = describe(&source), "the journal cannot be written: calls are refused");
                 }
                 self.write_fault = Some(describe(&source));
+                self.pending.retain(|pending| !pending.is_decision);
+                if let Some(batch) = batch {
+                    batch.end(Err(describe(&source)));
+                }
                 Err(RecordError::Unwritable { path: dir.to_owned(), source })
             }
         }
@@ -399,6 +445,14 @@ fn describe(error: &AppendError) -> String {
     }
 }
 
-fn now() -> Timestamp {
+/// The decision with its id.
+pub(super) fn named(mut decision: Decision) -> Arc<Decision> {
+    if decision.id.is_nil() {
+        decision.id = Uuid::now_v7();
+    }
+    Arc::new(decision)
+}
+
+pub(super) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }

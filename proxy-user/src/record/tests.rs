@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{JournaldState, Options, RecordError, Recorder};
 
+mod batch;
 mod journald;
 
 /// A decision to allow a call to this path.
@@ -25,7 +26,8 @@ fn allow(path: &str) -> Decision {
             exe: "/opt/bots/invoice-bot".into(),
             unit: Some("invoice-bot.service".into()),
             ..Workload::default()
-        },
+        }
+        .into(),
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
         scheme: Some("https".into()),
