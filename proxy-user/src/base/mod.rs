@@ -1,6 +1,7 @@
 //! What everything above uses: addresses that say whose they are, the moment, durations as people write them, who may
 //! change a file, what every connection has set.
 pub mod addr;
+pub mod ahead;
 pub mod clock;
 pub mod duration;
 pub mod ownership;

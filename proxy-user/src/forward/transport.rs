@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::error::ForwardError;
 use super::pool::Route;
+use crate::base::ahead::ReadAhead;
 use crate::http1::Io;
 use crate::trust::{Alpn, UpstreamStream, UpstreamTls};
 
@@ -77,7 +79,10 @@ impl Transport for VerifiedTls {
             Mode::Http1 => Alpn::Http1,
             Mode::Http2 => Alpn::Http2,
         };
-        let connecting = self.tls.connect_as(tcp, &route.host, alpn, route.client.as_ref()).await;
+        let connecting = self
+            .tls
+            .connect_as(ReadAhead::new(Bytes::new(), tcp), &route.host, alpn, route.client.as_ref())
+            .await;
         let stream = connecting.map_err(|source| ForwardError::Tls { addr: route.addr.0, source })?;
         let speaks =
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };

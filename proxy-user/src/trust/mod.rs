@@ -39,7 +39,7 @@ pub use roots::{RootsError, bundle};
 pub use server::{AcceptError, BotTls};
 
 /// A verified connection to an API.
-pub type UpstreamStream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+pub type UpstreamStream = tokio_rustls::client::TlsStream<crate::base::ahead::ReadAhead>;
 
 /// The cryptography of every configuration: aws-lc-rs with the suites that rustls takes for safe.
 fn provider() -> Arc<CryptoProvider> {

@@ -1,0 +1,228 @@
+//! A TCP stream that is read in few system calls: TLS asks for a few kilobytes at a time, however much there is.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use nix::errno::Errno;
+use nix::sys::uio::readv;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes that are taken besides those that are asked for; one room for all streams of a thread.
+const ROOM: usize = 64 * 1024;
+
+thread_local! {
+    static BESIDES: RefCell<Box<[u8]>> = RefCell::new(vec![0; ROOM].into_boxed_slice());
+}
+
+/// Reads as what was read already, followed by the stream. What comes in one piece with that which is asked for is kept for the next
+/// read; a stream that rests keeps nothing.
+#[derive(Debug)]
+pub struct ReadAhead {
+    /// What was read and not taken.
+    ahead: Bytes,
+    tcp: TcpStream,
+}
+
+impl ReadAhead {
+    /// Reads as `ahead`, which was read from `tcp`, followed by the stream.
+    #[must_use]
+    pub fn new(ahead: Bytes, tcp: TcpStream) -> Self {
+        Self { ahead, tcp }
+    }
+
+    /// Reads into `asked` and, behind that, into `besides`; `None` if there is nothing to read.
+    ///
+    /// A read that does not fill its room has emptied the socket. Told as `WouldBlock`, it has tokio wait for the next event instead of
+    /// asking the socket once more; an event that comes meanwhile is another one than that which is taken back.
+    fn take(&self, asked: &mut [u8], besides: &mut [u8]) -> Option<io::Result<usize>> {
+        let room = asked.len() + besides.len();
+        let mut short = None;
+        let read = self.tcp.try_io(Interest::READABLE, || {
+            loop {
+                match readv(&self.tcp, &mut [IoSliceMut::new(asked), IoSliceMut::new(besides)]) {
+                    Ok(read) if read > 0 && read < room => {
+                        short = Some(read);
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    Err(Errno::EINTR) => {}
+                    read => return read.map_err(io::Error::from),
+                }
+            }
+        });
+        match (short, read) {
+            (Some(short), _) => Some(Ok(short)),
+            (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            (None, read) => Some(read),
+        }
+    }
+}
+
+impl AsyncRead for ReadAhead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if !this.ahead.is_empty() {
+            let count = this.ahead.len().min(buf.remaining());
+            buf.put_slice(this.ahead.get(..count).unwrap_or_default());
+            this.ahead.advance(count);
+            if this.ahead.is_empty() {
+                this.ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        BESIDES.with_borrow_mut(|besides| {
+            loop {
+                ready!(this.tcp.poll_read_ready(cx))?;
+                let asked = buf.initialize_unfilled();
+                let room = asked.len();
+                let Some(read) = this.take(asked, besides) else { continue };
+                let read = read?;
+                buf.advance(read.min(room));
+                if let Some(more) = read.checked_sub(room).filter(|more| *more > 0) {
+                    this.ahead = Bytes::copy_from_slice(besides.get(..more).unwrap_or_default());
+                }
+                return Poll::Ready(Ok(()));
+            }
+        })
+    }
+}
+
+impl AsyncWrite for ReadAhead {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match bufs {
+            // What is written most of the time; the system call for one piece costs less.
+            [one] => Pin::new(&mut self.tcp).poll_write(cx, one),
+            bufs => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    async fn pair(ahead: &'static [u8]) -> (ReadAhead, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (near, far) = (near.unwrap(), far.unwrap().0);
+        far.set_nodelay(true).unwrap();
+        (ReadAhead::new(Bytes::from_static(ahead), near), far)
+    }
+
+    /// Bytes of which no two thousand are the same.
+    fn text(length: usize) -> Vec<u8> {
+        (0..length).map(|at| u8::try_from((at * at / 7 + at) % 251).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn everything_is_read_once_and_in_order_whatever_the_size_of_the_reads_and_of_the_writes() {
+        for (write, read) in [(1, 1), (1, 4096), (1000, 7), (4096, 4096), (100_000, 4096), (300_000, 70_000)]
+        {
+            let (mut near, mut far) = pair(b"before").await;
+            let sent = text((write * 20).min(600_000));
+            let all = sent.clone();
+            let writing = tokio::spawn(async move {
+                for piece in all.chunks(write) {
+                    far.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            });
+            let (mut got, mut buffer) = (Vec::new(), vec![0; read]);
+            loop {
+                match near.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    count => got.extend_from_slice(&buffer[..count]),
+                }
+            }
+            writing.await.unwrap();
+            assert!(got == [b"before", &sent[..]].concat(), "writes of {write}, reads of {read}");
+            assert!(near.ahead.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_with_the_rest_is_read_without_asking_again() {
+        let (mut near, mut far) = pair(b"").await;
+        far.write_all(&text(10_000)).await.unwrap();
+        let mut buffer = [0; 100];
+        for rest in (0..100).rev() {
+            near.read_exact(&mut buffer).await.unwrap();
+            assert_eq!(near.ahead.len(), rest * 100, "it has left the socket at once");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_event_is_lost_between_a_read_and_the_wait_for_the_next() {
+        let connections: Vec<_> = (0..8)
+            .map(|_| {
+                tokio::spawn(async {
+                    let (mut near, mut far) = pair(b"").await;
+                    // Each answer is asked for by the one before: one that is not noticed ends the test.
+                    let far = tokio::spawn(async move {
+                        let mut buffer = [0; 64];
+                        for _ in 0..3000 {
+                            far.read_exact(&mut buffer).await.unwrap();
+                            far.write_all(&buffer[..13]).await.unwrap();
+                            far.write_all(&buffer[13..]).await.unwrap();
+                        }
+                    });
+                    let mut buffer = [0; 64];
+                    for _ in 0..3000 {
+                        near.write_all(&buffer).await.unwrap();
+                        near.read_exact(&mut buffer).await.unwrap();
+                    }
+                    far.await.unwrap();
+                })
+            })
+            .collect();
+        for connection in connections {
+            tokio::time::timeout(std::time::Duration::from_secs(60), connection).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_and_an_error_are_told() {
+        let (mut near, far) = pair(b"x").await;
+        drop(far);
+        let mut buffer = [0; 8];
+        assert_eq!(near.read(&mut buffer).await.unwrap(), 1);
+        assert_eq!(near.read(&mut buffer).await.unwrap(), 0);
+        assert_eq!(near.read(&mut buffer).await.unwrap(), 0);
+        let (mut near, far) = pair(b"").await;
+        far.set_zero_linger().unwrap();
+        drop(far);
+        assert_eq!(near.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
