@@ -34,10 +34,10 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, Fingerprints, Outcall, StorePaths, protect_process_memory},
+    credentials::{Credentials, Fingerprints, Outcall, StorePaths, give_back_memory, protect_process_memory},
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
-    kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, take_listener},
+    kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, own, take_listener},
     limits::{Backoff, Ledger, Registry},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
@@ -261,6 +261,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         "serving"
     );
     supervisor::ready(&ready);
+    tokio::task::spawn_blocking(|| {
+        if let Err(problem) = give_back_memory(own::let_go, own::unlock_files) {
+            tracing::warn!("{problem}");
+        }
+    });
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
@@ -31,6 +31,24 @@ pub fn protect_process_memory() -> Vec<String> {
         problems.push(format!("secrets are in memory that may be swapped: mlockall failed: {error}"));
     }
     problems
+}
+
+/// Gives back what the start used of memory, which cannot be done while it is locked: `let_go` is called while nothing is, for some
+/// milliseconds. Then all is locked again but what comes from files, which `unlock_files` leaves to the system.
+///
+/// # Errors
+/// It could not be locked again, in words for the log.
+pub fn give_back_memory(let_go: impl FnOnce(), unlock_files: impl FnOnce()) -> Result<(), String> {
+    if !may_lock() {
+        let_go();
+        return Ok(());
+    }
+    // What was never locked is not harder to unlock.
+    let _ = munlockall();
+    let_go();
+    let locked = mlockall(everything_when_used());
+    unlock_files();
+    locked.map_err(|error| format!("secrets are in memory that may be swapped: mlockall failed: {error}"))
 }
 
 /// All pages of now and later, each when it is first used, so that thread stacks stay as small as they are.

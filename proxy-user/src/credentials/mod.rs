@@ -68,7 +68,7 @@ pub use key::KeySource;
 pub use known::Fingerprints;
 pub use live::{CredentialState, Credentials, LiveCredential, bound_to};
 pub use mask::{Masker, Needles};
-pub use memory::protect_process_memory;
+pub use memory::{give_back_memory, protect_process_memory};
 pub use name::{NameError, SecretName};
 pub use outcall::Outcall;
 pub use placeholder::{Stand, Textual};

@@ -15,6 +15,7 @@ mod links;
 mod maps;
 mod netns;
 mod network;
+pub mod own;
 mod protect;
 mod schedule;
 
