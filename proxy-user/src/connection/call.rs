@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use proxy_policy::{Host, Scheme};
 
@@ -24,7 +24,7 @@ use crate::http::{
     Account, Incoming, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem,
     reflect, seen,
 };
-use crate::http1::OnSwitch;
+use crate::http1::{OnSwitch, Spelling};
 use crate::limits::Pass;
 use crate::record::Receipt;
 
@@ -36,14 +36,18 @@ pub(super) struct Calls {
     pub(super) leg: Leg,
     /// The client speaks HTTP/2.
     http2: bool,
-    /// The host of the handshake, to share with routes.
-    host: Option<Arc<str>>,
+    /// The host of the handshake, to share with routes, and as requests to it name it.
+    host: Option<(Arc<str>, Option<Authority>)>,
 }
 
 /// A request on its way, apart from what it is asked to be.
 pub(super) struct Inbound {
-    pub(super) headers: HeaderMap,
-    extensions: Extensions,
+    /// As they came, also for whoever asks again.
+    pub(super) headers: Arc<HeaderMap>,
+    /// How their names were spelled.
+    spelling: Option<Spelling>,
+    /// The target as it came.
+    target: Option<PathAndQuery>,
     pub(super) body: Replay,
     version: Version,
     /// A WebSocket is asked for.
@@ -64,25 +68,38 @@ impl Inbound {
         if self.websocket {
             return None;
         }
-        let (headers, extensions) = (self.headers.clone(), self.extensions.clone());
-        Some(Again { headers, extensions, body: self.body.copy(), version: self.version })
+        let (headers, spelling, target) =
+            (Arc::clone(&self.headers), self.spelling.clone(), self.target.clone());
+        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version })
     }
 }
 
 /// A request that can be sent once more, if there is its body.
 struct Again {
-    headers: HeaderMap,
-    extensions: Extensions,
+    headers: Arc<HeaderMap>,
+    spelling: Option<Spelling>,
+    target: Option<PathAndQuery>,
     /// Where it was here as a whole before it was sent; else it may come back.
     body: Option<Replay>,
     version: Version,
 }
 
 impl Again {
-    fn with(self, body: Replay, again: bool) -> Inbound {
-        let Self { headers, extensions, version, .. } = self;
+    fn with(self, body: Replay, again: bool) -> Box<Inbound> {
+        let Self { headers, spelling, target, version, .. } = self;
         let (websocket, upgrade, extended) = (false, None, None);
-        Inbound { headers, extensions, body, version, websocket, upgrade, extended, seen: None, again }
+        Box::new(Inbound {
+            headers,
+            spelling,
+            target,
+            body,
+            version,
+            websocket,
+            upgrade,
+            extended,
+            seen: None,
+            again,
+        })
     }
 }
 
@@ -98,7 +115,7 @@ impl Handler for Calls {
             None => request.extensions_mut().remove::<OnSwitch>().map(upgrade::Client::Http1),
         };
         let upgrade = upgrade.filter(|_| websocket);
-        let (Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
+        let (Parts { method, uri, version, headers, mut extensions, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
         let limit = services.settings.http.header_bytes;
@@ -118,9 +135,11 @@ impl Handler for Calls {
             }
         };
         let body = Replay::of(body);
-        let mut inbound = Inbound {
-            headers,
-            extensions,
+        // It is handed on many times.
+        let mut inbound = Box::new(Inbound {
+            headers: Arc::new(headers),
+            spelling: extensions.remove::<Spelling>(),
+            target: uri.path_and_query().cloned(),
             body,
             version,
             websocket,
@@ -128,7 +147,7 @@ impl Handler for Calls {
             extended,
             seen: None,
             again: false,
-        };
+        });
         let mut subject = subject;
         loop {
             let permitted = self.permitted(&subject, &facts, &mut inbound).await;
@@ -161,8 +180,19 @@ impl Handler for Calls {
 
 impl Calls {
     pub(super) fn new(connection: Connection, leg: Leg, http2: bool) -> Self {
-        let host = leg.host.as_ref().map(|host| host.name().into());
+        let authority = |host: &Host| authority(host.name(), leg.port, leg.scheme).ok();
+        let host = leg.host.as_ref().map(|host| (host.name().into(), authority(host)));
         Self { connection, leg, http2, host }
+    }
+
+    /// The host that was decided on, as requests name it.
+    fn authority(&self, facts: &Facts<'_>) -> Result<Authority, ForwardError> {
+        match &self.host {
+            Some((host, Some(authority))) if **host == *facts.host.name() && facts.port == self.leg.port => {
+                Ok(authority.clone())
+            }
+            _ => authority(facts.host.name(), facts.port, facts.scheme),
+        }
     }
 
     /// What is known of the connection, where no request can be told.
@@ -224,11 +254,12 @@ impl Calls {
         permit: &Permit,
         attachment: Option<Attachment>,
         pass: Pass,
-        mut inbound: Inbound,
+        mut inbound: Box<Inbound>,
     ) -> Reply {
         let services = &self.connection.services;
         let asked = facts.asked(self.connection.dst);
-        let receipt = match services.recorder.begin(entry::permitted(subject, &asked, permit)) {
+        let receipt = match services.recorder.begin_together(entry::permitted(subject, &asked, permit)).await
+        {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
@@ -247,7 +278,7 @@ impl Calls {
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
         let (upgrade, extended) = (inbound.upgrade.take(), inbound.extended.take());
         if permit.answers().is_some() {
-            return self.answer_token(subject, facts, permit, inbound, account, lapse).await;
+            return Box::pin(self.answer_token(subject, facts, permit, inbound, account, lapse)).await;
         }
         let sent = tokio::select! {
             biased;
@@ -298,14 +329,14 @@ impl Calls {
         subject: &Subject,
         facts: &Facts<'_>,
         permit: &Permit,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         mut account: Account,
         mut lapse: Lapse,
     ) -> Reply {
         let id = account.receipt().map(Receipt::id);
         let transfer = Arc::clone(account.transfer());
         let reading = async {
-            let at = (target(facts)?, authority(facts)?);
+            let at = (target(facts, inbound.target.clone())?, self.authority(facts)?);
             token::read(&self.connection.services, facts, permit, at, inbound, &transfer).await
         };
         let read = tokio::select! {
@@ -337,7 +368,7 @@ impl Calls {
         facts: &Facts<'_>,
         permit: &Permit,
         attachment: Option<Attachment>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         transfer: Arc<Transfer>,
         account: &mut Account,
     ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
@@ -396,15 +427,15 @@ impl Calls {
         facts: &Facts<'_>,
         permit: &Permit,
         attachment: Option<Attachment>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         transfer: Arc<Transfer>,
         account: &mut Account,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, extensions, mut body, version, websocket, again, .. } = inbound;
-        let (mut target, authority) = (target(facts)?, authority(facts)?);
-        let mut headers = hop::strip_request(headers, version, websocket);
+        let Inbound { headers, spelling, target: asked, mut body, version, websocket, again, .. } = *inbound;
+        let (mut target, authority) = (target(facts, asked)?, self.authority(facts)?);
+        let mut headers = hop::strip_request(&headers, version, websocket);
         if attachment.as_ref().and_then(Attachment::needles).is_some() {
             reflect::ask(permit.mask(), &mut headers);
         }
@@ -428,19 +459,19 @@ impl Calls {
                 exchange::fill(stand, headers, &mut body, time).await?;
             }
         }
-        let outbound = Outbound {
+        let outbound = Box::new(Outbound {
             method: facts.method.clone(),
             target,
             authority,
             headers,
-            extensions,
+            spelling,
             body: RequestBody::new(body, Arc::clone(&transfer), permit),
             transfer,
             upgrade: websocket,
             again,
-        };
+        });
         let host = match &self.host {
-            Some(host) => Arc::clone(host),
+            Some((host, _)) => Arc::clone(host),
             None => facts.host.name().into(),
         };
         match facts.scheme {
@@ -529,9 +560,13 @@ fn answer(refusal: &Refusal, entry: Option<uuid::Uuid>, subject: &Subject, metho
     problem::response(refusal, entry, identity, method, ReplyBody::text)
 }
 
-/// The path that was decided on, with the query as it came.
-fn target(facts: &Facts<'_>) -> Result<PathAndQuery, ForwardError> {
+/// The path that was decided on, with the query as it came; it is what was asked for if that path was in normal form.
+fn target(facts: &Facts<'_>, asked: Option<PathAndQuery>) -> Result<PathAndQuery, ForwardError> {
     let path = facts.path.as_str();
+    let is_same = |asked: &PathAndQuery| asked.path() == path && asked.query() == facts.query;
+    if let Some(asked) = asked.filter(is_same) {
+        return Ok(asked);
+    }
     let target = match facts.query {
         None => PathAndQuery::try_from(path),
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
@@ -539,15 +574,14 @@ fn target(facts: &Facts<'_>) -> Result<PathAndQuery, ForwardError> {
     target.map_err(|source| ForwardError::Spell { source: source.into() })
 }
 
-/// The host that was decided on, with its port unless it is the scheme's.
-fn authority(facts: &Facts<'_>) -> Result<Authority, ForwardError> {
-    let name = facts.host.name();
+/// A host with its port unless it is the scheme's.
+fn authority(name: &str, port: u16, scheme: Scheme) -> Result<Authority, ForwardError> {
     let v6 = name.contains(':');
-    let text = match (v6, facts.port == facts.scheme.default_port()) {
+    let text = match (v6, port == scheme.default_port()) {
         (false, true) => Authority::try_from(name),
-        (false, false) => Authority::try_from(format!("{name}:{}", facts.port)),
+        (false, false) => Authority::try_from(format!("{name}:{port}")),
         (true, true) => Authority::try_from(format!("[{name}]")),
-        (true, false) => Authority::try_from(format!("[{name}]:{}", facts.port)),
+        (true, false) => Authority::try_from(format!("[{name}]:{port}")),
     };
     text.map_err(|source| ForwardError::Spell { source: source.into() })
 }

@@ -42,6 +42,7 @@ pub use services::{Counters, Listening, OpenConnection, Services, Settings, Tall
 use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};
 use crate::base::addr::OriginalDst;
+use crate::base::ahead::ReadAhead;
 use crate::forward::error::chain;
 use crate::http::server::serve_http2;
 use crate::http::server1::serve_http1;
@@ -138,10 +139,13 @@ impl Connection {
     /// Ends the client's TLS here, with a certificate for the host, and serves what is inside.
     async fn intercept(self, stream: Prefixed<TcpStream>, hello: &ClientHello, host: Host) {
         let alpn = Alpn::mirror(&hello.alpn);
-        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn).await {
+        let (read, tcp) = stream.into_parts();
+        let stream = ReadAhead::new(read, tcp);
+        // What the handshake needs is let go of after it, and the stream is handed on without being moved.
+        let refusal = match Box::pin(self.services.bot_tls.accept(stream, host.name(), alpn)).await {
             Ok(stream) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                return self.http(stream, Some(host), http2).await;
+                return Box::pin(self.http(Box::new(stream), Some(host), http2)).await;
             }
             Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
         };
@@ -160,8 +164,8 @@ impl Connection {
         let limits = &services.settings.http;
         let drain = services.drain.clone();
         let ended = match http2 {
-            true => serve_http2(stream, limits, drain, Arc::clone(&calls)).await,
-            false => serve_http1(stream, limits, drain, Arc::clone(&calls)).await,
+            true => Box::pin(serve_http2(stream, limits, drain, Arc::clone(&calls))).await,
+            false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
         };
         let refusal = match ended {
             Ended::Done => return,

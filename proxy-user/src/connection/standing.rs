@@ -35,7 +35,7 @@ pub(super) struct Question {
     path: CallPath<'static>,
     query: Option<String>,
     kind: CallKind,
-    headers: HeaderMap,
+    headers: Arc<HeaderMap>,
     version: Version,
     /// What conditions looked at; of a body that none asked for, nothing is kept.
     seen: Seen,
@@ -48,7 +48,7 @@ impl Question {
     /// The question that `permit` is the answer to.
     pub(super) fn of(
         facts: &Facts<'_>,
-        headers: &HeaderMap,
+        headers: &Arc<HeaderMap>,
         version: Version,
         seen: Seen,
         permit: &Permit,
@@ -63,7 +63,7 @@ impl Question {
             path: facts.path.clone().into_owned(),
             query: facts.query.map(str::to_owned),
             kind: facts.kind,
-            headers: headers.clone(),
+            headers: Arc::clone(headers),
             version,
             seen,
             credential: credential(permit),

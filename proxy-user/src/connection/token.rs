@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::uri::{Authority, PathAndQuery};
 use proxy_policy::BodyFault;
 use uuid::Uuid;
@@ -26,10 +27,11 @@ pub(super) async fn read(
     facts: &Facts<'_>,
     permit: &Permit,
     (mut target, authority): (PathAndQuery, Authority),
-    inbound: Inbound,
+    inbound: Box<Inbound>,
     transfer: &Arc<Transfer>,
 ) -> Result<Asked, ForwardError> {
-    let Inbound { mut headers, mut body, .. } = inbound;
+    let Inbound { headers, mut body, .. } = *inbound;
+    let mut headers = HeaderMap::clone(&headers);
     let checked = token::check_head(facts.method, &headers);
     let time = services.settings.http.header_time;
     let body = match checked {

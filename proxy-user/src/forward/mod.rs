@@ -122,7 +122,7 @@ impl Forwarder {
         permit: &Permit,
         _receipt: &Receipt,
         route: &Route,
-        mut outbound: Outbound,
+        mut outbound: Box<Outbound>,
         attachment: Option<&Attachment>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         if let Some(what) = permit.strip() {
@@ -149,7 +149,7 @@ impl Forwarder {
         permit: &Permit,
         _receipt: &Receipt,
         route: &Route,
-        mut outbound: Outbound,
+        mut outbound: Box<Outbound>,
         attachment: &Attachment,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let credential = permit.credential().and_then(|id| permit.live().credential(id));
@@ -184,7 +184,7 @@ impl Forwarder {
         permit: &Permit,
         _receipt: &Receipt,
         route: &Route,
-        mut outbound: Outbound,
+        mut outbound: Box<Outbound>,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         if let Some(what) = permit.strip() {
             self.take_out(&mut outbound, None, what)?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use super::ForwardLimits;
@@ -39,8 +39,8 @@ pub struct Outbound {
     pub authority: Authority,
     /// The headers without those of the client's hop.
     pub headers: HeaderMap,
-    /// Of the client's request: how the names of its headers were spelled.
-    pub extensions: Extensions,
+    /// How the client spelled their names.
+    pub spelling: Option<Spelling>,
     /// The body.
     pub body: RequestBody,
     /// The counters of the body.
@@ -64,8 +64,8 @@ impl Outbound {
 
     /// What is sent, and what the response is judged by.
     fn split(self) -> (Asked, RequestBody) {
-        let Self { method, target, authority, headers, extensions, body, transfer, upgrade, again: _ } = self;
-        (Asked { method, target, authority, headers, extensions, transfer, upgrade }, body)
+        let Self { method, target, authority, headers, spelling, body, transfer, upgrade, again: _ } = self;
+        (Asked { method, target, authority, headers, spelling, transfer, upgrade }, body)
     }
 }
 
@@ -75,8 +75,8 @@ struct Asked {
     target: PathAndQuery,
     authority: Authority,
     headers: HeaderMap,
-    /// How the names of the headers were spelled.
-    extensions: Extensions,
+    /// How the client spelled their names.
+    spelling: Option<Spelling>,
     transfer: Arc<Transfer>,
     upgrade: bool,
 }
@@ -87,7 +87,7 @@ impl Asked {
         let host = HeaderValue::from_str(self.authority.as_str())
             .map_err(|error| ForwardError::Spell { source: error.into() })?;
         self.headers.insert(HOST, host);
-        let (method, headers, spelling) = (&self.method, &self.headers, self.extensions.get::<Spelling>());
+        let (method, headers, spelling) = (&self.method, &self.headers, self.spelling.as_ref());
         Ok(lane.send(&Asking { method, target: self.target.as_str(), headers, spelling }, body))
     }
 
@@ -115,7 +115,7 @@ pub(super) async fn send<T: Transport>(
     dialer: &Dialer,
     limits: &ForwardLimits,
     route: &Route,
-    outbound: Outbound,
+    outbound: Box<Outbound>,
 ) -> Result<Response<UpstreamBody>, ForwardError> {
     let kept = if outbound.again { None } else { pool.connections().take(route) };
     let (sender, reused) = match kept {
@@ -157,7 +157,9 @@ async fn open<T: Transport>(
     route: &Route,
     transfer: &Transfer,
 ) -> Result<Sender, ForwardError> {
-    pool.open(route, dialer).await.inspect_err(|error| {
+    // Kilobytes of state, which calls over a connection that is open already have no use for.
+    let opened = Box::pin(pool.open(route, dialer)).await;
+    opened.inspect_err(|error| {
         if let Some(addr) = error.reached() {
             transfer.note_reached(route.addr.0, addr);
         }

@@ -61,9 +61,9 @@ impl Extended {
     pub fn spell<B>(&self, response: &mut Response<B>) {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             *response.status_mut() = StatusCode::OK;
-            let headers = std::mem::take(response.headers_mut());
-            *response.headers_mut() =
-                hop::without(headers, |name| [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT].contains(name));
+            *response.headers_mut() = hop::without(response.headers(), |name| {
+                [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT].contains(name)
+            });
         }
     }
 }

@@ -27,13 +27,13 @@ pub fn wants_websocket(version: Version, method: &Method, headers: &HeaderMap) -
 
 /// The headers of a request without those of its hop. With `websocket`, the upgrade is asked for again.
 #[must_use]
-pub fn strip_request(mut headers: HeaderMap, version: Version, websocket: bool) -> HeaderMap {
+pub fn strip_request(headers: &HeaderMap, version: Version, websocket: bool) -> HeaderMap {
     let trailers = headers
         .get_all(TE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
-    headers = strip(headers);
+    let mut headers = strip(headers);
     if trailers {
         headers.insert(TE, TRAILERS);
     }
@@ -50,7 +50,7 @@ pub fn strip_request(mut headers: HeaderMap, version: Version, websocket: bool) 
 /// The headers of a response without those of its hop. With `websocket`, the upgrade is told.
 #[must_use]
 pub fn strip_response(headers: HeaderMap, websocket: bool) -> HeaderMap {
-    let mut headers = strip(headers);
+    let mut headers = if headers.keys().any(is_hop) { strip(&headers) } else { headers };
     if websocket {
         headers.insert(CONNECTION, UPGRADES);
         headers.insert(UPGRADE, WEBSOCKET);
@@ -67,8 +67,8 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .flat_map(|value| value.split(',').map(str::trim))
 }
 
-fn strip(headers: HeaderMap) -> HeaderMap {
-    let named: Vec<HeaderName> = options(&headers)
+fn strip(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = options(headers)
         // Naming the trailer section's announcement or the message's end does not make them the hop's.
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
         .filter(|name| !is_end_to_end(name))
@@ -77,21 +77,14 @@ fn strip(headers: HeaderMap) -> HeaderMap {
 }
 
 /// The headers without some; the others keep their order.
-pub(super) fn without(headers: HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+pub(super) fn without(headers: &HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     if !headers.keys().any(&is_gone) {
-        return headers;
+        return headers.clone();
     }
     // Built anew: removal from a HeaderMap would move the last header to the gap.
     let mut kept = HeaderMap::with_capacity(headers.keys_len());
-    let mut last = None;
-    for (name, value) in headers {
-        if name.is_some() {
-            last = name;
-        }
-        let Some(name) = last.as_ref() else { continue };
-        if !is_gone(name) {
-            kept.append(name.clone(), value);
-        }
+    for (name, value) in headers.iter().filter(|(name, _)| !is_gone(name)) {
+        kept.append(name, value.clone());
     }
     kept
 }
@@ -160,7 +153,7 @@ mod tests {
             ("http2-settings", "x"),
             ("c", "3"),
         ]);
-        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), "host=a b=1 b=2 c=3 te=trailers");
+        assert_eq!(text(&strip_request(&headers, Version::HTTP_11, false)), "host=a b=1 b=2 c=3 te=trailers");
     }
 
     #[test]
@@ -173,7 +166,7 @@ mod tests {
             ("trailer", "c"),
         ]);
         let kept = "host=a content-length=3 content-type=b trailer=c";
-        assert_eq!(text(&strip_request(headers, Version::HTTP_11, false)), kept);
+        assert_eq!(text(&strip_request(&headers, Version::HTTP_11, false)), kept);
     }
 
     #[test]
@@ -188,7 +181,7 @@ mod tests {
         assert!(!ask("websocket, h2c", "Upgrade"));
         assert!(!ask("websocket", "keep-alive"));
         let headers = strip_request(
-            map(&[("upgrade", "WebSocket"), ("connection", "upgrade")]),
+            &map(&[("upgrade", "WebSocket"), ("connection", "upgrade")]),
             Version::HTTP_11,
             true,
         );
@@ -227,6 +220,6 @@ mod tests {
     #[test]
     fn cookie_crumbs_of_http2_become_one_header() {
         let headers = map(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]);
-        assert_eq!(text(&strip_request(headers, Version::HTTP_2, false)), "cookie=a=1; b=2 x=y");
+        assert_eq!(text(&strip_request(&headers, Version::HTTP_2, false)), "cookie=a=1; b=2 x=y");
     }
 }

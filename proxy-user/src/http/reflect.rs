@@ -162,7 +162,7 @@ fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
 /// that stood for them byte by byte becomes a weak one.
 fn describe_unpacked(headers: &mut HeaderMap) {
     let is_gone = |name: &HeaderName| *name == CONTENT_ENCODING || *name == CONTENT_LENGTH || is_digest(name);
-    *headers = hop::without(std::mem::take(headers), is_gone);
+    *headers = hop::without(headers, is_gone);
     if let Some(tag) = headers.get_mut(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
         let weak = [b"W/", tag.as_bytes()].concat();
         if let Ok(weak) = HeaderValue::from_bytes(&weak) {

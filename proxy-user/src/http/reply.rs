@@ -227,7 +227,7 @@ where
         let frame = match frame.into_trailers() {
             Ok(mut trailers) => {
                 if packed {
-                    trailers = hop::without(trailers, reflect::is_digest);
+                    trailers = hop::without(&trailers, reflect::is_digest);
                 }
                 if masker.needles().cover_headers(&mut trailers) {
                     self.account.transfer().note_reflected();

@@ -40,7 +40,7 @@ pub fn headers(
     websocket: bool,
     what: Option<&Strip>,
 ) -> Vec<(String, String)> {
-    let mut forwarded = hop::strip_request(headers.clone(), version, websocket);
+    let mut forwarded = hop::strip_request(headers, version, websocket);
     strip(&mut forwarded, None, what.unwrap_or(&Strip::default()));
     let mut seen: Vec<(String, String)> = Vec::with_capacity(forwarded.len());
     for (name, value) in &forwarded {

@@ -51,6 +51,7 @@ where
     // Until when a connection may rest in the drain.
     let mut until = None;
     let mut begun = false;
+    // How it ends is boxed: a connection that goes on needs no room for that.
     loop {
         let deadline = Instant::now() + limits.header_time;
         let awaited = loop {
@@ -76,20 +77,20 @@ where
         };
         let head = match awaited {
             Awaited::Head(Ok(Some(head))) => head,
-            Awaited::Head(Ok(None)) => return close(served, LINGER_TIME, Ended::Done).await,
-            Awaited::Head(Err(error)) => return refuse(served, error).await,
+            Awaited::Head(Ok(None)) => return Box::pin(close(served, LINGER_TIME, Ended::Done)).await,
+            Awaited::Head(Err(error)) => return Box::pin(refuse(served, error)).await,
             Awaited::Late if served.is_within_head() => {
                 served.say(TIMEOUT, SAY).await;
                 return Ended::HeaderTimeout;
             }
             // Kept alive for long enough.
             Awaited::Late => return Ended::Done,
-            Awaited::Drained => return close(served, LINGER_DRAINING, Ended::Done).await,
+            Awaited::Drained => return Box::pin(close(served, LINGER_DRAINING, Ended::Done)).await,
         };
         begun = true;
         let head = match head::request(&head, limits.header_fields) {
             Ok(head) => head,
-            Err(error) => return refuse(served, error.into()).await,
+            Err(error) => return Box::pin(refuse(served, error.into())).await,
         };
         let (version, to_head, keep_alive) =
             (head.version, head.method == http::Method::HEAD, head.keep_alive);
@@ -133,7 +134,7 @@ where
         }
         if !keep_alive || !served.next() {
             let time = if *drain.borrow() { LINGER_DRAINING } else { LINGER_TIME };
-            return close(served, time, Ended::Done).await;
+            return Box::pin(close(served, time, Ended::Done)).await;
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Heads of HTTP/1 messages, taken apart and put together: names keep their case and their order.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue};
@@ -26,19 +28,43 @@ pub enum HeadError {
 
 /// How the names of a message were spelled, in their order.
 #[derive(Clone, Debug)]
-pub struct Spelling(Vec<Bytes>);
+pub struct Spelling(Arc<Spelled>);
+
+#[derive(Debug)]
+struct Spelled {
+    head: Bytes,
+    /// Where the names stand in it.
+    names: Vec<Range<usize>>,
+}
 
 impl Spelling {
-    /// The names.
-    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|name| &**name)
+    fn new(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Self {
+        let place = |name: &str| {
+            let from = (name.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
+            from..from + name.len()
+        };
+        let names = parsed.iter().map(|field| place(field.name)).collect();
+        Self(Arc::new(Spelled { head: head.clone(), names }))
     }
 
-    /// How the field of that name was spelled that has `nth` others of its name before it.
-    fn of(&self, name: &HeaderName, nth: usize) -> Option<&[u8]> {
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.names.iter().map(|place| self.0.head.get(place.clone()).unwrap_or_default())
+    }
+
+    /// How the field of that name was spelled that has `nth` others of its name before it, and which of all names that is. Looked for at
+    /// `guess` first.
+    fn of(&self, name: &HeaderName, nth: usize, guess: usize) -> Option<(usize, &[u8])> {
         let name = name.as_str().as_bytes();
-        let same = |spelled: &&Bytes| spelled.eq_ignore_ascii_case(name);
-        self.0.iter().filter(same).nth(nth).map(|spelled| &**spelled)
+        let same = |spelled: &(usize, &[u8])| spelled.1.eq_ignore_ascii_case(name);
+        if nth == 0
+            && let Some(place) = self.0.names.get(guess)
+            && let Some(spelled) = self.0.head.get(place.clone())
+            && spelled.eq_ignore_ascii_case(name)
+        {
+            return Some((guess, spelled));
+        }
+        self.names().enumerate().filter(same).nth(nth)
     }
 }
 
@@ -202,9 +228,7 @@ fn fields_of(
             .map_err(|_| HeadError::Invalid("the value of a field"))?;
         headers.try_append(name, value).map_err(|_| HeadError::TooLarge)?;
     }
-    let spelling =
-        spelled.then(|| Spelling(parsed.iter().map(|field| head.slice_ref(field.name.as_bytes())).collect()));
-    Ok((headers, spelling))
+    Ok((headers, spelled.then(|| Spelling::new(head, parsed))))
 }
 
 /// Whether `Connection` says so, or nothing else (RFC 9112 §9.3).
@@ -238,12 +262,15 @@ pub fn write_status_line(out: &mut BytesMut, version: Version, status: StatusCod
 /// Writes fields, as they were spelled if that is known.
 pub fn write_fields(out: &mut BytesMut, headers: &HeaderMap, spelling: Option<&Spelling>) {
     let mut last: Option<&HeaderName> = None;
-    let mut nth = 0;
+    let (mut nth, mut next) = (0, 0);
     for (name, value) in headers {
         nth = if last == Some(name) { nth + 1 } else { 0 };
         last = Some(name);
-        let spelled = spelling.and_then(|spelling| spelling.of(name, nth));
-        out.extend_from_slice(spelled.unwrap_or(name.as_str().as_bytes()));
+        let spelled = spelling.and_then(|spelling| spelling.of(name, nth, next));
+        if let Some((at, _)) = spelled {
+            next = at + 1;
+        }
+        out.extend_from_slice(spelled.map_or(name.as_str().as_bytes(), |(_, spelled)| spelled));
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -11,6 +11,8 @@ use super::{Error, Io, head};
 
 /// Data that is larger is not copied behind what is there already.
 const COPIED: usize = 4096;
+/// Room for a head and a small body behind it.
+const ROOM: usize = 1024;
 /// So much may wait to be written before more is taken.
 const ENOUGH: usize = 32 * 1024;
 
@@ -52,6 +54,9 @@ impl Outlet {
     /// Where a head is written to; the body will be framed as said.
     pub fn begin(&mut self, encoding: Encoding) -> &mut BytesMut {
         self.encoding = encoding;
+        if self.out.capacity() == 0 {
+            self.out.reserve(ROOM);
+        }
         &mut self.out
     }
 
