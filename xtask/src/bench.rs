@@ -14,7 +14,7 @@
 //! (`cargo xtask bench credentials`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
+//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
 //! [`report`] makes the table; [`peers`] is a bench of its own. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
@@ -22,6 +22,7 @@ pub(crate) mod calls;
 pub(crate) mod connect;
 mod credentials;
 mod flat;
+mod idle;
 mod load;
 pub(crate) mod peers;
 mod placed;
@@ -69,9 +70,11 @@ const PLAN: Plan = Plan {
         ("wrk", "bots/wrk"),
         ("h2load", "bots/h2load"),
         ("/usr/bin/curl", "bots/curl"),
+        ("/usr/bin/python3", "bots/python3"),
         ("wrk", "passed/wrk"),
         ("h2load", "passed/h2load"),
         ("/usr/bin/curl", "passed/curl"),
+        ("/usr/bin/python3", "passed/python3"),
     ],
 };
 
@@ -108,6 +111,8 @@ enum Part {
     Storm,
     /// 50,000 connections in a row: does memory grow?
     Flat,
+    /// 5,000 connections that rest: what memory does one take?
+    Idle,
     /// Decisions, the load of many files, and a reload under load.
     Policy,
     /// What a credential that is at hand adds to a call, by kind and place.
@@ -245,6 +250,10 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Flat) {
         println!("many connections in a row");
         report.levels = flat::run(stage, &daemon, options.quick)?;
+    }
+    if options.has(Part::Idle) {
+        println!("connections that rest");
+        report.resting = Some(idle::run(stage, &site, pid, options.quick)?);
     }
     if options.has(Part::Policy) {
         println!("decisions, and a reload under load");

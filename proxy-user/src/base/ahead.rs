@@ -11,27 +11,82 @@ use nix::sys::uio::readv;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes that are taken besides those that are asked for; one room for all streams of a thread.
+/// Bytes that are taken besides those that are asked for.
 const ROOM: usize = 64 * 1024;
+/// Of fewer than these a room is not kept: they are copied.
+const WORTH: usize = ROOM / 4;
+/// Rooms that a thread keeps, for all of its streams.
+const KEPT: usize = 4;
 
 thread_local! {
-    static BESIDES: RefCell<Box<[u8]>> = RefCell::new(vec![0; ROOM].into_boxed_slice());
+    static ROOMS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Reads as what was read already, followed by the stream. What comes in one piece with that which is asked for is kept for the next
 /// read; a stream that rests keeps nothing.
 #[derive(Debug)]
 pub struct ReadAhead {
-    /// What was read and not taken.
-    ahead: Bytes,
+    ahead: Ahead,
     tcp: TcpStream,
+}
+
+/// What was read and not taken.
+#[derive(Debug)]
+enum Ahead {
+    Some(Bytes),
+    /// From the second to the third.
+    Room(Box<[u8]>, usize, usize),
+}
+
+impl Ahead {
+    const NOTHING: Self = Self::Some(Bytes::new());
+
+    fn of(room: Box<[u8]>, length: usize) -> Self {
+        if length >= WORTH {
+            return Self::Room(room, 0, length);
+        }
+        let some = Bytes::copy_from_slice(room.get(..length).unwrap_or_default());
+        give_back(room);
+        Self::Some(some)
+    }
+
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Some(some) => some,
+            Self::Room(room, from, to) => room.get(*from..*to).unwrap_or_default(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Some(some) => some.advance(count),
+            Self::Room(_, from, _) => *from += count,
+        }
+        if self.get().is_empty()
+            && let Self::Room(room, ..) = std::mem::replace(self, Self::NOTHING)
+        {
+            give_back(room);
+        }
+    }
+}
+
+fn room() -> Box<[u8]> {
+    ROOMS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; ROOM].into_boxed_slice())
+}
+
+fn give_back(room: Box<[u8]>) {
+    ROOMS.with_borrow_mut(|rooms| {
+        if rooms.len() < KEPT {
+            rooms.push(room);
+        }
+    });
 }
 
 impl ReadAhead {
     /// Reads as `ahead`, which was read from `tcp`, followed by the stream.
     #[must_use]
     pub fn new(ahead: Bytes, tcp: TcpStream) -> Self {
-        Self { ahead, tcp }
+        Self { ahead: Ahead::Some(ahead), tcp }
     }
 
     /// Reads into `asked` and, behind that, into `besides`; `None` if there is nothing to read.
@@ -71,29 +126,30 @@ impl AsyncRead for ReadAhead {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if !this.ahead.is_empty() {
-            let count = this.ahead.len().min(buf.remaining());
-            buf.put_slice(this.ahead.get(..count).unwrap_or_default());
+        let ahead = this.ahead.get();
+        if !ahead.is_empty() {
+            let count = ahead.len().min(buf.remaining());
+            buf.put_slice(ahead.get(..count).unwrap_or_default());
             this.ahead.advance(count);
-            if this.ahead.is_empty() {
-                this.ahead = Bytes::new();
-            }
             return Poll::Ready(Ok(()));
         }
-        BESIDES.with_borrow_mut(|besides| {
-            loop {
-                ready!(this.tcp.poll_read_ready(cx))?;
-                let asked = buf.initialize_unfilled();
-                let room = asked.len();
-                let Some(read) = this.take(asked, besides) else { continue };
-                let read = read?;
-                buf.advance(read.min(room));
-                if let Some(more) = read.checked_sub(room).filter(|more| *more > 0) {
-                    this.ahead = Bytes::copy_from_slice(besides.get(..more).unwrap_or_default());
+        loop {
+            ready!(this.tcp.poll_read_ready(cx))?;
+            let (asked, mut besides) = (buf.initialize_unfilled(), room());
+            let wanted = asked.len();
+            match this.take(asked, &mut besides) {
+                None => give_back(besides),
+                Some(Err(error)) => {
+                    give_back(besides);
+                    return Poll::Ready(Err(error));
                 }
-                return Poll::Ready(Ok(()));
+                Some(Ok(read)) => {
+                    buf.advance(read.min(wanted));
+                    this.ahead = Ahead::of(besides, read.saturating_sub(wanted));
+                    return Poll::Ready(Ok(()));
+                }
             }
-        })
+        }
     }
 }
 
@@ -168,7 +224,7 @@ mod tests {
             }
             writing.await.unwrap();
             assert!(got == [b"before", &sent[..]].concat(), "writes of {write}, reads of {read}");
-            assert!(near.ahead.is_empty());
+            assert!(near.ahead.get().is_empty());
         }
     }
 
@@ -179,7 +235,7 @@ mod tests {
         let mut buffer = [0; 100];
         for rest in (0..100).rev() {
             near.read_exact(&mut buffer).await.unwrap();
-            assert_eq!(near.ahead.len(), rest * 100, "it has left the socket at once");
+            assert_eq!(near.ahead.get().len(), rest * 100, "it has left the socket at once");
         }
     }
 

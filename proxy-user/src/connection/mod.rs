@@ -49,7 +49,7 @@ use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg};
 use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
-use crate::trust::{self, Alert, Alpn};
+use crate::trust::{self, Alert, Alpn, BotStream};
 use call::Calls;
 use first::First;
 
@@ -104,15 +104,31 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let stream = Prefixed::new(sniffed.prefix, stream);
     // Each in memory of its own, so that a connection takes what its own way needs and not what the largest one does.
     match sniffed.protocol {
-        Protocol::Tls(hello) => connection.tls(stream, &hello).await,
+        Protocol::Tls(hello) => {
+            // The handshake's memory is given back before the first request.
+            let intercepted = Box::pin(connection.tls(stream, hello)).await;
+            if let Some(Intercepted { connection, stream, host, http2 }) = intercepted {
+                Box::pin(connection.http(stream, Some(host), http2)).await;
+            }
+        }
         Protocol::Http1 => Box::pin(connection.http(stream, None, false)).await,
         Protocol::Http2 => Box::pin(connection.http(stream, None, true)).await,
         Protocol::Opaque => Box::pin(connection.pass(stream, "tcp", None, None)).await,
     }
 }
 
+/// A connection whose TLS ends here.
+struct Intercepted {
+    connection: Connection,
+    /// In memory of its own, so that it is handed on without being moved.
+    stream: Box<BotStream>,
+    host: Host,
+    http2: bool,
+}
+
 impl Connection {
-    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: &ClientHello) {
+    /// What is inside of the client's TLS, if that ends here; else it is served to its end.
+    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Intercepted> {
         // Without SNI the client can only mean the address, and will check the certificate against it.
         let named = match hello.server_name.as_deref() {
             Some(name) => Host::parse(name),
@@ -125,31 +141,37 @@ impl Connection {
                     Refusal::new(Kind::BadRequest, format!("the TLS handshake names no host: {error}"));
                 self.refuse(&Asked::of(self.dst, "tls", hello.server_name.as_deref()), &refusal).await;
                 trust::refuse(&mut stream, Alert::UnrecognizedName).await;
-                return;
+                return None;
             }
         };
         let live = self.services.policy.live();
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
-            Box::pin(self.intercept(stream, hello, host)).await;
+            self.intercept(stream, &hello, host).await
         } else {
             Box::pin(self.pass(stream, "tls", Some(&host), None)).await;
+            None
         }
     }
 
-    /// Ends the client's TLS here, with a certificate for the host, and serves what is inside.
-    async fn intercept(self, stream: Prefixed<TcpStream>, hello: &ClientHello, host: Host) {
+    /// Ends the client's TLS here, with a certificate for the host.
+    async fn intercept(
+        self,
+        stream: Prefixed<TcpStream>,
+        hello: &ClientHello,
+        host: Host,
+    ) -> Option<Intercepted> {
         let alpn = Alpn::mirror(&hello.alpn);
         let (read, tcp) = stream.into_parts();
         let stream = ReadAhead::new(read, tcp);
-        // What the handshake needs is let go of after it, and the stream is handed on without being moved.
-        let refusal = match Box::pin(self.services.bot_tls.accept(stream, host.name(), alpn)).await {
+        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn).await {
             Ok(stream) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                return Box::pin(self.http(Box::new(stream), Some(host), http2)).await;
+                return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });
             }
             Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
         };
         self.refuse(&Asked::of(self.dst, "https", Some(host.name())), &refusal).await;
+        None
     }
 
     /// Serves the requests of a connection: over TLS when there is a `host`, plain otherwise.

@@ -38,6 +38,9 @@ pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
 pub use roots::{RootsError, bundle};
 pub use server::{AcceptError, BotTls};
 
+/// A bot's connection whose TLS ends here.
+pub type BotStream = tokio_rustls::server::TlsStream<crate::base::ahead::ReadAhead>;
+
 /// A verified connection to an API.
 pub type UpstreamStream = tokio_rustls::client::TlsStream<crate::base::ahead::ReadAhead>;
 

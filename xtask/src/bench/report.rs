@@ -5,6 +5,7 @@ use std::fs;
 use super::Extent;
 use super::connect::{Difference, Governed, PROBES, Probe};
 use super::flat::Level;
+use super::idle::{self, Resting};
 use super::load::{Load, Sample, WAYS, Way};
 use super::policy::{Findings, Latency};
 use super::storm::Storm;
@@ -21,6 +22,7 @@ pub(super) struct Report {
     pub(super) levels: Vec<Level>,
     pub(super) policy: Option<Findings>,
     /// The table of the credentials, as Markdown.
+    pub(super) resting: Option<Resting>,
     pub(super) credentials: Option<String>,
 }
 
@@ -58,6 +60,7 @@ impl Report {
             levels: Vec::new(),
             policy: None,
             credentials: None,
+            resting: None,
         }
     }
 
@@ -94,6 +97,9 @@ impl Report {
         }
         if !self.levels.is_empty() {
             text.push_str(&format!("\n{}", levels_table(&self.levels)));
+        }
+        if let Some(resting) = &self.resting {
+            text.push_str(&format!("\n{}", idle::table(resting)));
         }
         if let Some(table) = &self.credentials {
             text.push_str(&format!("\n{table}"));
