@@ -14,7 +14,7 @@
 //! (`cargo xtask bench credentials`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
+//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
 //! [`report`] makes the table; [`peers`] is a bench of its own. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
@@ -30,6 +30,7 @@ mod policy;
 mod programs;
 mod report;
 mod site;
+mod soak;
 mod storm;
 mod usage;
 
@@ -117,6 +118,8 @@ enum Part {
     Policy,
     /// What a credential that is at hand adds to a call, by kind and place.
     Credentials,
+    /// A load that goes on for 30 minutes: do memory and descriptors stay? Only when named.
+    Soak,
     /// The same loads on what others have built; only when named, and alone.
     Peers,
 }
@@ -254,6 +257,10 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Idle) {
         println!("connections that rest");
         report.resting = Some(idle::run(stage, &site, pid, options.quick)?);
+    }
+    if options.parts.contains(&Part::Soak) {
+        println!("a load that goes on");
+        report.soak = Some(soak::run(stage, pid, options.quick)?);
     }
     if options.has(Part::Policy) {
         println!("decisions, and a reload under load");

@@ -85,7 +85,7 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     if !services.settings.ports.contains(&connection.dst.port()) {
         return Box::pin(connection.network(stream)).await;
     }
-    let sniffed = match connection.first(&mut stream).await {
+    let sniffed = match Box::pin(connection.first(&mut stream)).await {
         Ok(First::Client(sniffed)) => sniffed,
         Ok(First::Server(upstream)) => {
             let stream = Prefixed::new(Bytes::new(), stream);

@@ -32,7 +32,7 @@ impl Way {
     }
 
     /// A command that runs `client` on this way.
-    fn command(self, stage: &Stage, client: &str) -> Result<Command> {
+    pub(super) fn command(self, stage: &Stage, client: &str) -> Result<Command> {
         let (child, program) = match self {
             Self::Direct => {
                 (None, sh::find_program(client).with_context(|| format!("{client} is not installed"))?)
@@ -50,7 +50,7 @@ impl Way {
         (self != Self::Intercepted).then(|| format!("Authorization: Bearer {}", site.key))
     }
 
-    fn url(self, http2: bool, path: &str) -> String {
+    pub(super) fn url(self, http2: bool, path: &str) -> String {
         format!("https://{}/v1/{path}", Site::host(http2, self == Self::Passed))
     }
 }

@@ -8,6 +8,7 @@ use super::flat::Level;
 use super::idle::{self, Resting};
 use super::load::{Load, Sample, WAYS, Way};
 use super::policy::{Findings, Latency};
+use super::soak::{self, Soak};
 use super::storm::Storm;
 
 /// Everything that was measured.
@@ -23,6 +24,7 @@ pub(super) struct Report {
     pub(super) policy: Option<Findings>,
     /// The table of the credentials, as Markdown.
     pub(super) resting: Option<Resting>,
+    pub(super) soak: Option<Soak>,
     pub(super) credentials: Option<String>,
 }
 
@@ -61,6 +63,7 @@ impl Report {
             policy: None,
             credentials: None,
             resting: None,
+            soak: None,
         }
     }
 
@@ -100,6 +103,9 @@ impl Report {
         }
         if let Some(resting) = &self.resting {
             text.push_str(&format!("\n{}", idle::table(resting)));
+        }
+        if let Some(soak) = &self.soak {
+            text.push_str(&format!("\n{}", soak::told(soak)));
         }
         if let Some(table) = &self.credentials {
             text.push_str(&format!("\n{table}"));
