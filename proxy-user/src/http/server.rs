@@ -26,8 +26,10 @@ pub struct HttpLimits {
     pub header_bytes: u32,
     /// Number of header fields; more is answered with 431.
     pub header_fields: usize,
-    /// How long a request's header may take, which over HTTP/1 is also how long a connection may be idle.
+    /// How long a request's header may take.
     pub header_time: Duration,
+    /// How long a connection may rest between two requests.
+    pub idle_time: Duration,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,
 }
@@ -38,6 +40,7 @@ impl Default for HttpLimits {
             header_bytes: 64 * 1024,
             header_fields: 256,
             header_time: Duration::from_secs(60),
+            idle_time: Duration::from_secs(90),
             streams: 250,
         }
     }

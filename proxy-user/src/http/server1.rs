@@ -53,11 +53,18 @@ where
     let mut begun = false;
     // How it ends is boxed: a connection that goes on needs no room for that.
     loop {
-        let deadline = Instant::now() + limits.header_time;
+        // A client that has just come has something to ask.
+        let mut deadline = Instant::now() + if begun { limits.idle_time } else { limits.header_time };
+        let mut is_within = false;
         let awaited = loop {
             tokio::select! {
                 biased;
                 head = served.head(most) => break Awaited::Head(head),
+                () = served.begins(), if !is_within => {
+                    is_within = true;
+                    deadline = Instant::now() + limits.header_time;
+                    timer.as_mut().reset(until.map_or(deadline, |until| deadline.min(until)));
+                }
                 () = draining.as_mut(), if until.is_none() => {
                     let grace = if begun { REST } else { FIRST_REQUEST };
                     let end = Instant::now() + grace;

@@ -86,6 +86,11 @@ impl<S: Io + 'static> Served<S> {
         .await
     }
 
+    /// Ends when part of a head is here.
+    pub async fn begins(&self) {
+        poll_fn(|_| if self.is_within_head() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// Whether part of a head came, and the rest did not.
     #[must_use]
     pub fn is_within_head(&self) -> bool {

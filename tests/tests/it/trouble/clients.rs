@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 use tests::upstream::Upstream;
 use tests::wire::{Dialer, Reply};
@@ -119,6 +120,59 @@ fn a_header_that_does_not_end_in_time_is_408_and_journalled() {
     let denial = scene.world.record("decision", |record| record["verdict"] == "deny");
     assert!(denial["reason"].as_str().unwrap().contains("in time"), "{denial}");
     assert_eq!(scene.upstream.connections(), 0);
+}
+
+type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Reads one answer, whose length its head says; its status.
+fn answered(stream: &mut Tls) -> u16 {
+    let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&came).to_ascii_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            if body.len() >= length.parse().unwrap() {
+                return head.split(' ').nth(1).unwrap().parse().unwrap();
+            }
+        }
+        match stream.read(&mut piece).unwrap() {
+            0 => panic!("it was closed: {text}"),
+            count => came.extend_from_slice(&piece[..count]),
+        }
+    }
+}
+
+#[test]
+fn between_two_requests_a_connection_may_rest_for_longer_than_a_header_may_take_and_not_for_ever() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"300ms\"");
+    world.set("limits.idle_timeout", "\"3s\"");
+    let scene = Scene::with(world);
+    let mut stream = scene.dialer.tls(RAW, "raw.test");
+    let ask = |stream: &mut Tls, more: &str| {
+        write!(stream, "PUT /v1/x HTTP/1.1\r\nhost: raw.test\r\ncontent-length: 0\r\n{more}").unwrap();
+    };
+    ask(&mut stream, "\r\n");
+    assert_eq!(answered(&mut stream), 200);
+    std::thread::sleep(Duration::from_millis(1200));
+    ask(&mut stream, "\r\n");
+    assert_eq!(answered(&mut stream), 200, "it rested for four times as long as a header may take");
+    // The next header has its own time, from when it begins.
+    std::thread::sleep(Duration::from_millis(600));
+    let begun = Instant::now();
+    ask(&mut stream, "x-slow: ");
+    let late = Reply::read(&mut stream);
+    assert_eq!(late.status, 408, "{late:?}");
+    assert!(begun.elapsed() < Duration::from_millis(2500), "it had the time of a connection that rests");
+    let mut resting = scene.dialer.tls(RAW, "raw.test");
+    ask(&mut resting, "\r\n");
+    assert_eq!(answered(&mut resting), 200);
+    let rested = Instant::now();
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut resting, &mut rest);
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    let rested = rested.elapsed();
+    assert!(rested > Duration::from_secs(2) && rested < Duration::from_secs(15), "it rested for {rested:?}");
 }
 
 #[test]
