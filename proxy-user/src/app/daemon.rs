@@ -387,6 +387,7 @@ fn settings(config: &Config) -> Settings {
         http: HttpLimits {
             header_bytes: u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX),
             header_time: config.limits.header_timeout,
+            write_time: config.limits.write_timeout,
             idle_time: config.limits.idle_timeout,
             ..HttpLimits::default()
         },

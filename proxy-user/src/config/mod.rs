@@ -149,6 +149,9 @@ pub struct Limits {
     /// Until a request's head is complete.
     #[serde(deserialize_with = "duration::deserialize")]
     pub header_timeout: Duration,
+    /// How long a client may take nothing of an answer that is there for it.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub write_timeout: Duration,
     /// How long an open connection may rest.
     #[serde(deserialize_with = "duration::deserialize")]
     pub idle_timeout: Duration,
@@ -297,6 +300,7 @@ impl Default for Limits {
             sniff_timeout: Duration::from_secs(5),
             header_bytes: 64 * 1024,
             header_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(300),
             idle_timeout: Duration::from_secs(90),
             connections: 10_000,
             connections_per_identity: 6_000,

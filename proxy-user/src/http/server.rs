@@ -28,6 +28,8 @@ pub struct HttpLimits {
     pub header_fields: usize,
     /// How long a request's header may take.
     pub header_time: Duration,
+    /// How long a client may take nothing of an answer; at most twice as long until that is noticed.
+    pub write_time: Duration,
     /// How long a connection may rest between two requests.
     pub idle_time: Duration,
     /// Requests at a time on one HTTP/2 connection.
@@ -40,6 +42,7 @@ impl Default for HttpLimits {
             header_bytes: 64 * 1024,
             header_fields: 256,
             header_time: Duration::from_secs(60),
+            write_time: Duration::from_secs(300),
             idle_time: Duration::from_secs(90),
             streams: 250,
         }

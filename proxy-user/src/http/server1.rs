@@ -126,7 +126,25 @@ where
             reason: head.extensions.get::<Reason>(),
             keep_alive: keep_alive && !is_last,
         };
-        let keep_alive = match served.answer(answer, body).await {
+        let answered = {
+            let mut answering = pin!(served.answer(answer, body));
+            let mut waited = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    answered = answering.as_mut() => break answered,
+                    () = timer.as_mut() => {
+                        let waits = served.waits_to_write();
+                        if waits.is_some() && waits == waited {
+                            return Ended::ClientGone(stalled(limits.write_time).into());
+                        }
+                        waited = waits;
+                        timer.as_mut().reset(Instant::now() + limits.write_time);
+                    }
+                }
+            }
+        };
+        let keep_alive = match answered {
             Ok(keep_alive) => keep_alive,
             Err(Unanswered::Client(error)) => return Ended::ClientGone(Error::Io(error).into()),
             // Whoever had the body has told it.
@@ -202,6 +220,11 @@ async fn close<S: Io + 'static>(served: Served<S>, time: Duration, ended: Ended)
         let _: Result<io::Result<u64>, _> = tokio::time::timeout(time, drain).await;
     }
     ended
+}
+
+fn stalled(time: Duration) -> Error {
+    let text = format!("the client took nothing of an answer for {time:?}");
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
 /// What came of waiting for a head.

@@ -41,6 +41,8 @@ pub struct Outlet {
     encoding: Encoding,
     /// Written, but perhaps not flushed.
     unflushed: bool,
+    /// Bytes that were written.
+    written: u64,
 }
 
 impl Outlet {
@@ -48,7 +50,7 @@ impl Outlet {
     #[must_use]
     pub fn new() -> Self {
         let (out, data) = (BytesMut::new(), Bytes::new());
-        Self { out, data, tail: &[], encoding: Encoding::None, unflushed: false }
+        Self { out, data, tail: &[], encoding: Encoding::None, unflushed: false, written: 0 }
     }
 
     /// Where a head is written to; the body will be framed as said.
@@ -175,7 +177,14 @@ impl Outlet {
         Poll::Ready(Ok(()))
     }
 
+    /// How many bytes were written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn advance(&mut self, written: usize) {
+        self.written += u64::try_from(written).unwrap_or(u64::MAX);
         let of_out = written.min(self.out.len());
         self.out.advance(of_out);
         let of_data = (written - of_out).min(self.data.len());

@@ -97,6 +97,13 @@ impl<S: Io + 'static> Served<S> {
         !self.halves().inlet.is_empty()
     }
 
+    /// How many bytes were written so far, if some wait to be: the client does not take them.
+    #[must_use]
+    pub fn waits_to_write(&self) -> Option<u64> {
+        let halves = self.halves();
+        (!halves.outlet.is_flushed()).then(|| halves.outlet.written())
+    }
+
     /// Whether what follows may not be HTTP any more.
     #[must_use]
     pub fn is_free(&self) -> bool {

@@ -176,6 +176,38 @@ fn between_two_requests_a_connection_may_rest_for_longer_than_a_header_may_take_
 }
 
 #[test]
+fn a_client_that_takes_nothing_of_an_answer_is_let_go_of_and_one_that_takes_it_slowly_is_not() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"300ms\"");
+    world.set("limits.write_timeout", "\"1s\"");
+    let scene = Scene::with(world);
+    let ask = b"GET /v1/endless HTTP/1.1\r\nhost: raw.test\r\n\r\n";
+    let mut slow = scene.dialer.tls(RAW, "raw.test");
+    slow.write_all(ask).unwrap();
+    let mut piece = vec![0; 16 * 1024];
+    let begun = Instant::now();
+    // All in all far less than there is, but something within every second.
+    while begun.elapsed() < Duration::from_secs(5) {
+        for _ in 0..100 {
+            slow.read_exact(&mut piece).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(slow);
+    let gone =
+        |record: &serde_json::Value| record["error"].as_str().is_some_and(|it| it.contains("went away"));
+    scene.world.record("outcome", gone);
+    let mut idle = scene.dialer.tls(RAW, "raw.test");
+    idle.write_all(ask).unwrap();
+    idle.read_exact(&mut piece).unwrap();
+    let idle_since = Instant::now();
+    wait_until("the client that reads nothing is let go of", || {
+        (scene.world.status()["connections_open"] == 0).then_some(())
+    });
+    assert!(idle_since.elapsed() > Duration::from_millis(900), "{:?}", idle_since.elapsed());
+}
+
+#[test]
 fn no_more_connections_are_served_at_once_than_the_limit_says_and_the_others_wait() {
     const LIMIT: usize = 4;
     const MORE: usize = 3;
