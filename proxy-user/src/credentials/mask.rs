@@ -96,7 +96,7 @@ impl Needles {
     #[must_use]
     pub fn are_in(&self, bytes: &[u8]) -> bool {
         // Most of what is asked about is shorter than any secret.
-        self.each().any(|needle| needle.len() <= bytes.len() && memmem::find(bytes, needle).is_some())
+        self.each().any(|needle| needle.len() <= bytes.len() && find(bytes, needle).is_some())
     }
 
     fn longest(&self) -> usize {
@@ -109,7 +109,7 @@ impl Needles {
         for needle in self.each() {
             // Also those that overlap with themselves.
             let mut from = 0;
-            while let Some(at) = bytes.get(from..).and_then(|rest| memmem::find(rest, needle)) {
+            while let Some(at) = bytes.get(from..).and_then(|rest| find(rest, needle)) {
                 found.push(from + at..from + at + needle.len());
                 from += at + 1;
             }
@@ -149,6 +149,17 @@ impl Needles {
         }
         any
     }
+}
+
+/// Where it is. In what is short, one look at each place that it may begin at costs less than to prepare a search.
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    const SHORT: usize = 512;
+    let (Some(first), true) = (needle.first(), bytes.len() <= SHORT) else {
+        return memmem::find(bytes, needle);
+    };
+    let last = bytes.len().checked_sub(needle.len())?;
+    let places = memchr::memchr_iter(*first, bytes.get(..=last)?);
+    places.into_iter().find(|at| bytes.get(*at..).is_some_and(|rest| rest.starts_with(needle)))
 }
 
 /// What no encoding spells in another way (RFC 3986 §2.3).
@@ -390,6 +401,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_short_is_searched_as_what_is_long(hay in "[ab]{0,40}", needle in "[ab]{1,8}", more in 0..600usize) {
+            let hay = [hay.as_bytes(), &b"a".repeat(more), hay.as_bytes()].concat();
+            prop_assert_eq!(find(&hay, needle.as_bytes()), memmem::find(&hay, needle.as_bytes()));
+        }
+
         /// At most the first three bytes of a secret go on, when a piece ends within them.
         #[test]
         fn no_way_to_cut_a_body_lets_a_secret_through(
