@@ -35,6 +35,7 @@ fn decision(id: Uuid) -> Record {
         .into(),
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
+        proxy: None,
         scheme: Some("https".into()),
         api: Some("stripe".into()),
         host: Some("api.stripe.com".into()),

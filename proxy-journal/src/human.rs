@@ -278,6 +278,9 @@ fn request(decision: &Decision) -> String {
     if decision.has_query {
         line.push_str("?…");
     }
+    if let Some(proxy) = decision.proxy {
+        let _ = write!(line, " (by proxy {proxy})");
+    }
     line
 }
 

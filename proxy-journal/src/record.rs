@@ -100,8 +100,12 @@ pub struct Decision {
     /// The identity that the policy gives to the workload; absent when it gives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// Address and port that the workload connected to.
+    /// Address and port that the workload connected to; or, with `proxy`, where the host is that it asked for. Without a meaning but for
+    /// the port (`0.0.0.0`) where the host was not looked up.
     pub dst: SocketAddr,
+    /// The proxy that it connected to and asked for that (by `CONNECT`, or by a target in absolute form), which was never called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
     /// `http`, `https`, or another as recognized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,

@@ -67,7 +67,9 @@ pub fn recall(
     let subject = subject(live, entry);
     let dst = OriginalDst(entry.dst);
     let scheme = entry.scheme.as_deref().unwrap_or_default();
-    let Some(method) = &entry.method else {
+    // A tunnel that was refused as a whole is a connection.
+    let tunnel = scheme == "tcp" && entry.proxy.is_some();
+    let Some(method) = entry.method.as_ref().filter(|_| !tunnel) else {
         let host = entry.host.as_deref().map(Host::parse).transpose();
         let Ok(host) = host else { return Recalled::Not("its host is none".to_owned()) };
         let unidentified = settings.unidentified;
@@ -115,7 +117,8 @@ pub fn recall(
     };
     let judge = |kind: &CallKind| {
         let (host, path) = (Cow::Borrowed(&host), path.clone());
-        let address = Some(dst.ip());
+        // Of what a proxy was asked for, it may not have been looked up.
+        let address = Some(dst.ip()).filter(|ip| entry.proxy.is_none() || !ip.is_unspecified());
         let facts = Facts { scheme, host, port, address, method: &method, path, query: None, kind: *kind };
         request(&subject, &facts, settings.unidentified, now)
     };

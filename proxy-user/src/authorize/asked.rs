@@ -32,9 +32,10 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// The same for the journal.
     #[must_use]
-    pub fn asked(&'a self, dst: OriginalDst) -> Asked<'a> {
+    pub fn asked(&'a self, dst: OriginalDst, proxy: Option<OriginalDst>) -> Asked<'a> {
         Asked {
             dst,
+            proxy,
             scheme: Some(self.scheme.as_str()),
             host: Some(self.host.name()),
             port: Some(self.port),
@@ -79,8 +80,10 @@ impl SeenBody {
 /// What is known of a connection or a request, for the journal. Nothing in it was checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// Where the workload connected to.
+    /// Where the workload connected to, or what it asked a proxy for.
     pub dst: OriginalDst,
+    /// The proxy that it asked.
+    pub proxy: Option<OriginalDst>,
     /// `http`, `https`, `tls` or `tcp`.
     pub scheme: Option<&'a str>,
     /// The host, when one was named.
@@ -99,7 +102,16 @@ impl<'a> Asked<'a> {
     /// A connection of which not more than its destination is known.
     #[must_use]
     pub fn connection(dst: OriginalDst) -> Self {
-        Self { dst, scheme: None, host: None, port: None, method: None, path: None, has_query: false }
+        Self {
+            dst,
+            proxy: None,
+            scheme: None,
+            host: None,
+            port: None,
+            method: None,
+            path: None,
+            has_query: false,
+        }
     }
 
     /// A connection that speaks `scheme`, to `host` if it named one.
@@ -107,5 +119,11 @@ impl<'a> Asked<'a> {
     pub fn of(dst: OriginalDst, scheme: &'a str, host: Option<&'a str>) -> Self {
         let port = host.is_some().then(|| dst.0.port());
         Self { scheme: Some(scheme), host, port, ..Self::connection(dst) }
+    }
+
+    /// The same, asked for by way of a proxy.
+    #[must_use]
+    pub fn through(self, proxy: Option<OriginalDst>) -> Self {
+        Self { proxy, ..self }
     }
 }

@@ -69,6 +69,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         workload: who(subject),
         identity: subject.identity().map(|identity| identity.name.clone()),
         dst: asked.dst.0,
+        proxy: asked.proxy.map(|proxy| proxy.0),
         scheme: owned(asked.scheme),
         api,
         host: owned(asked.host),

@@ -32,6 +32,7 @@ fn call(number: u128) -> [Record; 2] {
         workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() }.into(),
         identity: Some("bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
+        proxy: None,
         scheme: None,
         api: None,
         host: Some("api.test".into()),

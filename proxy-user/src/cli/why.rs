@@ -176,7 +176,12 @@ fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std
         (Verdict::Deny, _) => "deny",
     };
     writeln!(page, "{at}  {}", decision.id)?;
-    writeln!(page, "request     {request}, to {}", decision.dst)?;
+    match decision.proxy {
+        Some(proxy) => {
+            writeln!(page, "request     {request}, to {}, by way of the proxy {proxy}", decision.dst)?
+        }
+        None => writeln!(page, "request     {request}, to {}", decision.dst)?,
+    }
     let unit = workload.unit.as_deref().map(|unit| format!(", unit {}", safe(unit))).unwrap_or_default();
     writeln!(page, "process     {} ({}), uid {}{unit}", workload.pid, safe(&workload.exe), workload.uid)?;
     let identity = decision.identity.as_deref().map_or_else(|| "none".to_owned(), safe);

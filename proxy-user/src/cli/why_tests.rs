@@ -21,6 +21,7 @@ fn decision(method: Option<&str>, path: &str) -> Decision {
         workload: Workload { pid: 7, exe: "/opt/bot".into(), ..Workload::default() }.into(),
         identity: Some("bot".into()),
         dst: "192.0.2.1:443".parse().unwrap(),
+        proxy: None,
         scheme: Some(if method.is_some() { "https" } else { "tls" }.into()),
         api: None,
         host: Some("shop.test".into()),

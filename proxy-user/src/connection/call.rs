@@ -106,7 +106,24 @@ impl Again {
 impl Handler for Calls {
     type Body = ReplyBody<UpstreamBody>;
 
-    async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
+    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+        match self.is_for_a_proxy(&request) {
+            false => self.one(request).await,
+            true => Box::pin(self.of_a_proxy(request)).await,
+        }
+    }
+
+    async fn malformed(&self, count: u32) {
+        let detail = match count {
+            1 => "what came is not a request: its stream was reset with PROTOCOL_ERROR".to_owned(),
+            many => format!("what came is not {many} requests: their streams were reset with PROTOCOL_ERROR"),
+        };
+        self.connection.refuse(&self.asked(), &Refusal::new(Kind::BadRequest, detail)).await;
+    }
+}
+
+impl Calls {
+    pub(super) async fn one(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
         let spoken = request.version();
         let extended = Extended::take(&mut request);
         let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
@@ -154,7 +171,12 @@ impl Handler for Calls {
             let (permit, attachment, pass, waited) = match permitted {
                 Ok(permitted) => permitted,
                 Err(refusal) => {
-                    return self.refuse(&subject, &facts.asked(self.connection.dst), &refusal, &method);
+                    return self.refuse(
+                        &subject,
+                        &facts.asked(self.connection.dst, self.connection.proxy()),
+                        &refusal,
+                        &method,
+                    );
                 }
             };
             if !waited.is_zero() {
@@ -169,16 +191,6 @@ impl Handler for Calls {
         }
     }
 
-    async fn malformed(&self, count: u32) {
-        let detail = match count {
-            1 => "what came is not a request: its stream was reset with PROTOCOL_ERROR".to_owned(),
-            many => format!("what came is not {many} requests: their streams were reset with PROTOCOL_ERROR"),
-        };
-        self.connection.refuse(&self.asked(), &Refusal::new(Kind::BadRequest, detail)).await;
-    }
-}
-
-impl Calls {
     pub(super) fn new(connection: Connection, leg: Leg, http2: bool) -> Self {
         let authority = |host: &Host| authority(host.name(), leg.port, leg.scheme).ok();
         let host = leg.host.as_ref().map(|host| (host.name().into(), authority(host)));
@@ -198,7 +210,7 @@ impl Calls {
     /// What is known of the connection, where no request can be told.
     pub(super) fn asked(&self) -> Asked<'_> {
         let host = self.leg.host.as_ref().map(Host::name);
-        Asked::of(self.connection.dst, self.leg.scheme.as_str(), host)
+        self.connection.asked_of(self.leg.scheme.as_str(), host)
     }
 
     /// The permit, with the credential and the pass that it demands, and how long it waited for that. What has none is
@@ -257,7 +269,7 @@ impl Calls {
         mut inbound: Box<Inbound>,
     ) -> Reply {
         let services = &self.connection.services;
-        let asked = facts.asked(self.connection.dst);
+        let asked = facts.asked(self.connection.dst, self.connection.proxy());
         let receipt = match services.recorder.begin_together(entry::permitted(subject, &asked, permit)).await
         {
             Ok(receipt) => receipt,
@@ -532,7 +544,13 @@ impl Calls {
     }
 
     /// Records a refusal and answers it. When it cannot be recorded, it is refused all the same.
-    fn refuse(&self, subject: &Subject, asked: &Asked<'_>, refusal: &Refusal, method: &Method) -> Reply {
+    pub(super) fn refuse(
+        &self,
+        subject: &Subject,
+        asked: &Asked<'_>,
+        refusal: &Refusal,
+        method: &Method,
+    ) -> Reply {
         let services = &self.connection.services;
         services.counters.tally(subject).count_denied();
         let reply = match services.recorder.refused(entry::refused(subject, asked, refusal)) {

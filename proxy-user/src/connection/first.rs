@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -32,7 +33,7 @@ impl Connection {
     ///
     /// # Errors
     /// As those of [`Sniffer`]; also when neither side speaks in time.
-    pub(super) async fn first(&self, stream: &mut TcpStream) -> Result<First, SniffError> {
+    pub(super) async fn first<S: AsyncRead + Unpin>(&self, stream: &mut S) -> Result<First, SniffError> {
         let deadline = self.services.settings.sniff_time;
         let mut sniffer = Sniffer::new(deadline);
         match timeout(SILENT, sniffer.more(stream)).await {
@@ -48,10 +49,10 @@ impl Connection {
 
     /// A connection to a server that greets; `None` when the policy has none, or the server none for us.
     async fn greeted(&self) -> Option<TcpStream> {
-        let Self { services, caller, dst } = self;
+        let Self { services, caller, dst, .. } = self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         // Only where it is carried whatever the client will say. That is recorded when it is, before the client gets a byte.
-        Way::Unmatched(None).decide(&subject, *dst, services.settings.unidentified).ok()?;
+        Way::Unmatched(self.named().cloned()).decide(&subject, *dst, services.settings.unidentified).ok()?;
         let upstream = services.forward.dial(UpstreamAddr(dst.0)).await.ok()?;
         loop {
             let mut buffer = [0; GREETING];

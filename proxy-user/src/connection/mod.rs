@@ -4,14 +4,15 @@
 //! accepted ─ identify ─ port not mediated ── pass through (a network grant) or refuse
 //!                │
 //!              sniff ─────────┬─ TLS, an API names the host ──── intercept ─┐
-//!                              ├─ HTTP without TLS ──────────────────────────┴─ call, call, call …
+//!                │             ├─ HTTP without TLS ──────────────────────────┴─ call, call, call …
+//!                └── within ── ├─ CONNECT: a tunnel to a host or address, from the port on as if connected there
 //!                              ├─ TLS, no API names the host ─┬─ pass through (unmatched = "pass")
 //!                              ├─ the server, before the client┤
 //!                              ├─ anything else ──────────────┴─ refuse, with an alert where there is TLS
 //!                              └─ nothing in time, nonsense ──── refuse
 //! ```
 //!
-//! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`passage`] the
+//! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`proxied`] what a client asks of a proxy that it meant to reach, [`passage`] the
 //! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
@@ -23,6 +24,7 @@ mod call;
 mod credential;
 mod first;
 pub mod passage;
+mod proxied;
 pub mod services;
 mod standing;
 mod token;
@@ -31,6 +33,7 @@ pub mod upgrade;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,24 +49,28 @@ use crate::base::ahead::ReadAhead;
 use crate::forward::error::chain;
 use crate::http::server::serve_http2;
 use crate::http::server1::serve_http1;
-use crate::http::{Ended, Leg};
+use crate::http::{Ended, Leg, connect};
 use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
 use crate::trust::{self, Alert, Alpn, BotStream};
 use call::Calls;
 use first::First;
+use proxied::Proxied;
 
 /// One connection on its way.
 pub(crate) struct Connection {
     pub(crate) services: Arc<Services>,
     pub(crate) caller: Arc<Caller>,
+    /// Where it goes, as far as the workload said.
     pub(crate) dst: OriginalDst,
+    /// What the workload asked a proxy for: that is where it goes.
+    pub(crate) proxied: Option<Box<Proxied>>,
 }
 
 /// Serves one accepted connection to its end; it was counted when it came.
 pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnection) {
     // The place among the open connections is held to the end.
-    let Accepted { mut stream, origin, place: _place, .. } = accepted;
+    let Accepted { stream, origin, place: _place, .. } = accepted;
     let _open = open;
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
@@ -72,7 +79,7 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let subject = caller.current(&services.policy, &*services.identifier).await;
     let most = services.settings.connections_per_identity;
     let held = services.counters.tally(&subject).hold(most);
-    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst };
+    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst, proxied: None };
     let Some(_held) = held else {
         let whose = match subject.identity() {
             Some(identity) => format!("{} has", identity.name),
@@ -82,39 +89,7 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         let refusal = Refusal::new(Kind::LimitExceeded, detail);
         return connection.refuse(&Asked::connection(connection.dst), &refusal).await;
     };
-    if !services.settings.ports.contains(&connection.dst.port()) {
-        return Box::pin(connection.network(stream)).await;
-    }
-    let sniffed = match Box::pin(connection.first(&mut stream)).await {
-        Ok(First::Client(sniffed)) => sniffed,
-        Ok(First::Server(upstream)) => {
-            let stream = Prefixed::new(Bytes::new(), stream);
-            return Box::pin(connection.pass(stream, "tcp", None, Some(upstream))).await;
-        }
-        Err(error) => {
-            let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
-            connection.refuse(&Asked::connection(connection.dst), &refusal).await;
-            // Only TLS is told and then found to be wrong.
-            if matches!(error, SniffError::Invalid(_) | SniffError::TooLarge { .. }) {
-                trust::refuse(&mut stream, Alert::DecodeError).await;
-            }
-            return;
-        }
-    };
-    let stream = Prefixed::new(sniffed.prefix, stream);
-    // Each in memory of its own, so that a connection takes what its own way needs and not what the largest one does.
-    match sniffed.protocol {
-        Protocol::Tls(hello) => {
-            // The handshake's memory is given back before the first request.
-            let intercepted = Box::pin(connection.tls(stream, hello)).await;
-            if let Some(Intercepted { connection, stream, host, http2 }) = intercepted {
-                Box::pin(connection.http(stream, Some(host), http2)).await;
-            }
-        }
-        Protocol::Http1 => Box::pin(connection.http(stream, None, false)).await,
-        Protocol::Http2 => Box::pin(connection.http(stream, None, true)).await,
-        Protocol::Opaque => Box::pin(connection.pass(stream, "tcp", None, None)).await,
-    }
+    connection.within(Prefixed::new(Bytes::new(), stream)).await;
 }
 
 /// A connection whose TLS ends here.
@@ -127,19 +102,97 @@ struct Intercepted {
 }
 
 impl Connection {
+    /// Serves what is within a connection, or within the tunnel that it became.
+    async fn within(self, mut stream: Prefixed<TcpStream>) {
+        if !self.services.settings.ports.contains(&self.dst.port()) {
+            return Box::pin(self.network(stream)).await;
+        }
+        let sniffed = match Box::pin(self.first(&mut stream)).await {
+            Ok(First::Client(sniffed)) => sniffed,
+            Ok(First::Server(upstream)) => {
+                return Box::pin(self.pass(stream, "tcp", None, Some(upstream))).await;
+            }
+            Err(error) => {
+                let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
+                self.refuse(&self.asked(), &refusal).await;
+                // Only TLS is told and then found to be wrong.
+                if matches!(error, SniffError::Invalid(_) | SniffError::TooLarge { .. }) {
+                    trust::refuse(&mut stream, Alert::DecodeError).await;
+                }
+                return;
+            }
+        };
+        let is_connect = self.proxied.is_none() && connect::is_asked(&sniffed.prefix);
+        let (stream, named) = (stream.behind(sniffed.prefix), self.named().cloned());
+        // Each in memory of its own, so that a connection takes what its own way needs and not what the largest one does.
+        match sniffed.protocol {
+            Protocol::Tls(hello) => {
+                // The handshake's memory is given back before the first request.
+                let intercepted = Box::pin(self.tls(stream, hello)).await;
+                if let Some(Intercepted { connection, stream, host, http2 }) = intercepted {
+                    Box::pin(connection.http(stream, Scheme::Https, Some(host), http2)).await;
+                }
+            }
+            Protocol::Http1 if is_connect => Box::pin(self.tunnel(stream)).await,
+            Protocol::Http1 => Box::pin(self.http(stream, Scheme::Http, named, false)).await,
+            Protocol::Http2 => Box::pin(self.http(stream, Scheme::Http, named, true)).await,
+            Protocol::Opaque => Box::pin(self.pass(stream, "tcp", None, None)).await,
+        }
+    }
+
+    /// What is known of the connection as a whole.
+    fn asked(&self) -> Asked<'_> {
+        Asked::connection(self.dst).through(self.proxy())
+    }
+
+    /// The same, once it speaks `scheme`, to `host` if it named one.
+    fn asked_of<'a>(&self, scheme: &'a str, host: Option<&'a str>) -> Asked<'a> {
+        Asked::of(self.dst, scheme, host).through(self.proxy())
+    }
+
+    /// The proxy that the workload asked.
+    fn proxy(&self) -> Option<OriginalDst> {
+        self.proxied.as_ref().map(|proxied| proxied.proxy)
+    }
+
+    /// The address that the workload wants; nothing where it named a host that was not looked up.
+    fn address(&self) -> Option<IpAddr> {
+        let is_known = self.proxied.as_ref().is_none_or(|proxied| proxied.found);
+        is_known.then(|| self.dst.ip())
+    }
+
+    /// The host that the workload asked a proxy for.
+    fn named(&self) -> Option<&Host> {
+        self.proxied.as_ref()?.host.as_ref()
+    }
+
     /// What is inside of the client's TLS, if that ends here; else it is served to its end.
     async fn tls(self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Intercepted> {
         // Without SNI the client can only mean the address, and will check the certificate against it.
         let named = match hello.server_name.as_deref() {
             Some(name) => Host::parse(name),
-            None => Host::parse(&bracketed(self.dst)),
+            None => match self.named() {
+                Some(host) => Ok(host.clone()),
+                None => Host::parse(&bracketed(self.dst)),
+            },
         };
         let host = match named {
+            Ok(host) if self.named().is_some_and(|asked| asked.name() != host.name()) => {
+                let asked = self.named().map(Host::name).unwrap_or_default();
+                let detail = format!("the TLS handshake is for {}, the tunnel was for {asked}", host.name());
+                self.refuse(
+                    &self.asked_of("tls", Some(host.name())),
+                    &Refusal::new(Kind::Misdirected, detail),
+                )
+                .await;
+                trust::refuse(&mut stream, Alert::UnrecognizedName).await;
+                return None;
+            }
             Ok(host) => host,
             Err(error) => {
                 let refusal =
                     Refusal::new(Kind::BadRequest, format!("the TLS handshake names no host: {error}"));
-                self.refuse(&Asked::of(self.dst, "tls", hello.server_name.as_deref()), &refusal).await;
+                self.refuse(&self.asked_of("tls", hello.server_name.as_deref()), &refusal).await;
                 trust::refuse(&mut stream, Alert::UnrecognizedName).await;
                 return None;
             }
@@ -170,17 +223,16 @@ impl Connection {
             }
             Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
         };
-        self.refuse(&Asked::of(self.dst, "https", Some(host.name())), &refusal).await;
+        self.refuse(&self.asked_of("https", Some(host.name())), &refusal).await;
         None
     }
 
-    /// Serves the requests of a connection: over TLS when there is a `host`, plain otherwise.
-    async fn http<S>(self, stream: S, host: Option<Host>, http2: bool)
+    /// Serves the requests of a connection.
+    async fn http<S>(self, stream: S, scheme: Scheme, host: Option<Host>, http2: bool)
     where
         S: Io + 'static,
     {
-        let scheme = if host.is_some() { Scheme::Https } else { Scheme::Http };
-        let leg = Leg { scheme, host, port: self.dst.port(), address: Some(self.dst.ip()) };
+        let leg = Leg { scheme, host, port: self.dst.port(), address: self.address() };
         let calls = Arc::new(Calls::new(self, leg, http2));
         let services = Arc::clone(&calls.connection.services);
         let limits = &services.settings.http;
@@ -189,28 +241,33 @@ impl Connection {
             true => Box::pin(serve_http2(stream, limits, drain, Arc::clone(&calls))).await,
             false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
         };
-        let refusal = match ended {
-            Ended::Done => return,
-            Ended::ClientGone(error) => {
-                tracing::debug!(error = %chain(&error), "the client's connection ended");
-                return;
-            }
-            Ended::HeaderTooLarge => {
-                Refusal::new(Kind::HeaderTooLarge, "the header is larger than the limit")
-            }
-            Ended::HeaderTimeout => Refusal::new(Kind::RequestTimeout, "the header did not end in time"),
-            Ended::Malformed(error) => {
-                Refusal::new(Kind::BadRequest, format!("what came is not a request: {}", chain(&error)))
-            }
-            Ended::Flooded => {
-                Refusal::new(Kind::BadRequest, "frames of HTTP/2 came without end that ask for nothing")
-            }
-            Ended::Ambiguous(fault) => {
-                Refusal::new(Kind::BadRequest, format!("the request can be read in two ways: {fault}"))
-            }
-        };
-        calls.connection.refuse(&calls.asked(), &refusal).await;
+        if let Some(refusal) = told(&ended) {
+            calls.connection.refuse(&calls.asked(), &refusal).await;
+        }
     }
+}
+
+/// What the journal is told of how a connection ended.
+fn told(ended: &Ended) -> Option<Refusal> {
+    let (kind, detail) = match ended {
+        Ended::Done => return None,
+        Ended::ClientGone(error) => {
+            tracing::debug!(error = %chain(error), "the client's connection ended");
+            return None;
+        }
+        Ended::HeaderTooLarge => (Kind::HeaderTooLarge, "the header is larger than the limit".to_owned()),
+        Ended::HeaderTimeout => (Kind::RequestTimeout, "the header did not end in time".to_owned()),
+        Ended::Malformed(error) => {
+            (Kind::BadRequest, format!("what came is not a request: {}", chain(error)))
+        }
+        Ended::Flooded => {
+            (Kind::BadRequest, "frames of HTTP/2 came without end that ask for nothing".to_owned())
+        }
+        Ended::Ambiguous(fault) => {
+            (Kind::BadRequest, format!("the request can be read in two ways: {fault}"))
+        }
+    };
+    Some(Refusal::new(kind, detail))
 }
 
 /// An address as the host of an authority.

@@ -59,9 +59,10 @@ impl Connection {
         host: Option<&Host>,
         upstream: Option<TcpStream>,
     ) {
-        let Self { services, caller, dst } = &self;
+        let Self { services, caller, dst, .. } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
-        let asked = Asked::of(*dst, scheme, host.map(Host::name));
+        let host = host.or(self.named());
+        let asked = self.asked_of(scheme, host.map(Host::name));
         let way = Way::Unmatched(host.cloned());
         match way.decide(&subject, *dst, services.settings.unidentified) {
             Err(refusal) => {
@@ -74,17 +75,14 @@ impl Connection {
 
     /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
     /// and carried here. The next one is decided in the kernel.
-    pub(super) async fn network(self, stream: TcpStream) {
-        let Self { services, caller, dst } = &self;
+    pub(super) async fn network(self, stream: Prefixed<TcpStream>) {
+        let Self { services, caller, dst, .. } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
-        let asked = Asked::of(*dst, "tcp", None);
+        let asked = self.asked_of("tcp", self.named().map(Host::name));
         let way = Way::Network;
         match way.decide(&subject, *dst, services.settings.unidentified) {
             Err(refusal) => self.refuse(&asked, &refusal).await,
-            Ok(passage) => {
-                let stream = Prefixed::new(bytes::Bytes::new(), stream);
-                self.carry(stream, None, &subject, &asked, &passage, way).await;
-            }
+            Ok(passage) => self.carry(stream, None, &subject, &asked, &passage, way).await,
         }
     }
 
@@ -98,7 +96,7 @@ impl Connection {
         passage: &Passage,
         way: Way,
     ) {
-        let Self { services, dst, caller } = self;
+        let Self { services, dst, caller, .. } = self;
         let scheme = asked.scheme.unwrap_or_default();
         let receipt = match services.recorder.begin(entry::passing(subject, asked, passage)) {
             Ok(receipt) => receipt,
@@ -111,14 +109,17 @@ impl Connection {
         services.counters.tally(subject).count_allowed();
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), Pass::default());
-        let upstream = UpstreamAddr(dst.0);
-        account.dialled(upstream.0);
+        account.dialled(dst.0);
+        let others = self.proxied.as_ref().map(|proxied| proxied.others.as_slice()).unwrap_or_default();
         let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation());
         let carried = async {
             let tcp = match dialled {
                 Some(tcp) => tcp,
-                None => match services.forward.dial(upstream).await {
-                    Ok(tcp) => tcp,
+                None => match services.forward.dial_first(UpstreamAddr(dst.0), others).await {
+                    Ok((tcp, upstream)) => {
+                        account.dialled(upstream.0);
+                        tcp
+                    }
                     Err(error) => {
                         return Some((error.refusal("the destination").kind.blame(), chain(&error)));
                     }

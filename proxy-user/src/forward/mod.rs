@@ -112,6 +112,27 @@ impl Forwarder {
         self.dialer.dial(upstream).await
     }
 
+    /// The same at the first of several addresses that answers; which one it is.
+    ///
+    /// # Errors
+    /// What the first one said, when none does.
+    pub async fn dial_first(
+        &self,
+        first: UpstreamAddr,
+        others: &[SocketAddr],
+    ) -> Result<(tokio::net::TcpStream, UpstreamAddr), ForwardError> {
+        let error = match self.dial(first).await {
+            Ok(tcp) => return Ok((tcp, first)),
+            Err(error) => error,
+        };
+        for other in others.iter().copied().map(UpstreamAddr) {
+            if let Ok(tcp) = self.dial(other).await {
+                return Ok((tcp, other));
+            }
+        }
+        Err(error)
+    }
+
     /// Sends a request over TLS to a server that proved to be the route's host, with the credential if there is one.
     /// What the client brought in its place is taken out first.
     ///
@@ -224,6 +245,14 @@ impl Forwarder {
             transfer.note_removed(removed.told(&self.fingerprints));
         }
         Ok(())
+    }
+
+    /// All addresses of a host that a workload asked a proxy for.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    pub async fn look_up(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ForwardError> {
+        dial::resolve_all(host, port, self.limits.resolve_time).await
     }
 
     /// The address to which a plain request to `host` goes: the one that the workload chose if the name resolves to

@@ -30,6 +30,7 @@ impl Book {
             workload: Workload::default().into(),
             identity: None,
             dst: "192.0.2.1:443".parse().unwrap(),
+            proxy: None,
             scheme: None,
             api: None,
             host: None,

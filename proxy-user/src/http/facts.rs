@@ -5,7 +5,8 @@
 //! | no authority, several `Host`, an authority that is none, user information | 400 |
 //! | absolute form or `:authority` that disagrees with `Host` | 400 (RFC 9112 §3.2.2, RFC 9113 §8.3.1) |
 //! | authority that disagrees with SNI or the destination's port | 421 (RFC 9110 §15.5.20) |
-//! | `CONNECT`, `TRACE`, `TRACK` | 405 |
+//! | `CONNECT` (but for what [`super::connect`] reads), `TRACE`, `TRACK` | 405 |
+//! | a host and port alone as the target | 400 (RFC 9112 §3.2.3) |
 //! | a path without one normal form | 400 |
 //! | a header that asks for another method or path than the request line (`X-HTTP-Method-Override` …) | 400 |
 //! | a header name with `_` whose twin with `-` frames the message | 400 |
@@ -26,11 +27,12 @@ use crate::authorize::{Facts, Kind, Refusal};
 pub struct Leg {
     /// How the workload speaks, and how the upstream will be spoken to.
     pub scheme: Scheme,
-    /// The host of the TLS handshake: SNI, or the destination's address when there was none. `None` over plain HTTP.
+    /// The host of the TLS handshake: SNI, or the destination's address when there was none. Over plain HTTP what a proxy was asked
+    /// for, if one was.
     pub host: Option<Host>,
     /// The port that the workload connected to.
     pub port: u16,
-    /// The address that it connected to; `None` where nobody did.
+    /// The address that it connected to; `None` where nobody did, or where it is not known.
     pub address: Option<IpAddr>,
 }
 
@@ -46,7 +48,13 @@ pub fn read<'a>(
     headers: &HeaderMap,
 ) -> Result<Facts<'a>, Refusal> {
     if method == Method::CONNECT {
-        return Err(Refusal::new(Kind::MethodNotAllowed, "CONNECT would open a tunnel past the policy"));
+        let detail = match version {
+            Version::HTTP_2 => "CONNECT opens no tunnel over HTTP/2 here: ask for it over HTTP/1.1",
+            _ => {
+                "CONNECT opens a tunnel as the first request of a connection without TLS, and not within another tunnel"
+            }
+        };
+        return Err(Refusal::new(Kind::MethodNotAllowed, detail));
     }
     if matches!(method.as_str(), "TRACE" | "TRACK") {
         let detail = format!("{method} would have the API send the credential back");
@@ -55,9 +63,19 @@ pub fn read<'a>(
     check_framing(version, headers)?;
     check_overrides(headers)?;
     if uri.scheme_str().is_some_and(|scheme| scheme != leg.scheme.as_str()) {
-        let detail =
+        let mut detail =
             format!("the request's target has another scheme than the connection, which is {}", leg.scheme);
+        if leg.scheme == Scheme::Http && uri.scheme() == Some(&http::uri::Scheme::HTTPS) {
+            detail.push_str("; ask a proxy for a tunnel (CONNECT), and speak TLS within it");
+        }
         return Err(Refusal::new(Kind::BadRequest, detail));
+    }
+    if version != Version::HTTP_2 && uri.scheme().is_none() && uri.authority().is_some() {
+        // RFC 9112 §3.2.3.
+        return Err(Refusal::new(
+            Kind::BadRequest,
+            "the request's target is a host and port, as CONNECT alone has it",
+        ));
     }
     let host = host(leg, uri, headers)?;
     let path = match uri.path() {
@@ -109,7 +127,7 @@ pub fn small_enough(limit: u32, version: Version, uri: &Uri, headers: &HeaderMap
 }
 
 /// `http1` and the h2 crate refuse most of what is ambiguous in framing; this is what they let through, and what both have said already.
-fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
     let bad = |detail| Err(Refusal::new(Kind::BadRequest, detail));
     if headers.contains_key(TRANSFER_ENCODING) {
         if headers.contains_key(CONTENT_LENGTH) {
@@ -263,8 +281,11 @@ fn agree<'a>(leg: &'a Leg, text: &str) -> Result<Cow<'a, Host>, Refusal> {
         None => Ok(Cow::Owned(host)),
         Some(known) if known.name() == host.name() => Ok(Cow::Borrowed(known)),
         Some(known) => {
-            let detail =
-                format!("the request is for {}, the TLS handshake was for {}", host.name(), known.name());
+            let before = match leg.scheme {
+                Scheme::Https => "TLS handshake",
+                Scheme::Http => "tunnel",
+            };
+            let detail = format!("the request is for {}, the {before} was for {}", host.name(), known.name());
             Err(Refusal::new(Kind::Misdirected, detail))
         }
     }
@@ -401,6 +422,16 @@ mod tests {
         ] {
             assert_eq!(ask(leg, Version::HTTP_11, &Method::GET, uri, hosts), Err(kind), "{uri} {hosts:?}");
         }
+        // What a client asked a tunnel for, it stays with.
+        let tunnel = leg(Scheme::Http, Some("api.test"));
+        assert_eq!(
+            ask(&tunnel, Version::HTTP_11, &Method::GET, "/a", &["api.test"]).as_deref(),
+            Ok("api.test/a")
+        );
+        let other = ask(&tunnel, Version::HTTP_11, &Method::GET, "/a", &["evil.test"]);
+        assert_eq!(other, Err(Kind::Misdirected));
+        let bare = ask(&plain, Version::HTTP_11, &Method::GET, "other.test:80", &["other.test:80"]);
+        assert_eq!(bare, Err(Kind::BadRequest), "the form of CONNECT");
         let connect = ask(&tls, Version::HTTP_11, &Method::CONNECT, "api.test:443", &["api.test"]);
         assert_eq!(connect, Err(Kind::MethodNotAllowed));
     }

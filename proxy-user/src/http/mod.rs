@@ -1,7 +1,7 @@
 //! One decrypted HTTP connection: served, its requests read into facts, its refusals answered.
 //!
 //! [`server`] speaks HTTP/1 and HTTP/2 to the workload, [`watched`] sees what the h2 crate tells nobody, [`facts`] says what a request asks for or why that is
-//! ambiguous, [`extended`] makes an upgrade of a WebSocket over HTTP/2, [`hop`] takes out what concerns one hop only, [`body`] and
+//! ambiguous, [`connect`] what asks for a tunnel, [`extended`] makes an upgrade of a WebSocket over HTTP/2, [`hop`] takes out what concerns one hop only, [`body`] and
 //! [`reply`] carry bodies through and count them,
 //! [`reflect`] says which answers are looked through, [`unpack`] opens those that are packed, [`account`] owes the journal one
 //! outcome, [`problem`] answers a refusal, [`token`] what asks for a token.
@@ -11,6 +11,7 @@
 
 pub mod account;
 pub mod body;
+pub mod connect;
 #[cfg(test)]
 pub(crate) mod book;
 pub mod exchange;

@@ -21,11 +21,11 @@ use crate::sniff::Prefixed;
 
 /// What is still read, and for how long, of a client whose request was answered before its end.
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 /// The same in the drain, of a connection that is only resting.
 const LINGER_DRAINING: Duration = Duration::from_millis(200);
 /// How long an answer of ours to what is no request may take.
-const SAY: Duration = Duration::from_secs(1);
+pub(super) const SAY: Duration = Duration::from_secs(1);
 
 /// Serves HTTP/1.0 and 1.1 until the client is done, or the drain lets the last request end.
 ///
@@ -87,8 +87,7 @@ where
             Awaited::Head(Ok(None)) => return Box::pin(close(served, LINGER_TIME, Ended::Done)).await,
             Awaited::Head(Err(error)) => return Box::pin(refuse(served, error)).await,
             Awaited::Late if served.is_within_head() => {
-                served.say(TIMEOUT, SAY).await;
-                return Ended::HeaderTimeout;
+                return late(served).await;
             }
             // Kept alive for long enough.
             Awaited::Late => return Ended::Done,
@@ -196,8 +195,14 @@ const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncont
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// Answers a head that did not come in time.
+pub(super) async fn late<S: Io + 'static>(served: Served<S>) -> Ended {
+    served.say(TIMEOUT, SAY).await;
+    Ended::HeaderTimeout
+}
+
 /// Answers what is no request, which is the last of its connection.
-async fn refuse<S: Io + 'static>(served: Served<S>, error: Error) -> Ended {
+pub(super) async fn refuse<S: Io + 'static>(served: Served<S>, error: Error) -> Ended {
     let (text, ended) = match error {
         Error::Io(_) | Error::Incomplete | Error::Body(_) => return Ended::ClientGone(error.into()),
         Error::Ambiguous(fault) => (BAD, Ended::Ambiguous(fault)),
@@ -211,7 +216,7 @@ async fn refuse<S: Io + 'static>(served: Served<S>, error: Error) -> Ended {
 
 /// Ends our half and reads on for a while: to close a socket with bytes unread resets it, and the reset can overtake our
 /// answer (RFC 9112 §9.6).
-async fn close<S: Io + 'static>(served: Served<S>, time: Duration, ended: Ended) -> Ended {
+pub(super) async fn close<S: Io + 'static>(served: Served<S>, time: Duration, ended: Ended) -> Ended {
     if let Some((mut stream, _)) = served.into_inner() {
         let drain = async {
             stream.shutdown().await?;

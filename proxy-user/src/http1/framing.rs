@@ -67,6 +67,9 @@ pub enum Fault {
     /// What follows belongs to the WebSocket.
     #[error("it asks for a WebSocket and has a body")]
     UpgradeWithBody,
+    /// What follows belongs to the tunnel.
+    #[error("it asks for a tunnel and has a body")]
+    ConnectWithBody,
     /// Not a size.
     #[error("the size of a chunk is not hexadecimal digits")]
     ChunkSize,
@@ -149,6 +152,8 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     websocket: bool,
+    /// A tunnel is asked for.
+    connect: bool,
     /// HTTP/1.0, of a response; of a request the policy's facts say it.
     old: bool,
     status: u16,
@@ -182,7 +187,7 @@ impl Framing {
         *self = Self { interim, ..Self::new(self.message) };
     }
 
-    /// Whether a WebSocket was asked for, so that it may not be HTTP any more.
+    /// Whether a WebSocket or a tunnel was asked for, so that it may not be HTTP any more.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.state == State::Free
@@ -344,7 +349,9 @@ impl Framing {
             }
             State::Head => {
                 self.head.begun = true;
-                if self.message == Message::Responses {
+                if self.message == Message::Requests {
+                    self.head.connect = line.starts_with(b"CONNECT ");
+                } else {
                     self.head.old = line.starts_with(b"HTTP/1.0");
                     self.head.status = line.get(9..12).and_then(number).unwrap_or(0);
                 }
@@ -396,7 +403,7 @@ impl Framing {
     }
 
     fn end_of_head(&mut self) -> Result<State, Fault> {
-        let Head { length, chunked, websocket, old, status, .. } = self.head;
+        let Head { length, chunked, websocket, connect, old, status, .. } = self.head;
         if chunked && length.is_some() {
             return Err(Fault::LengthAndCoding);
         }
@@ -416,11 +423,11 @@ impl Framing {
                 _ => State::UntilClose,
             });
         }
-        if websocket {
-            return if chunked || length.is_some_and(|length| length > 0) {
-                Err(Fault::UpgradeWithBody)
-            } else {
-                Ok(State::Free)
+        if websocket || connect {
+            return match (chunked || length.is_some_and(|length| length > 0), connect) {
+                (false, _) => Ok(State::Free),
+                (true, true) => Err(Fault::ConnectWithBody),
+                (true, false) => Err(Fault::UpgradeWithBody),
             };
         }
         Ok(match length {

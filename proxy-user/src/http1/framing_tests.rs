@@ -182,6 +182,28 @@ fn behind_a_websocket_nothing_is_looked_at() {
 }
 
 #[test]
+fn behind_a_request_for_a_tunnel_nothing_is_looked_at_and_it_has_no_body() {
+    let text =
+        b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\ncontent-length: 0\r\n\r\n\n\n\x16\x03\n\r\r";
+    for piece in [1, 7, text.len()] {
+        let mut framing = Framing::new(Message::Requests);
+        text.chunks(piece).for_each(|piece| framing.feed(piece).unwrap());
+        assert!(framing.is_free(), "in pieces of {piece}");
+    }
+    for body in ["content-length: 3\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"] {
+        let text = format!("CONNECT a.test:443 HTTP/1.1\r\n{body}");
+        let found = Framing::new(Message::Requests).feed(text.as_bytes()).unwrap_err();
+        assert_eq!(found.fault, Fault::ConnectWithBody, "{body:?}");
+    }
+    // Methods are case-sensitive, and this is the whole of one.
+    for other in ["connect", "CONNECTX", "XCONNECT"] {
+        let mut framing = Framing::new(Message::Requests);
+        framing.feed(format!("{other} a HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+        assert!(!framing.is_free(), "{other}");
+    }
+}
+
+#[test]
 fn responses_are_held_to_the_same_framing() {
     use Fault::*;
     let hints = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n";

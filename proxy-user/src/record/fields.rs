@@ -69,6 +69,7 @@ impl Fields {
             self.put("RULE", &format!("{}:{}", rule.file, rule.line));
         }
         self.put("DESTINATION", &decision.dst.to_string());
+        self.maybe("PROXY", decision.proxy.map(|proxy| proxy.to_string()).as_deref());
         self.put("EXE", &decision.workload.exe);
         self.maybe("SCRIPT", decision.workload.script.as_deref());
         self.put("BOT_PID", &decision.workload.pid.to_string());

@@ -30,6 +30,7 @@ fn allow(path: &str) -> Decision {
         .into(),
         identity: Some("invoice-bot".into()),
         dst: ([198, 51, 100, 7], 443).into(),
+        proxy: None,
         scheme: Some("https".into()),
         api: Some("stripe".into()),
         host: Some("api.stripe.com".into()),

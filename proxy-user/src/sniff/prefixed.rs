@@ -35,6 +35,18 @@ impl<S> Prefixed<S> {
         &mut self.stream
     }
 
+    /// The same behind `first`, which was read from this one before what it still has.
+    #[must_use]
+    pub fn behind(self, first: Bytes) -> Self {
+        let Self { prefix, stream } = self;
+        let prefix = match (first.is_empty(), prefix.is_empty()) {
+            (true, _) => prefix,
+            (_, true) => first,
+            (false, false) => [first, prefix].concat().into(),
+        };
+        Self { prefix, stream }
+    }
+
     /// The bytes that were not replayed yet, and the stream.
     pub fn into_parts(self) -> (Bytes, S) {
         (self.prefix, self.stream)
@@ -105,6 +117,19 @@ mod tests {
                 }
             }
             assert_eq!(read, b"hello world", "reads of {size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_and_not_used_is_read_again_before_what_is_left() {
+        for (first, left) in [("", ""), ("one ", ""), ("", "two "), ("one ", "two ")] {
+            let (mut far, near) = tokio::io::duplex(64);
+            far.write_all(b"three").await.unwrap();
+            drop(far);
+            let mut stream = Prefixed::new(left.into(), near).behind(first.into());
+            let mut read = String::new();
+            stream.read_to_string(&mut read).await.unwrap();
+            assert_eq!(read, format!("{first}{left}three"));
         }
     }
 

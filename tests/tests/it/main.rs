@@ -26,6 +26,7 @@ mod namespaces;
 mod policy_tools;
 mod protect;
 mod policy;
+mod proxied;
 mod routes;
 mod scripts;
 mod storm;
