@@ -318,6 +318,9 @@ pub struct Outcome {
     /// Address that was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,
+    /// Host and port that it, a proxy of the site (`[upstream] proxy`), was asked to connect to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied: Option<String>,
     /// What went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

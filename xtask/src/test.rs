@@ -52,6 +52,10 @@ pub(crate) const NEEDS: &[Need] = &[
         zypper: "nghttp2",
         ..Need::same("nghttpd", "nghttp2-server", "a server of HTTP/2 of another implementation than ours")
     },
+    Need {
+        apt: "squid-openssl",
+        ..Need::same("squid", "squid", "the proxy of a site, as companies have it")
+    },
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {
         dnf: "systemd-container",

@@ -41,6 +41,7 @@ use crate::{
     limits::{Backoff, Ledger, Registry},
     record::{Options, Recorder},
     trust::{BotTls, Ca, UpstreamTls},
+    uplink::Uplink,
     workload::{Workloads, identify::Matcher},
 };
 
@@ -110,7 +111,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         "the key of the fingerprints in the journal cannot be had (when it is damaged, remove it: the next start makes \
          another, and fingerprints begin anew)",
     )?;
-    let mut credentials = Credentials::new(store, Outcall::new(upstream_tls.clone()));
+    let uplink = Uplink::new(&config.upstream).map(Arc::new);
+    let outcall = Outcall::new(upstream_tls.clone()).through(uplink.clone());
+    let login = config.upstream.proxy_credential.as_ref();
+    let mut credentials = Credentials::new(store, outcall).logging_in(uplink.as_deref(), login);
     if let Some(publisher) = &publisher {
         credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
     }
@@ -151,7 +155,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         pin: &config.kernel.pin,
         listen: config.listen.all(),
         home,
-        ports: &config.kernel.ports,
+        ports: &config.ports(),
         generation: first.generation(),
         rules: &rules,
         protect: config.protect,
@@ -165,7 +169,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let (drain, drained) = watch::channel(false);
     let policy = Arc::new(PolicyStore::new(first));
-    let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout);
+    let dialer = Dialer::new(config.listen.all().to_vec(), config.upstream.connect_timeout).through(uplink);
     let services = Arc::new(Services {
         policy,
         identifier: Arc::new(HostIdentifier::new(
@@ -382,7 +386,7 @@ fn unidentified(config: &Config) -> Unidentified {
 fn settings(config: &Config) -> Settings {
     Settings {
         unidentified: unidentified(config),
-        ports: config.kernel.ports.clone(),
+        ports: config.ports(),
         sniff_time: config.limits.sniff_timeout,
         http: HttpLimits {
             header_bytes: u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX),

@@ -192,7 +192,7 @@ impl DaemonHandler {
             attached_cgroup: self.governed.display().to_string(),
             pin_dir: self.config.kernel.pin.display().to_string(),
             programs,
-            ports: self.config.kernel.ports.clone(),
+            ports: self.config.ports(),
             origins_in_map: number(self.origins.len()),
             counters,
             lacks: self.kernel.lacks(),

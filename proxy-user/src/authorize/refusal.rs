@@ -43,6 +43,8 @@ pub enum Kind {
     UpstreamFailed,
     /// The upstream took too long.
     UpstreamTimeout,
+    /// The proxy of the site, through which upstreams are reached, does not lead there.
+    ProxyFailed,
     /// The client went away before it had its answer.
     ClientGone,
     /// The journal cannot be written: nothing is forwarded unrecorded.
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotGranted,
         Self::AddressRefused,
         Self::UnknownHost,
@@ -71,6 +73,7 @@ impl Kind {
         Self::UpstreamUntrusted,
         Self::UpstreamFailed,
         Self::UpstreamTimeout,
+        Self::ProxyFailed,
         Self::ClientGone,
         Self::JournalUnwritable,
         Self::Internal,
@@ -95,7 +98,8 @@ impl Kind {
             Self::CredentialUnavailable
             | Self::UpstreamUnreachable
             | Self::UpstreamUntrusted
-            | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            | Self::UpstreamFailed
+            | Self::ProxyFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::JournalUnwritable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -123,6 +127,7 @@ impl Kind {
             Self::UpstreamUntrusted => "The API's server did not prove its name",
             Self::UpstreamFailed => "The API's server broke off",
             Self::UpstreamTimeout => "The API's server took too long",
+            Self::ProxyFailed => "The proxy of this host's network does not lead there",
             Self::ClientGone => "The client went away",
             Self::JournalUnwritable => "The call cannot be recorded",
             Self::Internal => "The call cannot be forwarded",
@@ -150,6 +155,7 @@ impl Kind {
             Self::UpstreamUntrusted => "upstream-untrusted",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimeout => "upstream-timeout",
+            Self::ProxyFailed => "proxy-failed",
             Self::ClientGone => "client-gone",
             Self::JournalUnwritable => "journal-unwritable",
             Self::Internal => "internal",
@@ -177,7 +183,7 @@ impl Kind {
             | Self::UpstreamUntrusted
             | Self::UpstreamFailed
             | Self::UpstreamTimeout => Blame::Upstream,
-            Self::CredentialUnavailable | Self::JournalUnwritable => Blame::Host,
+            Self::CredentialUnavailable | Self::ProxyFailed | Self::JournalUnwritable => Blame::Host,
             Self::Internal => Blame::Us,
         }
     }

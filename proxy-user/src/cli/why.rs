@@ -72,7 +72,7 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
         config::Unidentified::Deny => Unidentified::Deny,
         config::Unidentified::Pass => Unidentified::Pass,
     };
-    let settings = Settings { unidentified, ports: &config.kernel.ports };
+    let settings = Settings { unidentified, ports: &config.ports() };
     let status = found.outcome.as_ref().and_then(|outcome| outcome.status);
     let today = recall(&live, &found.decision, status, settings, clock::now());
     let mut out = io::stdout().lock();

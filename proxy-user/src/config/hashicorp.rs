@@ -116,7 +116,7 @@ struct Tls {
 }
 
 /// A reference to a secret of this host. What is written in its place may be a secret: no error repeats it.
-struct Reference(SecretRef);
+pub(super) struct Reference(pub(super) SecretRef);
 
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

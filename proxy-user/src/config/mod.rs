@@ -3,6 +3,7 @@ mod exec;
 mod rotation;
 mod hashicorp;
 mod issuer;
+mod uplink;
 
 use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use proxy_policy::NetworkRule;
+use proxy_policy::{NetworkRule, SecretRef};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -18,6 +19,7 @@ pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
 pub use self::rotation::{Maker, Rotation, Rotations};
+pub use self::uplink::{Direct, SiteProxy};
 use crate::base::duration;
 
 /// Where the configuration is when no `--config` is given.
@@ -135,6 +137,15 @@ pub struct Upstream {
     /// Until the head of the response is there.
     #[serde(deserialize_with = "duration::deserialize")]
     pub response_timeout: Duration,
+    /// The proxy of the site, through which upstreams are reached; `None`: directly.
+    pub proxy: Option<SiteProxy>,
+    /// What is reached without it.
+    pub no_proxy: Vec<Direct>,
+    /// Where `USER:PASSWORD` for it is.
+    #[serde(deserialize_with = "uplink::reference")]
+    pub proxy_credential: Option<SecretRef>,
+    /// Whether it alone looks names up, and this host cannot.
+    pub proxy_resolves: bool,
 }
 
 /// `[limits]`
@@ -283,6 +294,27 @@ impl Listen {
     }
 }
 
+impl Upstream {
+    /// What does not fit together, and what to do.
+    fn problem(&self) -> Option<&'static str> {
+        if self.proxy.is_some() {
+            return None;
+        }
+        match (self.no_proxy.is_empty(), &self.proxy_credential, self.proxy_resolves) {
+            (false, ..) => {
+                Some("upstream.no_proxy is for upstream.proxy, and there is none; add it, or take this away")
+            }
+            (_, Some(_), _) => Some(
+                "upstream.proxy_credential is for upstream.proxy, and there is none; add it, or take this away",
+            ),
+            (.., true) => Some(
+                "upstream.proxy_resolves is for upstream.proxy, and there is none; add it, or take this away",
+            ),
+            _ => None,
+        }
+    }
+}
+
 impl Default for Upstream {
     fn default() -> Self {
         Self {
@@ -290,6 +322,10 @@ impl Default for Upstream {
             system_roots: true,
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(60),
+            proxy: None,
+            no_proxy: Vec::new(),
+            proxy_credential: None,
+            proxy_resolves: false,
         }
     }
 }
@@ -409,9 +445,9 @@ impl Config {
                     "listen.{key} has port 0; the kernel must know the port, write for example 15001"
                 )));
             }
-            if config.kernel.ports.contains(&port) {
+            if config.ports().contains(&port) {
                 return Err(value(&format!(
-                    "listen.{key} has port {port}, which is mediated itself (kernel.ports); choose another"
+                    "listen.{key} has port {port}, which is mediated itself (kernel.ports, or that of upstream.proxy); choose another"
                 )));
             }
         }
@@ -427,10 +463,13 @@ impl Config {
         if config.limits.connections_per_identity == 0 {
             return Err(value("limits.connections_per_identity must be at least 1"));
         }
-        if let Some(problem) = config.issuer.as_ref().and_then(|it| it.problem(&config.kernel.ports)) {
+        if let Some(problem) = config.issuer.as_ref().and_then(|it| it.problem(&config.ports())) {
             return Err(value(problem));
         }
         if let Some(problem) = config.hashicorp.as_ref().and_then(|it| it.problem(config.issuer.is_some())) {
+            return Err(value(problem));
+        }
+        if let Some(problem) = config.upstream.problem() {
             return Err(value(problem));
         }
         let rotation = || rotation::problem(&config.rotation, config.hashicorp.as_ref());
@@ -438,6 +477,15 @@ impl Config {
             Some(problem) => Err(value(&problem)),
             None => Ok(config),
         }
+    }
+
+    /// The ports that are turned to the proxy: those of the kernel side, and that of the site's proxy, which bots may know as well.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        let mut ports = self.kernel.ports.clone();
+        let more = self.upstream.proxy.as_ref().map(|proxy| proxy.port);
+        ports.extend(more.filter(|port| !self.kernel.ports.contains(port)));
+        ports
     }
 
     /// The folder of the journal's segments.

@@ -489,8 +489,9 @@ impl Calls {
         match facts.scheme {
             Scheme::Https => {
                 let mode = if websocket { Mode::Http1 } else { Mode::Any };
-                let route = Route::new(host, UpstreamAddr(dst.0), mode).or_at(permit.addresses());
+                let route = Route::new(host, UpstreamAddr(dst.0), mode).or_at(permit.addresses()).named();
                 account.dialled(route.addr.0);
+                account.proxied(forward.proxied(&route));
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 forward.send_verified(permit, receipt, &route, outbound, attachment.as_ref()).await
             }
@@ -504,7 +505,11 @@ impl Calls {
                 // What goes with a credential goes to the one address at which there is a server.
                 let others = permit.addresses().filter(|_| attachment.is_none());
                 let route = Route::new(host, addr, mode).or_at(others);
+                // Of an API it is the address that was held against its policy: nothing else ties it to the host.
+                let by_name = permit.api().is_none() && self.connection.named().is_some();
+                let route = if by_name { route.named() } else { route };
                 account.dialled(route.addr.0);
+                account.proxied(forward.proxied(&route));
                 let receipt = account.receipt().ok_or(ForwardError::Unrecorded)?;
                 match &attachment {
                     Some(attachment) => {

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
+use proxy_policy::Host;
 use tokio::io::AsyncRead;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Connection;
 use super::passage::Way;
 use crate::base::addr::UpstreamAddr;
+use crate::forward::Passed;
 use crate::sniff::{Progress, SniffError, Sniffed, Sniffer, greeting};
 
 /// Who speaks first does so by then, as a rule: only for others it is worth to open a connection that may not be used.
@@ -25,7 +26,7 @@ pub(super) enum First {
     /// The client.
     Client(Sniffed),
     /// The server, at the other end of this connection. Nothing was read from it.
-    Server(TcpStream),
+    Server(Passed),
 }
 
 impl Connection {
@@ -48,15 +49,16 @@ impl Connection {
     }
 
     /// A connection to a server that greets; `None` when the policy has none, or the server none for us.
-    async fn greeted(&self) -> Option<TcpStream> {
+    async fn greeted(&self) -> Option<Passed> {
         let Self { services, caller, dst, .. } = self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         // Only where it is carried whatever the client will say. That is recorded when it is, before the client gets a byte.
         Way::Unmatched(self.named().cloned()).decide(&subject, *dst, services.settings.unidentified).ok()?;
-        let upstream = services.forward.dial(UpstreamAddr(dst.0)).await.ok()?;
+        let host = self.named().map(Host::name);
+        let upstream = services.forward.pass(host, UpstreamAddr(dst.0), &[]).await.ok()?;
         loop {
             let mut buffer = [0; GREETING];
-            match upstream.peek(&mut buffer).await.ok()? {
+            match upstream.tcp.peek(&mut buffer).await.ok()? {
                 0 => return None,
                 count => match greeting::parse(buffer.get(..count)?) {
                     Progress::Done(()) => return Some(upstream),

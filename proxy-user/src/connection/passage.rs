@@ -11,7 +11,7 @@ use crate::authorize::{
 };
 use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::forward::error::chain;
-use crate::forward::relay;
+use crate::forward::{Passed, relay};
 use crate::http::{Account, Transfer};
 use crate::limits::Pass;
 use crate::sniff::Prefixed;
@@ -57,7 +57,7 @@ impl Connection {
         stream: Prefixed<TcpStream>,
         scheme: &str,
         host: Option<&Host>,
-        upstream: Option<TcpStream>,
+        upstream: Option<Passed>,
     ) {
         let Self { services, caller, dst, .. } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
@@ -90,7 +90,7 @@ impl Connection {
     async fn carry(
         &self,
         stream: Prefixed<TcpStream>,
-        dialled: Option<TcpStream>,
+        dialled: Option<Passed>,
         subject: &Subject,
         asked: &Asked<'_>,
         passage: &Passage,
@@ -111,19 +111,34 @@ impl Connection {
         let mut account = Account::open(receipt, Arc::clone(&transfer), Pass::default());
         account.dialled(dst.0);
         let others = self.proxied.as_ref().map(|proxied| proxied.others.as_slice()).unwrap_or_default();
+        // What is past us by a network grant is past the proxy of the site as well.
+        let leads = match &way {
+            Way::Unmatched(host) => Some(host.as_ref().map(Host::name).map(str::to_owned)),
+            Way::Network => None,
+        };
         let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation());
         let carried = async {
+            let dialled = match (dialled, leads) {
+                (Some(passed), _) => Ok(passed),
+                (None, Some(host)) => {
+                    services.forward.pass(host.as_deref(), UpstreamAddr(dst.0), others).await
+                }
+                (None, None) => {
+                    let upstream = UpstreamAddr(dst.0);
+                    let dialled = services.forward.dial(upstream).await;
+                    dialled.map(|tcp| Passed { tcp, upstream, proxied: None })
+                }
+            };
             let tcp = match dialled {
-                Some(tcp) => tcp,
-                None => match services.forward.dial_first(UpstreamAddr(dst.0), others).await {
-                    Ok((tcp, upstream)) => {
-                        account.dialled(upstream.0);
-                        tcp
-                    }
-                    Err(error) => {
-                        return Some((error.refusal("the destination").kind.blame(), chain(&error)));
-                    }
-                },
+                Ok(Passed { tcp, upstream, proxied }) => {
+                    account.dialled(upstream.0);
+                    account.proxied(proxied);
+                    tcp
+                }
+                Err(error) => {
+                    error.reached().into_iter().for_each(|addr| account.dialled(addr));
+                    return Some((error.refusal("the destination").kind.blame(), chain(&error)));
+                }
             };
             let idle = services.forward.limits().tunnel_idle_time;
             let (first, client) = stream.into_parts();

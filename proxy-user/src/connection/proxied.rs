@@ -117,6 +117,10 @@ impl Connection {
             Way::Unmatched(_) if apis.is_empty() && !host.is_address() => drop(may_pass(nowhere(port))?),
             Way::Unmatched(_) => {}
         }
+        let is_plain = apis.iter().any(|api| api.scheme == Scheme::Http);
+        if matches!(way, Way::Unmatched(_)) && !is_plain && services.forward.leaves_to_proxy(host.name()) {
+            return Ok(self.to(None, host, port, *proxy));
+        }
         let mut found = self.find(host, port, &apis).await?;
         if matches!(way, Way::Network) {
             // The rule is for an address, so it is that one and no other.
@@ -131,7 +135,8 @@ impl Connection {
         Ok(self.to(Some(found), host, port, *proxy))
     }
 
-    /// Where the host of a request in absolute form is; nothing where the policy has no answer but no, which is given in the usual way.
+    /// Where the host of a request in absolute form is; nothing where the policy has no answer but no, which is given in the usual way, or
+    /// where only the proxy of the site can tell.
     async fn may_be_called(
         &self,
         subject: &Subject,
@@ -150,7 +155,8 @@ impl Connection {
         let apis: Vec<&Api> =
             subject.live().set().api_for(Scheme::Http, host.name(), port).into_iter().collect();
         let passes = || authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified);
-        if apis.is_empty() && passes().is_err() {
+        let is_known = !apis.is_empty();
+        if !is_known && (passes().is_err() || self.services.forward.leaves_to_proxy(host.name())) {
             return Ok(None);
         }
         self.find(host, port, &apis).await.map(Some)

@@ -23,6 +23,7 @@ use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
 use super::vault::Changed;
 use crate::config;
+use crate::uplink::Uplink;
 
 /// What all kinds share.
 #[derive(Clone)]
@@ -95,6 +96,15 @@ impl Credentials {
     pub fn reaching(self, hashicorp: Option<&config::Hashicorp>, programs: config::Programs) -> Self {
         let Tools { sources, outcall, issuer, .. } = &self.tools;
         sources.reach(hashicorp, programs, outcall, issuer.as_ref());
+        self
+    }
+
+    /// The same with the login at the proxy of the site, if it has one.
+    #[must_use]
+    pub fn logging_in(self, uplink: Option<&Uplink>, reference: Option<&SecretRef>) -> Self {
+        if let (Some(uplink), Some(reference)) = (uplink, reference) {
+            self.tools.sources.log_in_at(uplink, reference);
+        }
         self
     }
 

@@ -1,10 +1,11 @@
 //! Calls of the daemon itself to those who issue credentials: bounded, over verified TLS, never redirected.
 //!
-//! They do not go through the proxy. `http` only goes to a loopback address, where nobody else listens in.
+//! They do not go through ourselves, but through the proxy of the site where there is one. `http` only goes to a loopback address, where nobody else listens in.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use crate::trust::{Alpn, ClientIdentity, UpstreamTls};
+use crate::uplink::{self, Uplink};
 
 /// The whole call, from the name to the last byte.
 const TIME: Duration = Duration::from_secs(15);
@@ -113,13 +115,20 @@ pub struct OutcallError {
 pub struct Outcall {
     tls: UpstreamTls,
     client: Option<ClientIdentity>,
+    uplink: Option<Arc<Uplink>>,
 }
 
 impl Outcall {
     /// Over the trust that calls to APIs have.
     #[must_use]
     pub fn new(tls: UpstreamTls) -> Self {
-        Self { tls, client: None }
+        Self { tls, client: None, uplink: None }
+    }
+
+    /// The same through the proxy of the site, if there is one.
+    #[must_use]
+    pub fn through(self, uplink: Option<Arc<Uplink>>) -> Self {
+        Self { uplink, ..self }
     }
 
     /// The same way, on which each issuer must ask for this certificate. Plain HTTP is none then.
@@ -183,12 +192,29 @@ impl Outcall {
         if url.is_plain() && self.client.is_some() {
             return Err("it is called over http, and a client certificate needs https".to_owned());
         }
-        let tcp = connect(url).await?;
+        let tcp = self.connect(url).await?;
         if url.is_plain() {
             return exchange_over(tcp, request).await;
         }
         let connected = self.tls.connect_as(tcp, url.host(), Alpn::Http1, self.client.as_ref()).await;
         exchange_over(connected.map_err(|error| error.to_string())?, request).await
+    }
+}
+
+impl Outcall {
+    /// A connection to an issuer: directly, or through the proxy of the site.
+    async fn connect(&self, url: &IssuerUrl) -> Result<TcpStream, String> {
+        let (host, port) = (url.host(), url.port());
+        let taken =
+            |uplink: &&Arc<Uplink>| !url.is_plain() && uplink.takes(Some(host), Ipv4Addr::UNSPECIFIED.into());
+        let Some(uplink) = self.uplink.as_ref().filter(taken) else {
+            return connect(host, port, url.is_plain()).await;
+        };
+        let (proxy, proxy_port) = uplink.place();
+        let connected = connect(proxy, proxy_port, false).await;
+        let mut tcp = connected.map_err(|why| format!("the proxy {} of [upstream]: {why}", uplink.told()))?;
+        uplink.ask(&mut tcp, &uplink::authority(host, port)).await.map_err(|error| error.to_string())?;
+        Ok(tcp)
     }
 }
 
@@ -201,13 +227,13 @@ impl AsRef<[u8]> for Sent {
     }
 }
 
-async fn connect(url: &IssuerUrl) -> Result<TcpStream, String> {
-    let looked_up = tokio::net::lookup_host((url.host(), url.port())).await;
+async fn connect(host: &str, port: u16, loopback_alone: bool) -> Result<TcpStream, String> {
+    let looked_up = tokio::net::lookup_host((host, port)).await;
     let all: Vec<SocketAddr> =
         looked_up.map_err(|error| format!("its name does not resolve: {error}"))?.collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for addr in all {
-        if url.is_plain() && !addr.ip().is_loopback() {
+        if loopback_alone && !addr.ip().is_loopback() {
             last = io::Error::other("http is for loopback addresses only, and its name resolves to another");
             continue;
         }
@@ -308,6 +334,48 @@ mod tests {
         let error = called.err().unwrap().to_string();
         assert!(error.contains("needs https") && !error.contains("CANARY"), "{error}");
         assert!(listener.accept().is_err(), "nobody connected");
+    }
+
+    #[tokio::test]
+    async fn an_issuer_is_called_through_the_proxy_of_the_site_by_its_name_and_this_host_directly() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let text =
+            format!("[upstream]\nproxy = \"http://127.0.0.1:{port}\"\nno_proxy = [\"direct.invalid\"]\n");
+        let config = crate::config::Config::parse(std::path::Path::new("v.toml"), &text).unwrap();
+        let uplink = Uplink::new(&config.upstream).map(Arc::new);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let root = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(root.path(), &pem).unwrap();
+        let tls = UpstreamTls::new(&[root.path().to_owned()], false, None, TIME).unwrap();
+        let outcall = Outcall::new(tls).through(uplink);
+        let call = |url: String| {
+            let (outcall, url) = (outcall.clone(), url.parse::<IssuerUrl>().unwrap());
+            async move {
+                let called = outcall.call(Method::POST, &url, &[], Secret::new(b"CANARY".to_vec())).await;
+                called.err().map(|error| error.to_string()).unwrap_or_default()
+            }
+        };
+        let proxy = async {
+            let (mut there, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            let count = there.read(&mut asked).await.unwrap();
+            there.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&asked[..count]).into_owned()
+        };
+        let (error, asked) = tokio::join!(call("https://idp.invalid/token".to_owned()), proxy);
+        assert_eq!(asked, "CONNECT idp.invalid:443 HTTP/1.1\r\nHost: idp.invalid:443\r\n\r\n");
+        assert!(error.contains("refuses a tunnel to idp.invalid:443 (403)"), "{error}");
+        assert!(call("https://direct.invalid/token".to_owned()).await.contains("does not resolve"));
+        let own = async { listener.accept().await.unwrap().0.read_u8().await.unwrap() };
+        let direct = call(format!("http://127.0.0.1:{port}/token"));
+        let (_, first) = tokio::join!(
+            async { tokio::time::timeout(std::time::Duration::from_secs(5), direct).await },
+            own
+        );
+        assert_eq!(first, b'P', "POST, and no CONNECT");
     }
 
     #[test]

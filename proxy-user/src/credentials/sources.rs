@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proxy_policy::{SecretRef, Store as Place};
+use zeroize::Zeroizing;
 
 use super::hashicorp::{Hashicorp, Login};
 use super::issuer::Issuer;
@@ -14,6 +17,7 @@ use super::secret::Secret;
 use super::store::{Store, StoreError};
 use super::vault::Vault;
 use crate::config;
+use crate::uplink::Uplink;
 
 /// A secret at one of its versions. No `Debug`, as [`Secret`] has none.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub(super) struct Sources {
     local: Arc<Local>,
     /// Set once, before there is a policy.
     beyond: OnceLock<Beyond>,
+    /// The login at the proxy of the site.
+    login: OnceLock<SecretRef>,
 }
 
 /// Where secrets are besides this host's own places.
@@ -68,12 +74,16 @@ impl Sources {
     /// With the daemon's own store, which is read now.
     #[must_use]
     pub(super) fn new(store: Store) -> Self {
-        Self { local: Arc::new(Local::new(store)), beyond: OnceLock::new() }
+        Self { local: Arc::new(Local::new(store)), beyond: OnceLock::new(), login: OnceLock::new() }
     }
 
     /// This host's own places with another secret in the store, in memory only, to try it.
     pub(super) fn with_candidate(&self, name: &SecretName, secret: &Arc<Secret>) -> Self {
-        Self { local: Arc::new(self.local.with_candidate(name, secret)), beyond: OnceLock::new() }
+        Self {
+            local: Arc::new(self.local.with_candidate(name, secret)),
+            beyond: OnceLock::new(),
+            login: OnceLock::new(),
+        }
     }
 
     /// With the places that the configuration names. Does nothing the second time.
@@ -89,6 +99,16 @@ impl Sources {
                 |it| Hashicorp::new(it, way.clone(), Arc::clone(&self.local), issuer.map(Arc::clone));
             Beyond { hashicorp: hashicorp.map(source), printed: Printed::new(programs) }
         });
+    }
+
+    /// Keeps the login at the proxy of the site at hand, and gives it as often as it is asked for. Does nothing the second time.
+    pub(super) fn log_in_at(&self, uplink: &Uplink, reference: &SecretRef) {
+        let reference = self.login.get_or_init(|| reference.clone()).clone();
+        let local = Arc::clone(&self.local);
+        uplink.log_in(Box::new(move || {
+            let held = local.held(&reference).ok_or("it has not been read yet")?;
+            login(&held.map_err(|error| error.to_string())?.secret)
+        }));
     }
 
     /// The daemon's own store.
@@ -120,6 +140,7 @@ impl Sources {
             beyond.printed.prepare(references);
             all.extend(beyond.hashicorp.iter().flat_map(Hashicorp::login_secrets));
         }
+        all.extend(self.login.get());
         self.local.prepare(&all);
     }
 
@@ -205,5 +226,32 @@ impl Sources {
             problem: "this daemon's configuration names no programs; add [exec.NAME], and restart the daemon"
                 .to_owned(),
         })
+    }
+}
+
+/// `USER:PASSWORD` as basic authentication has it (RFC 7617).
+fn login(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
+    let bytes = secret.expose();
+    let is_login = bytes.contains(&b':') && !bytes.iter().any(u8::is_ascii_control);
+    if !is_login {
+        return Err("it is not USER:PASSWORD in one line".to_owned());
+    }
+    let mut text = Zeroizing::new(vec![0; bytes.len().div_ceil(3) * 4]);
+    let written = STANDARD.encode_slice(bytes, &mut text).map_err(|error| error.to_string())?;
+    text.truncate(written);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_user_and_password_in_one_line_and_nothing_else() {
+        let of = |text: &str| login(&Secret::new(text.as_bytes().to_vec()));
+        assert_eq!(of("Aladdin:open sesame").unwrap().as_slice(), b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        for bad in ["", "CANARY", "me:CANARY\n", "me:CANARY\r\nX: y", "me:\0CANARY"] {
+            assert!(!of(bad).unwrap_err().contains("CANARY"));
+        }
     }
 }

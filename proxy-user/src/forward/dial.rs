@@ -1,28 +1,90 @@
 //! Opening connections: the only place that connects to anything outside of this host's own sockets. [`reach`](super::reach) says where to.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_policy::Addresses;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::error::ForwardError;
+use super::error::{ForwardError, chain};
 use super::reach::lookup;
 use crate::base::addr::UpstreamAddr;
+use crate::uplink::{Uplink, UplinkError};
 
 /// Opens TCP connections, but none to this proxy.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     own: Vec<SocketAddr>,
     limit: Duration,
+    uplink: Option<Arc<Uplink>>,
 }
 
 impl Dialer {
     /// `own` are the addresses that this proxy listens on: a call to them would come back for ever.
     #[must_use]
     pub fn new(own: Vec<SocketAddr>, limit: Duration) -> Self {
-        Self { own, limit }
+        Self { own, limit, uplink: None }
+    }
+
+    /// The same through the proxy of the site, if there is one, to what is not reached directly.
+    #[must_use]
+    pub fn through(self, uplink: Option<Arc<Uplink>>) -> Self {
+        Self { uplink, ..self }
+    }
+
+    /// The proxy of the site, if it leads to a host, which is at an address as far as that is known.
+    pub(super) fn uplink(&self, host: Option<&str>, address: IpAddr) -> Option<&Uplink> {
+        self.uplink.as_deref().filter(|uplink| uplink.takes(host, address))
+    }
+
+    /// A tunnel to `target` (host and port) through the proxy of the site; with the proxy's address.
+    ///
+    /// # Errors
+    /// The proxy cannot be reached, is we ourselves, or does not open one in time.
+    pub(super) async fn tunnel(
+        &self,
+        uplink: &Uplink,
+        target: &str,
+    ) -> Result<(TcpStream, UpstreamAddr), ForwardError> {
+        let late = || UplinkError::Timeout {
+            proxy: uplink.told(),
+            target: target.to_owned(),
+            limit: uplink.limit(),
+        };
+        let mut reached = None;
+        let opened = timeout(uplink.limit(), self.connect_to(uplink, target, &mut reached)).await;
+        match opened {
+            Ok(Err(Broken::Asked(source))) => Err(ForwardError::Uplink { addr: reached, source }),
+            Ok(Err(Broken::Loop(error))) => Err(error),
+            Ok(Ok(opened)) => Ok(opened),
+            Err(_) => Err(ForwardError::Uplink { addr: reached, source: late() }),
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        uplink: &Uplink,
+        target: &str,
+        reached: &mut Option<SocketAddr>,
+    ) -> Result<(TcpStream, UpstreamAddr), Broken> {
+        let unreachable = |why| UplinkError::Unreachable { proxy: uplink.told(), why };
+        let (host, port) = uplink.place();
+        let all = resolve_all(host, port, uplink.limit()).await;
+        let mut why = "its name has no address".to_owned();
+        for addr in all.map_err(|error| unreachable(chain(&error)))? {
+            *reached = Some(addr);
+            match self.dial(UpstreamAddr(addr)).await {
+                Ok(mut tcp) => {
+                    uplink.ask(&mut tcp, target).await?;
+                    return Ok((tcp, UpstreamAddr(addr)));
+                }
+                Err(error @ ForwardError::Loop { .. }) => return Err(Broken::Loop(error)),
+                Err(error) => why = chain(&error),
+            }
+        }
+        Err(unreachable(why).into())
     }
 
     /// How long connecting may take.
@@ -58,8 +120,25 @@ impl Dialer {
     fn is_own(&self, addr: SocketAddr) -> bool {
         self.own.iter().any(|own| {
             let ip = own.ip().to_canonical();
-            own.port() == addr.port() && (ip == addr.ip() || (ip.is_unspecified() && addr.ip().is_loopback()))
+            let is_here = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+            // The kernel takes an unspecified address for this host.
+            let one_is_any = ip.is_unspecified() || addr.ip().is_unspecified();
+            own.port() == addr.port()
+                && (ip == addr.ip() || (one_is_any && is_here(ip) && is_here(addr.ip())))
         })
+    }
+}
+
+/// Why there is no tunnel.
+enum Broken {
+    Asked(UplinkError),
+    /// What is named as the proxy of the site is this proxy.
+    Loop(ForwardError),
+}
+
+impl From<UplinkError> for Broken {
+    fn from(error: UplinkError) -> Self {
+        Self::Asked(error)
     }
 }
 
@@ -128,6 +207,8 @@ mod tests {
             ("127.0.0.1", "::ffff:127.0.0.1"),
             ("0.0.0.0", "127.0.0.1"),
             ("::", "::1"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("127.0.0.1", "::"),
         ] {
             let result = dial(own, to).await;
             assert!(matches!(result, Err(ForwardError::Loop { .. })), "{to} with {own}: {result:?}");

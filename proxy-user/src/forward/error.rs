@@ -13,6 +13,7 @@ use crate::http::StreamError;
 use crate::http::reflect::Closed;
 use crate::http1::Fault;
 use crate::trust::{ConnectError, UpstreamFault};
+use crate::uplink::UplinkError;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,33 @@ pub enum ForwardError {
         host: String,
         /// The address, and why not.
         elsewhere: Box<Elsewhere>,
+    },
+    /// The proxy of the site does not lead there.
+    #[error("{source}")]
+    Uplink {
+        /// Where the proxy is, if that is known.
+        addr: Option<SocketAddr>,
+        /// Why not.
+        source: UplinkError,
+    },
+    /// A name that the proxy of the site would look up does not resolve here, so that it cannot be held against the policy.
+    #[error(
+        "{}; where only the proxy of the site can look names up, write proxy_resolves = true below [upstream] (docs/operating.md)",
+        chain(source)
+    )]
+    UnknownHere {
+        /// What the resolver said.
+        source: Box<ForwardError>,
+    },
+    /// The policy says where the API is, and only the proxy of the site looks its name up.
+    #[error(
+        "the policy says at which addresses the API of {host} is, and where {host} is only the proxy {proxy} knows ([upstream]          proxy_resolves); name the host in no_proxy, or leave its addresses to the proxy and take them out of the API"
+    )]
+    Unchecked {
+        /// The name.
+        host: String,
+        /// The proxy.
+        proxy: String,
     },
     /// The server did not prove to be the host, or does not speak TLS as we demand.
     #[error("nothing was sent to {addr}: {source}")]
@@ -172,6 +200,7 @@ impl ForwardError {
     pub fn reached(&self) -> Option<SocketAddr> {
         match self {
             Self::Tls { addr, .. } | Self::Broken { addr, .. } => Some(*addr),
+            Self::Uplink { addr, .. } => *addr,
             _ => None,
         }
     }
@@ -200,6 +229,32 @@ impl ForwardError {
                     "{host} has an address at which the policy does not let its API be; the journal names it"
                 );
                 (Kind::AddressRefused, detail)
+            }
+            Self::UnknownHere { source } => {
+                let Refusal { kind, detail, .. } = source.refusal(host);
+                (kind, detail)
+            }
+            Self::Unchecked { .. } => {
+                let detail = format!(
+                    "the policy says at which addresses the API of {host} is, and that cannot be known here; the journal says why"
+                );
+                (Kind::AddressRefused, detail)
+            }
+            Self::Uplink { source: UplinkError::NotReached { status: 504, .. }, .. } => (
+                Kind::UpstreamTimeout,
+                format!("{host} cannot be reached in time from the proxy of this network"),
+            ),
+            Self::Uplink { source: UplinkError::NotReached { status, .. }, .. } => {
+                let detail = format!("{host} cannot be reached from the proxy of this network ({status})");
+                (Kind::UpstreamUnreachable, detail)
+            }
+            Self::Uplink { source: UplinkError::Refused { status, .. }, .. } => {
+                (Kind::ProxyFailed, format!("the proxy of this network refuses to lead to {host} ({status})"))
+            }
+            Self::Uplink { .. } => {
+                let detail =
+                    format!("the proxy of this network does not lead to {host}; the journal says why");
+                (Kind::ProxyFailed, detail)
             }
             Self::Tls { source, .. } => {
                 let kind = match source.fault {

@@ -22,7 +22,7 @@ pub mod send;
 pub mod transport;
 pub mod tunnel;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ use crate::credentials::{Attachment, Fingerprints, Head, Secret, Strip, strip_he
 use crate::http::Transfer;
 use crate::record::Receipt;
 use crate::trust::UpstreamTls;
+use crate::uplink::{self, Uplink};
 use pool::Pool;
 use transport::{Loopback, Plain, VerifiedTls};
 
@@ -72,6 +73,17 @@ impl Default for ForwardLimits {
             tunnel_idle_time: Duration::from_secs(3600),
         }
     }
+}
+
+/// A connection that something passes through.
+#[derive(Debug)]
+pub struct Passed {
+    /// It.
+    pub tcp: tokio::net::TcpStream,
+    /// Where it leads to: the proxy of the site, or the upstream itself.
+    pub upstream: UpstreamAddr,
+    /// What the proxy was asked for, if it was.
+    pub proxied: Option<String>,
 }
 
 /// Sends requests to upstreams and keeps the connections to them.
@@ -104,7 +116,7 @@ impl Forwarder {
         &self.limits
     }
 
-    /// Opens a connection for a tunnel.
+    /// Opens a connection for a tunnel, past any proxy of the site.
     ///
     /// # Errors
     /// The upstream cannot be reached, or is this proxy itself.
@@ -112,25 +124,48 @@ impl Forwarder {
         self.dialer.dial(upstream).await
     }
 
-    /// The same at the first of several addresses that answers; which one it is.
+    /// Opens a connection that passes through to a host, or to the first of several addresses that answers: through the proxy of the
+    /// site where that leads there.
     ///
     /// # Errors
-    /// What the first one said, when none does.
-    pub async fn dial_first(
+    /// What the first one said, when none does; or what the proxy said.
+    pub async fn pass(
         &self,
+        host: Option<&str>,
         first: UpstreamAddr,
         others: &[SocketAddr],
-    ) -> Result<(tokio::net::TcpStream, UpstreamAddr), ForwardError> {
+    ) -> Result<Passed, ForwardError> {
+        if let Some(uplink) = self.dialer.uplink(host, first.ip()) {
+            let target = match host {
+                Some(host) => uplink::authority(host, first.port()),
+                None => first.0.to_string(),
+            };
+            let (tcp, upstream) = self.dialer.tunnel(uplink, &target).await?;
+            return Ok(Passed { tcp, upstream, proxied: Some(target) });
+        }
         let error = match self.dial(first).await {
-            Ok(tcp) => return Ok((tcp, first)),
+            Ok(tcp) => return Ok(Passed { tcp, upstream: first, proxied: None }),
             Err(error) => error,
         };
         for other in others.iter().copied().map(UpstreamAddr) {
             if let Ok(tcp) = self.dial(other).await {
-                return Ok((tcp, other));
+                return Ok(Passed { tcp, upstream: other, proxied: None });
             }
         }
         Err(error)
+    }
+
+    /// What the proxy of the site is asked for when a request goes this way; nothing when it goes directly.
+    #[must_use]
+    pub fn proxied(&self, route: &Route) -> Option<String> {
+        self.dialer.uplink(route.name(), route.addr.ip()).map(|_| route.target())
+    }
+
+    /// Whether a name is not looked up here, because the proxy of the site leads there and alone can do it.
+    #[must_use]
+    pub fn leaves_to_proxy(&self, name: &str) -> bool {
+        let uplink = self.dialer.uplink(Some(name), Ipv4Addr::UNSPECIFIED.into());
+        uplink.is_some_and(Uplink::resolves) && name.parse::<IpAddr>().is_err()
     }
 
     /// Sends a request over TLS to a server that proved to be the route's host, with the credential if there is one.

@@ -24,6 +24,7 @@ use crate::http::RequestBody;
 use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::http1::{Io, Lane};
 use crate::trust::ClientIdentity;
+use crate::uplink;
 
 /// Locks are held for some map operations only; this many keep them apart on a busy host.
 const SHARDS: usize = 16;
@@ -44,19 +45,40 @@ pub struct Route {
     pub(super) client: Option<ClientIdentity>,
     /// At which other addresses the host may be, when the one does not answer; `None`: there is no other.
     pub(super) addresses: Option<Arc<Addresses>>,
+    /// Whether a proxy of the site is asked for the host by its name.
+    pub(super) by_name: bool,
 }
 
 impl Route {
     /// One where nobody proves who calls; a credential that does makes another one of it.
     #[must_use]
     pub fn new(host: Arc<str>, addr: UpstreamAddr, mode: Mode) -> Self {
-        Self { host, addr, mode, client: None, addresses: None }
+        Self { host, addr, mode, client: None, addresses: None, by_name: false }
     }
 
     /// With other addresses, when the one does not answer. It never shares a connection with one that may be elsewhere.
     #[must_use]
     pub fn or_at(self, addresses: Option<&Arc<Addresses>>) -> Self {
         Self { addresses: addresses.cloned(), ..self }
+    }
+
+    /// The same where a proxy of the site may be asked for the host by its name: the upstream proves who it is, or need not.
+    #[must_use]
+    pub fn named(self) -> Self {
+        Self { by_name: true, ..self }
+    }
+
+    /// The name, if a proxy of the site may be told it.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.by_name.then_some(&*self.host)
+    }
+
+    /// What a proxy of the site is asked for.
+    pub(super) fn target(&self) -> String {
+        match self.name() {
+            Some(name) => uplink::authority(name, self.addr.port()),
+            None => self.addr.0.to_string(),
+        }
     }
 
     pub(super) fn addresses(&self) -> Option<&Addresses> {

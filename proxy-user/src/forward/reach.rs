@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dial::Dialer;
+use super::dial::{Dialer, resolve_all, resolves_to_nothing};
 use super::error::{ForwardError, chain};
 use super::pool::Route;
 use crate::base::addr::UpstreamAddr;
+use crate::uplink::Uplink;
 
 /// How long an attempt is alone before the next one begins beside it (RFC 8305 section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -42,6 +43,9 @@ impl Dialer {
     /// # Errors
     /// Nobody answers in time at any address that may be tried, or the route leads to this proxy.
     pub(super) async fn reach(&self, route: &Route) -> Result<(TcpStream, UpstreamAddr), ForwardError> {
+        if let Some(uplink) = self.uplink(route.name(), route.addr.ip()) {
+            return self.reach_through(uplink, route).await;
+        }
         let Some(addresses) = route.addresses() else {
             return Ok((self.dial(route.addr).await?, route.addr));
         };
@@ -103,6 +107,51 @@ impl Dialer {
         }
         let (host, others) = (route.host.to_string(), tried.join("; "));
         Err(ForwardError::Nowhere { host, first: Box::new(first), others })
+    }
+}
+
+impl Dialer {
+    /// The same through the proxy of the site.
+    ///
+    /// The proxy looks the name up for itself. So that it does not lead to an address at which the API may not be, as far as this host
+    /// can tell, all of what it resolves to here must be such that it may.
+    async fn reach_through(
+        &self,
+        uplink: &Uplink,
+        route: &Route,
+    ) -> Result<(TcpStream, UpstreamAddr), ForwardError> {
+        if let (Some(name), Some(addresses)) = (route.name(), route.addresses()) {
+            check_name(uplink, name, route.addr.port(), addresses).await?;
+        }
+        self.tunnel(uplink, &route.target()).await
+    }
+}
+
+/// Whether all that a name leads to, as far as this host can tell, is where its API may be.
+async fn check_name(
+    uplink: &Uplink,
+    name: &str,
+    port: u16,
+    addresses: &Addresses,
+) -> Result<(), ForwardError> {
+    let is_literal = name.parse::<IpAddr>().is_ok();
+    if uplink.resolves() && !is_literal {
+        // What the operator wrote cannot be kept, so nothing goes there; of what holds where nothing is written, he said that it need not be.
+        return match addresses.written().next() {
+            Some(_) => Err(ForwardError::Unchecked { host: name.to_owned(), proxy: uplink.told() }),
+            None => Ok(()),
+        };
+    }
+    let unknown = |error| ForwardError::UnknownHere { source: Box::new(error) };
+    let all = resolve_all(name, port, uplink.limit()).await.map_err(unknown)?;
+    if all.is_empty() {
+        return Err(unknown(resolves_to_nothing(name)));
+    }
+    match all.iter().find_map(|addr| addresses.check(addr.ip()).err()) {
+        Some(elsewhere) => {
+            Err(ForwardError::Elsewhere { host: name.to_owned(), elsewhere: Box::new(elsewhere) })
+        }
+        None => Ok(()),
     }
 }
 

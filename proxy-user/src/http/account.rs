@@ -25,6 +25,7 @@ pub struct Account {
     status: Option<StatusCode>,
     ttfb: Option<Duration>,
     upstream: Option<SocketAddr>,
+    proxied: Option<String>,
     pass: Pass,
 }
 
@@ -33,7 +34,16 @@ impl Account {
     #[must_use]
     pub fn open(receipt: Receipt, transfer: Arc<Transfer>, pass: Pass) -> Self {
         let began = Instant::now();
-        Self { receipt: Some(receipt), began, transfer, status: None, ttfb: None, upstream: None, pass }
+        Self {
+            receipt: Some(receipt),
+            began,
+            transfer,
+            status: None,
+            ttfb: None,
+            upstream: None,
+            proxied: None,
+            pass,
+        }
     }
 
     /// The receipt, to show that the call is recorded; `None` once the account is closed.
@@ -51,6 +61,11 @@ impl Account {
     /// Notes the address that is dialled.
     pub fn dialled(&mut self, upstream: SocketAddr) {
         self.upstream = Some(upstream);
+    }
+
+    /// Notes what a proxy of the site is asked for, if one is.
+    pub fn proxied(&mut self, target: Option<String>) {
+        self.proxied = target;
     }
 
     /// Notes the status that the client gets; the first byte of a response from the upstream has arrived.
@@ -94,6 +109,7 @@ impl Account {
             duration_us: micros(self.began.elapsed()),
             ttfb_us: self.ttfb.map(micros),
             upstream: self.transfer.elsewhere().or(self.upstream),
+            proxied: self.proxied.take(),
             error,
             blame,
             interrupted: false,

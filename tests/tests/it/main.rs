@@ -34,5 +34,6 @@ mod systemd;
 mod trouble;
 mod tunnels;
 mod upgrade;
+mod uplink;
 mod who;
 mod writers;

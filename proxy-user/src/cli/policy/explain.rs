@@ -371,7 +371,7 @@ fn as_it_runs(process: ProcessReport) -> Workload {
 /// Where requests are not seen at all.
 fn about_port(spoken: &Spoken, outcome: &Outcome, config: &Config) -> Option<String> {
     let port = spoken.port();
-    if outcome.api.is_some() || config.kernel.ports.contains(&port) {
+    if outcome.api.is_some() || config.ports().contains(&port) {
         return None;
     }
     let address = spoken.host.name().parse::<IpAddr>().is_ok();
