@@ -221,6 +221,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 duration_us: number,
                 ttfb_us,
                 upstream,
+                proxied: error.clone(),
                 error,
                 blame,
                 interrupted,
