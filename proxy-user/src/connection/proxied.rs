@@ -79,8 +79,6 @@ impl Connection {
         let target = request.target.as_ref().ok();
         let asked = Asked {
             method: Some(Method::CONNECT.as_str()),
-            // What is no host and port, as it was written.
-            path: target.is_none().then_some(&*request.written),
             port: target.map(|(_, port)| *port),
             ..match target {
                 Some((host, port)) => {

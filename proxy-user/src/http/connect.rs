@@ -38,9 +38,7 @@ pub fn is_asked(begun: &[u8]) -> bool {
 pub struct Connect<S> {
     served: Served<S>,
     version: Version,
-    /// The target as it was written.
-    pub written: String,
-    /// The host, and its port: always there.
+    /// The host and the port. Of a target that is none, nothing is kept: there may be a password in it.
     pub target: Result<(Host, u16), Refusal>,
 }
 
@@ -60,8 +58,8 @@ pub async fn read<S: Io + 'static>(stream: S, limits: &HttpLimits) -> Result<Con
     };
     match head::request(&head, limits.header_fields) {
         Ok(head) => {
-            let (version, written, target) = (head.version, head.uri.to_string(), target(&head));
-            Ok(Connect { served, version, written, target })
+            let (version, target) = (head.version, target(&head));
+            Ok(Connect { served, version, target })
         }
         Err(error) => Err(server1::refuse(served, error.into()).await),
     }

@@ -40,7 +40,7 @@ fn a_tunnel_that_is_asked_for_ambiguously_is_400_and_nothing_behind_it_is_read()
             "a length and chunks",
             "CONNECT api.test:443 HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ),
-        ("a user", "CONNECT me:x@api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n"),
+        ("a user", "CONNECT me:CANARY@api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n"),
         ("two hosts", "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\nHost: api.test:443\r\n\r\n"),
         ("another host", "CONNECT api.test:443 HTTP/1.1\r\nHost: other.test:443\r\n\r\n"),
         ("no port", "CONNECT api.test HTTP/1.1\r\nHost: api.test\r\n\r\n"),
@@ -62,6 +62,8 @@ fn a_tunnel_that_is_asked_for_ambiguously_is_400_and_nothing_behind_it_is_read()
         denied(&world, before);
     }
     assert!(world.seen().is_empty());
+    let told = format!("{:?}{}", world.journal(), world.log());
+    assert!(!told.contains("CANARY"), "a password in a target is told to nobody");
 }
 
 #[test]
