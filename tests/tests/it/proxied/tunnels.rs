@@ -241,12 +241,10 @@ fn no_tunnel_and_no_request_leads_to_an_address_at_which_the_api_may_not_be() {
 #[test]
 fn of_several_addresses_one_at_which_the_api_may_be_is_called() {
     let world = world();
-    let hosts = fs::read_to_string(world.path("hosts")).unwrap();
-    fs::write(
-        world.path("hosts"),
-        format!("10.9.8.7 api.test other.test\n{RAW_ADDRESS} other.test\n{hosts}"),
-    )
-    .unwrap();
+    // The resolver gives what can be reached first: both can.
+    let added = world.enter(None).args(["ip", "addr", "add", "10.9.8.7/32", "dev", "lo"]).status();
+    assert!(added.unwrap().success());
+    fs::write(world.path("hosts"), format!("10.9.8.7 api.test\n{ADDRESS} api.test\n")).unwrap();
     let answer = world.bot("curl").env("HTTPS_PROXY", URL).curl(&["https://api.test/v1/several"]);
     assert_eq!(answer.status, 200, "{answer:?}");
     // What passes through goes on to the next one where nobody answers, as a client would.
@@ -271,7 +269,15 @@ fn the_proxy_itself_is_no_destination_and_a_name_that_means_nothing_is_told() {
         let mut came = Vec::new();
         let _ = stream.read_to_end(&mut came);
         assert!(came.is_empty(), "{own}: {came:?}");
+        drop(stream);
     }
+    // Not even connected to: 127.0.0.2 is nobody, the others are the listener.
+    let loops = || {
+        let is_it =
+            |record: &Value| record["error"].as_str().is_some_and(|it| it.contains("is this proxy itself"));
+        world.journal().iter().filter(|record| is_it(record)).count()
+    };
+    wait_until("three loops", || (loops() == 3).then_some(()));
     let reply = dialer.ask("CONNECT nowhere.invalid:443 HTTP/1.1\r\nHost: nowhere.invalid:443\r\n\r\n");
     assert_eq!(reply.status, 502, "{reply:?}");
     assert!(reply.text().contains("the name nowhere.invalid cannot be resolved"), "{}", reply.text());
