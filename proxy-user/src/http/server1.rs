@@ -86,9 +86,7 @@ where
             Awaited::Head(Ok(Some(head))) => head,
             Awaited::Head(Ok(None)) => return Box::pin(close(served, LINGER_TIME, Ended::Done)).await,
             Awaited::Head(Err(error)) => return Box::pin(refuse(served, error)).await,
-            Awaited::Late if served.is_within_head() => {
-                return late(served).await;
-            }
+            Awaited::Late if served.is_within_head() => return Box::pin(late(served)).await,
             // Kept alive for long enough.
             Awaited::Late => return Ended::Done,
             Awaited::Drained => return Box::pin(close(served, LINGER_DRAINING, Ended::Done)).await,
