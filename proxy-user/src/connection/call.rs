@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body as _;
 use proxy_policy::{Host, Scheme};
 
+use super::spell::{authority, target};
 use super::{Connection, admission, credential, standing, token, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
@@ -581,30 +582,4 @@ impl Calls {
 fn answer(refusal: &Refusal, entry: Option<uuid::Uuid>, subject: &Subject, method: &Method) -> Reply {
     let identity = subject.identity().map(|identity| identity.name.as_str());
     problem::response(refusal, entry, identity, method, ReplyBody::text)
-}
-
-/// The path that was decided on, with the query as it came; it is what was asked for if that path was in normal form.
-fn target(facts: &Facts<'_>, asked: Option<PathAndQuery>) -> Result<PathAndQuery, ForwardError> {
-    let path = facts.path.as_str();
-    let is_same = |asked: &PathAndQuery| asked.path() == path && asked.query() == facts.query;
-    if let Some(asked) = asked.filter(is_same) {
-        return Ok(asked);
-    }
-    let target = match facts.query {
-        None => PathAndQuery::try_from(path),
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-    };
-    target.map_err(|source| ForwardError::Spell { source: source.into() })
-}
-
-/// A host with its port unless it is the scheme's.
-fn authority(name: &str, port: u16, scheme: Scheme) -> Result<Authority, ForwardError> {
-    let v6 = name.contains(':');
-    let text = match (v6, port == scheme.default_port()) {
-        (false, true) => Authority::try_from(name),
-        (false, false) => Authority::try_from(format!("{name}:{port}")),
-        (true, true) => Authority::try_from(format!("[{name}]")),
-        (true, false) => Authority::try_from(format!("[{name}]:{port}")),
-    };
-    text.map_err(|source| ForwardError::Spell { source: source.into() })
 }

@@ -26,6 +26,7 @@ mod first;
 pub mod passage;
 mod proxied;
 pub mod services;
+mod spell;
 mod standing;
 mod token;
 pub mod upgrade;
