@@ -137,7 +137,7 @@ impl Connections {
         let mut shard = self.shard(route);
         let slot = shard.get_mut(route)?;
         if let Some((shared, used)) = &mut slot.shared {
-            if !shared.handle.is_closed() {
+            if shared.handle.closed().is_none() {
                 *used = Instant::now();
                 return Some(Sender::Http2(shared.clone()));
             }
@@ -175,7 +175,7 @@ impl Connections {
             Sender::Http1(_) => slot.speaks = Some(Speaks::Http1),
             Sender::Http2(shared) => {
                 slot.speaks = Some(Speaks::Http2);
-                slot.shared.take_if(|(before, _)| before.handle.is_closed());
+                slot.shared.take_if(|(before, _)| before.handle.closed().is_some());
                 slot.shared.get_or_insert_with(|| (shared.clone(), Instant::now()));
             }
         }
@@ -194,7 +194,7 @@ impl Connections {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
                 slot.idle.retain_mut(|(lane, used)| fresh(used) && lane.is_open());
-                slot.shared.take_if(|(shared, used)| !fresh(used) || shared.handle.is_closed());
+                slot.shared.take_if(|(shared, used)| !fresh(used) || shared.handle.closed().is_some());
                 !slot.idle.is_empty() || slot.shared.is_some() || Arc::strong_count(&slot.opening) > 1
             });
         }

@@ -106,17 +106,17 @@ impl Asked {
     }
 
     /// The request over HTTP/2, without its body.
-    fn over_http2(&self, scheme: &Scheme) -> Result<Request<()>, ForwardError> {
+    fn over_http2(&mut self, scheme: Scheme) -> Result<Request<()>, ForwardError> {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(self.target.clone());
         parts.authority = Some(self.authority.clone());
-        parts.scheme = Some(scheme.clone());
+        parts.scheme = Some(scheme);
         let uri = Uri::from_parts(parts).map_err(|error| ForwardError::Spell { source: error.into() })?;
         let mut request = Request::new(());
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = std::mem::take(&mut self.headers);
         request.headers_mut().remove(HOST);
         request.headers_mut().remove(TRANSFER_ENCODING);
         Ok(request)
@@ -286,22 +286,27 @@ async fn over_http2<T: Transport>(
     mut shared: Shared,
     body: RequestBody,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let (addr, transfer) = (shared.addr.0, &asked.transfer);
+    let (addr, transfer) = (shared.addr.0, Arc::clone(&asked.transfer));
     let failed = |source: h2::Error| match (transfer.is_broken(), is_refused(&source)) {
         (true, _) => ForwardError::Client { source: source.into() },
         (false, true) => ForwardError::Untaken { addr, source: source.into() },
         (false, false) => ForwardError::Broken { addr, source: source.into() },
     };
-    let request = asked.over_http2(&T::scheme())?;
+    // Asked here, as long as the request is as it was.
+    if let Some(error) = shared.handle.closed() {
+        return Err(Failed::Unsent(Box::new(body), failed(error)));
+    }
     let waits =
         asked.headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let exchange = match shared.handle.begin(request, body, waits) {
-        Ok(exchange) => exchange,
-        Err((body, error)) => return Err(Failed::Unsent(body, failed(error))),
-    };
+    let request = asked.over_http2(T::scheme())?;
+    let exchange = shared.handle.begin(request, body, waits).map_err(|error| match error {
+        // Closed just now: it did not take it either.
+        error if error.is_io() || error.is_go_away() => ForwardError::Untaken { addr, source: error.into() },
+        error => failed(error),
+    })?;
     let interims = &mut asked.interims;
     let answer = exchange.answer(|status, headers| interims.send(status, headers, Extensions::new()));
-    let answer = in_time(answer, limits.response_time, addr, transfer).await?;
+    let answer = in_time(answer, limits.response_time, addr, &transfer).await?;
     answer.map(|answer| answer.map(UpstreamBody::http2)).map_err(|error| failed(error).into())
 }
 

@@ -156,7 +156,7 @@ where
         }
     })
     .await;
-    let Talk { mut connection, answers, noting, .. } = talk;
+    let Talk { mut connection, answers, noting, rest, .. } = talk;
     drop(answers);
     if let Some(noting) = noting {
         noting.await;
@@ -172,7 +172,7 @@ where
             let _ = timeout(REST, poll_fn(|cx| connection.poll_closed(cx))).await;
         }
     }
-    if findings.is_within_header() { Ended::HeaderTimeout } else { Ended::Done }
+    if rest.is_late && findings.is_within_header() { Ended::HeaderTimeout } else { Ended::Done }
 }
 
 /// A connection, and the requests that are answered.

@@ -78,3 +78,46 @@ impl fmt::Debug for Interims {
         f.write_str("Interims")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_interim_is_sent_behind_the_answer() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let client = async {
+            let (mut sender, connection) = h2::client::handshake(theirs).await.unwrap();
+            let driving = tokio::spawn(connection);
+            let request = http::Request::builder().uri("https://api.test/").body(()).unwrap();
+            let (mut response, _) = sender.send_request(request, true).unwrap();
+            let mut before = Vec::new();
+            while let Some(head) = std::future::poll_fn(|cx| response.poll_informational(cx)).await {
+                before.push(head.unwrap().status());
+            }
+            let mut body = response.await.unwrap().into_body();
+            let mut all = Vec::new();
+            while let Some(data) = body.data().await {
+                all.extend(data.unwrap());
+            }
+            let trailers = body.trailers().await.unwrap();
+            drop(sender);
+            driving.await.unwrap().unwrap();
+            (before, all, trailers)
+        };
+        let server = async {
+            let mut connection = h2::server::handshake(ours).await.unwrap();
+            let (_, respond) = connection.accept().await.unwrap().unwrap();
+            let answering = Answering::new(respond);
+            let interims = answering.interims();
+            interims.send(StatusCode::EARLY_HINTS, HeaderMap::new());
+            let mut stream = answering.answer(Response::new(()), false).unwrap();
+            interims.send(StatusCode::CONTINUE, HeaderMap::new());
+            stream.send_data(Bytes::from_static(b"whole"), true).unwrap();
+            drop((stream, answering, interims));
+            assert!(connection.accept().await.is_none());
+        };
+        let ((before, all, trailers), ()) = tokio::join!(client, server);
+        assert_eq!((before, &all[..], trailers), (vec![StatusCode::EARLY_HINTS], &b"whole"[..], None));
+    }
+}

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::shared::Underway;
-use super::{Arriving, Breaks, Outflow, Unsent};
+use super::{Arriving, Outflow, Unsent};
 
 /// How long a server that is asked for 100 has until the body is sent all the same (RFC 9110 §10.1.1).
 const CONTINUE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ struct Sending<B> {
     waits: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B: Body<Data = Bytes, Error: Breaks> + Unpin> Sending<B> {
+impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// Sends what can be sent. That the server does not take more is no error: it may have answered.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(out) = &mut self.out else { return Poll::Ready(()) };
@@ -36,8 +36,9 @@ impl<B: Body<Data = Bytes, Error: Breaks> + Unpin> Sending<B> {
             ready!(waits.as_mut().poll(cx));
             self.waits = None;
         }
-        if let Err(Unsent::Body(error)) = ready!(out.poll(cx)) {
-            out.reset(error.reason());
+        if let Err(Unsent::Body(_)) = ready!(out.poll(cx)) {
+            // Whatever it broke off for, the request is not wanted any more.
+            out.reset(Reason::CANCEL);
         }
         self.out = None;
         Poll::Ready(())
@@ -51,7 +52,7 @@ pub struct Exchange<B> {
     underway: Underway,
 }
 
-impl<B: Body<Data = Bytes, Error: Breaks> + Unpin> Exchange<B> {
+impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
     /// A request whose head was sent; `out` is its body, if it has one. `waits`: that is sent when the server asks for it by 100, or
     /// after a while.
     #[must_use]
@@ -117,14 +118,14 @@ pub struct Answer<B> {
     _underway: Underway,
 }
 
-impl<B: Body<Data = Bytes, Error: Breaks> + Unpin> Answer<B> {
+impl<B: Body<Data = Bytes> + Unpin> Answer<B> {
     /// Sends on, whether or not anybody takes the answer; ready when there is nothing left to send.
     pub fn poll_sending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.sending.poll(cx)
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Breaks> + Unpin> Body for Answer<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     type Data = Bytes;
     type Error = h2::Error;
 

@@ -16,7 +16,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 
-use super::{Breaks, CONNECTION_WINDOW, Exchange, Outflow, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, Exchange, Outflow, STREAM_WINDOW};
 
 /// Pings find a connection whose server went away without a word, while requests wait on it.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -89,30 +89,29 @@ impl Shared {
         Ok((Self { sender, underway }, driving))
     }
 
-    /// Whether it takes no more requests.
-    pub fn is_closed(&mut self) -> bool {
+    /// Why it takes no more requests, if it does not.
+    pub fn closed(&mut self) -> Option<h2::Error> {
         let mut cx = Context::from_waker(Waker::noop());
-        matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        match self.sender.poll_ready(&mut cx) {
+            Poll::Ready(ready) => ready.err(),
+            Poll::Pending => None,
+        }
     }
 
     /// Sends a request; `waits`: its body is sent when the server asks for it by 100, or after a while.
     ///
     /// # Errors
-    /// Nothing was sent: the connection is at its end, or has no stream left. The body comes back.
-    pub fn begin<B: Body<Data = Bytes, Error: Breaks> + Unpin>(
+    /// Nothing was sent: the connection is at its end, or has no stream left.
+    pub fn begin<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         head: Request<()>,
         body: B,
         waits: bool,
-    ) -> Result<Exchange<B>, (Box<B>, h2::Error)> {
+    ) -> Result<Exchange<B>, h2::Error> {
         let is_ended = body.is_end_stream();
-        match self.sender.send_request(head, is_ended) {
-            Ok((response, stream)) => {
-                let out = (!is_ended).then(|| Outflow::new(stream, body));
-                Ok(Exchange::new(response, out, waits, Underway::count(&self.underway)))
-            }
-            Err(error) => Err((Box::new(body), error)),
-        }
+        let (response, stream) = self.sender.send_request(head, is_ended)?;
+        let out = (!is_ended).then(|| Outflow::new(stream, body));
+        Ok(Exchange::new(response, out, waits, Underway::count(&self.underway)))
     }
 }
 
@@ -201,5 +200,66 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const PING: u8 = 6;
+
+    /// How a connection ended within an hour, and what pings its server got, which answers only that it has settings.
+    async fn quiet(with_request: bool, mut frame_every: Option<Duration>) -> (Option<Ended>, usize) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let (mut shared, driving) = Shared::open(ours).await.unwrap();
+        let head = Request::builder().uri("https://api.test/").body(()).unwrap();
+        let exchange = with_request.then(|| shared.begin(head, Empty::<Bytes>::new(), false).unwrap());
+        let server = async {
+            theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            theirs.read_exact(&mut [0; 24]).await.unwrap();
+            let mut pings = 0;
+            let mut frame = [0; 9];
+            loop {
+                let wait = frame_every.unwrap_or(Duration::from_secs(10_000));
+                match tokio::time::timeout(wait, theirs.read_exact(&mut frame)).await {
+                    // A frame that nobody knows.
+                    Err(_) => theirs.write_all(&[0, 0, 0, 0xfa, 0, 0, 0, 0, 0]).await.unwrap(),
+                    Ok(Err(_)) => break,
+                    Ok(Ok(_)) => {
+                        let mut payload = vec![0; usize::from(u16::from_be_bytes([frame[1], frame[2]]))];
+                        theirs.read_exact(&mut payload).await.unwrap();
+                        if frame[3] == PING {
+                            pings += 1;
+                            frame_every = None;
+                        }
+                    }
+                }
+            }
+            pings
+        };
+        let ended = async {
+            let ended = tokio::time::timeout(Duration::from_secs(3600), driving).await;
+            drop(exchange);
+            ended.ok().and_then(Result::err)
+        };
+        tokio::join!(ended, server)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_asked_once_while_requests_wait_and_then_given_up() {
+        let (ended, pings) = quiet(true, None).await;
+        assert!(matches!(ended, Some(Ended::Silent)) && pings == 1, "{ended:?} after {pings}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_of_whom_nobody_wants_anything_or_who_speaks_is_not_asked() {
+        let (ended, pings) = quiet(false, None).await;
+        assert!(ended.is_none() && pings == 0, "{ended:?} after {pings}");
+        let (ended, pings) = quiet(true, Some(Duration::from_secs(20))).await;
+        assert!(ended.is_none() && pings == 0, "{ended:?} after {pings}");
     }
 }
