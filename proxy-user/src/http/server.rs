@@ -20,7 +20,7 @@ use super::answer::answer;
 use super::body::{Incoming, Paired, StreamError};
 use super::interims::Client;
 use crate::http1::Fault;
-use crate::http2::bell::Bell;
+use crate::http2::bell::{Bell, Part};
 use crate::http2::watched::{Findings, Watched};
 use crate::http2::{Breaks, CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -138,9 +138,14 @@ where
         if talk.rest.drained.is_none() && draining.as_mut().poll(cx).is_ready() {
             talk.rest.drained = Some(Instant::now());
             talk.rest.is_sooner = true;
+            bell.ring(Part::Connection);
         }
         loop {
-            if let Poll::Ready(result) = bell.attend(cx, |cx| talk.look(cx)) {
+            let looked = bell.attend(cx, |cx, part| match part {
+                Part::Streams => talk.answer(cx),
+                Part::Connection => talk.listen(cx, &bell),
+            });
+            if let Poll::Ready(result) = looked {
                 return Poll::Ready(Some(result));
             }
             if std::mem::take(&mut talk.rest.is_sooner) {
@@ -151,6 +156,7 @@ where
             }
             match talk.rested() {
                 Rested::Until(time) => timer.as_mut().reset(time),
+                Rested::Told => bell.ring(Part::Connection),
                 Rested::Over => return Poll::Ready(None),
             }
         }
@@ -196,31 +202,35 @@ where
     N: Fn(u32) -> M,
     M: Future<Output = ()>,
 {
-    /// Goes on with all requests, then with the connection, which so has what they send in one piece. Ready at its end.
-    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    /// Goes on with the requests.
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let was_busy = !self.answers.is_empty();
         while let Poll::Ready(Some(())) = self.answers.poll_next_unpin(cx) {}
-        while let Poll::Ready(asked) = self.connection.poll_accept(cx) {
-            let Some((request, respond)) = asked.transpose()? else { return Poll::Ready(Ok(())) };
-            self.rest.has_begun = true;
-            self.answers.push((self.begin)(request, respond));
-            // Nobody has looked at it yet.
-            cx.waker().wake_by_ref();
-        }
         if was_busy && self.answers.is_empty() {
             self.rest.since = Instant::now();
             self.rest.is_sooner |= self.rest.closing.is_some();
         }
+        Poll::Pending
+    }
+
+    /// Goes on with the connection: writes what the requests send, and takes those that come. Ready at its end.
+    fn listen(&mut self, cx: &mut Context<'_>, bell: &Bell) -> Poll<Result<(), h2::Error>> {
+        while let Poll::Ready(asked) = self.connection.poll_accept(cx) {
+            let Some((request, respond)) = asked.transpose()? else { return Poll::Ready(Ok(())) };
+            self.rest.has_begun = true;
+            self.answers.push((self.begin)(request, respond));
+            bell.ring(Part::Streams);
+        }
         if self.rest.drained.is_some() && self.rest.has_begun && self.rest.closing.is_none() {
             self.close();
-            cx.waker().wake_by_ref();
+            bell.ring(Part::Connection);
         }
         if self.noting.is_none() {
             self.noting = self.findings.take_resets().map(|count| Box::pin((self.note)(count)));
         }
         if self.noting.as_mut().is_some_and(|noting| noting.as_mut().poll(cx).is_ready()) {
             self.noting = None;
-            cx.waker().wake_by_ref();
+            bell.ring(Part::Connection);
         }
         Poll::Pending
     }
@@ -252,7 +262,7 @@ where
         }
         self.rest.is_late = true;
         self.close();
-        Rested::Until(self.rest.end())
+        Rested::Told
     }
 }
 
@@ -260,6 +270,8 @@ where
 enum Rested {
     /// It has time until then.
     Until(Instant),
+    /// The client is told, and has a while then.
+    Told,
     /// It is ended.
     Over,
 }
