@@ -52,9 +52,11 @@ impl Interims {
         if matches!(self.client, Client::Deaf) || is_for_us(status) {
             return;
         }
-        let headers = hop::strip_response(headers, false);
+        let mut headers = hop::strip_response(headers, false);
         // It has no body (RFC 9110 §15.2).
-        let mut headers = hop::without(headers, |name| *name == CONTENT_LENGTH || *name == TRAILER);
+        if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRAILER) {
+            headers = hop::without(&headers, |name| *name == CONTENT_LENGTH || *name == TRAILER);
+        }
         if let Some(needles) = &self.needles
             && reflect::cover_head(needles, &mut headers, &mut extensions)
         {
