@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod limits;
 pub mod authorize;
 pub mod http1;
+pub mod http2;
 pub mod http;
 pub mod forward;
 pub mod connection;

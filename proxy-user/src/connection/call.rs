@@ -19,11 +19,12 @@ use crate::credentials::{Attachment, Head, Needles};
 use crate::forward::error::chain;
 use crate::forward::{ForwardError, Mode, Outbound, Route, UpstreamBody};
 use crate::http::extended::Extended;
+use crate::http::interims::Client;
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Incoming, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop, problem,
-    reflect, seen,
+    Account, Incoming, Interims, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop,
+    problem, reflect, seen,
 };
 use crate::http1::{OnSwitch, Spelling};
 use crate::limits::Pass;
@@ -54,13 +55,15 @@ pub(super) struct Inbound {
     /// A WebSocket is asked for.
     websocket: bool,
     /// Gives the client's stream when both sides switch.
-    upgrade: Option<upgrade::Client>,
+    upgrade: Option<OnSwitch>,
     /// It was asked for over HTTP/2.
     extended: Option<Extended>,
     /// What conditions looked at.
     seen: Option<Seen>,
     /// It was sent already, and nobody took it.
     again: bool,
+    /// How the client is sent what comes before the answer.
+    client: Client,
 }
 
 impl Inbound {
@@ -71,7 +74,8 @@ impl Inbound {
         }
         let (headers, spelling, target) =
             (Arc::clone(&self.headers), self.spelling.clone(), self.target.clone());
-        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version })
+        let client = self.client.clone();
+        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version, client })
     }
 }
 
@@ -83,11 +87,12 @@ struct Again {
     /// Where it was here as a whole before it was sent; else it may come back.
     body: Option<Replay>,
     version: Version,
+    client: Client,
 }
 
 impl Again {
     fn with(self, body: Replay, again: bool) -> Box<Inbound> {
-        let Self { headers, spelling, target, version, .. } = self;
+        let Self { headers, spelling, target, version, client, .. } = self;
         let (websocket, upgrade, extended) = (false, None, None);
         Box::new(Inbound {
             headers,
@@ -100,6 +105,7 @@ impl Again {
             extended,
             seen: None,
             again,
+            client,
         })
     }
 }
@@ -107,10 +113,10 @@ impl Again {
 impl Handler for Calls {
     type Body = ReplyBody<UpstreamBody>;
 
-    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    async fn call(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Reply {
         match self.is_for_a_proxy(&request) {
-            false => self.one(request).await,
-            true => Box::pin(self.of_a_proxy(request)).await,
+            false => self.one(request, client).await,
+            true => Box::pin(self.of_a_proxy(request, client)).await,
         }
     }
 
@@ -124,15 +130,11 @@ impl Handler for Calls {
 }
 
 impl Calls {
-    pub(super) async fn one(self: Arc<Self>, mut request: Request<Incoming>) -> Reply {
+    pub(super) async fn one(self: Arc<Self>, mut request: Request<Incoming>, client: Client) -> Reply {
         let spoken = request.version();
         let extended = Extended::take(&mut request);
         let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
-        let upgrade = match extended {
-            Some(_) => Some(upgrade::Client::Http2(hyper::upgrade::on(&mut request))),
-            None => request.extensions_mut().remove::<OnSwitch>().map(upgrade::Client::Http1),
-        };
-        let upgrade = upgrade.filter(|_| websocket);
+        let upgrade = request.extensions_mut().remove::<OnSwitch>().filter(|_| websocket);
         let (Parts { method, uri, version, headers, mut extensions, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
@@ -165,6 +167,7 @@ impl Calls {
             extended,
             seen: None,
             again: false,
+            client,
         });
         let mut subject = subject;
         loop {
@@ -387,9 +390,9 @@ impl Calls {
     ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
         let needles = |attachment: &Attachment| attachment.needles().cloned();
         let again = inbound.again();
-        let sent =
-            self.send(facts, permit, attachment.clone(), inbound, Arc::clone(&transfer), account).await;
         let needed = attachment.as_ref().and_then(needles);
+        let to = (Arc::clone(&transfer), needed.clone());
+        let sent = self.send(facts, permit, attachment.clone(), inbound, to, account).await;
         match (&sent, again, attachment, permit.credential()) {
             (Err(ForwardError::Untaken { .. }), Some(mut again), attachment, _) => {
                 let body = match again.body.take() {
@@ -402,8 +405,8 @@ impl Calls {
                     "the upstream did not take the request; it is sent once more"
                 );
                 transfer.restart();
-                let again = again.with(body, true);
-                (self.send(facts, permit, attachment, again, transfer, account).await, needed)
+                let (again, to) = (again.with(body, true), (transfer, needed.clone()));
+                (self.send(facts, permit, attachment, again, to, account).await, needed)
             }
             (Ok(response), Some(mut again), Some(first), Some(id))
                 if response.status() == StatusCode::UNAUTHORIZED =>
@@ -414,8 +417,8 @@ impl Calls {
                         transfer.note_repeated();
                         let after = needles(&second);
                         let both = after.map(|after| after.and(needed.as_ref())).or(needed);
-                        let again = again.with(body, false);
-                        (self.send(facts, permit, Some(second), again, transfer, account).await, both)
+                        let (again, to) = (again.with(body, false), (transfer, both.clone()));
+                        (self.send(facts, permit, Some(second), again, to, account).await, both)
                     }
                     // It is the one that the upstream does not take, or there is none any more.
                     _ => (sent, needed),
@@ -441,12 +444,13 @@ impl Calls {
         permit: &Permit,
         attachment: Option<Attachment>,
         inbound: Box<Inbound>,
-        transfer: Arc<Transfer>,
+        (transfer, needles): (Arc<Transfer>, Option<Arc<Needles>>),
         account: &mut Account,
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, spelling, target: asked, mut body, version, websocket, again, .. } = *inbound;
+        let Inbound { headers, spelling, target: asked, mut body, version, websocket, again, client, .. } =
+            *inbound;
         let (mut target, authority) = (target(facts, asked)?, self.authority(facts)?);
         let mut headers = hop::strip_request(&headers, version, websocket);
         if attachment.as_ref().and_then(Attachment::needles).is_some() {
@@ -479,6 +483,7 @@ impl Calls {
             headers,
             spelling,
             body: RequestBody::new(body, Arc::clone(&transfer), permit),
+            interims: Interims::new(client, needles, permit.mask(), Arc::clone(&transfer)),
             transfer,
             upgrade: websocket,
             again,
@@ -527,7 +532,7 @@ impl Calls {
         &self,
         response: Response<UpstreamBody>,
         mut account: Account,
-        client: Option<upgrade::Client>,
+        client: Option<OnSwitch>,
         lapse: Lapse,
         cover: Option<Cover>,
     ) -> Reply {

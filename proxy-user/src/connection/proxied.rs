@@ -29,6 +29,7 @@ use super::{Connection, told};
 use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry};
 use crate::base::addr::OriginalDst;
 use crate::forward::error::chain;
+use crate::http::interims::Client;
 use crate::http::{Incoming, Leg, connect, problem};
 use crate::sniff::Prefixed;
 
@@ -199,12 +200,12 @@ impl Calls {
     }
 
     /// Answers such a request: as a call of the host that it names.
-    pub(super) async fn of_a_proxy(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    pub(super) async fn of_a_proxy(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Reply {
         let Connection { services, caller, dst: proxy, .. } = &self.connection;
         let uri = request.uri();
         let host = uri.authority().and_then(|authority| Host::parse(authority.as_str()).ok());
         // What is wrong with it, the facts of the request say.
-        let Some(host) = host else { return self.one(request).await };
+        let Some(host) = host else { return self.one(request, client).await };
         let port = host.port().unwrap_or(Scheme::Http.default_port());
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let found = match self.connection.may_be_called(&subject, &host, port).await {
@@ -224,11 +225,11 @@ impl Calls {
         let is_here = |found: &Found| found.dst == *proxy || found.others.contains(&proxy.0);
         if found.as_ref().is_some_and(is_here) {
             // The host itself was called.
-            return self.one(request).await;
+            return self.one(request, client).await;
         }
         let inner = self.connection.to(found, &host, port, *proxy);
         let leg = Leg { scheme: Scheme::Http, host: Some(host), port, address: inner.address() };
-        Arc::new(Self::new(inner, leg, false)).one(request).await
+        Arc::new(Self::new(inner, leg, false)).one(request, client).await
     }
 }
 

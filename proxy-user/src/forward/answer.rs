@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::pool::{Connections, Route};
-use crate::http::{RequestBody, StreamError, Transfer};
+use crate::http::{Paired, RequestBody, StreamError, Transfer};
 use crate::http1::{Exchange, Switched};
+use crate::http2;
 
 /// What the upstream sends.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ enum Inner {
     /// Over HTTP/1; nothing once the connection was brought back.
     Http1(Option<Box<Borrowed>>),
     /// Over HTTP/2.
-    Http2(Incoming),
+    Http2(Box<http2::Answer<RequestBody>>),
 }
 
 /// An HTTP/1 connection that this response occupies.
@@ -38,8 +38,8 @@ impl UpstreamBody {
         Self(Inner::Http1(Some(Box::new(borrowed))))
     }
 
-    pub(super) fn http2(incoming: Incoming) -> Self {
-        Self(Inner::Http2(incoming))
+    pub(super) fn http2(answer: http2::Answer<RequestBody>) -> Self {
+        Self(Inner::Http2(Box::new(answer)))
     }
 
     /// The stream, where both sides switch protocols.
@@ -74,7 +74,7 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let borrowed = match &mut self.0 {
-            Inner::Http2(incoming) => return Pin::new(incoming).poll_frame(cx).map_err(StreamError::from),
+            Inner::Http2(answer) => return Pin::new(answer).poll_frame(cx).map_err(StreamError::from),
             Inner::Http1(None) => return Poll::Ready(None),
             Inner::Http1(Some(borrowed)) => borrowed,
         };
@@ -89,7 +89,7 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Http1(borrowed) => borrowed.as_ref().is_none_or(|borrowed| borrowed.exchange.is_over()),
-            Inner::Http2(incoming) => incoming.is_end_stream(),
+            Inner::Http2(answer) => answer.is_end_stream(),
         }
     }
 
@@ -97,7 +97,17 @@ impl Body for UpstreamBody {
         match &self.0 {
             Inner::Http1(None) => SizeHint::with_exact(0),
             Inner::Http1(Some(borrowed)) => borrowed.exchange.size_hint(),
-            Inner::Http2(incoming) => incoming.size_hint(),
+            Inner::Http2(answer) => answer.size_hint(),
+        }
+    }
+}
+
+impl Paired for UpstreamBody {
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            // It is sent on when the answer is asked for, and over with that.
+            Inner::Http1(_) => Poll::Ready(()),
+            Inner::Http2(answer) => answer.poll_sending(cx),
         }
     }
 }

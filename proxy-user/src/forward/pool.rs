@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proxy_policy::Addresses;
 use tokio::time::Instant;
 
@@ -20,17 +18,14 @@ use super::dial::Dialer;
 use super::error::{ForwardError, chain};
 use super::transport::{Mode, Speaks, Transport};
 use crate::base::addr::UpstreamAddr;
-use crate::http::RequestBody;
-use crate::http::server::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::http1::{Io, Lane};
+use crate::http2;
+use crate::http2::shared::Ended;
 use crate::trust::ClientIdentity;
 use crate::uplink;
 
 /// Locks are held for some map operations only; this many keep them apart on a busy host.
 const SHARDS: usize = 16;
-/// Pings find an HTTP/2 connection whose server went away without a word, while requests wait on it.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a request goes: what its connection must have been made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +93,7 @@ pub(super) enum Sender {
 /// A connection over HTTP/2.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub(super) sender: http2::SendRequest<RequestBody>,
+    pub(super) handle: http2::Shared,
     /// The same for all handles of one connection.
     number: u64,
     /// Where it leads to.
@@ -164,7 +159,7 @@ impl Connections {
         let mut shard = self.shard(route);
         let slot = shard.get_mut(route)?;
         if let Some((shared, used)) = &mut slot.shared {
-            if !shared.sender.is_closed() {
+            if shared.handle.closed().is_none() {
                 *used = Instant::now();
                 return Some(Sender::Http2(shared.clone()));
             }
@@ -202,7 +197,7 @@ impl Connections {
             Sender::Http1(_) => slot.speaks = Some(Speaks::Http1),
             Sender::Http2(shared) => {
                 slot.speaks = Some(Speaks::Http2);
-                slot.shared.take_if(|(before, _)| before.sender.is_closed());
+                slot.shared.take_if(|(before, _)| before.handle.closed().is_some());
                 slot.shared.get_or_insert_with(|| (shared.clone(), Instant::now()));
             }
         }
@@ -221,7 +216,7 @@ impl Connections {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
                 slot.idle.retain_mut(|(lane, used)| fresh(used) && lane.is_open());
-                slot.shared.take_if(|(shared, used)| !fresh(used) || shared.sender.is_closed());
+                slot.shared.take_if(|(shared, used)| !fresh(used) || shared.handle.closed().is_some());
                 !slot.idle.is_empty() || slot.shared.is_some() || Arc::strong_count(&slot.opening) > 1
             });
         }
@@ -283,23 +278,15 @@ async fn handshake<S>(stream: S, speaks: Speaks, addr: UpstreamAddr) -> Result<S
 where
     S: Io + 'static,
 {
-    let broken = |source: hyper::Error| ForwardError::Broken { addr: addr.0, source: source.into() };
     match speaks {
         Speaks::Http1 => Ok(Sender::Http1(Lane::new(stream, addr.0))),
         Speaks::Http2 => {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .max_header_list_size(MAX_RESPONSE_HEADER_BYTES)
-                .handshake(TokioIo::new(stream))
+            let (handle, driving) = http2::Shared::open(stream)
                 .await
-                .map_err(broken)?;
-            tokio::spawn(async move { note(addr, connection.await) });
+                .map_err(|source| ForwardError::Broken { addr: addr.0, source: source.into() })?;
+            tokio::spawn(async move { note(addr, driving.await) });
             let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-            Ok(Sender::Http2(Shared { sender, number, addr }))
+            Ok(Sender::Http2(Shared { handle, number, addr }))
         }
     }
 }
@@ -307,11 +294,8 @@ where
 /// How many over HTTP/2 there were, to tell them apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes of the header of a response over HTTP/2.
-const MAX_RESPONSE_HEADER_BYTES: u32 = 256 * 1024;
-
 /// The calls that were on it say it themselves; this is for whoever looks for the connection.
-fn note(addr: UpstreamAddr, ended: Result<(), hyper::Error>) {
+fn note(addr: UpstreamAddr, ended: Result<(), Ended>) {
     if let Err(error) = ended {
         tracing::debug!(upstream = %addr.0, error = %chain(&error), "connection to an upstream ended");
     }

@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use super::ForwardLimits;
@@ -24,7 +24,7 @@ use super::error::ForwardError;
 use super::pool::{Pool, Route, Sender, Shared};
 use super::transport::Transport;
 use crate::credentials::Head;
-use crate::http::{RequestBody, Transfer};
+use crate::http::{Interims, RequestBody, Transfer};
 use crate::http1::lane::Asking;
 use crate::http1::{self, Exchange, Fault, Lane, Spelling};
 
@@ -45,6 +45,8 @@ pub struct Outbound {
     pub body: RequestBody,
     /// The counters of the body.
     pub transfer: Arc<Transfer>,
+    /// Where interim answers go.
+    pub interims: Interims,
     /// Whether the request asks to switch protocols.
     pub upgrade: bool,
     /// Whether it was sent already, to nobody who took it: only another connection will do.
@@ -64,8 +66,19 @@ impl Outbound {
 
     /// What is sent, and what the response is judged by.
     fn split(self) -> (Asked, RequestBody) {
-        let Self { method, target, authority, headers, spelling, body, transfer, upgrade, again: _ } = self;
-        (Asked { method, target, authority, headers, spelling, transfer, upgrade }, body)
+        let Self {
+            method,
+            target,
+            authority,
+            headers,
+            spelling,
+            body,
+            transfer,
+            interims,
+            upgrade,
+            again: _,
+        } = self;
+        (Asked { method, target, authority, headers, spelling, transfer, interims, upgrade }, body)
     }
 }
 
@@ -78,6 +91,7 @@ struct Asked {
     /// How the client spelled their names.
     spelling: Option<Spelling>,
     transfer: Arc<Transfer>,
+    interims: Interims,
     upgrade: bool,
 }
 
@@ -91,18 +105,18 @@ impl Asked {
         Ok(lane.send(&Asking { method, target: self.target.as_str(), headers, spelling }, body))
     }
 
-    /// The request over HTTP/2.
-    fn over_http2(&self, body: RequestBody, scheme: &str) -> Result<Request<RequestBody>, ForwardError> {
-        let spell = |source: http::Error| ForwardError::Spell { source };
+    /// The request over HTTP/2, without its body.
+    fn over_http2(&mut self, scheme: Scheme) -> Result<Request<()>, ForwardError> {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(self.target.clone());
         parts.authority = Some(self.authority.clone());
-        parts.scheme = Some(Scheme::try_from(scheme).map_err(|error| spell(error.into()))?);
-        let mut request = Request::new(body);
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| spell(error.into()))?;
+        parts.scheme = Some(scheme);
+        let uri = Uri::from_parts(parts).map_err(|error| ForwardError::Spell { source: error.into() })?;
+        let mut request = Request::new(());
+        *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = std::mem::take(&mut self.headers);
         request.headers_mut().remove(HOST);
         request.headers_mut().remove(TRANSFER_ENCODING);
         Ok(request)
@@ -170,13 +184,13 @@ async fn open<T: Transport>(
 ///
 /// In the h2 crate, of streams that were opened only those behind the last one of a GOAWAY end with that GOAWAY; the others end as their
 /// connection does.
-fn is_refused(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.filter(|error| error.is_remote()).is_some_and(|error| match error.reason() {
-        // Once more would be too much again.
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => false,
-        reason => error.is_go_away() || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)),
-    })
+fn is_refused(error: &h2::Error) -> bool {
+    error.is_remote()
+        && match error.reason() {
+            // Once more would be too much again.
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => false,
+            reason => error.is_go_away() || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)),
+        }
 }
 
 enum Failed {
@@ -228,7 +242,15 @@ async fn over_http1<T: Transport>(
 ) -> Result<Response<UpstreamBody>, ForwardError> {
     let (addr, transfer) = (lane.addr(), Arc::clone(&asked.transfer));
     let mut exchange = asked.over_http1(lane, body)?;
-    let head = in_time(exchange.head(), limits.response_time, addr, &transfer).await?;
+    let interims = &mut asked.interims;
+    let head = exchange.head(|head| {
+        let http1::head::ResponseHead { status, headers, spelling, reason, keep_alive: _ } = head;
+        let mut extensions = Extensions::new();
+        spelling.and_then(|spelling| extensions.insert(spelling));
+        reason.and_then(|reason| extensions.insert(reason));
+        interims.send(status, headers, extensions);
+    });
+    let head = in_time(head, limits.response_time, addr, &transfer).await?;
     let head = match head {
         Ok(head) => head,
         Err(source) if transfer.is_broken() => return Err(ForwardError::Client { source: source.into() }),
@@ -260,32 +282,32 @@ async fn over_http1<T: Transport>(
 
 async fn over_http2<T: Transport>(
     limits: &ForwardLimits,
-    asked: &Asked,
+    asked: &mut Asked,
     mut shared: Shared,
     body: RequestBody,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let (addr, transfer) = (shared.addr.0, &asked.transfer);
-    let failed = |source: hyper::Error| match (transfer.is_broken(), is_refused(&source)) {
+    let (addr, transfer) = (shared.addr.0, Arc::clone(&asked.transfer));
+    let failed = |source: h2::Error| match (transfer.is_broken(), is_refused(&source)) {
         (true, _) => ForwardError::Client { source: source.into() },
         (false, true) => ForwardError::Untaken { addr, source: source.into() },
         (false, false) => ForwardError::Broken { addr, source: source.into() },
     };
-    if let Err(error) = shared.sender.ready().await {
+    // Asked here, as long as the request is as it was.
+    if let Some(error) = shared.handle.closed() {
         return Err(Failed::Unsent(Box::new(body), failed(error)));
     }
-    let request = asked.over_http2(body, T::SCHEME)?;
-    let sending = shared.sender.try_send_request(request);
-    match in_time(sending, limits.response_time, addr, transfer).await? {
-        Ok(response) => Ok(response.map(UpstreamBody::http2)),
-        Err(mut error) => {
-            let request = error.take_message();
-            let error = failed(error.into_error());
-            Err(match request {
-                Some(request) => Failed::Unsent(Box::new(request.into_body()), error),
-                None => Failed::Sent(error),
-            })
-        }
-    }
+    let waits =
+        asked.headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let request = asked.over_http2(T::scheme())?;
+    let exchange = shared.handle.begin(request, body, waits).map_err(|error| match error {
+        // Closed just now: it did not take it either.
+        error if error.is_io() || error.is_go_away() => ForwardError::Untaken { addr, source: error.into() },
+        error => failed(error),
+    })?;
+    let interims = &mut asked.interims;
+    let answer = exchange.answer(|status, headers| interims.send(status, headers, Extensions::new()));
+    let answer = in_time(answer, limits.response_time, addr, &transfer).await?;
+    answer.map(|answer| answer.map(UpstreamBody::http2)).map_err(|error| failed(error).into())
 }
 
 /// Waits for the head of the response, as long as the request's body goes on or the time is not over.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use tokio::net::TcpStream;
 
 use super::error::ForwardError;
@@ -44,7 +45,7 @@ pub trait Transport: sealed::Sealed + Send + Sync + 'static {
     type Stream: Io + 'static;
 
     /// `http` or `https`.
-    const SCHEME: &'static str;
+    fn scheme() -> Scheme;
 
     /// Makes the transport out of a connection to the route's address.
     fn establish(
@@ -71,7 +72,9 @@ impl VerifiedTls {
 impl Transport for VerifiedTls {
     type Stream = UpstreamStream;
 
-    const SCHEME: &'static str = "https";
+    fn scheme() -> Scheme {
+        Scheme::HTTPS
+    }
 
     async fn establish(&self, tcp: TcpStream, route: &Route) -> Result<(Self::Stream, Speaks), ForwardError> {
         let alpn = match route.mode {
@@ -106,7 +109,9 @@ impl Loopback {
 impl Transport for Loopback {
     type Stream = TcpStream;
 
-    const SCHEME: &'static str = "http";
+    fn scheme() -> Scheme {
+        Scheme::HTTP
+    }
 
     async fn establish(&self, tcp: TcpStream, route: &Route) -> Result<(TcpStream, Speaks), ForwardError> {
         // What it is connected to, and not what somebody meant to connect to.
@@ -125,7 +130,9 @@ pub struct Plain;
 impl Transport for Plain {
     type Stream = TcpStream;
 
-    const SCHEME: &'static str = "http";
+    fn scheme() -> Scheme {
+        Scheme::HTTP
+    }
 
     async fn establish(&self, tcp: TcpStream, route: &Route) -> Result<(TcpStream, Speaks), ForwardError> {
         Ok((tcp, if route.mode == Mode::Http2 { Speaks::Http2 } else { Speaks::Http1 }))

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use proxy_journal::RemovedCredential;
@@ -20,6 +21,7 @@ use super::unpack::UnpackError;
 use crate::authorize::Refusal;
 use crate::credentials::ChunkError;
 use crate::http1;
+use crate::http2::{self, Breaks};
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -226,17 +228,14 @@ impl<E: fmt::Display> fmt::Display for Broken<E> {
     }
 }
 
-impl<E: Error> Error for Broken<E> {
-    /// hyper resets a stream of HTTP/2 with the reason that it finds here. Two mean the same on the other leg: that it is not
-    /// wanted any more, and that it is too much. Others speak of the leg where they came, or of what only that leg can know.
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let Self::Sender(error) = self else { return None };
-        error.source().filter(|source| {
-            source.downcast_ref::<h2::Error>().is_some_and(|error| {
-                let told = [h2::Reason::CANCEL, h2::Reason::ENHANCE_YOUR_CALM];
-                error.is_remote() && error.is_reset() && error.reason().is_some_and(|it| told.contains(&it))
-            })
-        })
+impl<E: Error> Error for Broken<E> {}
+
+impl<E: Breaks> Breaks for Broken<E> {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Sender(error) => error.reason(),
+            _ => Reason::INTERNAL_ERROR,
+        }
     }
 }
 
@@ -283,7 +282,22 @@ pub enum StreamError {
     Http1(#[from] http1::Error),
     /// A stream of HTTP/2.
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
+}
+
+impl Breaks for StreamError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Http1(_) => Reason::INTERNAL_ERROR,
+            Self::Http2(error) => Breaks::reason(error),
+        }
+    }
+}
+
+/// A body behind which another one is under way the other way: that of the request that it answers.
+pub trait Paired: Body {
+    /// Sends the other one on while nobody takes this one; ready when there is nothing left of it.
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// The body of a message as it arrives.
@@ -292,7 +306,9 @@ pub enum Incoming {
     /// Over HTTP/1.
     Http1(http1::Arriving),
     /// Over HTTP/2.
-    Http2(hyper::body::Incoming),
+    Http2(http2::Arriving),
+    /// None.
+    Empty,
 }
 
 impl Body for Incoming {
@@ -306,6 +322,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(StreamError::from),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(StreamError::from),
+            Self::Empty => Poll::Ready(None),
         }
     }
 
@@ -313,6 +330,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Empty => true,
         }
     }
 
@@ -320,6 +338,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
-use http::{Method, StatusCode};
+use http::{Extensions, Method, StatusCode};
 use proxy_policy::Mask;
 
 use super::body::Transfer;
@@ -108,18 +108,7 @@ pub fn cover(
     if mask == Mask::Off {
         return Ok(None);
     }
-    // As it was spelled, a name can have what it has not in small letters.
-    let spelled = head.extensions.get::<Spelling>().into_iter().flat_map(Spelling::names);
-    let spelled: Vec<_> = spelled.filter(|name| needles.are_in(name)).map(HeaderName::from_bytes).collect();
-    for name in spelled.iter().flatten() {
-        head.headers.remove(name);
-    }
-    let is_in_reason =
-        head.extensions.get::<Reason>().is_some_and(|reason| needles.are_in(reason.as_bytes()));
-    if is_in_reason {
-        head.extensions.remove::<Reason>();
-    }
-    if needles.cover_headers(&mut head.headers) || is_in_reason || !spelled.is_empty() {
+    if cover_head(needles, &mut head.headers, &mut head.extensions) {
         transfer.note_reflected();
     }
     let wanted = mask == Mask::All || is_text(&head.headers);
@@ -136,6 +125,21 @@ pub fn cover(
         }
     };
     Ok(Some(Cover { masker: Masker::new(Arc::clone(needles), wanted), unpacker }))
+}
+
+/// Covers what is in fields, in how their names were spelled, and in the words behind the status; whether there was anything.
+pub(super) fn cover_head(needles: &Needles, headers: &mut HeaderMap, extensions: &mut Extensions) -> bool {
+    // As it was spelled, a name can have what it has not in small letters.
+    let spelled = extensions.get::<Spelling>().into_iter().flat_map(Spelling::names);
+    let spelled: Vec<_> = spelled.filter(|name| needles.are_in(name)).map(HeaderName::from_bytes).collect();
+    for name in spelled.iter().flatten() {
+        headers.remove(name);
+    }
+    let is_in_reason = extensions.get::<Reason>().is_some_and(|reason| needles.are_in(reason.as_bytes()));
+    if is_in_reason {
+        extensions.remove::<Reason>();
+    }
+    needles.cover_headers(headers) || is_in_reason || !spelled.is_empty()
 }
 
 /// RFC 9110 §6.4.1.

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use proxy_journal::Blame;
 
 use super::account::Account;
-use super::body::{Broken, Lapse, length};
+use super::body::{Broken, Lapse, Paired, length};
 use super::hop;
 use super::reflect::{self, Cover};
 use super::unpack::{Next, UnpackError, Unpacker};
@@ -86,6 +86,18 @@ where
     }
 }
 
+impl<B: Paired<Data = Bytes> + Unpin> Paired for ReplyBody<B>
+where
+    B::Error: std::fmt::Display,
+{
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Text(_) => Poll::Ready(()),
+            Self::Stream(stream) => stream.poll_other(cx),
+        }
+    }
+}
+
 /// A frame that was counted.
 type Counted<E> = Result<Frame<Bytes>, Broken<E>>;
 
@@ -126,20 +138,23 @@ where
         self.is_through() && self.behind.is_none() && !holds
     }
 
+    /// Whether the call is not permitted any more, which is then told.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(lapse) = &mut self.lapse else { return true };
+        if let Poll::Ready(refusal) = Pin::new(lapse).poll(cx) {
+            self.lapse = None;
+            self.account.cut(&refusal);
+        }
+        self.lapse.is_none()
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
         if let Some(frame) = self.behind.take() {
             return Poll::Ready(Some(Ok(self.handed(frame))));
         }
-        match &mut self.lapse {
-            None => return Poll::Ready(Some(Err(Broken::Cut))),
-            // Asked first: an upstream that always has more would keep it from being heard.
-            Some(lapse) => {
-                if let Poll::Ready(refusal) = Pin::new(lapse).poll(cx) {
-                    self.lapse = None;
-                    self.account.cut(&refusal);
-                    return Poll::Ready(Some(Err(Broken::Cut)));
-                }
-            }
+        // Asked first: an upstream that always has more would keep it from being heard.
+        if self.is_cut(cx) {
+            return Poll::Ready(Some(Err(Broken::Cut)));
         }
         for _ in 0..TURNS {
             // What came goes on before more is taken.
@@ -186,7 +201,7 @@ where
         Poll::Pending
     }
 
-    /// A frame of the end: behind trailers hyper does not look for more.
+    /// A frame of the end: behind trailers nobody looks for more.
     fn handed(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         if frame.is_trailers() {
             self.account.close();
@@ -243,6 +258,15 @@ where
             }
             None => frame,
         }
+    }
+}
+
+impl<B: Paired<Data = Bytes> + Unpin> Metered<B>
+where
+    B::Error: std::fmt::Display,
+{
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_cut(cx) { Poll::Ready(()) } else { self.inner.poll_other(cx) }
     }
 }
 

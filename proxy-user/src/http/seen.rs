@@ -208,34 +208,23 @@ mod tests {
     async fn in_two_halves(limit: usize) -> (Option<usize>, usize, Bytes) {
         use tokio::io::AsyncWriteExt as _;
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let sender = std::sync::Mutex::new(Some(sender));
-        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let sender = sender.lock().unwrap().take();
-            async move {
-                let mut replay = Replay::of(super::super::body::Incoming::Http2(request.into_body()));
-                let read = tokio::time::timeout(Duration::from_millis(100), read(&mut replay, limit)).await;
-                let frames = replay.frames.len();
-                let whole = replay.collect().await.unwrap().to_bytes();
-                let read = read.ok().and_then(Result::ok).map(|bytes| bytes.len());
-                sender.unwrap().send((read, frames, whole)).unwrap();
-                Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Empty::<Bytes>::new()))
-            }
-        });
-        let serve = hyper::server::conn::http1::Builder::new()
-            .serve_connection(hyper_util::rt::TokioIo::new(server), service);
+        let serve = async {
+            let served = crate::http1::Served::new(server);
+            served.head(4096).await.unwrap().unwrap();
+            let mut replay = Replay::of(super::super::body::Incoming::Http1(served.body(false)));
+            let read = tokio::time::timeout(Duration::from_millis(100), read(&mut replay, limit)).await;
+            let frames = replay.frames.len();
+            let whole = replay.collect().await.unwrap().to_bytes();
+            (read.ok().and_then(Result::ok).map(|bytes| bytes.len()), frames, whole)
+        };
         let half = "1\r\nx\r\n".repeat(500);
         let send = async {
             let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
             client.write_all(format!("{head}{half}").as_bytes()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(300)).await;
             client.write_all(format!("{half}0\r\n\r\n").as_bytes()).await.unwrap();
-            receiver.await.unwrap()
         };
-        tokio::select! {
-            told = send => told,
-            ended = serve => panic!("{ended:?}"),
-        }
+        tokio::join!(serve, send).0
     }
 
     #[tokio::test]

@@ -1,23 +1,28 @@
 //! The server's side of HTTP/2 towards the workload, and what it has in common with that of HTTP/1 ([`super::server1`]).
 
-use std::convert::Infallible;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use h2::RecvStream;
+use h2::server::SendResponse;
 use http::{Request, Response};
-use http_body::Body;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::body::{Incoming, StreamError};
-use super::watched::Watched;
+use super::answer::answer;
+use super::body::{Incoming, Paired, StreamError};
+use super::interims::Client;
 use crate::http1::Fault;
+use crate::http2::bell::{Bell, Part};
+use crate::http2::watched::{Findings, Watched};
+use crate::http2::{Breaks, CONNECTION_WINDOW, STREAM_WINDOW};
 
 /// What a client may take of us before its requests are decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,18 +76,24 @@ pub enum Ended {
 /// Answers the requests of one connection.
 pub trait Handler: Send + Sync + 'static {
     /// The bodies of its responses.
-    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static;
+    type Body: Paired<Data = Bytes, Error: Breaks> + Unpin + Send + 'static;
 
-    /// Answers one request. There is always an answer; what cannot be answered to the end breaks off in its body.
-    fn call(self: Arc<Self>, request: Request<Incoming>)
-    -> impl Future<Output = Response<Self::Body>> + Send;
+    /// Answers one request; what comes before the answer goes to `client`. There is always an answer; what cannot be answered to the
+    /// end breaks off in its body.
+    fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// Notes requests over HTTP/2 that were refused before anybody could answer them, because they are none: so many.
     fn malformed(&self, count: u32) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that has asked for nothing
-/// yet may ask first; but not for longer than a header may take.
+/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that asks for nothing for as long as
+/// a header may take is ended so, too. In the drain, one that has asked for nothing yet may ask first.
+///
+/// All requests of the connection are answered in this task.
 pub async fn serve_http2<S, H>(
     stream: S,
     limits: &HttpLimits,
@@ -93,79 +104,212 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Handler,
 {
-    let begun = Arc::new(Notify::new());
-    let seen = Arc::clone(&begun);
     let stream = Watched::new(stream);
     let findings = Arc::clone(stream.findings());
-    let answers = Arc::clone(&handler);
-    let served = Arc::new(AtomicBool::new(false));
-    let any = Arc::clone(&served);
-    let service = service_fn(move |request| {
-        let handler = Arc::clone(&answers);
-        any.store(true, Ordering::Relaxed);
-        // Kept for whoever asks later.
-        seen.notify_one();
-        Box::pin(async move { Ok::<_, Infallible>(handler.call(request.map(Incoming::Http2)).await) })
-    });
-    let mut connection = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
-            .max_header_list_size(limits.header_bytes.saturating_mul(4).max(SEEN_HEADER_LIST))
-            .max_concurrent_streams(limits.streams)
-            .enable_connect_protocol()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(MAX_SEND_BUFFER)
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let mut draining = pin!(async {
-        drained(drain).await;
-        let _ = tokio::time::timeout(FIRST_REQUEST, begun.notified()).await;
-    });
-    let mut is_draining = false;
-    let mut first = pin!(tokio::time::sleep(limits.header_time));
-    let mut is_late = false;
-    let result = loop {
-        tokio::select! {
-            result = connection.as_mut() => break result,
-            () = first.as_mut(), if !is_late => {
-                is_late = true;
-                if !served.load(Ordering::Relaxed) {
-                    connection.as_mut().graceful_shutdown();
-                    // It may have come just now.
-                    let ended = tokio::time::timeout(REST, connection.as_mut()).await;
-                    if !served.load(Ordering::Relaxed) {
-                        return if findings.is_asked() { Ended::HeaderTimeout } else { Ended::Done };
-                    }
-                    if let Ok(result) = ended {
-                        break result;
-                    }
-                }
-            }
-            () = draining.as_mut(), if !is_draining => {
-                is_draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            count = findings.resets() => handler.malformed(count).await,
-        }
+    let mut timer = pin!(sleep(limits.header_time));
+    let opening = h2::server::Builder::new()
+        // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
+        .max_header_list_size(limits.header_bytes.saturating_mul(4).max(SEEN_HEADER_LIST))
+        .max_concurrent_streams(limits.streams)
+        .enable_connect_protocol()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .handshake(stream);
+    let opened = tokio::select! {
+        biased;
+        opened = opening => opened,
+        () = timer.as_mut() => return Ended::Done,
+        () = async { drained(drain.clone()).await; sleep(FIRST_REQUEST).await } => return Ended::Done,
     };
+    let connection = match opened {
+        Ok(connection) => connection,
+        Err(error) => return ended(error, &findings),
+    };
+    let begin = |request, respond| answer(Arc::clone(&handler), request, respond);
+    let note = |count| {
+        let handler = Arc::clone(&handler);
+        async move { handler.malformed(count).await }
+    };
+    let (answers, rest) = (FuturesUnordered::new(), Rest::new(limits.header_time));
+    let mut talk = Talk { connection, answers, begin, note, noting: None, findings: &findings, rest };
+    let (bell, mut draining) = (Bell::new(), pin!(drained(drain)));
+    let result = poll_fn(|cx| {
+        if talk.rest.drained.is_none() && draining.as_mut().poll(cx).is_ready() {
+            talk.rest.drained = Some(Instant::now());
+            talk.rest.is_sooner = true;
+            bell.ring(Part::Connection);
+        }
+        loop {
+            let looked = bell.attend(cx, |cx, part| match part {
+                Part::Streams => talk.answer(cx),
+                Part::Connection => talk.listen(cx, &bell),
+            });
+            if let Poll::Ready(result) = looked {
+                return Poll::Ready(Some(result));
+            }
+            if std::mem::take(&mut talk.rest.is_sooner) {
+                timer.as_mut().reset(talk.rest.end());
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match talk.rested() {
+                Rested::Until(time) => timer.as_mut().reset(time),
+                Rested::Told => bell.ring(Part::Connection),
+                Rested::Over => return Poll::Ready(None),
+            }
+        }
+    })
+    .await;
+    let Talk { mut connection, answers, noting, rest, .. } = talk;
+    drop(answers);
+    if let Some(noting) = noting {
+        noting.await;
+    }
     if let Some(count) = findings.take_resets() {
         handler.malformed(count).await;
     }
     match result {
-        Ok(()) => Ended::Done,
-        Err(_) if findings.is_flooded() => Ended::Flooded,
-        Err(error) if is_protocol_error(&error) => Ended::Malformed(error.into()),
-        Err(error) => Ended::ClientGone(error.into()),
+        Some(Err(error)) => return ended(error, &findings),
+        Some(Ok(())) => {}
+        None => {
+            connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+            let _ = timeout(REST, poll_fn(|cx| connection.poll_closed(cx))).await;
+        }
+    }
+    if rest.is_late && findings.is_within_header() { Ended::HeaderTimeout } else { Ended::Done }
+}
+
+/// A connection, and the requests that are answered.
+struct Talk<'a, S, F, B, N, M> {
+    connection: h2::server::Connection<Watched<S>, Bytes>,
+    answers: FuturesUnordered<F>,
+    /// Begins to answer a request.
+    begin: B,
+    /// Notes requests that are none.
+    note: N,
+    noting: Option<Pin<Box<M>>>,
+    findings: &'a Findings,
+    rest: Rest,
+}
+
+impl<S, F, B, N, M> Talk<'_, S, F, B, N, M>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = ()>,
+    B: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    N: Fn(u32) -> M,
+    M: Future<Output = ()>,
+{
+    /// Goes on with the requests.
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let was_busy = !self.answers.is_empty();
+        while let Poll::Ready(Some(())) = self.answers.poll_next_unpin(cx) {}
+        if was_busy && self.answers.is_empty() {
+            self.rest.since = Instant::now();
+            self.rest.is_sooner |= self.rest.closing.is_some();
+        }
+        Poll::Pending
+    }
+
+    /// Goes on with the connection: writes what the requests send, and takes those that come. Ready at its end.
+    fn listen(&mut self, cx: &mut Context<'_>, bell: &Bell) -> Poll<Result<(), h2::Error>> {
+        while let Poll::Ready(asked) = self.connection.poll_accept(cx) {
+            let Some((request, respond)) = asked.transpose()? else { return Poll::Ready(Ok(())) };
+            self.rest.has_begun = true;
+            self.answers.push((self.begin)(request, respond));
+            bell.ring(Part::Streams);
+        }
+        if self.rest.drained.is_some() && self.rest.has_begun && self.rest.closing.is_none() {
+            self.close();
+            bell.ring(Part::Connection);
+        }
+        if self.noting.is_none() {
+            self.noting = self.findings.take_resets().map(|count| Box::pin((self.note)(count)));
+        }
+        if self.noting.as_mut().is_some_and(|noting| noting.as_mut().poll(cx).is_ready()) {
+            self.noting = None;
+            bell.ring(Part::Connection);
+        }
+        Poll::Pending
+    }
+
+    /// Says that no more requests are taken. Those that are on their way still are.
+    fn close(&mut self) {
+        self.connection.graceful_shutdown();
+        self.rest.closing = Some(Instant::now());
+        self.rest.is_sooner = true;
+    }
+
+    /// What becomes of the connection when its time is over.
+    fn rested(&mut self) -> Rested {
+        let now = Instant::now();
+        let is_closing = self.rest.closing.is_some();
+        if !self.answers.is_empty() || self.connection.has_streams() {
+            return Rested::Until(now + if is_closing { REST } else { self.rest.limit });
+        }
+        // In the drain, what has begun has its time all the same.
+        let end = match self.findings.is_within_header() && !self.rest.is_late {
+            true => self.rest.since + self.rest.limit,
+            false => self.rest.end(),
+        };
+        if now < end {
+            return Rested::Until(end);
+        }
+        if is_closing {
+            return Rested::Over;
+        }
+        self.rest.is_late = true;
+        self.close();
+        Rested::Told
     }
 }
 
-/// Bytes of one request's body that may be under way before the upstream took them.
-pub const STREAM_WINDOW: u32 = 1024 * 1024;
-/// The same for all requests of a connection.
-pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// See [`Talk::rested`].
+enum Rested {
+    /// It has time until then.
+    Until(Instant),
+    /// The client is told, and has a while then.
+    Told,
+    /// It is ended.
+    Over,
+}
+
+/// For how long a connection may rest. It is looked at only when the timer goes off: a request costs none.
+struct Rest {
+    limit: Duration,
+    /// Since when nothing is asked.
+    since: Instant,
+    has_begun: bool,
+    /// When the drain began.
+    drained: Option<Instant>,
+    /// When the client was told that no more is taken.
+    closing: Option<Instant>,
+    /// Because it rested for too long.
+    is_late: bool,
+    /// Its end is sooner than the timer knows.
+    is_sooner: bool,
+}
+
+impl Rest {
+    fn new(limit: Duration) -> Self {
+        let (drained, closing) = (None, None);
+        let since = Instant::now();
+        Self { limit, since, has_begun: false, drained, closing, is_late: false, is_sooner: false }
+    }
+
+    /// When it is over, if nothing is asked until then.
+    fn end(&self) -> Instant {
+        let limit = self.since + self.limit;
+        match (self.closing, self.drained) {
+            (Some(closing), _) => self.since.max(closing) + REST,
+            (None, Some(drained)) => limit.min(drained + FIRST_REQUEST),
+            (None, None) => limit,
+        }
+    }
+}
+
 /// Bytes of an HTTP/2 header list (RFC 9113 §10.5.1: names, values and 32 for each field) that are read at least,
 /// to refuse and record them.
 const SEEN_HEADER_LIST: u32 = 2 * 1024 * 1024;
@@ -184,15 +328,13 @@ pub(super) async fn drained(mut drain: watch::Receiver<bool>) {
     }
 }
 
-/// Whether the peer broke the rules of HTTP/2, as opposed to the connection being gone.
-fn is_protocol_error(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.is::<std::io::Error>() {
-            return false;
-        }
-        source = cause.source();
+/// Whether the client broke the rules of HTTP/2, as opposed to having gone away.
+fn ended(error: h2::Error, findings: &Findings) -> Ended {
+    if findings.is_flooded() {
+        Ended::Flooded
+    } else if error.is_io() || error.is_remote() {
+        Ended::ClientGone(error.into())
+    } else {
+        Ended::Malformed(error.into())
     }
-    // Otherwise it is an error of h2 with a reason of its own.
-    std::error::Error::source(error).is_some()
 }

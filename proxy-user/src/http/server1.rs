@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::body::Incoming;
+use super::interims::Client;
 use super::server::{Ended, FIRST_REQUEST, Handler, HttpLimits, REST, drained};
 use crate::http1::head::{self, RequestHead};
 use crate::http1::served::{Answer, Unanswered};
@@ -100,8 +101,12 @@ where
             (head.version, head.method == http::Method::HEAD, head.keep_alive);
         let (request, switch) = request(&served, head);
         let is_free = served.is_free();
+        let interims = match version {
+            http::Version::HTTP_11 => Client::Http1(served.interims()),
+            _ => Client::Deaf,
+        };
         // A call is kilobytes of state, which would be moved from hand to hand.
-        let mut call = Box::pin(Arc::clone(&handler).call(request));
+        let mut call = Box::pin(Arc::clone(&handler).call(request, interims));
         let reply = tokio::select! {
             biased;
             reply = &mut call => reply,

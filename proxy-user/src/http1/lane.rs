@@ -154,12 +154,12 @@ impl<B> fmt::Debug for Exchange<B> {
 }
 
 impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> Exchange<B> {
-    /// Sends on, and waits for the head of the response.
+    /// Sends on, and waits for the head of the response; `interim` gets the heads of interim ones before it.
     ///
     /// # Errors
     /// The body broke off, or the connection did, or what came is no head.
-    pub async fn head(&mut self) -> Result<ResponseHead, Error> {
-        poll_fn(|cx| self.poll_head(cx)).await
+    pub async fn head(&mut self, mut interim: impl FnMut(ResponseHead)) -> Result<ResponseHead, Error> {
+        poll_fn(|cx| self.poll_head(cx, &mut interim)).await
     }
 
     /// Whether anything of a response came.
@@ -168,7 +168,11 @@ impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> Exchange<B> {
         self.answered || !self.inlet.is_empty()
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Error>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        interim: &mut impl FnMut(ResponseHead),
+    ) -> Poll<Result<ResponseHead, Error>> {
         loop {
             self.drive(cx)?;
             let read = ready!(self.inlet.poll_head(&mut *self.io, cx, MOST_HEAD));
@@ -180,6 +184,8 @@ impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> Exchange<B> {
             if self.inlet.framing().is_interim() {
                 if head.status == StatusCode::CONTINUE {
                     self.waits = None;
+                } else {
+                    interim(head);
                 }
                 self.inlet.begin();
                 continue;

@@ -66,7 +66,7 @@ async fn a_lane_is_used_again_when_both_messages_are_over_and_not_before() {
         let (ours, mut server) = duplex(4096);
         let mut exchange = Lane::new(ours, SERVER).send(&asking(&method, &headers), Full::new(Bytes::new()));
         server.write_all(answer.as_bytes()).await.unwrap();
-        exchange.head().await.unwrap();
+        exchange.head(|_| {}).await.unwrap();
         body(&mut exchange).await.unwrap();
         assert_eq!(until(&mut server, "\r\n\r\n").await, format!("{method} /a HTTP/1.1\r\n\r\n"));
         let lane = exchange.finish();
@@ -92,7 +92,7 @@ async fn a_body_goes_on_while_the_answer_comes() {
     let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), fed);
     give.send(Bytes::from_static(b"one")).await.unwrap();
     server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
-    exchange.head().await.unwrap();
+    exchange.head(|_| {}).await.unwrap();
     assert!(until(&mut server, "3\r\none\r\n").await.contains("transfer-encoding: chunked\r\n"));
     give.send(Bytes::from_static(b"two")).await.unwrap();
     drop(give);
@@ -111,7 +111,7 @@ async fn an_answer_before_the_end_of_the_request_costs_the_lane() {
     let headers = HeaderMap::new();
     let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), fed);
     server.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-    assert_eq!(exchange.head().await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(exchange.head(|_| {}).await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(body(&mut exchange).await.unwrap().is_empty());
     assert!(exchange.finish().is_none());
 }
@@ -124,7 +124,7 @@ async fn what_a_server_says_before_it_closes_is_read_although_it_takes_no_more()
     let mut exchange = Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), large);
     server.write_all(b"HTTP/1.1 413 x\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
     drop(server);
-    assert_eq!(exchange.head().await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(exchange.head(|_| {}).await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(body(&mut exchange).await.unwrap(), b"no");
     assert!(exchange.finish().is_none());
 }
@@ -159,7 +159,7 @@ async fn the_body_waits_for_100_where_the_client_does_and_not_for_ever() {
             }
             server
         };
-        let (head, _server) = tokio::join!(exchange.head(), serve);
+        let (head, _server) = tokio::join!(exchange.head(|_| {}), serve);
         assert_eq!(head.unwrap().status.as_u16(), if sends { 200 } else { 417 });
         assert_eq!(begun.elapsed() >= CONTINUE, answer.is_none());
         assert_eq!(
@@ -178,7 +178,7 @@ async fn a_body_that_is_not_what_the_head_says_breaks_the_exchange() {
         headers.insert(CONTENT_LENGTH, said.parse().unwrap());
         let mut exchange =
             Lane::new(ours, SERVER).send(&asking(&Method::POST, &headers), Full::new(Bytes::from(data)));
-        assert!(matches!(exchange.head().await, Err(Error::Body(_))), "{said}");
+        assert!(matches!(exchange.head(|_| {}).await, Err(Error::Body(_))), "{said}");
     }
 }
 
@@ -191,7 +191,7 @@ async fn an_end_is_told_from_an_answer() {
             .send(&asking(&Method::GET, &headers), Full::new(Bytes::new()).boxed_unsync());
         server.write_all(answer.as_bytes()).await.unwrap();
         drop(server);
-        let error = exchange.head().await.unwrap_err();
+        let error = exchange.head(|_| {}).await.unwrap_err();
         assert!(error.is_ended(), "{error}");
         assert_eq!(exchange.is_answered(), answered, "{answer:?}");
     }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use framing::Fault;
 pub use head::{HeadError, Reason, Spelling};
 pub use lane::{Exchange, Lane};
-pub use served::{Arriving, OnSwitch, Served};
+pub use served::{Arriving, Interims, OnSwitch, Served};
 
 /// A stream under a connection.
 pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}

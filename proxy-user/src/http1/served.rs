@@ -125,6 +125,12 @@ impl<S: Io + 'static> Served<S> {
         Arriving { source, left }
     }
 
+    /// Where interim responses go.
+    #[must_use]
+    pub fn interims(&self) -> Interims {
+        Interims(Arc::clone(&self.0) as Arc<dyn Source>)
+    }
+
     /// Ends when the connection breaks, once the request is here as a whole.
     pub async fn gone(&self) -> io::Error {
         poll_fn(|cx| {
@@ -337,6 +343,9 @@ type Piece = (Option<Frame<Bytes>>, bool);
 trait Source: Send + Sync {
     /// The next frame, and whether it is the last.
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Piece, Error>>;
+
+    /// Puts the head of an interim response before the response.
+    fn interim(&self, write: &mut dyn FnMut(&mut BytesMut));
 }
 
 impl<S: Io> Source for Mutex<Halves<S>> {
@@ -355,6 +364,40 @@ impl<S: Io> Source for Mutex<Halves<S>> {
             watcher.wake();
         }
         Poll::Ready(Ok((frame, is_over)))
+    }
+
+    fn interim(&self, write: &mut dyn FnMut(&mut BytesMut)) {
+        let Halves { io, outlet, .. } = &mut *lock(self);
+        write(outlet.begin(Encoding::None));
+        // What does not fit now goes before the response, which also finds out whether the client is gone.
+        let _ = outlet.poll_write(io, &mut Context::from_waker(Waker::noop()));
+    }
+}
+
+/// Where interim responses go, while there is no response.
+#[derive(Clone)]
+pub struct Interims(Arc<dyn Source>);
+
+impl Interims {
+    /// Sends one: its status, its fields, how they were spelled, and what stands behind the status.
+    pub fn send(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        spelling: Option<&Spelling>,
+        reason: Option<&Reason>,
+    ) {
+        self.0.interim(&mut |out| {
+            head::write_status_line(out, Version::HTTP_11, status, reason);
+            head::write_fields(out, headers, spelling);
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+}
+
+impl fmt::Debug for Interims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interims")
     }
 }
 

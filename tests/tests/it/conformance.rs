@@ -4,6 +4,7 @@
 mod flows;
 mod frames;
 mod grpc;
+mod interim;
 mod tls;
 mod websocket;
 

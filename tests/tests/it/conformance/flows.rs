@@ -4,12 +4,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tests::frames::{
-    ACK, DATA, Dealt, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, Incoming, Origin, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block,
+    ACK, DATA, Dealt, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, Incoming, Origin, PREFACE, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, block, frame,
 };
 use tests::wire::Dialer;
 use tests::{RAW_ADDRESS, World};
 
+const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
@@ -32,9 +33,14 @@ fn number(bytes: &[u8]) -> u32 {
 /// A connection of a bot whose windows are those that the daemon gives.
 fn open(dialer: &Dialer) -> Http2 {
     let mut bot = Http2::open(dialer);
+    know_windows(&mut bot);
+    bot
+}
+
+/// Has the windows be those that the daemon gives.
+fn know_windows(bot: &mut Http2) {
     std::iter::from_fn(|| bot.read()).find(|frame| frame.kind == SETTINGS && frame.flags & ACK == 0).unwrap();
     bot.send(SETTINGS, ACK, 0, &[]).unwrap();
-    bot
 }
 
 /// What becomes of the window of a stream until nothing comes for a while: bytes that may be sent beyond the first window.
@@ -185,7 +191,7 @@ fn a_reset_by_the_client_reaches_the_upstream_before_and_within_the_answer_and_s
 #[test]
 fn a_reset_by_the_upstream_within_its_answer_reaches_the_client_with_its_reason() {
     let world = World::start();
-    for code in [PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM] {
+    for code in [NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM] {
         let origin = Origin::start(&world, move |_, upstream| {
             let Some((stream, _)) = upstream.request() else { return };
             upstream.begin(stream);
@@ -197,14 +203,183 @@ fn a_reset_by_the_upstream_within_its_answer_reaches_the_client_with_its_reason(
         bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
         let reset = std::iter::from_fn(|| bot.read()).find(|frame| frame.kind == RST_STREAM);
         let reset = number(&reset.unwrap().payload);
-        // Others say something of us, or what is not so: it may have been processed.
+        // Others say something of us, or what is not so: it may have been processed, and it is no end.
         let expected = if [CANCEL, ENHANCE_YOUR_CALM].contains(&code) { code } else { INTERNAL_ERROR };
         assert_eq!(reset, expected, "{code}");
         assert_eq!(super::outcome(&world, "/v1/x")["blame"], "upstream");
-        drop((bot, origin));
+        drop(bot);
+        let answer = world.curl(&["--http1.1", "https://raw.test/v1/x"]);
+        assert!(answer.code != Some(0), "{code}: it looks whole over HTTP/1: {answer:?}");
+        drop(origin);
     }
     let denied = world.journal().into_iter().find(|record| record["verdict"] == "deny");
     assert_eq!(denied, None, "the client broke no rule");
+}
+
+#[test]
+fn what_came_before_a_reset_reaches_the_client_before_it() {
+    let world = World::start();
+    let origin = Origin::start(&world, move |_, upstream| {
+        let Some((stream, _)) = upstream.request() else { return };
+        let reset = frame(RST_STREAM, 0, stream, &INTERNAL_ERROR.to_be_bytes());
+        let all = [frame(HEADERS, END_HEADERS, stream, &[0x88]), frame(DATA, 0, stream, b"first"), reset];
+        let _ = upstream.raw(&all.concat());
+        while upstream.read().is_some() {}
+    });
+    let mut bot = Http2::open(&Dialer::new(&world));
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &head("/v1/x", "GET")).unwrap();
+    let frames: Vec<_> =
+        std::iter::from_fn(|| bot.read()).filter(|frame| frame.stream == 1).take(3).collect();
+    let kinds: Vec<_> = frames.iter().map(|frame| frame.kind).collect();
+    assert_eq!(kinds, [HEADERS, DATA, RST_STREAM]);
+    assert_eq!(frames[1].payload, b"first");
+    drop((bot, origin));
+}
+
+#[test]
+fn a_reset_by_the_client_within_its_request_is_not_the_end_of_it_whatever_it_says() {
+    let world = World::start();
+    for code in [NO_ERROR, INTERNAL_ERROR, CANCEL] {
+        let (tell, told) = channel();
+        let tell = std::sync::Mutex::new(tell);
+        let origin = Origin::start(&world, move |_, upstream| {
+            let data = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == DATA);
+            let _ = tell.lock().unwrap().send(data);
+            let is_end = |frame: &Frame| {
+                frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && frame.kind == DATA
+            };
+            let _ = tell.lock().unwrap().send(std::iter::from_fn(|| upstream.read()).find(is_end));
+        });
+        let mut bot = Http2::open(&Dialer::new(&world));
+        bot.send(HEADERS, END_HEADERS, 1, &head("/v1/x", "PUT")).unwrap();
+        bot.send(DATA, 0, 1, b"first").unwrap();
+        let limit = Duration::from_secs(20);
+        let data = told.recv_timeout(limit).unwrap().unwrap();
+        assert_eq!((&data.payload[..], data.flags & END_STREAM), (&b"first"[..], 0));
+        bot.send(RST_STREAM, 0, 1, &code.to_be_bytes()).unwrap();
+        let end = told.recv_timeout(limit).unwrap().unwrap();
+        assert_eq!((end.kind, number(&end.payload)), (RST_STREAM, CANCEL), "{code}");
+        assert_eq!(super::outcome(&world, "/v1/x")["blame"], "client");
+        drop((bot, origin));
+    }
+}
+
+/// Answers a request of which not all came.
+fn answered_early(world: &World, more: &'static [Vec<u8>], play: impl Fn(&mut Http2)) {
+    let origin = Origin::start(world, move |_, upstream| {
+        let request = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == HEADERS).unwrap();
+        assert_eq!(request.stream, 1);
+        upstream.raw(&more.concat()).unwrap();
+        let is_end =
+            |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0 || frame.kind == RST_STREAM;
+        let mut sent = 0;
+        while let Some(frame) = upstream.read() {
+            if frame.kind == DATA && !frame.payload.is_empty() {
+                sent += frame.payload.len();
+                for stream in [0, 1] {
+                    let _ =
+                        upstream.send(WINDOW_UPDATE, 0, stream, &(frame.payload.len() as u32).to_be_bytes());
+                }
+            }
+            if is_end(&frame) {
+                let _ = upstream.send(DATA, END_STREAM, 1, format!(" {sent}").as_bytes());
+            }
+        }
+    });
+    let mut bot = Http2::dial(&Dialer::new(world));
+    bot.raw(PREFACE).unwrap();
+    play(&mut bot);
+    drop((bot, origin));
+}
+
+/// The data of a stream to its end, and how it ended.
+fn data(bot: &mut Http2) -> (String, Frame) {
+    let mut all = Vec::new();
+    loop {
+        let frame = bot.read().unwrap();
+        if frame.stream != 1 || frame.kind == WINDOW_UPDATE {
+            continue;
+        }
+        if frame.kind == DATA {
+            all.extend(&frame.payload);
+        }
+        if frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && frame.kind <= HEADERS {
+            return (String::from_utf8(all).unwrap(), frame);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_whole_stays_whole_when_no_more_of_its_request_is_wanted() {
+    let world = World::start();
+    let whole: &'static [Vec<u8>] = Box::leak(Box::new([
+        frame(HEADERS, END_HEADERS, 1, &[0x88]),
+        frame(DATA, END_STREAM, 1, b"whole"),
+        frame(RST_STREAM, 0, 1, &NO_ERROR.to_be_bytes()),
+    ]));
+    answered_early(&world, whole, |bot| {
+        bot.send(SETTINGS, 0, 0, &[]).unwrap();
+        bot.send(HEADERS, END_HEADERS, 1, &head("/v1/x", "PUT")).unwrap();
+        bot.send(DATA, 0, 1, b"first").unwrap();
+        let (text, last) = data(bot);
+        assert_eq!((text.as_str(), last.kind), ("whole", DATA));
+        // And the client learns that it need not go on.
+        let reset = std::iter::from_fn(|| bot.read()).find(|frame| frame.kind == RST_STREAM).unwrap();
+        assert_eq!(number(&reset.payload), NO_ERROR);
+    });
+    assert_eq!(super::outcome(&world, "/v1/x")["blame"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_request_goes_on_while_its_client_takes_nothing_of_the_answer_and_behind_the_answer() {
+    const EACH: usize = 1 << 14;
+    const SENT: usize = 200 * EACH;
+    let world = World::start();
+    let begun: &'static [Vec<u8>] = Box::leak(Box::new([
+        frame(HEADERS, END_HEADERS, 1, &[0x88]),
+        frame(DATA, 0, 1, &vec![b'x'; EACH]),
+        frame(DATA, 0, 1, &vec![b'x'; EACH]),
+    ]));
+    let upload = |bot: &mut Http2| {
+        let (mut window, mut sent) = (WINDOW as u64, 0);
+        while sent < SENT {
+            while window < EACH as u64 {
+                window += granted_once(bot).unwrap();
+            }
+            bot.send(DATA, 0, 1, &[b'u'; EACH]).unwrap();
+            window -= EACH as u64;
+            sent += EACH;
+        }
+        bot.send(DATA, END_STREAM, 1, &[]).unwrap();
+    };
+    answered_early(&world, begun, |bot| {
+        // The window of a stream is nothing.
+        bot.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).unwrap();
+        know_windows(bot);
+        bot.send(HEADERS, END_HEADERS, 1, &head("/v1/held", "PUT")).unwrap();
+        assert_eq!(bot.dealt(1), Dealt::Answered(200));
+        upload(bot);
+        bot.send(WINDOW_UPDATE, 0, 1, &(1_u32 << 20).to_be_bytes()).unwrap();
+        let (text, last) = data(bot);
+        assert_eq!((text.trim_matches('x'), last.kind), (format!(" {SENT}").as_str(), DATA));
+    });
+    // An upstream that said all before it has all.
+    let (tell, told) = channel();
+    let tell = std::sync::Mutex::new(tell);
+    let origin = Origin::start(&world, move |_, upstream| {
+        let request = std::iter::from_fn(|| upstream.read()).find(|frame| frame.kind == HEADERS).unwrap();
+        upstream.answer(request.stream);
+        let is_last =
+            |frame: &Frame| frame.kind == RST_STREAM || frame.kind == DATA && frame.flags & END_STREAM != 0;
+        let _ = tell.lock().unwrap().send(std::iter::from_fn(|| upstream.read()).find(is_last).unwrap().kind);
+    });
+    let mut bot = Http2::open(&Dialer::new(&world));
+    bot.send(HEADERS, END_HEADERS, 1, &head("/v1/behind", "PUT")).unwrap();
+    assert_eq!(bot.dealt(1), Dealt::Answered(200));
+    bot.send(DATA, 0, 1, b"behind the answer").unwrap();
+    bot.send(DATA, END_STREAM, 1, &[]).unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), DATA);
+    drop((bot, origin));
 }
 
 #[test]

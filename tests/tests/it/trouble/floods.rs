@@ -151,23 +151,61 @@ fn no_more_streams_of_a_connection_are_served_at_once_than_it_was_told() {
 }
 
 #[test]
-fn a_connection_over_http2_whose_first_request_does_not_come_in_time_is_ended() {
+fn a_connection_over_http2_whose_next_request_does_not_come_in_time_is_ended() {
     let world = World::new();
     world.set("limits.header_timeout", "\"500ms\"");
     let scene = Scene::with(world);
+    let ask = |bot: &mut Http2, stream: u32, path: &str| {
+        bot.send(HEADERS, END_HEADERS | END_STREAM, stream, &request(path)).unwrap();
+    };
     let mut slow = Http2::open(&scene.dialer);
     slow.send(HEADERS, END_STREAM, 1, &request("/v1/x")).unwrap();
     let mut silent = Http2::open(&scene.dialer);
-    let mut honest = Http2::open(&scene.dialer);
-    honest.send(HEADERS, END_HEADERS | END_STREAM, 1, &request("/v1/x")).unwrap();
-    assert_eq!(honest.dealt(1), Dealt::Answered(200));
-    assert_eq!((end(&mut slow), end(&mut silent)), (Some(0), Some(0)));
-    wait_until("a record", || (!scene.denials().is_empty()).then_some(()));
+    let mut waiting = Http2::open(&scene.dialer);
+    ask(&mut waiting, 1, "/v1/slow-head");
+    // Those who have asked before have as long.
+    let [mut slow_later, mut silent_later] = [0; 2].map(|_| Http2::open(&scene.dialer));
+    for bot in [&mut slow_later, &mut silent_later] {
+        for stream in [1, 3] {
+            ask(bot, stream, "/v1/x");
+            assert_eq!(bot.dealt(stream), Dealt::Answered(200));
+        }
+    }
+    // A frame whose end does not come.
+    let whole = frames::frame(HEADERS, END_HEADERS | END_STREAM, 5, &request("/v1/x"));
+    slow_later.raw(&whole[..whole.len() - 1]).unwrap();
+    for bot in [&mut slow, &mut silent, &mut slow_later, &mut silent_later] {
+        assert_eq!(end(bot), Some(0));
+    }
+    wait_until("two records", || (scene.denials().len() == 2).then_some(()));
     let reasons: Vec<_> = scene.denials().iter().map(|denial| denial["reason"].to_string()).collect();
-    assert!(reasons.len() == 1 && reasons[0].contains("did not end in time"), "{reasons:?}");
-    // One that has asked goes on.
-    honest.send(HEADERS, END_HEADERS | END_STREAM, 3, &request("/v1/x")).unwrap();
-    assert_eq!(honest.dealt(3), Dealt::Answered(200));
+    assert!(reasons.iter().all(|reason| reason.contains("did not end in time")), "{reasons:?}");
+    // Whoever waits for an answer does not rest, and is told nothing of an end.
+    wait_until("the end of the others", || (scene.world.status()["connections_open"] == 1).then_some(()));
+    scene.upstream.open_gate(1);
+    let answer = waiting.dealt(1);
+    assert_eq!(answer, Dealt::Answered(200));
+}
+
+#[test]
+fn a_client_of_http2_that_rests_is_told_and_what_it_asks_meanwhile_is_answered() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"500ms\"");
+    let scene = Scene::with(world);
+    let mut bot = Http2::open(&scene.dialer);
+    let mut told = std::iter::from_fn(|| bot.read()).skip_while(|frame| frame.kind != GOAWAY);
+    let all = u32::from_be_bytes(told.next().unwrap().payload[..4].try_into().unwrap());
+    assert_eq!(all, i32::MAX as u32, "it says that there may be requests on their way");
+    let ping = told.next().unwrap();
+    assert_eq!((ping.kind, ping.flags), (PING, 0));
+    drop(told);
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &request("/v1/x")).unwrap();
+    bot.send(PING, ACK, 0, &ping.payload).unwrap();
+    let rest: Vec<_> = std::iter::from_fn(|| bot.read()).collect();
+    assert!(rest.iter().any(|frame| frame.kind == HEADERS && frame.payload[0] == 0x88), "{rest:?}");
+    let last = rest.iter().rfind(|frame| frame.kind == GOAWAY).unwrap();
+    assert_eq!(last.payload[..4], [0, 0, 0, 1], "the last one that was taken");
+    assert!(scene.denials().is_empty());
 }
 
 #[test]

@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 
 /// RFC 9113 §4.1: length, type, flags, stream.
 const HEAD: usize = 9;
@@ -19,6 +18,9 @@ const HEAD: usize = 9;
 const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+/// Of both.
+const END_HEADERS: u8 = 4;
 /// RFC 9113 §6.4: its payload is the error.
 const RST_STREAM: u8 = 3;
 const CODE: usize = 4;
@@ -35,31 +37,21 @@ const WITH_EACH: u32 = 4;
 #[derive(Debug, Default)]
 pub struct Findings {
     resets: AtomicU32,
-    more: Notify,
     flooded: AtomicBool,
-    asked: AtomicBool,
+    within: AtomicBool,
 }
 
 impl Findings {
-    /// Waits for streams that were reset because of what came: how many.
-    pub async fn resets(&self) -> u32 {
-        loop {
-            if let Some(count) = self.take_resets() {
-                return count;
-            }
-            self.more.notified().await;
-        }
-    }
-
-    /// Those that were not taken yet.
+    /// Streams that were reset because of what came, and were not taken yet: how many.
     pub fn take_resets(&self) -> Option<u32> {
-        Some(self.resets.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
+        // They are rare, and this is asked often.
+        (self.resets.load(Ordering::Relaxed) > 0).then(|| self.resets.swap(0, Ordering::Relaxed))
     }
 
-    /// Whether a request began.
+    /// Whether part of a header came, and the rest did not.
     #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub fn is_within_header(&self) -> bool {
+        self.within.load(Ordering::Relaxed)
     }
 
     /// Whether the connection was ended because of a flood.
@@ -87,6 +79,10 @@ struct Frames {
     filled: usize,
     /// Bytes that nobody looks at.
     skip: usize,
+    /// A header began.
+    within: bool,
+    /// The frame with its end did.
+    is_last: bool,
 }
 
 impl Frames {
@@ -97,6 +93,7 @@ impl Frames {
                 let taken = self.skip.min(bytes.len());
                 self.skip -= taken;
                 bytes = bytes.get(taken..).unwrap_or_default();
+                self.end();
                 continue;
             }
             // Only the head of a RST_STREAM stays until its payload is here.
@@ -111,7 +108,7 @@ impl Frames {
             if self.filled < wanted {
                 return;
             }
-            let [a, b, c, kind, ..] = self.head;
+            let [a, b, c, kind, flags, ..] = self.head;
             let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
             if wanted == HEAD {
                 // Of another length it is none, and ends the connection.
@@ -119,9 +116,20 @@ impl Frames {
                     continue;
                 }
                 self.skip = length;
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    (self.within, self.is_last) = (true, flags & END_HEADERS != 0);
+                    self.end();
+                }
             }
             note(kind, length, wanted > HEAD && self.head.ends_with(&PROTOCOL_ERROR));
             self.filled = 0;
+        }
+    }
+
+    /// Notes the end of a header, if all of it is here.
+    fn end(&mut self) {
+        if self.is_last && self.skip == 0 {
+            (self.within, self.is_last) = (false, false);
         }
     }
 }
@@ -172,7 +180,6 @@ impl<S> Watched<S> {
         outgoing.feed(bytes, |kind, _, is_protocol_error| {
             if is_protocol_error {
                 findings.resets.fetch_add(1, Ordering::Relaxed);
-                findings.more.notify_one();
             }
             if matches!(kind, DATA | HEADERS) {
                 calm.carried();
@@ -184,13 +191,11 @@ impl<S> Watched<S> {
         let Self { incoming, calm, findings, .. } = self;
         let mut is_over = false;
         incoming.feed(bytes, |kind, length, _| match kind {
-            HEADERS => {
-                findings.asked.store(true, Ordering::Relaxed);
-                calm.carried();
-            }
+            HEADERS => calm.carried(),
             DATA if length > 0 => calm.carried(),
             _ => is_over |= calm.is_over(),
         });
+        findings.within.store(incoming.within, Ordering::Relaxed);
         if !is_over {
             return Ok(());
         }
@@ -273,6 +278,27 @@ mod tests {
                 "in pieces of {size}"
             );
         }
+    }
+
+    #[test]
+    fn a_header_is_begun_from_its_first_byte_behind_a_frames_head_to_its_last_one() {
+        let block = |kind, flags, payload: &[u8]| {
+            let mut bytes = frame(kind, payload);
+            bytes[4] = flags;
+            bytes
+        };
+        let mut watched = Watched::new(());
+        let mut is_within = |bytes: &[u8]| {
+            watched.came(bytes).unwrap();
+            watched.findings().is_within_header()
+        };
+        assert!(!is_within(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+        let whole = block(HEADERS, END_HEADERS, &[1, 2]);
+        assert!(is_within(&whole[..10]) && !is_within(&whole[10..]));
+        assert!(!is_within(&[&whole[..], &frame(DATA, &[1])].concat()));
+        assert!(is_within(&block(HEADERS, 0, &[1])));
+        assert!(is_within(&block(CONTINUATION, 0, &[])));
+        assert!(!is_within(&block(CONTINUATION, END_HEADERS, &[])));
     }
 
     #[test]
