@@ -157,7 +157,7 @@ pub struct Limits {
     pub sniff_timeout: Duration,
     /// Bytes of a request's head.
     pub header_bytes: usize,
-    /// Until a request's head is complete; on a connection that rests, also until it begins.
+    /// Until a request's head is complete; of the first one, also until it begins.
     #[serde(deserialize_with = "duration::deserialize")]
     pub header_timeout: Duration,
     /// How long a client may take nothing of an answer that is there for it.

@@ -90,8 +90,8 @@ pub trait Handler: Send + Sync + 'static {
     fn malformed(&self, count: u32) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that asks for nothing for as long as
-/// a header may take is ended so, too. In the drain, one that has asked for nothing yet may ask first.
+/// Serves HTTP/2 until the client is done, or the drain (GOAWAY) lets the last requests end. One that rests for too long is ended so,
+/// too, as is one whose header takes too long. In the drain, one that has asked for nothing yet may ask first.
 ///
 /// All requests of the connection are answered in this task.
 pub async fn serve_http2<S, H>(
@@ -131,7 +131,7 @@ where
         let handler = Arc::clone(&handler);
         async move { handler.malformed(count).await }
     };
-    let (answers, rest) = (FuturesUnordered::new(), Rest::new(limits.header_time));
+    let (answers, rest) = (FuturesUnordered::new(), Rest::new(limits));
     let mut talk = Talk { connection, answers, begin, note, noting: None, findings: &findings, rest };
     let (bell, mut draining) = (Bell::new(), pin!(drained(drain)));
     let result = poll_fn(|cx| {
@@ -221,6 +221,11 @@ where
             self.answers.push((self.begin)(request, respond));
             bell.ring(Part::Streams);
         }
+        let is_within = self.findings.is_within_header();
+        if is_within != self.rest.within.is_some() {
+            self.rest.within = is_within.then(Instant::now);
+            self.rest.is_sooner |= is_within;
+        }
         if self.rest.drained.is_some() && self.rest.has_begun && self.rest.closing.is_none() {
             self.close();
             bell.ring(Part::Connection);
@@ -247,12 +252,13 @@ where
         let now = Instant::now();
         let is_closing = self.rest.closing.is_some();
         if !self.answers.is_empty() || self.connection.has_streams() {
-            return Rested::Until(now + if is_closing { REST } else { self.rest.limit });
+            let Rest { header_time, idle_time, .. } = self.rest;
+            return Rested::Until(now + if is_closing { REST } else { header_time.min(idle_time) });
         }
         // In the drain, what has begun has its time all the same.
-        let end = match self.findings.is_within_header() && !self.rest.is_late {
-            true => self.rest.since + self.rest.limit,
-            false => self.rest.end(),
+        let end = match self.rest.within {
+            Some(begun) if !self.rest.is_late => begun + self.rest.header_time,
+            _ => self.rest.end(),
         };
         if now < end {
             return Rested::Until(end);
@@ -278,10 +284,14 @@ enum Rested {
 
 /// For how long a connection may rest. It is looked at only when the timer goes off: a request costs none.
 struct Rest {
-    limit: Duration,
+    header_time: Duration,
+    idle_time: Duration,
     /// Since when nothing is asked.
     since: Instant,
+    /// Something was asked.
     has_begun: bool,
+    /// When the header began of which part is here.
+    within: Option<Instant>,
     /// When the drain began.
     drained: Option<Instant>,
     /// When the client was told that no more is taken.
@@ -293,15 +303,28 @@ struct Rest {
 }
 
 impl Rest {
-    fn new(limit: Duration) -> Self {
-        let (drained, closing) = (None, None);
-        let since = Instant::now();
-        Self { limit, since, has_begun: false, drained, closing, is_late: false, is_sooner: false }
+    fn new(limits: &HttpLimits) -> Self {
+        let HttpLimits { header_time, idle_time, .. } = *limits;
+        Self {
+            header_time,
+            idle_time,
+            since: Instant::now(),
+            has_begun: false,
+            within: None,
+            drained: None,
+            closing: None,
+            is_late: false,
+            is_sooner: false,
+        }
     }
 
     /// When it is over, if nothing is asked until then.
     fn end(&self) -> Instant {
-        let limit = self.since + self.limit;
+        let limit = match self.within {
+            Some(begun) => begun + self.header_time,
+            // A client that has just come has something to ask.
+            None => self.since + if self.has_begun { self.idle_time } else { self.header_time },
+        };
         match (self.closing, self.drained) {
             (Some(closing), _) => self.since.max(closing) + REST,
             (None, Some(drained)) => limit.min(drained + FIRST_REQUEST),

@@ -154,6 +154,7 @@ fn no_more_streams_of_a_connection_are_served_at_once_than_it_was_told() {
 fn a_connection_over_http2_whose_next_request_does_not_come_in_time_is_ended() {
     let world = World::new();
     world.set("limits.header_timeout", "\"500ms\"");
+    world.set("limits.idle_timeout", "\"3s\"");
     let scene = Scene::with(world);
     let ask = |bot: &mut Http2, stream: u32, path: &str| {
         bot.send(HEADERS, END_HEADERS | END_STREAM, stream, &request(path)).unwrap();
@@ -163,7 +164,8 @@ fn a_connection_over_http2_whose_next_request_does_not_come_in_time_is_ended() {
     let mut silent = Http2::open(&scene.dialer);
     let mut waiting = Http2::open(&scene.dialer);
     ask(&mut waiting, 1, "/v1/slow-head");
-    // Those who have asked before have as long.
+    // Those who have asked before have longer until the next one begins.
+    let began = std::time::Instant::now();
     let [mut slow_later, mut silent_later] = [0; 2].map(|_| Http2::open(&scene.dialer));
     for bot in [&mut slow_later, &mut silent_later] {
         for stream in [1, 3] {
@@ -174,9 +176,12 @@ fn a_connection_over_http2_whose_next_request_does_not_come_in_time_is_ended() {
     // A frame whose end does not come.
     let whole = frames::frame(HEADERS, END_HEADERS | END_STREAM, 5, &request("/v1/x"));
     slow_later.raw(&whole[..whole.len() - 1]).unwrap();
-    for bot in [&mut slow, &mut silent, &mut slow_later, &mut silent_later] {
+    for bot in [&mut slow, &mut silent, &mut slow_later] {
         assert_eq!(end(bot), Some(0));
     }
+    silent_later.tcp().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(std::iter::from_fn(|| silent_later.read()).any(|frame| frame.kind == GOAWAY));
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     wait_until("two records", || (scene.denials().len() == 2).then_some(()));
     let reasons: Vec<_> = scene.denials().iter().map(|denial| denial["reason"].to_string()).collect();
     assert!(reasons.iter().all(|reason| reason.contains("did not end in time")), "{reasons:?}");
