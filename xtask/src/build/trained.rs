@@ -1,0 +1,146 @@
+//! The daemon, optimized by how it is used (`cargo xtask build --trained`): built so that it counts what it does, put under the loads of the
+//! bench, and built again by what it counted. From then on every release build goes by that, as long as the compiler is the same.
+//!
+//! A profile that is older than the source serves the functions that did not change.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::paths::Paths;
+use crate::sh;
+
+/// What the compiler was when the profile was made, and what it must be to use it.
+struct Compiler {
+    /// All that it says of itself.
+    about: String,
+    host: String,
+    /// The major version of its LLVM.
+    llvm: String,
+    sysroot: String,
+}
+
+impl Compiler {
+    fn of(paths: &Paths) -> Result<Self> {
+        let rustc = || {
+            let mut command = Command::new("rustc");
+            command.current_dir(&paths.root);
+            command
+        };
+        let about = sh::capture(rustc().arg("-vV"))?;
+        let told = |name: &str| {
+            let line = about.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|rest| rest.trim().to_owned())
+                .with_context(|| format!("rustc -vV does not say its {name}"))
+        };
+        let llvm = told("LLVM version:")?;
+        let llvm = llvm.split('.').next().unwrap_or_default().to_owned();
+        let host = told("host:")?;
+        let sysroot = sh::capture(rustc().args(["--print", "sysroot"]))?.trim().to_owned();
+        Ok(Self { about, host, llvm, sysroot })
+    }
+
+    /// The tool that merges what was counted, of the same LLVM.
+    fn profdata(&self) -> Result<PathBuf> {
+        let Self { host, llvm, sysroot, .. } = self;
+        let places = [
+            PathBuf::from(format!("{sysroot}/lib/rustlib/{host}/bin/llvm-profdata")),
+            PathBuf::from(format!("/usr/lib/llvm-{llvm}/bin/llvm-profdata")),
+        ];
+        let found = places.into_iter().find(|path| sh::is_executable(path));
+        found.or_else(|| sh::find_program(&format!("llvm-profdata-{llvm}"))).with_context(|| {
+            format!(
+                "there is no llvm-profdata of LLVM {llvm}; install it with `rustup component add llvm-tools`, or the package llvm-{llvm}"
+            )
+        })
+    }
+}
+
+/// Where a profile and what belongs to it are.
+fn place(paths: &Paths) -> PathBuf {
+    paths.target.join("trained")
+}
+
+/// The profile, if there is one of this compiler.
+fn profile(paths: &Paths, compiler: &Compiler) -> Option<PathBuf> {
+    let place = place(paths);
+    let is_same = fs::read_to_string(place.join("compiler")).is_ok_and(|about| about == compiler.about);
+    Some(place.join("profile")).filter(|profile| is_same && profile.is_file())
+}
+
+/// Builds the release by the profile, if there is one; whether it did.
+pub(super) fn build(paths: &Paths) -> Result<bool> {
+    if !place(paths).join("profile").exists() {
+        return Ok(false);
+    }
+    let compiler = Compiler::of(paths)?;
+    let Some(profile) = profile(paths, &compiler) else {
+        println!("the profile in {} is another compiler's, and is not used", paths.shown(&place(paths)));
+        return Ok(false);
+    };
+    println!("optimized by {}", paths.shown(&profile));
+    let flags = [
+        format!("-Cprofile-use={}", profile.display()),
+        // Of functions that are new, nothing was counted.
+        "-Cllvm-args=-pgo-warn-missing-function=false".to_owned(),
+    ];
+    compile(paths, &compiler, &flags)?;
+    Ok(true)
+}
+
+/// Makes a profile: counts under load.
+pub(super) fn train(paths: &Paths) -> Result<()> {
+    let compiler = Compiler::of(paths)?;
+    let profdata = compiler.profdata()?;
+    let place = place(paths);
+    let counts = place.join("counts");
+    let _ = fs::remove_dir_all(&counts);
+    let _ = fs::remove_file(place.join("profile"));
+    fs::create_dir_all(&counts).with_context(|| format!("cannot create {}", counts.display()))?;
+    compile(paths, &compiler, &[format!("-Cprofile-generate={}", counts.display())])?;
+    let ourselves = env::current_exe().context("cannot find this program's own path")?;
+    sh::run(Command::new(ourselves).args(["bench", "load", "--quick", "--built"]).current_dir(&paths.root))
+        .context("the loads to count under failed")?;
+    let counted: Vec<PathBuf> = fs::read_dir(&counts)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|it| it == "profraw"))
+        .collect();
+    ensure!(!counted.is_empty(), "the daemon left no counts in {}", counts.display());
+    sh::run(Command::new(profdata).args(["merge", "-o"]).arg(place.join("profile")).args(counted))?;
+    fs::write(place.join("compiler"), &compiler.about).context("cannot write whose profile it is")
+}
+
+/// Builds the release with flags of its own, in a directory of its own, and puts it where releases are.
+fn compile(paths: &Paths, compiler: &Compiler, flags: &[String]) -> Result<()> {
+    let build_dir = place(paths).join("build");
+    let mut command = sh::cargo();
+    // With `--target` the flags are not for build scripts and macros.
+    command.args([
+        "build",
+        "--package",
+        "vouchsafe",
+        "--release",
+        "--target",
+        &compiler.host,
+        "--target-dir",
+    ]);
+    command.arg(&build_dir).current_dir(&paths.root);
+    command.env("VOUCHSAFE_BPF_OBJECT", paths.bpf_object());
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    sh::run(&mut command)?;
+    let built = build_dir.join(&compiler.host).join("release/vouchsafe");
+    put(&built, &paths.daemon(true))
+}
+
+/// Puts a program in the place of another, which may be running.
+fn put(built: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    let beside = to.with_extension("new");
+    fs::copy(built, &beside).with_context(|| format!("the build left no {}", built.display()))?;
+    fs::rename(&beside, to).with_context(|| format!("cannot write {}", to.display()))
+}
