@@ -101,7 +101,7 @@ mod tests {
                 all.extend(data.unwrap());
             }
             let trailers = body.trailers().await.unwrap();
-            drop(sender);
+            drop((sender, body));
             driving.await.unwrap().unwrap();
             (before, all, trailers)
         };
