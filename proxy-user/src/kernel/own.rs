@@ -55,8 +55,18 @@ fn range(map: &MemoryMap) -> Option<(NonNull<c_void>, usize)> {
 mod tests {
     use super::*;
 
+    /// In a process of its own: other tests run code, too.
     #[test]
     fn the_own_code_is_let_go_of_and_runs_on() {
+        const ALONE: &str = "VOUCHSAFE_TEST_OWN";
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            alone.args(["--exact", "kernel::own::tests::the_own_code_is_let_go_of_and_runs_on"]);
+            let output = alone.args(["--test-threads", "1"]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
         let code = || {
             let own = std::env::current_exe().unwrap();
             let is_own = |map: &MemoryMap| map.pathname == MMapPath::Path(own.clone());
