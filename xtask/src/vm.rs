@@ -69,7 +69,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     for needs in [machine::NEEDS, kernel::NEEDS, root::NEEDS] {
         system::ensure(needs)?;
     }
-    build::all(paths, true)?;
+    build::soon(paths)?;
     let tests = build_tests(paths)?;
 
     let folder = paths.target.join("vm");
