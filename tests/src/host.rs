@@ -28,9 +28,7 @@ pub(crate) fn prepare() {
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .expect("this kernel lets nobody mount a bpf file system, which these tests need");
         }
-        for program in
-            ["nginx", "/usr/bin/curl", "/usr/bin/python3", "nsenter", "unshare", "setpriv", "ip", "squid"]
-        {
+        for program in ["nginx", "/usr/bin/curl", "/usr/bin/python3", "nsenter", "unshare", "setpriv", "ip"] {
             let found = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status();
             assert!(
                 found.is_ok_and(|s| s.success()),
