@@ -153,7 +153,12 @@ impl Upstream {
             // Of this thread only.
             nix::sched::setns(net, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let address: SocketAddr = format!("{RAW_ADDRESS}:443").parse().unwrap();
-            let listener = TcpListener::bind(address).unwrap();
+            // A process that another test is just starting has what was open here, until it executes its program.
+            let bind = || match TcpListener::bind(address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+                bound => Some(bound),
+            };
+            let listener = wait_until("the address of the upstream before", bind).unwrap();
             listener.set_nonblocking(true).unwrap();
             up.send(()).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
