@@ -205,7 +205,7 @@ fn policies() -> [(String, String); 3] {
         (
             "policies/apis/bench.toml".to_owned(),
             format!(
-                "[api.bench]\nhosts = [{hosts}]\n\
+                "[api.bench]\nhosts = [{hosts}]\naddresses = [\"203.0.113.0/24\"]\n\
                  inject = {{ header = \"authorization\", value = \"Bearer {{secret}}\" }}\n"
             ),
         ),
