@@ -9,7 +9,7 @@ use crate::decide::{Call, RuleRef};
 use crate::hosts::HostIndex;
 use crate::index::Index;
 use crate::link::Linked;
-use crate::model::{Api, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
+use crate::model::{Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
 use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};
@@ -112,6 +112,15 @@ impl PolicySet {
     #[must_use]
     pub fn api(&self, id: ApiId) -> Option<&Api> {
         self.apis.get(id.0 as usize)
+    }
+
+    /// Every host that an API names for `scheme`.
+    pub fn hosts(&self, scheme: Scheme) -> impl Iterator<Item = &ApiHost> {
+        self.apis
+            .iter()
+            .filter(move |api| api.scheme == scheme)
+            .flat_map(|api| &api.hosts)
+            .map(|host| &host.value)
     }
 
     /// The API that a host and port belong to. An exact name wins over `*.example.com`, which stands for exactly one

@@ -172,7 +172,7 @@ fn main() {
     set("client", format!("{}{}", certificate.pem(), client.serialize_pem()).as_bytes());
     let root = directory.path().join("root.pem");
     std::fs::write(&root, certificate.pem()).unwrap();
-    let tls = UpstreamTls::new(&[root], false, None, Duration::from_secs(5)).unwrap();
+    let tls = UpstreamTls::new(&[root], false, &[], Duration::from_secs(5)).unwrap();
     let bench = Bench { credentials: Credentials::new(store, Outcall::new(tls)) };
 
     let key = "kind = \"static\"\nsecret = \"vault:key\"";

@@ -173,7 +173,7 @@ impl Finished {
 
 /// Runs a command to its end; panics when it hangs.
 #[track_caller]
-pub(crate) fn finish(command: &mut Command) -> Finished {
+pub fn finish(command: &mut Command) -> Finished {
     // Files, not pipes: a full pipe would need a reader thread each.
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null());

@@ -105,12 +105,22 @@ impl World {
             message.lines().any(|line| line == "READY=1").then_some(())
         });
         *self.child.borrow_mut() = Some(child);
-        if self.starts.replace(self.starts.get() + 1) == 0 {
-            let bundle = self.vouchsafe(&["ca", "export"]);
-            assert_eq!(bundle.code, Some(0), "{bundle:?}");
-            // Bots trust the proxy; and the server itself, for connections that pass through.
-            self.write("bots.pem", &format!("{}{}", bundle.stdout, pki().ca));
+        self.trust();
+    }
+
+    /// Gives bots what they must trust now, as `vouchsafe trust refresh` does: the proxy; and the server itself, for connections that
+    /// pass through.
+    #[track_caller]
+    pub fn trust(&self) {
+        let bundle = self.vouchsafe(&["ca", "export"]);
+        assert_eq!(bundle.code, Some(0), "{bundle:?}");
+        let whole = format!("{}{}", bundle.stdout, pki().ca);
+        if fs::read_to_string(self.path("bots.pem")).is_ok_and(|there| there == whole) {
+            return;
         }
+        // Whole at once: a bot may just be reading it.
+        let new = self.write("bots.pem.new", &whole);
+        fs::rename(new, self.path("bots.pem")).unwrap();
     }
 
     /// Runs a daemon that must not start, and returns what it said.
@@ -173,11 +183,14 @@ impl World {
         wait_until(&format!("generation {generation} of the policy"), || {
             (self.status()["policy"]["generation"] == generation).then_some(())
         });
+        self.trust();
     }
 
     /// `vouchsafe reload`.
     pub fn reload(&self) -> Finished {
-        self.vouchsafe(&["reload"])
+        let reloaded = self.vouchsafe(&["reload"]);
+        self.trust();
+        reloaded
     }
 
     /// A command of the command line, with this world's configuration or journal, in the world's network.

@@ -62,7 +62,7 @@ pub mod wire;
 mod world;
 
 pub use api::{CANARY, STOLEN};
-pub use bot::{Answer, Bot, Finished, Running};
+pub use bot::{Answer, Bot, Finished, Running, finish};
 pub use host::{built, daemon as daemon_binary, xtask as xtask_binary};
 pub use podman::Podman;
 pub use wait::wait_until;

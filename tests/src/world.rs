@@ -1,6 +1,6 @@
 //! One host in small: folder, cgroups, network, policies, API server; see the crate's page.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -31,7 +31,6 @@ pub struct World {
     cgroup: PathBuf,
     pub(crate) settings: RefCell<BTreeMap<String, String>>,
     pub(crate) child: RefCell<Option<Running>>,
-    pub(crate) starts: Cell<u32>,
     /// Of the daemon's environment.
     pub(crate) variables: RefCell<BTreeMap<String, String>>,
     /// Ended before everything else goes.
@@ -56,7 +55,6 @@ impl World {
             name,
             settings: RefCell::default(),
             child: RefCell::default(),
-            starts: Cell::new(0),
             variables: RefCell::default(),
             servers: RefCell::default(),
         };

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    authority::{self, Authority},
     bounds::Bounds,
     descriptors::raise_descriptors,
     drain::Drain,
@@ -97,11 +98,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let ledger = Arc::new(Ledger::open(&config.state)?);
     let limits = Arc::new(Registry::new(Arc::clone(&ledger)));
-    let ca = Arc::new(Ca::open_or_create(&config.state)?);
+    let ca = Arc::new(Ca::open(&config.state, authority::terms(&config.ca))?);
     let upstream_tls = UpstreamTls::new(
         &config.upstream.roots,
         config.upstream.system_roots,
-        Some(ca.certificate()),
+        &ca.roots(),
         config.upstream.connect_timeout,
     )?;
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
@@ -126,6 +127,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let (first, last, identities, warnings) = reload::first(&config.policies, &limits, &credentials)
         .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
     reload::warn(&warnings);
+    let authority = Arc::new(Authority::new(Arc::clone(&ca), &config.ca));
+    authority.require(first.set())?;
 
     let mut options = Options::new(env!("CARGO_PKG_VERSION"));
     options.start.policy_generation = Some(first.generation());
@@ -187,7 +190,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         counters: Counters::default(),
         drain: drained,
     });
-    let reloader = Arc::new(Reloader::new(&config, &services, network, limits, last));
+    let reloader = Arc::new(Reloader::new(&config, &services, network, limits, Arc::clone(&authority), last));
 
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let without_origin = Arc::new(AtomicU64::new(0));
@@ -208,6 +211,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         services: Arc::clone(&services),
         reloader: Arc::clone(&reloader),
         rotator: Arc::clone(&rotator),
+        authority: Arc::clone(&authority),
         kernel: Arc::clone(&kernel),
         origins,
         without_origin,
@@ -247,6 +251,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     tasks.spawn(remember(Arc::clone(&ledger)));
     tasks.spawn(Arc::clone(&services.credentials).follow_files());
     tasks.spawn(rotator.keep());
+    tasks.spawn(Arc::clone(&authority).keep(Arc::clone(&services)));
     if let Some(publisher) = &publisher {
         tasks.spawn(Arc::clone(publisher).keep());
         issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));

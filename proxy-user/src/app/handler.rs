@@ -10,13 +10,17 @@ use proxy_policy::Unmatched;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator, who::Who};
+use super::{
+    authority::Authority, bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator,
+    who::Who,
+};
 use crate::{
     authorize::LivePolicy,
     config::{Config, Unidentified},
     connection::Services,
     control::{
         Failure, Handler, Peer, ReloadReport, SecretsReport, Status,
+        ca::{self, CaStatus, RotateCa, RotateCaReport},
         credentials::{self, CredentialReport, RotateOrder, SecretReport},
         detach, plan,
         status::{
@@ -29,6 +33,7 @@ use crate::{
     forward::error::chain,
     kernel::{self, Kernel, OriginTable, Programs, Protecting},
     record::JournaldState,
+    trust::CaCertificate,
     workload::{Workloads, identify::Matcher},
 };
 
@@ -38,6 +43,7 @@ pub(super) struct DaemonHandler {
     pub(super) services: Arc<Services>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) rotator: Arc<Rotator>,
+    pub(super) authority: Arc<Authority>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) origins: Arc<OriginTable>,
     pub(super) without_origin: Arc<AtomicU64>,
@@ -176,6 +182,36 @@ impl DaemonHandler {
         })
     }
 
+    fn rotate_ca(&self, peer: Peer, arguments: &Map<String, Value>) -> Result<Value, Failure> {
+        let order = RotateCa::of(peer, arguments)?;
+        let ca = self.authority.ca();
+        ca.rotate(order.at_once).map_err(|error| {
+            let message = format!("there is no new generation of the CA: {}", chain(&error));
+            Failure::new("ca", message, "the one before goes on")
+        })?;
+        let generations = ca.generations();
+        let newest = generations.first().map(|(newest, _)| newest);
+        let report = RotateCaReport {
+            generation: newest.map_or(0, |newest| newest.number),
+            roots: newest.iter().flat_map(|it| &it.roots).map(CaCertificate::fingerprint).collect(),
+            former: generations.iter().skip(1).map(|(it, end)| (it.number, rfc3339((*end).into()))).collect(),
+        };
+        serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
+    fn ca(&self) -> CaStatus {
+        let generations = self.authority.ca().generations();
+        let newest = generations.first().map(|(newest, _)| newest);
+        CaStatus {
+            generation: newest.map_or(0, |newest| newest.number),
+            permits: number(newest.map_or(0, |newest| newest.permits.len())),
+            until: newest.map(|newest| rfc3339(newest.not_after.into())).unwrap_or_default(),
+            former: number(generations.len().saturating_sub(1)),
+        }
+    }
+
     fn kernel(&self) -> KernelStatus {
         let programs: Vec<String> = self.kernel.programs().into_iter().map(str::to_owned).collect();
         let all = self.kernel.expected_programs();
@@ -254,6 +290,7 @@ impl Handler for DaemonHandler {
                     None => Health::degraded_if(broken_credentials(&live)),
                 },
             },
+            ca: self.ca(),
             listeners: self.listeners.clone(),
             connections_open: self.services.counters.open(),
         }
@@ -312,6 +349,7 @@ impl Handler for DaemonHandler {
             plan::COMMAND => Some(self.table()),
             credentials::COMMAND => Some(self.credentials()),
             credentials::TEST_COMMAND => Some(self.test_credential(arguments)),
+            ca::ROTATE_COMMAND => Some(self.rotate_ca(peer, arguments)),
             credentials::ROTATE_COMMAND => Some(self.rotate_secret(peer, arguments)),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! Builds the parts in order, starts them, reloads, drains.
 
+mod authority;
 mod behind;
 mod bounds;
 pub mod daemon;

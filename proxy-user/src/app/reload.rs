@@ -13,6 +13,7 @@ use proxy_policy::{Moment, NetworkRule};
 use tokio::sync::mpsc;
 
 use super::{
+    authority::Authority,
     behind::{behind_the_calls, let_go, started_behind},
     network,
     policies::{Errors, Loaded},
@@ -24,6 +25,7 @@ use crate::{
     connection::Services,
     control::{Failure, ReloadReport},
     credentials::Credentials,
+    forward::error::chain,
     kernel::{KernelError, Network},
     limits::Registry,
     record::Recorder,
@@ -74,6 +76,7 @@ pub(super) struct Reloader {
     open: Vec<NetworkRule>,
     limits: Arc<Registry>,
     credentials: Arc<Credentials>,
+    authority: Arc<Authority>,
     /// Held by who reads and puts live: one at a time, which also orders the generations. Never waited for by asynchronous
     /// code, which would hold up every connection for as long as a load takes.
     one: Mutex<()>,
@@ -123,6 +126,7 @@ impl Reloader {
         services: &Services,
         network: Arc<Network>,
         limits: Arc<Registry>,
+        authority: Arc<Authority>,
         last: LastLoad,
     ) -> Self {
         Self {
@@ -135,6 +139,7 @@ impl Reloader {
             network,
             open: config.network.allow.clone(),
             limits,
+            authority,
             one: Mutex::default(),
             last: ArcSwap::from_pointee(last),
         }
@@ -169,6 +174,10 @@ impl Reloader {
                     generation += 1;
                     rules_at = clock::now();
                     next_end = set.next_network_end(rules_at);
+                    // First of all: what it intercepts must be certified, and where that fails nothing was changed.
+                    if let Err(error) = self.authority.require(&set) {
+                        return Err(self.refuse(&last, digest, vec![chain(&error)]));
+                    }
                     let rules = network::kernel_rules(&set, &self.open, &resolvers, rules_at);
                     if let Err(error) = self.network.apply(generation, &rules) {
                         return Err(self.refuse(&last, digest, vec![error.to_string()]));

@@ -73,7 +73,7 @@ enum Command {
         #[command(flatten)]
         args: credential::CredentialArgs,
     },
-    /// Show and export the host's CA
+    /// Show and export the host's CA, and make a new one
     Ca {
         #[command(flatten)]
         config: ConfigArg,
@@ -133,7 +133,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Credential { config, args } => {
             credential::run(&args, &load(&config.config)?.control_socket())
         }
-        Command::Ca { config, args } => ca::run(args, &load(&config.config)?.state),
+        Command::Ca { config, args } => ca::run(args, &load(&config.config)?),
         Command::Audit(args) => audit::run(&args),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),

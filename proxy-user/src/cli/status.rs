@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use crate::control::ca::CaStatus;
 use crate::control::client::{self, ClientError};
 use crate::control::peer::said_of_this_process;
 use crate::control::status::{IdentityStatus, Protect};
@@ -150,6 +151,13 @@ fn write_page(page: &mut String, status: &Status, Colours { red, plain }: Colour
     let (apis, roles, credentials, rules) = (policy.apis, policy.roles, policy.credentials, policy.rules);
     writeln!(page, "          {apis} APIs, {roles} roles, {credentials} credentials, {rules} rules")?;
     writeln!(page, "secrets   {} in memory", secrets.count)?;
+    let CaStatus { generation, permits, until, former } = &status.ca;
+    let until = until.split('T').next().unwrap_or_default();
+    writeln!(
+        page,
+        "ca        generation {generation} for {permits} hosts, until {}; {former} former",
+        safe(until)
+    )?;
     writeln!(page, "journal   {} records in {}", journal.records, safe(&journal.path))?;
     writeln!(page)?;
     write_identities(page, &policy.identities)?;

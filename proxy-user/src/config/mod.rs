@@ -1,4 +1,5 @@
 //! `vouchsafe.toml`: what the host decides. Every key has a default; an unknown key is an error with its place.
+mod ca;
 mod exec;
 mod rotation;
 mod hashicorp;
@@ -15,6 +16,7 @@ use proxy_policy::{NetworkRule, SecretRef};
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::ca::Ca;
 pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
@@ -45,6 +47,8 @@ pub struct Config {
     pub network: Network,
     /// Where the proxy listens.
     pub listen: Listen,
+    /// What signs the certificates that bots are shown.
+    pub ca: Ca,
     /// The way to the APIs.
     pub upstream: Upstream,
     /// Bounds on what a client may do.
@@ -244,6 +248,7 @@ impl Default for Config {
             kernel: Kernel::default(),
             network: Network::default(),
             listen: Listen::default(),
+            ca: Ca::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
             journal: Journal::default(),
@@ -468,6 +473,9 @@ impl Config {
         }
         if let Some(problem) = config.hashicorp.as_ref().and_then(|it| it.problem(config.issuer.is_some())) {
             return Err(value(problem));
+        }
+        if let Some(problem) = config.ca.problem() {
+            return Err(value(&problem));
         }
         if let Some(problem) = config.upstream.problem() {
             return Err(value(problem));

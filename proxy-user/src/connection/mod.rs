@@ -53,7 +53,7 @@ use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg, connect};
 use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
-use crate::trust::{self, Alert, Alpn, BotStream};
+use crate::trust::{self, Alert, Alpn, BotStream, KeyKind};
 use call::Calls;
 use first::First;
 use proxied::Proxied;
@@ -217,7 +217,8 @@ impl Connection {
         let alpn = Alpn::mirror(&hello.alpn);
         let (read, tcp) = stream.into_parts();
         let stream = ReadAhead::new(read, tcp);
-        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn).await {
+        let kind = if hello.ecdsa { KeyKind::Ecdsa } else { KeyKind::Rsa };
+        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn, kind).await {
             Ok(stream) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });

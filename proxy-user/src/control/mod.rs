@@ -10,12 +10,13 @@
 //! ← {"ok":false,"error":{"code":"policy","message":"…","help":"…","problems":["policies/a.toml:3:1: …"]}}
 //! ```
 //!
-//! Commands: `ping`, `status`, `reload`, `reload-secrets`, [`detach`], and what [`Handler::other`] adds ([`who`], [`plan`]). A
+//! Commands: `ping`, `status`, `reload`, `reload-secrets`, [`detach`], and what [`Handler::other`] adds ([`who`], [`plan`], [`ca`]). A
 //! secret is in no reply.
 //!
 //! [`peer`] decides who may speak, [`server`] listens, [`client`] is the other end, [`status`] is the reply that
 //! people look at.
 
+pub mod ca;
 pub mod client;
 pub mod credentials;
 pub mod detach;

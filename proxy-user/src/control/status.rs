@@ -27,6 +27,9 @@ pub struct Status {
     pub journald: Health,
     /// The secrets in memory.
     pub secrets: SecretsStatus,
+    /// What signs the certificates that bots are shown.
+    #[serde(default)]
+    pub ca: super::ca::CaStatus,
     /// Where the daemon listens, one line each.
     pub listeners: Vec<String>,
     /// Connections of workloads that are open.
@@ -287,6 +290,7 @@ pub(crate) mod tests {
             },
             journald: Health::Ok,
             secrets: SecretsStatus { count: 2, health: Health::Ok },
+            ca: super::super::ca::CaStatus { generation: 1, permits: 2, ..Default::default() },
             listeners: vec!["127.0.0.1:15001".into()],
             connections_open: 1,
         }

@@ -51,7 +51,7 @@ impl World {
         let root = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
         let pem = self.directory.path().join("root.pem");
         fs::write(&pem, root.pem()).unwrap();
-        let tls = UpstreamTls::new(&[pem], false, None, std::time::Duration::from_secs(5)).unwrap();
+        let tls = UpstreamTls::new(&[pem], false, &[], std::time::Duration::from_secs(5)).unwrap();
         Outcall::new(tls)
     }
 }

@@ -324,7 +324,7 @@ mod tests {
         let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
         let root = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(root.path(), &pem).unwrap();
-        let tls = UpstreamTls::new(&[root.path().to_owned()], false, None, TIME).unwrap();
+        let tls = UpstreamTls::new(&[root.path().to_owned()], false, &[], TIME).unwrap();
         let client = ClientIdentity::new(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -349,7 +349,7 @@ mod tests {
         let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
         let root = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(root.path(), &pem).unwrap();
-        let tls = UpstreamTls::new(&[root.path().to_owned()], false, None, TIME).unwrap();
+        let tls = UpstreamTls::new(&[root.path().to_owned()], false, &[], TIME).unwrap();
         let outcall = Outcall::new(tls).through(uplink);
         let call = |url: String| {
             let (outcall, url) = (outcall.clone(), url.parse::<IssuerUrl>().unwrap());

@@ -21,9 +21,17 @@ const LEGACY_MAJOR: u8 = 3;
 const MESSAGE_CLIENT_HELLO: u8 = 1;
 
 const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
 const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
 const EXTENSION_ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+
+/// `ecdsa_secp256r1_sha256` (RFC 8446 section 4.2.3).
+const ECDSA_P256_SHA256: u16 = 0x0403;
+
+/// The suites that we speak over a certificate with ECDSA: those of TLS 1.3, and ECDHE_ECDSA of TLS 1.2 (RFC 8446 appendix B.4,
+/// RFC 5289, RFC 7905).
+const ECDSA_SUITES: [u16; 6] = [0x1301, 0x1302, 0x1303, 0xc02b, 0xc02c, 0xcca9];
 
 /// What a client asked for in its ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +46,9 @@ pub struct ClientHello {
     /// Whether the client offers Encrypted ClientHello. `server_name` is then only the outer, public name; a client
     /// that only greases the extension looks the same.
     pub ech: bool,
+    /// Whether the client verifies ECDSA with P-256: it offers `ecdsa_secp256r1_sha256` (RFC 8446 section 4.2.3), and TLS 1.3 or a
+    /// suite of TLS 1.2 that goes with it.
+    pub ecdsa: bool,
 }
 
 impl ClientHello {
@@ -138,10 +149,13 @@ fn hello(body: &[u8]) -> Result<ClientHello, Why> {
             && !cipher_suites.is_empty()
             && cipher_suites.len().is_multiple_of(2)
             && !compressions.is_empty())
-        .then_some(legacy_version)
+        .then_some((legacy_version, cipher_suites))
     })();
-    let max_version = fixed.ok_or(Why::Malformed("the TLS ClientHello is damaged before its extensions"))?;
-    let mut hello = ClientHello { server_name: None, alpn: Vec::new(), max_version, ech: false };
+    const DAMAGED_BEFORE: Why = Why::Malformed("the TLS ClientHello is damaged before its extensions");
+    let (max_version, suites) = fixed.ok_or(DAMAGED_BEFORE)?;
+    let mut hello =
+        ClientHello { server_name: None, alpn: Vec::new(), max_version, ech: false, ecdsa: false };
+    let takes_suite = pairs(suites).any(|suite| ECDSA_SUITES.contains(&suite));
     if reader.is_empty() {
         return Ok(hello);
     }
@@ -166,6 +180,15 @@ fn hello(body: &[u8]) -> Result<ClientHello, Why> {
                     "the supported_versions of the TLS ClientHello name no TLS version",
                 ))?;
             }
+            EXTENSION_SIGNATURE_ALGORITHMS => {
+                let schemes = Some(Reader(data)).and_then(|mut reader| {
+                    let list = reader.vector16()?;
+                    (reader.is_empty() && !list.is_empty() && list.len().is_multiple_of(2)).then_some(list)
+                });
+                let schemes = schemes
+                    .ok_or(Why::Malformed("the signature_algorithms of the TLS ClientHello are damaged"))?;
+                hello.ecdsa = takes_suite && pairs(schemes).any(|scheme| scheme == ECDSA_P256_SHA256);
+            }
             EXTENSION_ENCRYPTED_CLIENT_HELLO => hello.ech = true,
             _ => {}
         }
@@ -176,6 +199,13 @@ fn hello(body: &[u8]) -> Result<ClientHello, Why> {
         return Err(Why::Malformed("the TLS ClientHello carries an extension twice"));
     }
     Ok(hello)
+}
+
+/// The numbers of a list of 16 bits each.
+fn pairs(list: &[u8]) -> impl Iterator<Item = u16> {
+    list.chunks_exact(2).map(|pair| {
+        u16::from_be_bytes([pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0)])
+    })
 }
 
 /// The one host name of a server_name extension.

@@ -114,7 +114,10 @@ fn what_openssl_asks_for_is_read() {
     assert_eq!((hello.max_version, hello.ech), (0x0304, false));
 
     let hello = done(&unhex(OPENSSL_TLS12));
-    assert_eq!(hello, ClientHello { server_name: None, alpn: vec![], max_version: 0x0303, ech: false });
+    assert_eq!(
+        hello,
+        ClientHello { server_name: None, alpn: vec![], max_version: 0x0303, ech: false, ecdsa: true }
+    );
 }
 
 #[test]
@@ -195,7 +198,8 @@ fn a_hello_of_more_than_64_kib_is_refused_by_its_header() {
 
 #[test]
 fn a_hello_without_extensions_asks_for_nothing() {
-    let nothing = ClientHello { server_name: None, alpn: vec![], max_version: 0x0303, ech: false };
+    let nothing =
+        ClientHello { server_name: None, alpn: vec![], max_version: 0x0303, ech: false, ecdsa: false };
     assert_eq!(done(&built_with(&[])), nothing);
     assert_eq!(done(&built(&[])), nothing);
 }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::alpn::Alpn;
-use super::ca::CaCertificate;
+use super::ca_certificate::CaCertificate;
 use super::client_identity::{ClientIdentity, Presented};
 use super::names::{BadHost, server_name};
 use super::provider;
@@ -116,14 +116,14 @@ impl fmt::Debug for UpstreamTls {
 
 impl UpstreamTls {
     /// A client that trusts the PEM files `extra_roots` and, with `system_roots`, the system's trust store, but never
-    /// `own`, the CA of this host. It gives servers `deadline` for each handshake.
+    /// `own`, the roots of this host. It gives servers `deadline` for each handshake.
     ///
     /// # Errors
     /// See [`RootsError`]; each names the file to blame.
     pub fn new(
         extra_roots: &[PathBuf],
         system_roots: bool,
-        own: Option<&CaCertificate>,
+        own: &[CaCertificate],
         deadline: Duration,
     ) -> Result<Self, RootsError> {
         let roots = roots::store(extra_roots, system_roots, own)?;

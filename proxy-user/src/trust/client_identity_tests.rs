@@ -88,7 +88,7 @@ async fn server(authority: &Authority, demands: bool) -> (std::net::SocketAddr, 
 fn client(authority: &Authority) -> UpstreamTls {
     let root = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(root.path(), &authority.pem).unwrap();
-    UpstreamTls::new(&[root.path().to_owned()], false, None, Duration::from_secs(10)).unwrap()
+    UpstreamTls::new(&[root.path().to_owned()], false, &[], Duration::from_secs(10)).unwrap()
 }
 
 async fn connect(

@@ -9,8 +9,17 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-/// The largest file that is read here, in bytes. A CA takes less than 2 KiB.
-const MAX_BYTES: u64 = 64 * 1024;
+/// The largest file that is read here, in bytes. A certificate takes 1 KiB, and 20 bytes for each host that a policy names.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How the name of a file begins that is not whole yet.
+pub(super) const NEW: &str = ".new-";
+
+/// Of private keys.
+pub(super) const KEY_MODE: u32 = 0o600;
+
+/// Of certificates, which everybody may read.
+pub(super) const CERTIFICATE_MODE: u32 = 0o644;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +55,14 @@ pub enum FileError {
         expected: u32,
     },
     /// There is something else of that name.
-    #[error("{} is not a regular file of at most 64 KiB: move it away", path.display())]
+    #[error("{} is not a regular file of at most 16 MiB: move it away", path.display())]
     NotAFile {
         /// What is in the way.
         path: PathBuf,
     },
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
     move |source| FileError::Io { action, path, source }
 }
@@ -84,7 +93,8 @@ pub(super) fn read(path: &Path, most: u32) -> Result<Option<Zeroizing<Vec<u8>>>,
     }
     check(path, &metadata, most)?;
     // Room for all of it: a buffer that grows leaves unwiped copies behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize + 1));
+    let room = usize::try_from(metadata.len()).unwrap_or(0) + 64;
+    let mut content = Zeroizing::new(Vec::with_capacity(room));
     file.take(MAX_BYTES).read_to_end(&mut content).map_err(io_error("read", path))?;
     Ok(Some(content))
 }
@@ -96,7 +106,7 @@ pub(super) fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileE
     let attempt = || {
         let permissions = Permissions::from_mode(mode);
         let mut file = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(NEW)
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(directory)?;
         file.write_all(content)?;
@@ -109,6 +119,23 @@ pub(super) fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileE
         File::open(directory)?.sync_all()
     };
     attempt().map_err(io_error("create", path))
+}
+
+/// Puts `content` in the place of what `path` is, whole or not at all, and on the disk before it returns.
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let attempt = || {
+        let mut file = tempfile::Builder::new()
+            .prefix(NEW)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(directory)?.sync_all()
+    };
+    attempt().map_err(io_error("write", path))
 }
 
 /// Makes `path` a directory of mode 0755 if there is none, and checks that nobody else may write to it.

@@ -8,7 +8,7 @@ use crate::trust::pem;
 
 fn leaves() -> (tempfile::TempDir, Leaves) {
     let state = tempfile::tempdir().unwrap();
-    let ca = Ca::open_or_create(state.path()).unwrap();
+    let ca = Ca::for_tests(state.path());
     (state, Leaves::new(Arc::new(ca)).unwrap())
 }
 
@@ -23,6 +23,7 @@ fn openssl(arguments: &[&str]) -> (bool, String) {
 fn openssl_accepts_a_leaf_for_its_host_and_for_no_other() {
     let (state, leaves) = leaves();
     let (ca, file) = (state.path().join("ca/ca.pem"), state.path().join("leaf.pem"));
+    let issuer = state.path().join("issuer.pem");
     let long = format!("{}.example", "a".repeat(60));
     let hosts = [
         ("api.example.com", "-verify_hostname", "DNS:api.example.com"),
@@ -30,12 +31,16 @@ fn openssl_accepts_a_leaf_for_its_host_and_for_no_other() {
         ("192.0.2.1", "-verify_ip", "IP Address:192.0.2.1"),
         ("2001:db8::1", "-verify_ip", "IP Address:2001:DB8:0:0:0:0:0:1"),
     ];
-    for (host, check, san) in hosts {
-        let leaf = leaves.leaf(host).unwrap();
-        assert_eq!(leaf.cert.len(), 1, "the leaf alone");
+    let kinds = [KeyKind::Ecdsa, KeyKind::Rsa];
+    for ((host, check, san), kind) in hosts.into_iter().flat_map(|host| kinds.map(|kind| (host, kind))) {
+        let leaf = leaves.leaf(host, kind).unwrap();
+        assert_eq!(leaf.cert.len(), 2, "the leaf and its issuer");
         fs::write(&file, pem::certificate(&leaf.cert[0])).unwrap();
+        fs::write(&issuer, pem::certificate(&leaf.cert[1])).unwrap();
         let (ca, file) = (ca.to_str().unwrap(), file.to_str().unwrap());
-        let verify = ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca, check];
+        let issuer = issuer.to_str().unwrap();
+        let verify =
+            ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca, "-untrusted", issuer, check];
         let (good, text) = openssl(&[&verify[..], &[host, file]].concat());
         assert!(good, "{host}: {text}");
         let other = if check == "-verify_ip" { "192.0.2.2" } else { "www.example.com" };
@@ -48,6 +53,7 @@ fn openssl_accepts_a_leaf_for_its_host_and_for_no_other() {
             "Digital Signature",
             "CA:FALSE",
             "Authority Key Identifier",
+            if kind == KeyKind::Rsa { "sha256WithRSAEncryption" } else { "ecdsa-with-SHA256" },
         ] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
@@ -58,10 +64,10 @@ fn openssl_accepts_a_leaf_for_its_host_and_for_no_other() {
 fn a_leaf_is_kept_until_a_third_of_its_life_is_left() {
     let (_state, leaves) = leaves();
     let (name, start) = (server_name("api.example.com").unwrap(), now());
-    let at = |hours: i64| leaves.leaf_at(&name, start + Duration::hours(hours)).unwrap();
+    let at = |hours: i64| leaves.leaf_at(&name, KeyKind::Ecdsa, start + Duration::hours(hours)).unwrap();
     let first = at(0);
     assert!(Arc::ptr_eq(&first, &at(14)));
-    assert!(Arc::ptr_eq(&first, &leaves.leaf("API.example.com.").unwrap()), "one spelling");
+    assert!(Arc::ptr_eq(&first, &leaves.leaf("API.example.com.", KeyKind::Ecdsa).unwrap()), "one spelling");
     let second = at(15);
     assert!(!Arc::ptr_eq(&first, &second));
     assert!(Arc::ptr_eq(&second, &at(16)));
@@ -69,17 +75,22 @@ fn a_leaf_is_kept_until_a_third_of_its_life_is_left() {
 }
 
 #[test]
-fn no_leaf_outlives_the_ca() {
+fn no_leaf_outlives_its_issuer() {
     let (_state, leaves) = leaves();
-    let (name, end) = (server_name("api.example.com").unwrap(), leaves.ca.certificate().not_after());
-    let last = leaves.leaf_at(&name, end - Duration::hours(2)).unwrap();
+    let (name, end) = (server_name("api.example.com").unwrap(), leaves.ca.generations()[0].0.not_after);
+    let at = |now| leaves.leaf_at(&name, KeyKind::Ecdsa, now);
+    let last = at(end - Duration::hours(2)).unwrap();
     assert_eq!(crate::trust::x509::facts(&last.cert[0]).unwrap().not_after, end);
-    assert!(Arc::ptr_eq(&last, &leaves.leaf_at(&name, end - Duration::seconds(1)).unwrap()));
-    assert!(matches!(leaves.leaf_at(&name, end), Err(LeafError::CaExpired(_))));
+    assert!(Arc::ptr_eq(&last, &at(end - Duration::seconds(1)).unwrap()));
+    assert!(matches!(at(end), Err(LeafError::NotPermitted { .. })));
 }
 
 #[test]
-fn what_is_no_host_gets_no_leaf() {
+fn a_host_that_no_policy_names_gets_no_leaf_and_neither_does_what_is_no_host() {
     let (_state, leaves) = leaves();
-    assert!(matches!(leaves.leaf("a b"), Err(LeafError::Host(_))));
+    for host in ["api.example.io", "192.0.2.2"] {
+        let refused = leaves.leaf(host, KeyKind::Ecdsa).unwrap_err();
+        assert!(matches!(&refused, LeafError::NotPermitted { host: named } if named == host), "{refused}");
+    }
+    assert!(matches!(leaves.leaf("a b", KeyKind::Ecdsa), Err(LeafError::Host(_))));
 }

@@ -8,8 +8,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::ca::CaCertificate;
-use super::pem;
+use super::ca_certificate::CaCertificate;
+use super::{generation, pem, x509};
 
 /// Why there are no roots to verify with.
 #[derive(Debug, thiserror::Error)]
@@ -83,33 +83,38 @@ fn file(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     if certificates.is_empty() { Err(RootsError::Empty { path: path.to_owned() }) } else { Ok(certificates) }
 }
 
-/// The roots to verify upstream servers with. `own` is left out even when it stands in the system's trust store, as
+/// Whether a root names itself one of this host's: of a former generation, which the store still has.
+fn is_former(root: &CertificateDer<'_>) -> bool {
+    x509::facts(root).is_some_and(|facts| facts.subject.starts_with(&generation::roots_of_this_host()))
+}
+
+/// The roots to verify upstream servers with. `own` and what was it are left out even when it stands in the system's trust store, as
 /// it does on hosts where bots use that: a server that shows one of our leaves is ourselves, not the API.
 pub(super) fn store(
     extra: &[PathBuf],
     with_system: bool,
-    own: Option<&CaCertificate>,
+    own: &[CaCertificate],
 ) -> Result<RootCertStore, RootsError> {
     let system = if with_system { system()? } else { Vec::new() };
     without(own, system, extra)
 }
 
 fn without(
-    own: Option<&CaCertificate>,
+    own: &[CaCertificate],
     system: Vec<CertificateDer<'static>>,
     extra: &[PathBuf],
 ) -> Result<RootCertStore, RootsError> {
-    let own = own.map(CaCertificate::der);
+    let is_own = |root: &CertificateDer<'_>| own.iter().any(|ours| ours.der() == root);
     let mut store = RootCertStore::empty();
     if !system.is_empty() {
-        let (_, ignored) =
-            store.add_parsable_certificates(system.into_iter().filter(|root| Some(root) != own));
+        let (_, ignored) = store
+            .add_parsable_certificates(system.into_iter().filter(|root| !is_own(root) && !is_former(root)));
         if ignored > 0 {
             tracing::debug!(ignored, "some of the system's root certificates cannot be parsed");
         }
     }
     for path in extra {
-        for (at, root) in file(path)?.into_iter().enumerate().filter(|(_, root)| Some(root) != own) {
+        for (at, root) in file(path)?.into_iter().enumerate().filter(|(_, root)| !is_own(root)) {
             store.add(root).map_err(|error| RootsError::Damaged {
                 path: path.clone(),
                 number: at + 1,
@@ -125,27 +130,32 @@ fn without(
 ///
 /// # Errors
 /// [`RootsError::NoSystemRoots`].
-pub fn bundle(own: &CaCertificate) -> Result<String, RootsError> {
-    let others = system()?.into_iter().filter(|root| root != own.der());
-    Ok(std::iter::once(own.pem()).chain(others.map(|root| pem::certificate(&root))).collect())
+pub fn bundle(own: &[CaCertificate]) -> Result<String, RootsError> {
+    let is_own = |root: &CertificateDer<'_>| own.iter().any(|ours| ours.der() == root);
+    let others = system()?.into_iter().filter(|root| !is_own(root));
+    Ok(own.iter().map(CaCertificate::pem).chain(others.map(|root| pem::certificate(&root))).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::super::Ca;
     use super::*;
 
     #[test]
     fn our_own_ca_is_no_root_although_the_systems_trust_store_has_it_for_the_bots() {
-        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let ca = |state: &tempfile::TempDir| Ca::open_or_create(state.path()).unwrap().certificate().clone();
-        let (own, other) = (ca(&own), ca(&other));
-        let system = || vec![own.der().clone(), other.der().clone()];
+        let state = || tempfile::tempdir().unwrap();
+        let (own, former, other) = (state(), state(), CertificateParams::default());
+        let ca = |state: &tempfile::TempDir| Ca::for_tests(state.path()).roots();
+        let (own, former) = (ca(&own), ca(&former));
+        let other = other.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+        let ders = |roots: &[CaCertificate]| roots.iter().map(|root| root.der().clone()).collect::<Vec<_>>();
+        let system = [ders(&own), ders(&former), vec![other.clone()]].concat();
         let subject =
             |store: &RootCertStore| store.roots.iter().map(|root| root.subject.to_vec()).collect::<Vec<_>>();
-        let theirs = subject(&without(None, vec![other.der().clone()], &[]).unwrap());
-        assert_eq!(subject(&without(Some(&own), system(), &[]).unwrap()), theirs);
-        assert_eq!(without(None, system(), &[]).unwrap().len(), 2);
-        assert!(matches!(without(Some(&own), vec![own.der().clone()], &[]), Err(RootsError::Nothing)));
+        let theirs = subject(&without(&[], vec![other], &[]).unwrap());
+        assert_eq!(subject(&without(&own, system, &[]).unwrap()), theirs);
+        assert!(matches!(without(&own, ders(&own), &[]), Err(RootsError::Nothing)));
     }
 }

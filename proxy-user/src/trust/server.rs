@@ -19,12 +19,13 @@ use tokio_rustls::server::TlsStream;
 use super::alpn::Alpn;
 use super::ca::Ca;
 use super::cache::Cache;
+use super::generation::KeyKind;
 use super::leaf::{LeafError, Leaves};
 use super::names::server_name;
 use super::{now, provider};
 
-/// How many configurations are kept, one for each host and ALPN offer.
-const CAPACITY: usize = 4096;
+/// How many configurations are kept, one for each host, ALPN offer and kind of leaf.
+const CAPACITY: usize = super::leaf::CAPACITY;
 
 /// Why TLS with a bot did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +63,10 @@ pub enum AcceptError {
 
 /// The TLS server that bots talk to.
 pub struct BotTls {
-    leaves: Leaves,
+    leaves: Arc<Leaves>,
     /// One key for the session tickets of all hosts, so that they outlive a leaf; see [`Bound`].
     ticketer: Arc<dyn ProducesTickets>,
-    configs: Cache<(ServerName<'static>, Alpn), Config>,
+    configs: Cache<(ServerName<'static>, Alpn, KeyKind), Config>,
     deadline: Duration,
 }
 
@@ -88,41 +89,60 @@ impl BotTls {
     /// When no keys can be made, which means that the system has no randomness.
     pub fn new(ca: Arc<Ca>, deadline: Duration) -> Result<Self, rustls::Error> {
         let leaves = Leaves::new(ca).map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { leaves, ticketer: Ticketer::new()?, configs: Cache::new(CAPACITY), deadline })
+        Ok(Self {
+            leaves: Arc::new(leaves),
+            ticketer: Ticketer::new()?,
+            configs: Cache::new(CAPACITY),
+            deadline,
+        })
     }
 
     /// Does the handshake with a bot that called `host`, over a stream that begins with its ClientHello.
     ///
     /// `host` is a DNS name or an IP address; the certificate is for it, whatever the ClientHello names. `offer` is
-    /// what we agree to in ALPN, usually [`Alpn::mirror`] of what the client offers. A client that connects but
+    /// what we agree to in ALPN, usually [`Alpn::mirror`] of what the client offers, and `kind` what the client verifies. A client that connects but
     /// verifies only afterwards (Node.js) is accepted here and then just closes.
     ///
     /// # Errors
     /// See [`AcceptError`]. The client was sent the fitting alert.
-    pub async fn accept<S>(&self, stream: S, host: &str, offer: Alpn) -> Result<TlsStream<S>, AcceptError>
+    pub async fn accept<S>(
+        &self,
+        stream: S,
+        host: &str,
+        offer: Alpn,
+        kind: KeyKind,
+    ) -> Result<TlsStream<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self.config(host, offer)?;
+        if kind == KeyKind::Rsa {
+            self.prepare_rsa(host).await?;
+        }
+        let config = self.config_at(host, offer, kind, now())?;
         match tokio::time::timeout(self.deadline, TlsAcceptor::from(config).accept(stream)).await {
             Ok(accepted) => accepted.map_err(classify),
             Err(_) => Err(AcceptError::Timeout(self.deadline)),
         }
     }
 
-    /// The configuration for a host, made again when its leaf was.
-    fn config(&self, host: &str, offer: Alpn) -> Result<Arc<ServerConfig>, LeafError> {
-        self.config_at(host, offer, now())
+    /// Makes the leaf of a client that verifies RSA alone, where that holds up nobody else: it takes a while.
+    async fn prepare_rsa(&self, host: &str) -> Result<(), LeafError> {
+        let (leaves, host) = (Arc::clone(&self.leaves), host.to_owned());
+        let made = tokio::task::spawn_blocking(move || leaves.leaf(&host, KeyKind::Rsa).map(drop)).await;
+        // A panic in there is told once more by who needs the leaf.
+        made.unwrap_or(Ok(()))
     }
 
+    /// The configuration for a host, made again when its leaf was.
     fn config_at(
         &self,
         host: &str,
         offer: Alpn,
+        kind: KeyKind,
         now: OffsetDateTime,
     ) -> Result<Arc<ServerConfig>, LeafError> {
         let name = server_name(host)?;
-        let leaf = self.leaves.leaf_at(&name, now)?;
+        let leaf = self.leaves.leaf_at(&name, kind, now)?;
         let fresh = |config: &Config| Arc::ptr_eq(&config.leaf, &leaf);
         let make = || {
             let tls = self.build(host, leaf.clone(), offer).map_err(|error| LeafError::Mint {
@@ -131,7 +151,7 @@ impl BotTls {
             })?;
             Ok(Config { leaf: leaf.clone(), tls: Arc::new(tls) })
         };
-        self.configs.get_or_make(&(name, offer), fresh, make).map(|config| config.tls)
+        self.configs.get_or_make(&(name, offer, kind), fresh, make).map(|config| config.tls)
     }
 
     fn build(&self, host: &str, leaf: Arc<CertifiedKey>, offer: Alpn) -> Result<ServerConfig, rustls::Error> {
@@ -219,11 +239,13 @@ mod tests {
     #[test]
     fn a_host_is_answered_with_its_new_leaf_when_the_old_one_was_replaced() {
         let state = tempfile::tempdir().unwrap();
-        let ca = Arc::new(Ca::open_or_create(state.path()).unwrap());
+        let ca = Arc::new(Ca::for_tests(state.path()));
         let tls = BotTls::new(ca, Duration::from_secs(10)).unwrap();
         let start = now();
-        let at =
-            |hours| tls.config_at("api.test", Alpn::Http1, start + time::Duration::hours(hours)).unwrap();
+        let at = |hours| {
+            let then = start + time::Duration::hours(hours);
+            tls.config_at("api.test", Alpn::Http1, KeyKind::Ecdsa, then).unwrap()
+        };
         let first = at(0);
         assert!(Arc::ptr_eq(&first, &at(1)), "the same for as long as the leaf is");
         assert!(!Arc::ptr_eq(&first, &at(20)));

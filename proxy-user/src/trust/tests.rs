@@ -28,7 +28,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let state = tempfile::tempdir().unwrap();
-        let ca = Arc::new(Ca::open_or_create(state.path()).unwrap());
+        let ca = Arc::new(Ca::for_tests(state.path()));
         let tls = Arc::new(BotTls::new(ca.clone(), DEADLINE).unwrap());
         Self { state, ca, tls }
     }
@@ -45,7 +45,7 @@ impl Host {
         let tls = self.tls.clone();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                let outcome = match tls.accept(tcp, host, offer).await {
+                let outcome = match tls.accept(tcp, host, offer, KeyKind::Ecdsa).await {
                     Err(error) => Err(error),
                     Ok(mut stream) => {
                         let _ = stream.write_all(b"hello").await;
@@ -62,7 +62,9 @@ impl Host {
     /// A bot that trusts this host's CA.
     fn bot(&self, alpn: &[&[u8]]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
-        roots.add(self.ca.certificate().der().clone()).unwrap();
+        for root in self.ca.roots() {
+            roots.add(root.der().clone()).unwrap();
+        }
         bot(roots, alpn)
     }
 }
@@ -160,7 +162,7 @@ async fn a_bot_that_stops_within_the_handshake_times_out() {
     let host = Host::new();
     let tls = BotTls::new(host.ca.clone(), Duration::from_millis(20)).unwrap();
     let (_far, near) = tokio::io::duplex(64);
-    let error = tls.accept(near, "api.example.com", Alpn::Nothing).await.unwrap_err();
+    let error = tls.accept(near, "api.example.com", Alpn::Nothing, KeyKind::Ecdsa).await.unwrap_err();
     assert!(matches!(error, AcceptError::Timeout(_)), "{error}");
 }
 
@@ -226,7 +228,7 @@ async fn what_was_sniffed_is_replayed_into_the_handshake() {
         let crate::sniff::Protocol::Tls(hello) = sniffed.protocol else { panic!("not TLS") };
         let (name, offer) = (hello.server_name.unwrap(), Alpn::mirror(&hello.alpn));
         let stream = crate::sniff::Prefixed::new(sniffed.prefix, tcp);
-        let mut stream = tls.accept(stream, &name, offer).await.unwrap();
+        let mut stream = tls.accept(stream, &name, offer, KeyKind::Ecdsa).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
         stream.shutdown().await.unwrap();
     });
@@ -275,7 +277,7 @@ fn self_signed(
 }
 
 fn client(extra: &[PathBuf]) -> UpstreamTls {
-    UpstreamTls::new(extra, false, None, DEADLINE).unwrap()
+    UpstreamTls::new(extra, false, &[], DEADLINE).unwrap()
 }
 
 async fn fault(client: &UpstreamTls, address: SocketAddr, host: &str) -> UpstreamFault {
@@ -335,7 +337,7 @@ async fn an_upstream_of_an_unknown_authority_or_out_of_time_is_refused() {
 async fn an_upstream_that_speaks_no_tls_or_nothing_or_hangs_up_is_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     let (_, _, root) = self_signed(directory.path(), &["api.example.com"], |_| ());
-    let client = UpstreamTls::new(&[root], false, None, Duration::from_millis(200)).unwrap();
+    let client = UpstreamTls::new(&[root], false, &[], Duration::from_millis(200)).unwrap();
     for (answer, hold, expected) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], true, UpstreamFault::Handshake),
         (b"", false, UpstreamFault::Closed),
@@ -373,9 +375,9 @@ async fn our_own_ca_is_no_root_for_upstreams() {
     let directory = tempfile::tempdir().unwrap();
     let (_, _, other) = self_signed(directory.path(), &["x.example"], |_| ());
     let roots = [host.ca_file(), other];
-    let tls = UpstreamTls::new(&roots, false, Some(host.ca.certificate()), DEADLINE).unwrap();
+    let tls = UpstreamTls::new(&roots, false, &host.ca.roots(), DEADLINE).unwrap();
     assert_eq!(fault(&tls, address, "api.example.com").await, UpstreamFault::UnknownIssuer);
-    let only_own = UpstreamTls::new(&roots[..1], false, Some(host.ca.certificate()), DEADLINE);
+    let only_own = UpstreamTls::new(&roots[..1], false, &host.ca.roots(), DEADLINE);
     assert!(matches!(only_own, Err(RootsError::Nothing)));
 }
 
@@ -387,7 +389,7 @@ fn root_files_that_are_missing_empty_or_damaged_are_named() {
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }
-        let error = UpstreamTls::new(&[path], false, None, DEADLINE).unwrap_err();
+        let error = UpstreamTls::new(&[path], false, &[], DEADLINE).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
         error
     };
@@ -395,5 +397,5 @@ fn root_files_that_are_missing_empty_or_damaged_are_named() {
     assert!(matches!(refused("empty.pem", Some("# nothing\n")), RootsError::Empty { .. }));
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(refused("damaged.pem", Some(damaged)), RootsError::Damaged { number: 1, .. }));
-    assert!(matches!(UpstreamTls::new(&[], false, None, DEADLINE), Err(RootsError::Nothing)));
+    assert!(matches!(UpstreamTls::new(&[], false, &[], DEADLINE), Err(RootsError::Nothing)));
 }

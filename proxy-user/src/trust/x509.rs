@@ -1,9 +1,13 @@
-//! Reads subject and validity out of a certificate (RFC 5280 section 4.1), to show them.
+//! Reads subject and validity out of a certificate (RFC 5280 section 4.1), to show them, and says who signed one of ours.
 //!
-//! Others are not verified by this, but by rustls alone; of our own it says when they end.
+//! Those of others are not verified by this, but by rustls alone.
 
 use rustls::pki_types::CertificateDer;
-use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use time::OffsetDateTime;
+use x509_parser::oid_registry::{
+    OID_X509_COMMON_NAME, OID_X509_COUNTRY_NAME, OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT,
+};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Name};
 
 /// What a certificate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,92 +20,41 @@ pub(super) struct Facts {
     pub(super) not_after: OffsetDateTime,
 }
 
-const INTEGER: u8 = 0x02;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const VERSION: u8 = 0xa0;
-
 /// The facts of a DER certificate; `None` when it is damaged.
 pub(super) fn facts(certificate: &CertificateDer<'_>) -> Option<Facts> {
-    let mut outer = Der(certificate);
-    let mut signed = Der(outer.take(SEQUENCE)?);
-    outer.0.is_empty().then_some(())?;
-    let mut fields = Der(signed.take(SEQUENCE)?);
-    if fields.0.first() == Some(&VERSION) {
-        fields.take(VERSION)?;
-    }
-    fields.take(INTEGER)?;
-    fields.take(SEQUENCE)?; // signature algorithm
-    fields.take(SEQUENCE)?; // issuer
-    let mut validity = Der(fields.take(SEQUENCE)?);
-    let (not_before, not_after) = (validity.time()?, validity.time()?);
-    let subject = subject(fields.take(SEQUENCE)?)?;
-    Some(Facts { subject, not_before, not_after })
+    let parsed = parsed(certificate)?;
+    let validity = parsed.validity();
+    Some(Facts {
+        subject: subject(parsed.subject()),
+        not_before: validity.not_before.to_datetime(),
+        not_after: validity.not_after.to_datetime(),
+    })
 }
 
-fn subject(name: &[u8]) -> Option<String> {
-    let mut parts = Vec::new();
-    let mut sets = Der(name);
-    while !sets.0.is_empty() {
-        let mut attributes = Der(sets.take(SET)?);
-        while !attributes.0.is_empty() {
-            let mut attribute = Der(attributes.take(SEQUENCE)?);
-            let kind = match attribute.take(OBJECT_IDENTIFIER)? {
-                [0x55, 0x04, 3] => "CN",
-                [0x55, 0x04, 6] => "C",
-                [0x55, 0x04, 10] => "O",
-                [0x55, 0x04, 11] => "OU",
-                _ => continue,
-            };
-            let (_, value) = attribute.any()?;
-            parts.push(format!("{kind}={}", String::from_utf8_lossy(value)));
-        }
-    }
-    Some(parts.join(", "))
+/// Whether `issuer` signed `certificate`, and is named as who did.
+pub(super) fn is_signed_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let Some((certificate, issuer)) = parsed(certificate).zip(parsed(issuer)) else { return false };
+    certificate.issuer() == issuer.subject()
+        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }
 
-/// Takes elements off the front of DER (X.690); lengths of up to two bytes.
-struct Der<'a>(&'a [u8]);
+fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
+    let (rest, parsed) = X509Certificate::from_der(certificate).ok()?;
+    rest.is_empty().then_some(parsed)
+}
 
-impl<'a> Der<'a> {
-    /// The tag and content of the next element.
-    fn any(&mut self) -> Option<(u8, &'a [u8])> {
-        let (&tag, rest) = self.0.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        let (length, rest) = match (first, rest) {
-            (0x81, [length, rest @ ..]) => (usize::from(*length), rest),
-            (0x82, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            (0..=0x7f, rest) => (usize::from(first), rest),
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, content))
-    }
-
-    fn take(&mut self, expected: u8) -> Option<&'a [u8]> {
-        self.any().filter(|(tag, _)| *tag == expected).map(|(_, content)| content)
-    }
-
-    /// A Time (RFC 5280 section 4.1.2.5): `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
-    fn time(&mut self) -> Option<OffsetDateTime> {
-        let (tag, content) = self.any()?;
-        let digits = std::str::from_utf8(content).ok()?.strip_suffix('Z')?;
-        let number = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u8>().ok();
-        let (year, at) = match tag {
-            UTC_TIME => (number(0..2).map(|year| i32::from(year) + if year < 50 { 2000 } else { 1900 })?, 2),
-            GENERALIZED_TIME => (digits.get(0..4)?.parse().ok()?, 4),
-            _ => return None,
-        };
-        let pair = |index: usize| number(at + 2 * index..at + 2 * index + 2);
-        let month = Month::try_from(pair(0)?).ok()?;
-        let date = Date::from_calendar_date(year, month, pair(1)?).ok()?;
-        let time = Time::from_hms(pair(2)?, pair(3)?, pair(4)?).ok()?;
-        (digits.len() == at + 10).then(|| PrimitiveDateTime::new(date, time).assume_utc())
-    }
+fn subject(name: &X509Name<'_>) -> String {
+    let known = [
+        (OID_X509_COMMON_NAME, "CN"),
+        (OID_X509_COUNTRY_NAME, "C"),
+        (OID_X509_ORGANIZATION_NAME, "O"),
+        (OID_X509_ORGANIZATIONAL_UNIT, "OU"),
+    ];
+    let part = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        let (_, kind) = known.iter().find(|(oid, _)| oid == attribute.attr_type())?;
+        Some(format!("{kind}={}", String::from_utf8_lossy(attribute.as_slice())))
+    };
+    name.iter_attributes().filter_map(part).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

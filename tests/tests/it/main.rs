@@ -32,6 +32,7 @@ mod scripts;
 mod storm;
 mod systemd;
 mod trouble;
+mod trust;
 mod tunnels;
 mod upgrade;
 mod uplink;

@@ -283,7 +283,8 @@ async fn names_keep_their_spelling_over_http1_and_nothing_is_added() {
     let acceptor = trust.outside();
     let upstream = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
-        let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+        let mut tls =
+            acceptor.accept(tcp, "api.test", Alpn::Http1, crate::trust::KeyKind::Ecdsa).await.unwrap();
         let mut bytes = vec![0; 4096];
         let count = tls.read(&mut bytes).await.unwrap();
         tls.write_all(b"HTTP/1.1 200 OK\r\nX-Theirs: 1\r\nContent-Length: 2\r\n\r\nok").await.unwrap();

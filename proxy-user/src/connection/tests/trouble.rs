@@ -94,7 +94,8 @@ async fn an_upstream_that_takes_the_request_and_does_not_answer_is_504() {
     let acceptor = trust.outside();
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
-        let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+        let mut tls =
+            acceptor.accept(tcp, "api.test", Alpn::Http1, crate::trust::KeyKind::Ecdsa).await.unwrap();
         // Reads all that comes, until the proxy gives up.
         let _ = tokio::io::copy(&mut tls, &mut tokio::io::sink()).await;
     });
@@ -308,7 +309,10 @@ async fn an_answer_before_the_end_of_the_request_does_not_bring_its_connection_b
         while let Ok((tcp, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+                let mut tls = acceptor
+                    .accept(tcp, "api.test", Alpn::Http1, crate::trust::KeyKind::Ecdsa)
+                    .await
+                    .unwrap();
                 let mut bytes = [0; 4096];
                 let _ = tls.read(&mut bytes).await.unwrap();
                 tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await.unwrap();
@@ -417,7 +421,10 @@ async fn calls_go_over_another_connection_after_a_goaway_while_older_ones_end_on
     let connections = tokio::spawn(async move {
         for number in 0.. {
             let (tcp, _) = listener.accept().await.unwrap();
-            let tls = acceptor.accept(tcp, "api.test", Alpn::Http2OrHttp1).await.unwrap();
+            let tls = acceptor
+                .accept(tcp, "api.test", Alpn::Http2OrHttp1, crate::trust::KeyKind::Ecdsa)
+                .await
+                .unwrap();
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(move |_| async move {
                     let mut response = endless_body();
@@ -485,7 +492,8 @@ async fn a_connection_that_went_stale_in_the_pool_is_replaced() {
     let acceptor = trust.outside();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let mut tls = acceptor.accept(tcp, "api.test", Alpn::Http1).await.unwrap();
+            let mut tls =
+                acceptor.accept(tcp, "api.test", Alpn::Http1, crate::trust::KeyKind::Ecdsa).await.unwrap();
             let mut bytes = [0; 4096];
             let _ = tls.read(&mut bytes).await.unwrap();
             tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();

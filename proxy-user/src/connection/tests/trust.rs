@@ -26,7 +26,7 @@ impl Trust {
     pub(super) fn patient_for(deadline: Duration) -> Self {
         let directory = || {
             let directory = tempfile::tempdir().unwrap();
-            Ca::open_or_create(directory.path()).unwrap();
+            Ca::for_tests(directory.path());
             Arc::new(directory)
         };
         Self { inside: directory(), outside: directory(), deadline }
@@ -68,9 +68,9 @@ impl Trust {
 }
 
 fn server(state: &tempfile::TempDir) -> BotTls {
-    BotTls::new(Arc::new(Ca::open_or_create(state.path()).unwrap()), DEADLINE).unwrap()
+    BotTls::new(Arc::new(Ca::for_tests(state.path())), DEADLINE).unwrap()
 }
 
 fn client(state: &tempfile::TempDir, deadline: Duration) -> UpstreamTls {
-    UpstreamTls::new(&[state.path().join("ca/ca.pem")], false, None, deadline).unwrap()
+    UpstreamTls::new(&[state.path().join("ca/ca.pem")], false, &[], deadline).unwrap()
 }

@@ -270,7 +270,7 @@ impl Upstream {
                 connections.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, host, seen) = (Arc::clone(&acceptor), host.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    if let Ok(tls) = acceptor.accept(tcp, &host, alpn).await {
+                    if let Ok(tls) = acceptor.accept(tcp, &host, alpn, crate::trust::KeyKind::Ecdsa).await {
                         let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                         respond(tls, http2, seen, answer).await;
                     }

@@ -473,12 +473,8 @@ async fn the_daemon_logs_in_with_a_certificate_that_all_its_calls_show() {
     let (port, root, authority) = demanding(&server).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("root.pem"), root).unwrap();
-    let tls = crate::trust::UpstreamTls::new(
-        &[folder.path().join("root.pem")],
-        false,
-        None,
-        Duration::from_secs(5),
-    );
+    let tls =
+        crate::trust::UpstreamTls::new(&[folder.path().join("root.pem")], false, &[], Duration::from_secs(5));
     let key = rcgen::KeyPair::generate().unwrap();
     let own =
         rcgen::CertificateParams::new(vec!["bot".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();

@@ -1,0 +1,219 @@
+//! What bots are shown: by whom it is signed, who accepts it, and what somebody who took the keys could do.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::{Finished, Running, World, finish};
+
+/// A bot that reads what it trusts once, at its start, as most long-running programs do; then it calls what it is told to.
+const LOYAL: &str = r#"
+import http.client, ssl, sys
+context = ssl.create_default_context()
+print("ready", flush=True)
+for line in sys.stdin:
+    host, path = line.split()
+    try:
+        connection = http.client.HTTPSConnection(host, context=context, timeout=10)
+        connection.request("GET", path)
+        print(connection.getresponse().status, flush=True)
+    except ssl.SSLCertVerificationError as error:
+        print("untrusted", error.verify_message, flush=True)
+"#;
+
+struct Loyal(Running);
+
+impl Loyal {
+    fn start(world: &World) -> Self {
+        let mut running = world.bot("python3").args(["-c", LOYAL]).spawn();
+        assert_eq!(running.line(), "ready");
+        Self(running)
+    }
+
+    fn call(&mut self, host: &str) -> String {
+        self.0.say(&format!("{host} /v1/x"));
+        self.0.line()
+    }
+}
+
+/// Lets the bots of a world call `other.test` as well.
+fn also_other(world: &World, generation: u64) {
+    let apis = fs::read_to_string(world.path("etc/apis/apis.toml")).unwrap();
+    world.policy("apis/apis.toml", &apis.replace("\"raw.test\"", "\"raw.test\", \"other.test\""));
+    world.wait_for_generation(generation);
+}
+
+fn generations(world: &World) -> Vec<String> {
+    let ca = fs::read_dir(world.path("state/ca")).unwrap();
+    let mut names: Vec<_> = ca.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.starts_with('g'));
+    names.sort();
+    names
+}
+
+#[test]
+fn a_new_host_is_trusted_by_who_starts_later_and_running_programs_go_on_with_the_others() {
+    let world = World::start();
+    let mut before = Loyal::start(&world);
+    assert_eq!(before.call("api.test"), "200");
+    let old = fs::read_to_string(world.path("bots.pem")).unwrap();
+    also_other(&world, 2);
+    assert_eq!(generations(&world), ["g0001", "g0002"]);
+    assert_ne!(fs::read_to_string(world.path("bots.pem")).unwrap(), old);
+
+    let mut after = Loyal::start(&world);
+    assert_eq!([after.call("api.test"), after.call("other.test")], ["200", "200"]);
+    assert_eq!(before.call("api.test"), "200", "nothing changed for who was there before");
+    let refused = before.call("other.test");
+    assert!(refused.starts_with("untrusted"), "it cannot know the new root: {refused}");
+    for url in ["https://api.test/v1/x", "https://other.test/v1/x"] {
+        let answer = world.curl(&[url]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+#[test]
+fn nobody_sees_a_rotation_and_one_that_ends_the_others_at_once_is_seen_by_who_was_there() {
+    let world = World::start();
+    let mut before = Loyal::start(&world);
+    assert_eq!(before.call("api.test"), "200");
+    let planned = world.vouchsafe(&["ca", "rotate", "--dry-run"]);
+    assert!(planned.stdout.contains("would make generation 2"), "{planned:?}");
+    assert_eq!(generations(&world), ["g0001"]);
+    let rotated = world.vouchsafe(&["ca", "rotate"]);
+    assert_eq!(rotated.code, Some(0), "{rotated:?}");
+    assert!(rotated.stdout.contains("generation 1 goes on until"), "{rotated:?}");
+    assert_eq!(before.call("api.test"), "200", "who was there before");
+    world.trust();
+    assert_eq!(Loyal::start(&world).call("api.test"), "200", "who comes after");
+
+    let at_once = world.vouchsafe(&["ca", "rotate", "--at-once"]);
+    assert_eq!(at_once.code, Some(0), "{at_once:?}");
+    assert_eq!(generations(&world), ["g0003"]);
+    let refused = before.call("api.test");
+    assert!(refused.starts_with("untrusted"), "{refused}");
+    world.trust();
+    assert_eq!(Loyal::start(&world).call("api.test"), "200");
+    let shown = world.vouchsafe(&["ca", "show"]);
+    assert!(
+        shown.stdout.contains("generation   3 (newest)") && !shown.stdout.contains("former"),
+        "{shown:?}"
+    );
+    let status = world.status();
+    assert_eq!((&status["ca"]["generation"], &status["ca"]["former"]), (&Value::from(3), &Value::from(0)));
+}
+
+#[test]
+fn a_policy_whose_hosts_cannot_be_certified_is_refused_and_the_old_trust_goes_on() {
+    let world = World::start();
+    // Nothing can be put in its place.
+    fs::create_dir_all(world.path("state/ca/g0002/in-the-way")).unwrap();
+    world.policy("apis/other.toml", "[api.other]\nhosts = [\"other.test\"]\n");
+    let refused = world.reload();
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("state/ca/g0002"), "{refused:?}");
+    assert_eq!(world.status()["policy"]["generation"], 1);
+    assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200);
+    fs::remove_dir_all(world.path("state/ca/g0002")).unwrap();
+    assert_eq!(world.reload().code, Some(0));
+    assert_eq!(generations(&world), ["g0001", "g0002"]);
+}
+
+#[test]
+fn a_client_that_verifies_rsa_alone_gets_a_chain_of_rsa_alone() {
+    let world = World::new();
+    world.identity("openssl", "exe = \"/usr/bin/openssl\"");
+    world.daemon();
+    let old = ["--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256"];
+    let answer = world.curl(&[&old[..], &["https://api.test/v1/x"]].concat());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["key"], "ours");
+
+    // In TLS 1.3 suites say nothing about it, the list of signatures does.
+    let shown = |signatures: &str| {
+        let connect = ["-connect", "api.test:443", "-servername", "api.test", "-verify_return_error"];
+        let roots = world.path("bots.pem");
+        let more = ["-CAfile", roots.to_str().unwrap(), "-sigalgs", signatures, "-showcerts"];
+        world.bot("/usr/bin/openssl").arg("s_client").args(connect).args(more).run().stdout
+    };
+    let rsa = shown("RSA-PSS+SHA256:RSA+SHA256");
+    assert!(rsa.contains("Verify return code: 0") && rsa.contains("a:PKEY: rsaEncryption, 2048"), "{rsa}");
+    assert!(!rsa.contains("id-ecPublicKey"), "no certificate that it cannot verify: {rsa}");
+    let both = shown("ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256");
+    assert!(both.contains("Verify return code: 0") && both.contains("id-ecPublicKey, 256"), "{both}");
+}
+
+/// A server on this host that proves itself with what a thief made of the CA's key.
+fn stolen(world: &World, name: &str, alternative: &str, port: u16) {
+    let generation = world.path("state/ca/g0001");
+    let script = format!(
+        "openssl req -new -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN=thief 2>/dev/null\n\
+         printf 'subjectAltName={alternative}\\nextendedKeyUsage=serverAuth\\n' >{name}.ext\n\
+         openssl x509 -req -in {name}.csr -CA {ca}/ecdsa.pem -CAkey {ca}/ecdsa.key -CAcreateserial -CAserial {name}.srl \
+             -days 1 -extfile {name}.ext -out {name}.pem 2>/dev/null\n",
+        ca = generation.display(),
+    );
+    let made = Command::new("sh").args(["-ec", &script]).current_dir(world.path("")).status().unwrap();
+    assert!(made.success());
+    let (accept, file) = (format!("127.0.0.1:{port}"), |end: &str| format!("{name}.{end}"));
+    let issuer = world.path("state/ca/g0001/ecdsa.pem");
+    let arguments =
+        ["s_server", "-accept", &accept, "-cert", &file("pem"), "-key", &file("key"), "-www", "-cert_chain"];
+    world.server(name, "openssl", &[&arguments[..], &[issuer.to_str().unwrap()]].concat(), &accept);
+}
+
+#[test]
+fn who_took_the_cas_keys_can_be_no_host_that_no_policy_names() {
+    let world = World::start();
+    stolen(&world, "governed", "DNS:api.test", 8001);
+    stolen(&world, "foreign", "DNS:bank.test", 8002);
+    stolen(&world, "address", "IP:127.0.0.1", 8003);
+    let roots = fs::read_to_string(world.path("state/ca/ca.pem")).unwrap();
+    let roots = world.write("roots.pem", &roots);
+    let roots = roots.to_str().unwrap();
+
+    let python = "import socket, ssl, sys\n\
+        context = ssl.create_default_context(cafile=sys.argv[1])\n\
+        context.wrap_socket(socket.create_connection(('127.0.0.1', int(sys.argv[3]))), server_hostname=sys.argv[2])";
+    let node = "const [roots, host, port] = process.argv.slice(1);\n\
+        const ca = require('fs').readFileSync(roots);\n\
+        require('tls').connect({ host: '127.0.0.1', port: +port, servername: host, ca,\n\
+            checkServerIdentity: (_, certificate) => require('tls').checkServerIdentity(host, certificate) },\n\
+            () => process.exit(0)).on('error', () => process.exit(1));";
+    let run = |command: &[&str]| -> Finished {
+        finish(world.enter(None).args(["env", "-i", "PATH=/usr/bin:/bin"]).args(command))
+    };
+    for (name, port, host, accepted) in [
+        ("governed", "8001", "api.test", true),
+        ("foreign", "8002", "bank.test", false),
+        ("address", "8003", "127.0.0.1", false),
+    ] {
+        let resolve = format!("{host}:{port}:127.0.0.1");
+        let url = format!("https://{host}:{port}/");
+        let connect = format!("127.0.0.1:{port}");
+        let name_option = if host == "127.0.0.1" { "-verify_ip" } else { "-verify_hostname" };
+        let clients: [(&str, &[&str]); 4] = [
+            ("curl", &["curl", "-sS", "-m", "10", "--cacert", roots, "--resolve", &resolve, &url]),
+            ("python", &["python3", "-c", python, roots, host, port]),
+            ("node", &["node", "-e", node, roots, host, port]),
+            (
+                "openssl",
+                &[
+                    "openssl",
+                    "s_client",
+                    "-connect",
+                    &connect,
+                    "-CAfile",
+                    roots,
+                    "-verify_return_error",
+                    name_option,
+                    host,
+                ],
+            ),
+        ];
+        for (client, command) in clients {
+            let finished = run(command);
+            assert_eq!(finished.code == Some(0), accepted, "{client} at {name}: {finished:?}");
+        }
+    }
+}
