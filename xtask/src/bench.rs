@@ -11,16 +11,16 @@
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
 //! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`); and what credentials do
-//! (`cargo xtask bench credentials`). And what others have built, under the same loads (`cargo xtask bench peers`).
+//! (`cargo xtask bench credentials`), and the CA (`cargo xtask bench trust`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients that are in [`calls`], [`credentials`] runs a program of its own,
+//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients that are in [`calls`], [`example`] runs programs of their own,
 //! [`report`] makes the table; [`peers`] is a bench of its own. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
 pub(crate) mod calls;
 pub(crate) mod connect;
-mod credentials;
+mod example;
 mod flat;
 mod idle;
 mod load;
@@ -118,6 +118,8 @@ enum Part {
     Policy,
     /// What a credential that is at hand adds to a call, by kind and place.
     Credentials,
+    /// Generations of the CA, leaves, and what 10,000 hosts take.
+    Trust,
     /// A load that goes on for 30 minutes: do memory and descriptors stay? Only when named.
     Soak,
     /// The same loads on what others have built; only when named, and alone.
@@ -180,7 +182,10 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
             policy::build(paths)?;
         }
         if options.has(Part::Credentials) {
-            credentials::build(paths)?;
+            example::build(paths, "credentials")?;
+        }
+        if options.has(Part::Trust) {
+            example::build(paths, "trust")?;
         }
         if options.is_peers() {
             peers::prepare(paths, options);
@@ -268,7 +273,11 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     }
     if options.has(Part::Credentials) {
         println!("what a credential adds to a call");
-        report.credentials = Some(credentials::run(paths, stage)?);
+        report.credentials = Some(example::run(paths, stage, "credentials")?);
+    }
+    if options.has(Part::Trust) {
+        println!("what the CA costs");
+        report.trust = Some(example::run(paths, stage, "trust")?);
     }
     // Last: a policy of 10,000 identities leaves the daemon more memory than it needs.
     if options.has(Part::Connect) {

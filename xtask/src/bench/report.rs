@@ -26,6 +26,8 @@ pub(super) struct Report {
     pub(super) resting: Option<Resting>,
     pub(super) soak: Option<Soak>,
     pub(super) credentials: Option<String>,
+    /// The table of the CA, as Markdown.
+    pub(super) trust: Option<String>,
 }
 
 /// A row of the table, one cell for each column.
@@ -62,6 +64,7 @@ impl Report {
             levels: Vec::new(),
             policy: None,
             credentials: None,
+            trust: None,
             resting: None,
             soak: None,
         }
@@ -107,7 +110,7 @@ impl Report {
         if let Some(soak) = &self.soak {
             text.push_str(&format!("\n{}", soak::told(soak)));
         }
-        if let Some(table) = &self.credentials {
+        for table in [&self.credentials, &self.trust].into_iter().flatten() {
             text.push_str(&format!("\n{table}"));
         }
         if let Some(findings) = &self.policy {

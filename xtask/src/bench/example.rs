@@ -1,4 +1,4 @@
-//! What a credential that is at hand adds to a call: an example of the daemon's own crate, because it needs no other process.
+//! What a part of the daemon costs by itself: examples of its own crate, because they need no other process.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::paths::Paths;
 use crate::sh;
 use crate::stage::{Stage, process};
 
-/// Builds the program that measures.
-pub(super) fn build(paths: &Paths) -> Result<()> {
+/// Builds a program that measures.
+pub(super) fn build(paths: &Paths, name: &str) -> Result<()> {
     let mut command = sh::cargo();
-    command.args(["build", "--release", "--package", "vouchsafe", "--example", "credentials"]);
+    command.args(["build", "--release", "--package", "vouchsafe", "--example", name]);
     command.env("VOUCHSAFE_BPF_OBJECT", paths.bpf_object());
     sh::run(command.current_dir(&paths.root))
 }
 
 /// The table that it prints, as Markdown.
-pub(super) fn run(paths: &Paths, stage: &Stage) -> Result<String> {
-    let mut command = Command::new(paths.target.join("release/examples/credentials"));
+pub(super) fn run(paths: &Paths, stage: &Stage, name: &str) -> Result<String> {
+    let mut command = Command::new(paths.target.join("release/examples").join(name));
     let measured = process::finish(&mut command, Duration::from_secs(300), &stage.stop)?;
     ensure!(measured.status.success(), "the measurement failed: {}", measured.stderr.trim());
     Ok(measured.stdout)
