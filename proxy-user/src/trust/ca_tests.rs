@@ -119,6 +119,36 @@ fn the_key_of_a_root_is_nowhere() {
 }
 
 #[test]
+fn many_hosts_are_shared_out_among_issuers_that_every_client_can_take() {
+    let state = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..300).map(|n| format!("api-{n}.example.com")).collect();
+    let all = names.iter().map(String::as_str).chain(["192.0.2.1", "2001:db8::1"]);
+    let wanted = Permitted::new(all);
+    open(state.path()).unwrap().require(&wanted).unwrap();
+    let ca = Arc::new(open(state.path()).unwrap());
+    assert_eq!(ca.require(&wanted).unwrap(), None, "together they permit all");
+    assert_eq!(ca.generations()[0].0.permits.len(), 302);
+    let leaves = crate::trust::Leaves::new(Arc::clone(&ca)).unwrap();
+    let [file, issuer, roots] = ["leaf.pem", "issuer.pem", "ca/ca.pem"].map(|name| state.path().join(name));
+    let mut subjects = std::collections::BTreeSet::new();
+    for kind in KeyKind::ALL {
+        for host in [&*names[0], "api-150.example.com", "api-299.example.com", "192.0.2.1", "2001:db8::1"] {
+            let leaf = leaves.leaf(host, kind).unwrap();
+            assert!(leaf.cert[1].len() < 4096, "{}", leaf.cert[1].len());
+            fs::write(&file, crate::trust::pem::certificate(&leaf.cert[0])).unwrap();
+            fs::write(&issuer, crate::trust::pem::certificate(&leaf.cert[1])).unwrap();
+            let name = if host.starts_with("api") { "-verify_hostname" } else { "-verify_ip" };
+            let mut verify = Command::new("openssl");
+            verify.args(["verify", "-x509_strict", name, host, "-CAfile"]).arg(&roots);
+            let verified = verify.arg("-untrusted").arg(&issuer).arg(&file).output().unwrap();
+            assert!(verified.status.success(), "{host}: {verified:?}");
+            subjects.insert(crate::trust::x509::facts(&leaf.cert[1]).unwrap().subject);
+        }
+    }
+    assert_eq!(subjects.len(), 6, "no two issuers have one name: {subjects:?}");
+}
+
+#[test]
 fn a_new_host_makes_a_generation_and_the_hosts_before_go_on_with_theirs() {
     let (state, ca) = state();
     assert_eq!(ca.require(&hosts(&["api.test", "v1.api.test"])).unwrap(), None, "below what is permitted");

@@ -2,22 +2,24 @@
 //!
 //! Once with ECDSA P-256 and once with RSA, for clients that verify nothing else, there are
 //!
-//! - a *root*, which stores trust. Its key signs one issuer and is destroyed within the same function;
-//! - an *issuer*, which signs leaves, and whose critical name constraints permit the hosts of the policy.
+//! - a *root*, which stores trust. Its key signs the issuers and is destroyed within the same function;
+//! - *issuers*, which sign leaves and share one key. The critical name constraints of each permit a part of the policy's hosts: every
+//!   handshake carries one of them, and clients take certificates of some kilobytes only.
 //!
 //! Some verifiers heed no constraint of what they trust (RFC 5280 section 6.2 lets them); all heed those of an issuer. So with all
 //! that is on this host, nobody can be a host that the policy does not name.
 //!
 //! On disk, in a directory of its own (0700): `ecdsa.key` and `rsa.key` (0600, the issuers' keys, PKCS#8 PEM), `ecdsa.pem` and
-//! `rsa.pem` (issuer, then root).
+//! `rsa.pem` (issuers, then root).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData as _,
-    RsaKeySize, SerialNumber,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData,
+    RsaKeySize, SerialNumber, SignatureAlgorithm, SigningKey,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -33,6 +35,9 @@ use super::{pem, provider};
 
 /// How far a new generation is backdated: a clock that was two days ahead when it was made does no harm.
 pub(super) const BACKDATED: Duration = Duration::days(2);
+
+/// The most names that one issuer permits: 2 KiB, of some 25 bytes each.
+const NAMES: usize = 64;
 
 /// How roots are called.
 const ROOT: &str = "Vouchsafe Root";
@@ -66,11 +71,37 @@ impl KeyKind {
     }
 }
 
-/// A root and its issuer.
+/// A root and its issuers.
 struct Line {
     root: CaCertificate,
+    issuers: Vec<Signer>,
+}
+
+/// An issuer with its key.
+struct Signer {
+    permitted: Permitted,
     certificate: CaCertificate,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, SharedKey>,
+}
+
+/// The key of all issuers of a line.
+#[derive(Clone)]
+struct SharedKey(Arc<KeyPair>);
+
+impl PublicKeyData for SharedKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl SigningKey for SharedKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
 }
 
 /// One generation: its number says its order.
@@ -99,12 +130,12 @@ impl Generation {
             let rsa = root_key.and_then(|root| Ok((root, issuer_key?)));
             for (kind, keys) in [(KeyKind::Ecdsa, ecdsa), (KeyKind::Rsa, rsa)] {
                 let (root, issuer) = keys.map_err(CaError::Make)?;
-                let issued = Issued::by(root, &issuer, permitted, now, lifetime).map_err(CaError::Make)?;
+                let issued = issued(root, &issuer, permitted, now, lifetime).map_err(CaError::Make)?;
                 let key = Zeroizing::new(issuer.serialize_pem());
                 files::create(&directory.join(format!("{}.key", kind.name())), key.as_bytes(), KEY_MODE)?;
                 files::create(
                     &directory.join(format!("{}.pem", kind.name())),
-                    issued.pem.as_bytes(),
+                    issued.as_bytes(),
                     CERTIFICATE_MODE,
                 )?;
             }
@@ -117,17 +148,12 @@ impl Generation {
         files::directory(directory)?;
         let [ecdsa, rsa] = KeyKind::ALL.map(|kind| Line::open(directory, kind));
         let (ecdsa, rsa) = (ecdsa?, rsa?);
-        let damaged = |line: &Line, reason: &str| CaError::Damaged {
-            path: line.certificate.path().to_owned(),
-            reason: reason.to_owned(),
-        };
-        let of = |line: &Line| {
-            Permitted::of(line.certificate.der())
-                .ok_or_else(|| damaged(line, "the issuer does not say which hosts it is for"))
-        };
-        let permitted = of(&ecdsa)?;
-        if of(&rsa)? != permitted {
-            return Err(damaged(&rsa, "it is for other hosts than ecdsa.pem"));
+        let permitted = ecdsa.permitted();
+        if rsa.permitted() != permitted {
+            return Err(CaError::Damaged {
+                path: rsa.root.path().to_owned(),
+                reason: "it is for other hosts than ecdsa.pem".to_owned(),
+            });
         }
         Ok(Self { number, permitted, ecdsa, rsa })
     }
@@ -163,32 +189,36 @@ impl Generation {
 
     /// From when on all of it is valid.
     pub(super) fn not_before(&self) -> OffsetDateTime {
-        let lines = [&self.ecdsa, &self.rsa];
-        let each = lines.map(|line| line.root.not_before().max(line.certificate.not_before()));
-        each.into_iter().max().unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        let all = self.certificates().map(CaCertificate::not_before);
+        all.max().unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     /// Until when all of it is valid.
     pub(super) fn not_after(&self) -> OffsetDateTime {
-        let lines = [&self.ecdsa, &self.rsa];
-        let each = lines.map(|line| line.root.not_after().min(line.certificate.not_after()));
-        each.into_iter().min().unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        let all = self.certificates().map(CaCertificate::not_after);
+        all.min().unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &CaCertificate> {
+        let lines = [&self.ecdsa, &self.rsa].into_iter();
+        lines.flat_map(|line| line.issuers.iter().map(|one| &one.certificate).chain([&line.root]))
     }
 
     pub(super) fn is_valid(&self, now: OffsetDateTime) -> bool {
         self.not_before() <= now && now < self.not_after()
     }
 
-    /// Signs what `params` says about `key`: the chain to send, leaf first and without the root.
+    /// Signs what `params` says about `key`, for `name`: the chain to send, leaf first and without the root. `None` when it may not.
     pub(super) fn sign(
         &self,
         kind: KeyKind,
+        name: &ServerName<'_>,
         params: &CertificateParams,
         key: &KeyPair,
-    ) -> Result<Vec<CertificateDer<'static>>, rcgen::Error> {
-        let line = self.line(kind);
-        let leaf = params.signed_by(key, &line.issuer)?;
-        Ok(vec![leaf.der().clone(), line.certificate.der().clone()])
+    ) -> Option<Result<Vec<CertificateDer<'static>>, rcgen::Error>> {
+        let signer = self.line(kind).issuers.iter().find(|one| one.permitted.permits(name))?;
+        let leaf = params.signed_by(key, &signer.issuer);
+        Some(leaf.map(|leaf| vec![leaf.der().clone(), signer.certificate.der().clone()]))
     }
 }
 
@@ -222,55 +252,54 @@ impl Generation {
 impl About {
     /// From the files of a generation, without its keys.
     pub(super) fn read(directory: &Path, number: u32) -> Result<Self, CaError> {
-        let [issuer, ecdsa] = certificates(&directory.join("ecdsa.pem"))?;
-        let [_, rsa] = certificates(&directory.join("rsa.pem"))?;
-        let permitted = Permitted::of(issuer.der());
+        let (issuers, ecdsa) = certificates(&directory.join("ecdsa.pem"))?;
+        let (_, rsa) = certificates(&directory.join("rsa.pem"))?;
         Ok(Self {
             number,
-            made: issuer.not_before() + BACKDATED,
-            not_after: issuer.not_after().min(ecdsa.not_after()),
-            permits: permitted.iter().flat_map(Permitted::names).collect(),
+            made: ecdsa.not_before() + BACKDATED,
+            not_after: ecdsa.not_after(),
+            permits: Permitted::all(issuers.iter().map(|(permitted, _)| permitted)).names().collect(),
             roots: vec![ecdsa, rsa],
         })
     }
 }
 
-/// What a root that is no more has signed.
-struct Issued {
-    /// Issuer, then root.
-    pem: String,
-}
-
-impl Issued {
-    fn by(
-        mut root_key: KeyPair,
-        key: &KeyPair,
-        permitted: &Permitted,
-        now: OffsetDateTime,
-        lifetime: Duration,
-    ) -> Result<Self, rcgen::Error> {
-        let params = |name: &str, key: &KeyPair, below: u8| {
-            let mut params = CertificateParams::default();
-            params.distinguished_name = DistinguishedName::new();
-            params.distinguished_name.push(DnType::CommonName, format!("{name} {} {}", host(), id(key)));
-            params.not_before = now - BACKDATED;
-            params.not_after = now + lifetime;
-            params.serial_number = Some(serial()?);
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            params.name_constraints = Some(permitted.constraints());
-            Ok::<_, rcgen::Error>(params)
-        };
-        let mut issuer = params("Vouchsafe CA", key, 0)?;
+/// What a root that is no more has signed for the key: issuers, then root, as PEM.
+fn issued(
+    mut root_key: KeyPair,
+    key: &KeyPair,
+    permitted: &Permitted,
+    now: OffsetDateTime,
+    lifetime: Duration,
+) -> Result<String, rcgen::Error> {
+    let params = |name: String, below: u8| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = now - BACKDATED;
+        params.not_after = now + lifetime;
+        params.serial_number = Some(serial()?);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Ok::<_, rcgen::Error>(params)
+    };
+    let mut root = params(format!("{ROOT} {} {}", host(), id(&root_key)), 1)?;
+    // Those who look into a store shall see it; what holds are the issuers.
+    root.name_constraints = (permitted.len() <= NAMES).then(|| permitted.constraints());
+    let root = CertifiedIssuer::self_signed(root, &root_key)?;
+    let mut whole = String::new();
+    for (at, part) in permitted.parts(NAMES).iter().enumerate() {
+        // Names differ, so that no client takes one for another that it has seen.
+        let mut issuer = params(format!("Vouchsafe CA {} {} {}", host(), id(key), at + 1), 0)?;
+        issuer.name_constraints = Some(part.constraints());
         issuer.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         issuer.use_authority_key_identifier_extension = true;
-        let root = CertifiedIssuer::self_signed(params(ROOT, &root_key, 1)?, &root_key)?;
-        let issuer = issuer.signed_by(key, &root)?;
-        let pem = [pem::certificate(issuer.der()), pem::certificate(root.der())].concat();
-        drop(root);
-        root_key.zeroize();
-        Ok(Self { pem })
+        whole.push_str(&pem::certificate(issuer.signed_by(key, &root)?.der()));
     }
+    whole.push_str(&pem::certificate(root.der()));
+    drop(root);
+    root_key.zeroize();
+    Ok(whole)
 }
 
 impl Line {
@@ -282,26 +311,39 @@ impl Line {
         let text =
             std::str::from_utf8(&key_pem).map_err(|_| damaged(&key_path, "not a text file".to_owned()))?;
         let key = KeyPair::from_pem(text).map_err(|error| damaged(&key_path, error.to_string()))?;
+        let key = SharedKey(Arc::new(key));
 
-        let [certificate, root] = certificates(&path)?;
-        belong_together(&certificate, &key_path, &key_pem)?;
-        let issuer = Issuer::from_ca_cert_der(certificate.der(), key)
-            .map_err(|error| damaged(&path, error.to_string()))?;
-        Ok(Self { root, certificate, issuer })
+        let (issuers, root) = certificates(&path)?;
+        let each = issuers.into_iter().map(|(permitted, certificate)| {
+            belong_together(&certificate, &key_path, &key_pem)?;
+            let issuer = Issuer::from_ca_cert_der(certificate.der(), key.clone())
+                .map_err(|error| damaged(&path, error.to_string()))?;
+            Ok::<_, CaError>(Signer { permitted, certificate, issuer })
+        });
+        Ok(Self { root, issuers: each.collect::<Result<_, _>>()? })
+    }
+
+    /// What all issuers permit together.
+    fn permitted(&self) -> Permitted {
+        Permitted::all(self.issuers.iter().map(|one| &one.permitted))
     }
 }
 
-/// The issuer of a line, and its root.
-fn certificates(path: &Path) -> Result<[CaCertificate; 2], CaError> {
+/// The issuers of a line with what they permit, and their root.
+fn certificates(path: &Path) -> Result<(Vec<(Permitted, CaCertificate)>, CaCertificate), CaError> {
     let damaged = |reason: &str| CaError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    let both = CaCertificate::parse(path, &read(path, CERTIFICATE_MODE)?)?;
-    let Ok([issuer, root]) = <[CaCertificate; 2]>::try_from(both) else {
-        return Err(damaged("not an issuer and its root"));
-    };
-    match issuer.is_issued_by(&root) {
-        true => Ok([issuer, root]),
-        false => Err(damaged("the issuer is not one of this root")),
-    }
+    let mut issuers = CaCertificate::parse(path, &read(path, CERTIFICATE_MODE)?)?;
+    let root = issuers.pop().filter(|_| !issuers.is_empty());
+    let root = root.ok_or_else(|| damaged("not issuers and their root"))?;
+    let each = issuers.into_iter().map(|issuer| {
+        if !issuer.is_issued_by(&root) {
+            return Err(damaged("an issuer is not one of this root"));
+        }
+        let permitted = Permitted::of(issuer.der());
+        let permitted = permitted.ok_or_else(|| damaged("an issuer does not say which hosts it is for"))?;
+        Ok((permitted, issuer))
+    });
+    Ok((each.collect::<Result<_, _>>()?, root))
 }
 
 /// A file that must be there.

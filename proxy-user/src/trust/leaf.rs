@@ -169,7 +169,9 @@ impl Leaves {
         params.key_usages = usages(kind);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let chain = signer.sign(kind, &params, &key.key).map_err(failed)?;
+        let chain = signer.sign(kind, name, &params, &key.key);
+        let chain = chain.ok_or_else(|| LeafError::NotPermitted { host: host.clone().into_owned() })?;
+        let chain = chain.map_err(failed)?;
         let leaf = Arc::new(CertifiedKey::new(chain, Arc::clone(&key.signer)));
         // In the last hours of the CA each leaf is used to its end, instead of one being minted for each connection.
         let renew = if end == signer.not_after() { end } else { end - RENEW_BEFORE };

@@ -50,6 +50,39 @@ impl Permitted {
         Self { domains: kept, addresses }
     }
 
+    /// The set in parts of at most `most` names each, so that no certificate becomes larger than clients take.
+    pub(super) fn parts(&self, most: usize) -> Vec<Self> {
+        if self.len() <= most {
+            return vec![self.clone()];
+        }
+        let domains: Vec<&String> = self.domains.iter().collect();
+        let addresses: Vec<&IpAddr> = self.addresses.iter().collect();
+        let of_domains = domains.chunks(most).map(|part| Self {
+            domains: part.iter().copied().cloned().collect(),
+            addresses: BTreeSet::new(),
+        });
+        let of_addresses = addresses.chunks(most).map(|part| Self {
+            domains: BTreeSet::new(),
+            addresses: part.iter().copied().copied().collect(),
+        });
+        of_domains.chain(of_addresses).collect()
+    }
+
+    /// What parts permit together.
+    pub(super) fn all<'p>(parts: impl IntoIterator<Item = &'p Self>) -> Self {
+        let (mut domains, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for part in parts {
+            domains.extend(part.domains.iter().cloned());
+            addresses.extend(part.addresses.iter().copied());
+        }
+        Self::smallest(domains, addresses)
+    }
+
+    /// How many domains and addresses it has.
+    pub(super) fn len(&self) -> usize {
+        self.domains.len() + self.addresses.len()
+    }
+
     /// Whether a certificate for `name` is within the set.
     pub(super) fn permits(&self, name: &ServerName<'_>) -> bool {
         match name {
@@ -201,6 +234,19 @@ mod tests {
             let key = rcgen::KeyPair::generate().unwrap();
             let certificate = params.self_signed(&key).unwrap();
             prop_assert_eq!(Permitted::of(certificate.der()), Some(set));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_permit_together_what_the_whole_does(
+            hosts in proptest::collection::vec("[a-c]{1,2}\\.[a-c]|[12]\\.0\\.0\\.[1-9]", 0..12),
+            most in 1..5_usize,
+        ) {
+            let set = Permitted::new(hosts.iter().map(String::as_str));
+            let parts = set.parts(most);
+            prop_assert!(parts.iter().all(|part| part.len() <= most && set.covers(part)));
+            prop_assert_eq!(Permitted::all(&parts), set);
         }
     }
 
