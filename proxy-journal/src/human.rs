@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::reader::{Content, Entry};
 use crate::record::{
-    Access, Blame, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, SecretChange, SecretStep,
-    Trace, Verdict,
+    Access, Blame, CaChange, Decision, Detach, Outcome, Person, PolicyResult, Record, Rule, SecretChange,
+    SecretStep, Trace, Verdict,
 };
 use crate::text::{escape, escape_word};
 use crate::timestamp::Timestamp;
@@ -125,7 +125,23 @@ pub fn sentence(record: &Record, colour: bool) -> String {
             escape(&bound.effect)
         ),
         Record::Secret(change) => changed(change, colour),
+        Record::Ca(change) => made(change, colour),
     }
+}
+
+/// A new generation of the CA, why, and whose word it was.
+fn made(change: &CaChange, colour: bool) -> String {
+    let what = paint("new", Paint::Yellow, colour);
+    let mut line = format!("ca {what} generation {} for {} hosts", change.generation, change.hosts);
+    if let Some(by) = &change.by {
+        let _ = write!(line, ", by {}", person(by));
+    }
+    let _ = write!(line, ": {}", escape(&change.reason));
+    if !change.former.is_empty() {
+        let former: Vec<_> = change.former.iter().map(u32::to_string).collect();
+        let _ = write!(line, "; {} go on for a while", former.join(" "));
+    }
+    line
 }
 
 /// What became of a secret, whose word it was, and why it failed.

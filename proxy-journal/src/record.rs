@@ -41,6 +41,8 @@ pub enum Record {
     Bound(Bound),
     /// A secret of the daemon's own store became another one, or ended.
     Secret(SecretChange),
+    /// There is a new generation of the CA.
+    Ca(CaChange),
 }
 
 /// The daemon began to write. The chain goes on over it: `prev` and `seq` continue those of the last run.
@@ -430,6 +432,25 @@ pub enum SecretStep {
     Discarded,
     /// It could not be made anew, or what was to end could not.
     Failed,
+}
+
+/// There is a new generation of the CA that signs what bots are shown: from here on, who holds its key can be one of its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CaChange {
+    /// Its number.
+    pub generation: u32,
+    /// Why it was made.
+    pub reason: String,
+    /// How many domains and addresses it may sign for.
+    pub hosts: u64,
+    /// The SHA-256 of the roots that bots must trust, in hex with colons.
+    pub roots: Vec<String>,
+    /// The numbers of those before it that go on for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<u32>,
+    /// Who said so; absent when it follows the policy, or was due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Person>,
 }
 
 /// Who gave a command on this host.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Access, Blame, Bound, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad, PolicyResult,
-    Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target, Timestamp,
-    Trace, Verdict, Workload, Writer,
+    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad,
+    PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target,
+    Timestamp, Trace, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -256,7 +256,18 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         1 => (text(), any::<u64>(), text())
             .prop_map(|(counter, n, effect)| Record::Bound(Bound { counter, count: n, total: n, effect })),
         1 => secret(),
+        1 => ca(),
     ]
+}
+
+fn ca() -> impl Strategy<Value = Record> {
+    let (roots, former) = (prop::collection::vec(text(), 0..3), prop::collection::vec(any::<u32>(), 0..3));
+    (any::<u32>(), text(), any::<u64>(), roots, former, of(any::<u32>())).prop_map(
+        |(generation, reason, hosts, roots, former, uid)| {
+            let by = uid.map(|uid| Person { uid, pid: uid, login_uid: None, sudo_uid: Some(uid) });
+            Record::Ca(CaChange { generation, reason, hosts, roots, former, by })
+        },
+    )
 }
 
 fn secret() -> impl Strategy<Value = Record> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy_journal::{CaChange, Person, Record};
 use proxy_policy::{PolicySet, Scheme};
 
 use crate::config;
 use crate::connection::Services;
-use crate::trust::{Ca, CaError, Permitted, Terms, Why};
+use crate::record::Recorder;
+use crate::trust::{Ca, CaCertificate, CaError, Permitted, Terms, Why};
 
 /// How often it is looked at what is over, and what is no longer intercepted.
 const EVERY: Duration = Duration::from_secs(60 * 60);
@@ -38,9 +40,29 @@ impl Authority {
     }
 
     /// Before `set` goes live: from then on its hosts are intercepted. Blocks on the disk.
-    pub(super) fn require(&self, set: &PolicySet) -> Result<(), CaError> {
-        tell(self.ca.require(&self.permitted(set))?);
-        Ok(())
+    pub(super) fn require(&self, set: &PolicySet) -> Result<Option<Why>, CaError> {
+        self.ca.require(&self.permitted(set))
+    }
+
+    /// Records that there is a new generation, and says what is to be done about it. What stores trust is not ours to change: a unit
+    /// of systemd does it.
+    pub(super) fn note(&self, recorder: &Recorder, why: Why, by: Option<Person>) {
+        let generations = self.ca.generations();
+        let Some((newest, _)) = generations.first() else { return };
+        let change = CaChange {
+            generation: newest.number,
+            reason: why.to_string(),
+            hosts: u64::try_from(newest.permits.len()).unwrap_or(u64::MAX),
+            roots: newest.roots.iter().map(CaCertificate::fingerprint).collect(),
+            former: generations.iter().skip(1).map(|(former, _)| former.number).collect(),
+            by,
+        };
+        if let Err(error) = recorder.note(Record::Ca(change)) {
+            tracing::error!(%error, "the journal does not take the record of a new generation of the CA");
+        }
+        tracing::info!(
+            "there are new roots, because {why}: `vouchsafe trust refresh` brings them to the stores, where the unit vouchsafe-trust.path does not"
+        );
     }
 
     /// Ends what is over, and makes anew what ends or permits too much; until dropped.
@@ -53,7 +75,7 @@ impl Authority {
             let (this, live) = (Arc::clone(&self), services.policy.live());
             let kept = tokio::task::spawn_blocking(move || this.ca.keep(&this.permitted(live.set()))).await;
             match kept {
-                Ok(Ok(why)) => tell(why),
+                Ok(Ok(Some(why))) => self.note(&services.recorder, why, None),
                 Ok(Err(error)) if told != error.to_string() => {
                     tracing::error!("the CA is not kept up to date, which is tried again: {error}");
                     told = error.to_string();
@@ -66,14 +88,5 @@ impl Authority {
     fn permitted(&self, set: &PolicySet) -> Permitted {
         let hosts = set.hosts(Scheme::Https).map(proxy_policy::ApiHost::name);
         Permitted::new(hosts.chain(self.also.iter().map(String::as_str)))
-    }
-}
-
-/// Says what is to be done about a new generation. What stores trust is not ours to change: a unit of systemd does it.
-fn tell(why: Option<Why>) {
-    if let Some(why) = why {
-        tracing::info!(
-            "there are new roots, because {why}: `vouchsafe trust refresh` brings them to the stores, where the unit vouchsafe-trust.path does not"
-        );
     }
 }

@@ -128,12 +128,15 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
     reload::warn(&warnings);
     let authority = Arc::new(Authority::new(Arc::clone(&ca), &config.ca));
-    authority.require(first.set())?;
+    let new_ca = authority.require(first.set())?;
 
     let mut options = Options::new(env!("CARGO_PKG_VERSION"));
     options.start.policy_generation = Some(first.generation());
     options.journald = Some(config.journal.journald.clone()).filter(|path| !path.as_os_str().is_empty());
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
+    if let Some(why) = new_ca {
+        authority.note(&recorder, why, None);
+    }
 
     let mut left = inherited();
     let sockets = [bind(config.listen.ipv4.into(), &mut left)?, bind(config.listen.ipv6.into(), &mut left)?];

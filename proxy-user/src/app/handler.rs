@@ -33,7 +33,7 @@ use crate::{
     forward::error::chain,
     kernel::{self, Kernel, OriginTable, Programs, Protecting},
     record::JournaldState,
-    trust::CaCertificate,
+    trust::{CaCertificate, Why},
     workload::{Workloads, identify::Matcher},
 };
 
@@ -189,6 +189,7 @@ impl DaemonHandler {
             let message = format!("there is no new generation of the CA: {}", chain(&error));
             Failure::new("ca", message, "the one before goes on")
         })?;
+        self.authority.note(&self.services.recorder, Why::Asked, Some(order.by));
         let generations = ca.generations();
         let newest = generations.first().map(|(newest, _)| newest);
         let report = RotateCaReport {

@@ -175,8 +175,10 @@ impl Reloader {
                     rules_at = clock::now();
                     next_end = set.next_network_end(rules_at);
                     // First of all: what it intercepts must be certified, and where that fails nothing was changed.
-                    if let Err(error) = self.authority.require(&set) {
-                        return Err(self.refuse(&last, digest, vec![chain(&error)]));
+                    match self.authority.require(&set) {
+                        Ok(None) => {}
+                        Ok(Some(why)) => self.authority.note(&self.recorder, why, None),
+                        Err(error) => return Err(self.refuse(&last, digest, vec![chain(&error)])),
                     }
                     let rules = network::kernel_rules(&set, &self.open, &resolvers, rules_at);
                     if let Err(error) = self.network.apply(generation, &rules) {

@@ -79,7 +79,7 @@ pub fn run(args: CaArgs, config: &Config) -> anyhow::Result<ExitCode> {
             out.write_all(plan(&About::all(&config.state)?, config, at_once).as_bytes())?;
         }
         CaCommand::Rotate { at_once, dry_run: false } => {
-            let order = RotateCa { at_once }.arguments();
+            let order = RotateCa::of_this_process(at_once).arguments();
             let report: RotateCaReport =
                 client::call_patiently(&config.control_socket(), ROTATE_COMMAND, order, ROTATION_TAKES)?;
             out.write_all(done(&report).as_bytes())?;

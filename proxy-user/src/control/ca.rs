@@ -1,19 +1,23 @@
 //! The command that makes a new generation of the CA.
 
 use nix::unistd::geteuid;
+use proxy_journal::Person;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::peer::this_process;
 use super::{Failure, Peer};
 
 /// The name of the command; the arguments are those of [`RotateCa`].
 pub const ROTATE_COMMAND: &str = "ca-rotate";
 
 /// Whether the generations before end at once. On the word of root, or of the user that the daemon runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotateCa {
     /// They do.
     pub at_once: bool,
+    /// Who says so.
+    pub by: Person,
 }
 
 impl RotateCa {
@@ -30,13 +34,22 @@ impl RotateCa {
             let help = "send {\"command\":\"ca-rotate\",\"at_once\":false}";
             return Err(Failure::new("arguments", "the request does not say what of those before", help));
         };
-        Ok(Self { at_once })
+        Ok(Self { at_once, by: peer.person(arguments) })
     }
 
-    /// What goes over the control socket.
+    /// The order of whoever runs this process.
     #[must_use]
-    pub fn arguments(self) -> Map<String, Value> {
-        [("at_once".to_owned(), Value::from(self.at_once))].into_iter().collect()
+    pub fn of_this_process(at_once: bool) -> Self {
+        Self { at_once, by: this_process() }
+    }
+
+    /// What goes over the control socket; the kernel tells the rest.
+    #[must_use]
+    pub fn arguments(&self) -> Map<String, Value> {
+        let mut arguments = Map::new();
+        arguments.insert("at_once".to_owned(), self.at_once.into());
+        arguments.extend(self.by.sudo_uid.map(|uid| ("sudo_uid".to_owned(), uid.into())));
+        arguments
     }
 }
 
@@ -70,9 +83,10 @@ mod tests {
 
     #[test]
     fn a_ca_is_made_anew_on_the_word_of_root_alone() {
-        let order = RotateCa { at_once: true };
+        let order = RotateCa::of_this_process(true);
         let root = Peer { uid: 0, gid: 0, pid: Some(1) };
-        assert_eq!(RotateCa::of(root, &order.arguments()).unwrap(), order);
+        let read = RotateCa::of(root, &order.arguments()).unwrap();
+        assert!(read.at_once && (read.by.uid, read.by.sudo_uid) == (0, order.by.sudo_uid), "{read:?}");
         assert!(RotateCa::of(root, &Map::new()).is_err(), "nothing is assumed");
         let operator = Peer { uid: geteuid().as_raw() + 1000, gid: 0, pid: Some(1) };
         let refused = RotateCa::of(operator, &order.arguments()).unwrap_err();

@@ -124,6 +124,7 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Bound(_) => (ERROR, "bound"),
         Record::Secret(change) if change.change == SecretStep::Failed => (ERROR, "secret"),
         Record::Secret(_) => (NOTICE, "secret"),
+        Record::Ca(_) => (NOTICE, "ca"),
     };
     let mut fields = Fields::begin(&message, priority, kind);
     match record {

@@ -100,6 +100,7 @@ fn story(dir: &Path) -> Vec<String> {
         Record::Detach(detach) => format!("detach {}", detach.programs.len()),
         Record::Bound(bound) => format!("bound {} {}", bound.counter, bound.count),
         Record::Secret(change) => format!("secret {} {:?}", change.secret, change.change),
+        Record::Ca(change) => format!("ca {}", change.generation),
     };
     records(dir).iter().map(word).collect()
 }

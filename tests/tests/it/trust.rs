@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Finished, Running, World, finish};
 
 /// A bot that reads what it trusts once, at its start, as most long-running programs do; then it calls what it is told to.
@@ -59,6 +59,8 @@ fn a_new_host_is_trusted_by_who_starts_later_and_running_programs_go_on_with_the
     let old = fs::read_to_string(world.path("bots.pem")).unwrap();
     also_other(&world, 2);
     assert_eq!(generations(&world), ["g0001", "g0002"]);
+    let record = world.record("ca", |record| record["generation"] == 2);
+    assert!(record["by"].is_null() && record["reason"].as_str().unwrap().contains("hosts"), "{record}");
     assert_ne!(fs::read_to_string(world.path("bots.pem")).unwrap(), old);
 
     let mut after = Loyal::start(&world);
@@ -83,6 +85,8 @@ fn nobody_sees_a_rotation_and_one_that_ends_the_others_at_once_is_seen_by_who_wa
     let rotated = world.vouchsafe(&["ca", "rotate"]);
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
     assert!(rotated.stdout.contains("generation 1 goes on until"), "{rotated:?}");
+    let record = world.record("ca", |record| record["generation"] == 2);
+    assert_eq!((&record["by"]["uid"], &record["former"]), (&0.into(), &json!([1])), "{record}");
     assert_eq!(before.call("api.test"), "200", "who was there before");
     world.trust();
     assert_eq!(Loyal::start(&world).call("api.test"), "200", "who comes after");
