@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -20,11 +21,12 @@ use super::server::Handler;
 use crate::http1::{OnSwitch, Switched};
 use crate::http2::{Answering, Arriving, Breaks as _, Outflow, Unsent, switched};
 
-/// Answers a request. Ends when the client does not want the answer any more, too.
+/// Answers a request. Ends when the client does not want the answer any more, or takes nothing of it for `write_time`, too.
 pub(super) async fn answer<H: Handler>(
     handler: Arc<H>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    write_time: Duration,
 ) {
     let answering = Answering::new(respond);
     let Some((request, switch)) = arriving(request, &answering) else {
@@ -62,7 +64,7 @@ pub(super) async fn answer<H: Handler>(
     let Ok(stream) = answering.answer(head, is_ended) else {
         return answering.reset(Reason::INTERNAL_ERROR);
     };
-    let mut out = Outflow::new(stream, body);
+    let mut out = Outflow::new(stream, body).patient_for(write_time);
     if !is_ended {
         let sent = poll_fn(|cx| {
             let polled = out.poll(cx);

@@ -126,7 +126,8 @@ where
         Ok(connection) => connection,
         Err(error) => return ended(error, &findings),
     };
-    let begin = |request, respond| answer(Arc::clone(&handler), request, respond);
+    let write_time = limits.write_time;
+    let begin = |request, respond| answer(Arc::clone(&handler), request, respond, write_time);
     let note = |count| {
         let handler = Arc::clone(&handler);
         async move { handler.malformed(count).await }
@@ -250,10 +251,14 @@ where
     /// What becomes of the connection when its time is over.
     fn rested(&mut self) -> Rested {
         let now = Instant::now();
+        if self.rest.is_stuck(self.findings.unwritten(), now) {
+            return Rested::Over;
+        }
         let is_closing = self.rest.closing.is_some();
         if !self.answers.is_empty() || self.connection.has_streams() {
-            let Rest { header_time, idle_time, .. } = self.rest;
-            return Rested::Until(now + if is_closing { REST } else { header_time.min(idle_time) });
+            let Rest { header_time, idle_time, write_time, .. } = self.rest;
+            let look = header_time.min(idle_time).min(write_time);
+            return Rested::Until(now + if is_closing { REST } else { look });
         }
         // In the drain, what has begun has its time all the same.
         let end = match self.rest.within {
@@ -286,6 +291,9 @@ enum Rested {
 struct Rest {
     header_time: Duration,
     idle_time: Duration,
+    write_time: Duration,
+    /// How much was written when it was first seen that the client takes no more, and when that was.
+    stuck: Option<(u32, Instant)>,
     /// Since when nothing is asked.
     since: Instant,
     /// Something was asked.
@@ -304,10 +312,12 @@ struct Rest {
 
 impl Rest {
     fn new(limits: &HttpLimits) -> Self {
-        let HttpLimits { header_time, idle_time, .. } = *limits;
+        let HttpLimits { header_time, idle_time, write_time, .. } = *limits;
         Self {
             header_time,
             idle_time,
+            write_time,
+            stuck: None,
             since: Instant::now(),
             has_begun: false,
             within: None,
@@ -316,6 +326,16 @@ impl Rest {
             is_late: false,
             is_sooner: false,
         }
+    }
+
+    /// Whether the client took nothing of what is there for it, for too long. `unwritten`: it does not take more now, and that much was
+    /// written.
+    fn is_stuck(&mut self, unwritten: Option<u32>, now: Instant) -> bool {
+        self.stuck = match (unwritten, self.stuck) {
+            (Some(written), Some((before, since))) if written == before => Some((before, since)),
+            (unwritten, _) => unwritten.map(|written| (written, now)),
+        };
+        self.stuck.is_some_and(|(_, since)| now - since >= self.write_time)
     }
 
     /// When it is over, if nothing is asked until then.

@@ -1,11 +1,14 @@
 //! A body on its way out over a stream, frame by frame as the other side has room for it.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A body, and the stream over which it is sent.
 #[derive(Debug)]
@@ -14,6 +17,36 @@ pub struct Outflow<B> {
     body: B,
     /// For which there is no room yet.
     held: Option<Bytes>,
+    patience: Option<Patience>,
+}
+
+/// How long the other side may take nothing. A body that never waits for room costs no timer, and one that does costs one.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What was sent, and what of it when the timer was set; counted in frames.
+    sent: u64,
+    seen: u64,
+}
+
+impl Patience {
+    /// Ready when nothing was sent for as long as the limit says; at most twice as long until that is noticed.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { limit, timer, sent, seen } = self;
+        let timer = timer.get_or_insert_with(|| {
+            *seen = *sent;
+            Box::pin(sleep(*limit))
+        });
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if seen == sent {
+                return Poll::Ready(());
+            }
+            *seen = *sent;
+            timer.as_mut().reset(Instant::now() + *limit);
+        }
+    }
 }
 
 /// Why a body did not get out.
@@ -29,7 +62,14 @@ impl<B> Outflow<B> {
     /// Nothing of it is sent before it is polled.
     #[must_use]
     pub fn new(stream: SendStream<Bytes>, body: B) -> Self {
-        Self { stream, body, held: None }
+        Self { stream, body, held: None, patience: None }
+    }
+
+    /// Resets the stream when the other side takes nothing for `limit`, though there is something for it.
+    #[must_use]
+    pub fn patient_for(mut self, limit: Duration) -> Self {
+        self.patience = Some(Patience { limit, timer: None, sent: 0, seen: 0 });
+        self
     }
 
     /// Whether it waits for room, and not for the body.
@@ -66,7 +106,12 @@ impl<B: Body<Data = Bytes> + Unpin> Outflow<B> {
         }
         loop {
             if self.held.is_some() {
-                ready!(self.poll_room(cx))?;
+                if self.poll_room(cx)?.is_pending() {
+                    let Some(patience) = &mut self.patience else { return Poll::Pending };
+                    ready!(patience.poll_over(cx));
+                    self.reset(Reason::CANCEL);
+                    return Poll::Ready(Err(Unsent::Stream));
+                }
                 if let Some(data) = self.held.take() {
                     self.send(data, false)?;
                 }
@@ -111,6 +156,9 @@ impl<B: Body<Data = Bytes> + Unpin> Outflow<B> {
     }
 
     fn send(&mut self, data: Bytes, is_last: bool) -> Result<(), Unsent<B::Error>> {
+        if let Some(patience) = &mut self.patience {
+            patience.sent += 1;
+        }
         self.stream.send_data(data, is_last).map_err(|_| Unsent::Stream)
     }
 }

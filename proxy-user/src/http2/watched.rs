@@ -39,6 +39,9 @@ pub struct Findings {
     resets: AtomicU32,
     flooded: AtomicBool,
     within: AtomicBool,
+    /// How often something was written, and whether the last time nothing could be.
+    writes: AtomicU32,
+    is_full: AtomicBool,
 }
 
 impl Findings {
@@ -52,6 +55,21 @@ impl Findings {
     #[must_use]
     pub fn is_within_header(&self) -> bool {
         self.within.load(Ordering::Relaxed)
+    }
+
+    /// When the client takes no more at the moment: how often something was written until then.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<u32> {
+        self.is_full.load(Ordering::Relaxed).then(|| self.writes.load(Ordering::Relaxed))
+    }
+
+    fn written(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.is_full.store(false, Ordering::Relaxed);
+    }
+
+    fn full(&self) {
+        self.is_full.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection was ended because of a flood.
@@ -220,13 +238,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let count = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes))?;
+        let Poll::Ready(count) = Pin::new(&mut this.inner).poll_write(cx, bytes)? else {
+            this.findings.full();
+            return Poll::Pending;
+        };
+        this.findings.written();
         this.sent(bytes.get(..count).unwrap_or(bytes));
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        // What TLS has taken is not with the client yet.
+        self.findings.is_full.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,7 +264,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, parts))?;
+        let Poll::Ready(count) = Pin::new(&mut this.inner).poll_write_vectored(cx, parts)? else {
+            this.findings.full();
+            return Poll::Pending;
+        };
+        this.findings.written();
         let mut left = count;
         for part in parts {
             let written = part.get(..left.min(part.len())).unwrap_or(part);

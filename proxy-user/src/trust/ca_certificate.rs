@@ -67,6 +67,11 @@ impl CaCertificate {
         x509::is_signed_by(&self.der, &root.der)
     }
 
+    /// Whether it is over the same key as `other`.
+    pub(super) fn has_key_of(&self, other: &Self) -> bool {
+        x509::have_one_key(&self.der, &other.der)
+    }
+
     /// The subject, as `CN=…`.
     pub fn subject(&self) -> &str {
         &self.facts.subject

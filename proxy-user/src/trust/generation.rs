@@ -314,8 +314,14 @@ impl Line {
         let key = SharedKey(Arc::new(key));
 
         let (issuers, root) = certificates(&path)?;
+        // The key is that of the first; of the others it is enough that theirs is the same.
+        if let Some((_, first)) = issuers.first() {
+            belong_together(first, &key_path, &key_pem)?;
+            if issuers.iter().any(|(_, other)| !other.has_key_of(first)) {
+                return Err(damaged(&path, "its issuers have different keys".to_owned()));
+            }
+        }
         let each = issuers.into_iter().map(|(permitted, certificate)| {
-            belong_together(&certificate, &key_path, &key_pem)?;
             let issuer = Issuer::from_ca_cert_der(certificate.der(), key.clone())
                 .map_err(|error| damaged(&path, error.to_string()))?;
             Ok::<_, CaError>(Signer { permitted, certificate, issuer })

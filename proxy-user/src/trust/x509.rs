@@ -38,6 +38,11 @@ pub(super) fn is_signed_by(certificate: &CertificateDer<'_>, issuer: &Certificat
         && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }
 
+/// Whether both are over the same public key.
+pub(super) fn have_one_key(one: &CertificateDer<'_>, other: &CertificateDer<'_>) -> bool {
+    parsed(one).zip(parsed(other)).is_some_and(|(one, other)| one.public_key().raw == other.public_key().raw)
+}
+
 fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
     let (rest, parsed) = X509Certificate::from_der(certificate).ok()?;
     rest.is_empty().then_some(parsed)

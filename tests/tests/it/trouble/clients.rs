@@ -4,6 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use tests::frames::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use tests::upstream::Upstream;
 use tests::wire::{Dialer, Reply};
 use tests::{World, wait_until};
@@ -200,6 +203,73 @@ fn a_client_that_takes_nothing_of_an_answer_is_let_go_of_and_one_that_takes_it_s
     let mut idle = scene.dialer.tls(RAW, "raw.test");
     idle.write_all(ask).unwrap();
     idle.read_exact(&mut piece).unwrap();
+    let idle_since = Instant::now();
+    wait_until("the client that reads nothing is let go of", || {
+        (scene.world.status()["connections_open"] == 0).then_some(())
+    });
+    assert!(idle_since.elapsed() > Duration::from_millis(900), "{:?}", idle_since.elapsed());
+}
+
+#[test]
+fn over_http_2_a_stream_that_nothing_is_taken_of_is_reset_and_the_others_go_on() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"300ms\"");
+    world.set("limits.write_timeout", "\"1s\"");
+    let scene = Scene::with(world);
+    let mut bot = Http2::open(&scene.dialer);
+    let ask = frames::block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":path", b"/v1/endless"),
+        (b":authority", b"raw.test"),
+    ]);
+    // Each has room for 64 KiB, and so has the connection; more of it is told as it comes, and of the first stream nothing.
+    for stream in [1, 3] {
+        bot.send(HEADERS, END_HEADERS | END_STREAM, stream, &ask).unwrap();
+    }
+    let (begun, mut reset, mut taken) = (Instant::now(), None, 0);
+    while begun.elapsed() < Duration::from_secs(5) {
+        let frame = bot.read().expect("the connection is open");
+        match (frame.kind, frame.stream) {
+            (DATA, stream) => {
+                let room = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+                bot.send(WINDOW_UPDATE, 0, 0, &room).unwrap();
+                if stream == 3 {
+                    bot.send(WINDOW_UPDATE, 0, 3, &room).unwrap();
+                    taken += frame.payload.len();
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            (RST_STREAM, 1) => reset = Some((frame.payload, begun.elapsed())),
+            (RST_STREAM | GOAWAY, _) => panic!("{frame:?}"),
+            _ => {}
+        }
+    }
+    let (code, after) = reset.expect("the stream that nothing is taken of is reset");
+    assert_eq!(code, 8_u32.to_be_bytes(), "CANCEL");
+    assert!(after > Duration::from_millis(900) && after < Duration::from_secs(4), "{after:?}");
+    assert!(taken > 1 << 20, "the other one went on: {taken}");
+}
+
+#[test]
+fn over_http_2_a_client_that_reads_nothing_at_all_is_let_go_of() {
+    let world = World::new();
+    world.set("limits.header_timeout", "\"300ms\"");
+    world.set("limits.write_timeout", "\"1s\"");
+    let scene = Scene::with(world);
+    let mut bot = Http2::dial(&scene.dialer);
+    bot.raw(frames::PREFACE).unwrap();
+    // Windows without end: what holds it up is TCP.
+    let window = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+    bot.send(SETTINGS, 0, 0, &window).unwrap();
+    bot.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).unwrap();
+    let ask = frames::block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":path", b"/v1/endless"),
+        (b":authority", b"raw.test"),
+    ]);
+    bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &ask).unwrap();
     let idle_since = Instant::now();
     wait_until("the client that reads nothing is let go of", || {
         (scene.world.status()["connections_open"] == 0).then_some(())
