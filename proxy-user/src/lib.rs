@@ -19,4 +19,5 @@ pub mod forward;
 pub mod connection;
 pub mod control;
 pub mod app;
+pub mod stores;
 pub mod cli;

@@ -21,6 +21,7 @@ mod names;
 mod pem;
 mod permitted;
 mod private_key;
+mod reading;
 mod roots;
 mod server;
 mod x509;
@@ -43,6 +44,7 @@ pub use leaf::{LeafError, Leaves};
 pub use names::BadHost;
 pub use permitted::Permitted;
 pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
+pub use reading::{certificates, to_pem};
 pub use roots::{RootsError, bundle};
 pub use server::{AcceptError, BotTls};
 

@@ -1,0 +1,43 @@
+//! `vouchsafe trust`: what trusts the CA of this host, and how the rest comes to.
+
+mod stores;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// Arguments of `vouchsafe trust`.
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    #[command(subcommand)]
+    command: TrustCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustCommand {
+    /// Put the CA's roots into stores, and record these so that they are kept current
+    Install(stores::ChangeArgs),
+    /// Bring all recorded stores to the current roots
+    Refresh(stores::RefreshArgs),
+    /// Take out of stores what was put in, and nothing else
+    Remove(stores::ChangeArgs),
+    /// Show how the stores are, and what else is on this host
+    Status(stores::StatusArgs),
+    /// Print the variables that tell programs what to trust
+    Env(stores::EnvArgs),
+}
+
+/// Runs `vouchsafe trust`.
+///
+/// # Errors
+/// There is no CA yet, somebody else is at work, or what is recorded cannot be read.
+pub fn run(args: &TrustArgs, state: &Path) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        TrustCommand::Install(args) => stores::install(args, state),
+        TrustCommand::Refresh(args) => stores::refresh(args, state),
+        TrustCommand::Remove(args) => stores::remove(args, state),
+        TrustCommand::Status(args) => stores::status(args, state),
+        TrustCommand::Env(args) => stores::env(args),
+    }
+}
