@@ -56,6 +56,31 @@ pub(crate) const NEEDS: &[Need] = &[
         apt: "squid-openssl",
         ..Need::same("squid", "squid", "the proxy of a site, as companies have it")
     },
+    Need {
+        dnf: "java-latest-openjdk-headless",
+        pacman: "jre-openjdk-headless",
+        zypper: "java-headless",
+        ..Need::same("keytool", "default-jdk-headless", "Java, which has a trust store of its own")
+    },
+    Need {
+        dnf: "nss-tools",
+        pacman: "nss",
+        zypper: "mozilla-nss-tools",
+        ..Need::same("certutil", "libnss3-tools", "the trust store of browsers")
+    },
+    Need {
+        dnf: "p11-kit-trust",
+        pacman: "p11-kit",
+        zypper: "p11-kit-tools",
+        ..Need::same("trust", "p11-kit", "what Fedora, Arch and SUSE make their trust stores with")
+    },
+    Need::same("wget", "wget", "a client of GnuTLS"),
+    Need {
+        dnf: "perl-IO-Socket-SSL",
+        pacman: "perl-io-socket-ssl",
+        zypper: "perl-IO-Socket-SSL",
+        ..Need::same("/usr/share/perl5/IO/Socket/SSL.pm", "libio-socket-ssl-perl", "a client in Perl")
+    },
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {
         dnf: "systemd-container",

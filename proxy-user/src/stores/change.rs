@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::error::StoreError;
+use super::files::Folder;
 use super::manifest::{Book, Entry, Manifest};
 use super::roots::{Fingerprint, Roots};
 use super::step::{Step, apply};
@@ -146,6 +147,9 @@ impl Work<'_> {
 
     fn attempt(&mut self, target: &Target, goal: Goal, named: bool) -> Result<bool, StoreError> {
         let recorded = self.manifest.entry(target).cloned();
+        if let Some(entry) = recorded.as_ref().filter(|_| !self.dry) {
+            self.clean(entry);
+        }
         let mut look =
             target.look(&self.context()).map_err(|error| forgettable(error, target, goal, &recorded))?;
         if let Some(problem) = look.problem {
@@ -207,6 +211,18 @@ impl Work<'_> {
             (self.say)(Said::Note(note));
         }
         Ok(changes)
+    }
+
+    /// Deletes what a kill of ours left unfinished in the folder of a store.
+    fn clean(&self, entry: &Entry) {
+        let folder = match &entry.target {
+            Target::System | Target::Bundle | Target::HashDir { .. } => Some(entry.place.as_path()),
+            Target::File { .. } | Target::Java { .. } | Target::Unit { .. } => entry.place.parent(),
+            Target::Nss { .. } => None,
+        };
+        if let Some(Ok(Some(folder))) = folder.map(Folder::open) {
+            folder.clean();
+        }
     }
 
     /// Does the steps, looks again, and takes them back when the store is not what it should be.

@@ -276,7 +276,7 @@ impl Folder {
     }
 
     /// Deletes what a kill left unfinished. Only one of us is at work at a time.
-    fn clean(&self) {
+    pub(super) fn clean(&self) {
         for name in self.names().unwrap_or_default().iter().filter(|name| name.starts_with(UNFINISHED)) {
             let _ = rustix::fs::unlinkat(&self.fd, name.as_str(), AtFlags::empty());
         }

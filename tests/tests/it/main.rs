@@ -29,6 +29,7 @@ mod policy;
 mod proxied;
 mod routes;
 mod scripts;
+mod stores;
 mod storm;
 mod systemd;
 mod trouble;

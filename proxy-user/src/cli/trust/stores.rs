@@ -145,24 +145,23 @@ fn change(wanted: Wanted, goal: Goal, dry: bool, quiet: bool, state: &Path) -> a
     if dry {
         println!("dry run: nothing is changed");
     }
-    let mut title = String::new();
+    let (mut title, mut store_said) = (String::new(), true);
     let outcome = Stores::of_host(state).bring(wanted, goal, dry, &mut |said| {
         // A store is named before the first that is said of it.
         let mut line = |text: &str| {
-            if !title.is_empty() {
+            if !std::mem::replace(&mut store_said, true) {
                 println!("{}", safe(&title));
-                title.clear();
             }
             println!("  {}", safe(text));
         };
         match said {
-            Said::Store(store) => title = store.to_owned(),
+            Said::Store(store) => (title, store_said) = (store.to_owned(), false),
             Said::Step(step) => line(&step.to_string()),
             Said::NothingToDo if quiet => {}
             Said::NothingToDo => line("nothing to change"),
             Said::Note(note) => line(note),
             Said::Failed(error) => {
-                eprintln!("vouchsafe: {}: {}", safe(&title_of(&title)), safe(&error.to_string()));
+                eprintln!("vouchsafe: {}: {}", safe(&title), safe(&error.to_string()));
             }
         }
     })?;
@@ -170,10 +169,6 @@ fn change(wanted: Wanted, goal: Goal, dry: bool, quiet: bool, state: &Path) -> a
         println!("{}", sum(outcome, dry));
     }
     Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn title_of(title: &str) -> String {
-    if title.is_empty() { "the store above".to_owned() } else { title.to_owned() }
 }
 
 fn sum(outcome: Outcome, dry: bool) -> String {
