@@ -18,6 +18,8 @@ use crate::{build, sh, system};
 
 const GROUP: &str = "vouchsafe";
 const UNIT: &str = "vouchsafe.service";
+/// What keeps trust stores current; `vouchsafe trust install` enables it.
+const TRUST_UNITS: [&str; 2] = ["vouchsafe-trust.path", "vouchsafe-trust.service"];
 const CONFIG_DIR: &str = "/etc/vouchsafe";
 const STATE_DIR: &str = "/var/lib/vouchsafe";
 const RUNTIME_DIR: &str = "/run/vouchsafe";
@@ -88,6 +90,10 @@ impl Layout {
         self.below_prefix("lib/systemd/system").join(UNIT)
     }
 
+    fn trust_unit(&self, name: &str) -> PathBuf {
+        self.below_prefix("lib/systemd/system").join(name)
+    }
+
     fn docs(&self) -> PathBuf {
         self.below_prefix("share/doc/vouchsafe")
     }
@@ -148,6 +154,9 @@ pub(crate) fn remove(paths: &Paths, options: &RemoveOptions) -> Result<()> {
         stop_service(&layout)?;
     }
     remove_file(&layout.unit())?;
+    for name in TRUST_UNITS {
+        remove_file(&layout.trust_unit(name))?;
+    }
     remove_file(&layout.binary())?;
     remove_tree(&layout.examples())?;
     remove_tree(&layout.library())?;
@@ -180,10 +189,13 @@ fn put_files(paths: &Paths, layout: &Layout) -> Result<()> {
     put(&layout.binary(), &binary, 0o755)?;
 
     let packaging = paths.root.join("packaging");
-    let unit = fs::read_to_string(packaging.join(UNIT)).context("cannot read packaging/vouchsafe.service")?;
-    let program = layout.prefix.join("bin/vouchsafe");
-    let unit = unit.replace("/usr/bin/vouchsafe", &program.display().to_string());
-    put(&layout.unit(), unit.as_bytes(), 0o644)?;
+    let program = layout.prefix.join("bin/vouchsafe").display().to_string();
+    let trust_units = TRUST_UNITS.map(|name| (name, layout.trust_unit(name)));
+    for (name, path) in std::iter::once((UNIT, layout.unit())).chain(trust_units) {
+        let unit = fs::read_to_string(packaging.join(name))
+            .with_context(|| format!("cannot read packaging/{name}"))?;
+        put(&path, unit.replace("/usr/bin/vouchsafe", &program).as_bytes(), 0o644)?;
+    }
 
     make_dir(&layout.config_dir(), 0o755)?;
     for kind in POLICY_DIRS {
@@ -308,6 +320,17 @@ fn stop_service(layout: &Layout) -> Result<()> {
     }
     let binary = layout.binary();
     let config = layout.config_dir().join("vouchsafe.toml");
+    if binary.exists() && layout.state_dir().join("trust/manifest.json").exists() {
+        // Nobody would end the trust in our CA afterwards.
+        sh::run(Command::new(&binary).args(["trust", "remove", "--config"]).arg(&config)).with_context(
+            || {
+                format!(
+                    "nothing was removed, because our CA may still be trusted; see `{} trust status`",
+                    binary.display()
+                )
+            },
+        )?;
+    }
     if binary.exists() && config.exists() {
         // What is pinned outlives the daemon: while it is attached and no proxy runs, governed calls are refused.
         sh::run(Command::new(&binary).args(["detach", "--config"]).arg(&config)).with_context(|| {
@@ -335,8 +358,9 @@ fn print_next_steps() {
          and which cgroup is governed (`kernel.cgroup`)\n  \
          4. start it:\n       \
          systemctl enable --now {UNIT}\n  \
-         5. let the bots trust its CA:\n       \
-         vouchsafe ca export"
+         5. let the bots trust its CA, those that ask the system and, by their units, those that do not:\n       \
+         vouchsafe trust install\n       \
+         vouchsafe trust install --unit NAME"
     );
 }
 
@@ -365,6 +389,8 @@ mod tests {
         };
         write("target/release/vouchsafe", "binary");
         write("packaging/vouchsafe.service", "ExecStart=/usr/bin/vouchsafe run\n");
+        write("packaging/vouchsafe-trust.service", "ExecStart=/usr/bin/vouchsafe trust refresh\n");
+        write("packaging/vouchsafe-trust.path", "[Path]\n");
         write("packaging/vouchsafe.toml", "# default\n");
         write("policies/demo/apis/demo.toml", "a");
         write("policies/bad/broken.toml", "b");
@@ -383,6 +409,9 @@ mod tests {
         let unit =
             fs::read_to_string(destdir.join("usr/local/lib/systemd/system/vouchsafe.service")).unwrap();
         assert_eq!(unit, "ExecStart=/usr/local/bin/vouchsafe run\n");
+        let units = TRUST_UNITS.map(|name| destdir.join("usr/local/lib/systemd/system").join(name));
+        let refresh = fs::read_to_string(&units[1]).unwrap();
+        assert_eq!(refresh, "ExecStart=/usr/local/bin/vouchsafe trust refresh\n");
         assert!(sh::is_executable(&destdir.join("usr/local/bin/vouchsafe")));
         assert_eq!(destdir.join("var/lib/vouchsafe").metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let examples = destdir.join("usr/local/share/doc/vouchsafe/examples");
@@ -394,6 +423,7 @@ mod tests {
             RemoveOptions { prefix: "/usr/local".into(), destdir: Some(destdir.clone()), purge: false };
         remove(&paths, &options).unwrap();
         assert!(!destdir.join("usr/local/bin/vouchsafe").exists() && !examples.exists());
+        assert!(units.iter().all(|unit| !unit.exists()));
         assert!(!destdir.join("usr/local/share/vouchsafe").exists());
         assert!(destdir.join("etc/vouchsafe/vouchsafe.toml").exists());
         options.purge = true;

@@ -295,7 +295,9 @@ fn inherit(new: &File, old: &File) -> io::Result<()> {
     // A file system without attributes says so; then there is nothing to keep.
     let Ok(length) = rustix::fs::flistxattr(old.as_fd(), names.as_mut_slice()) else { return Ok(()) };
     names.truncate(length);
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    // Signatures over the old content would make the new one unreadable where they are verified.
+    let signed = |name: &[u8]| name.starts_with(b"security.ima") || name.starts_with(b"security.evm");
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !signed(name)) {
         let mut value = vec![0_u8; 64 * 1024];
         if let Ok(length) = rustix::fs::fgetxattr(old.as_fd(), name, value.as_mut_slice()) {
             value.truncate(length);

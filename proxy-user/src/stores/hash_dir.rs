@@ -166,3 +166,51 @@ fn unlink(chain: &mut Chain, name: &str, folder: &Path, steps: &mut Vec<Step>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::roots::Roots;
+    use super::super::roots::tests::some;
+    use super::super::step::apply;
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    fn bring(folder: &Path, roots: &Roots) -> usize {
+        let context = Context {
+            roots,
+            put: BTreeSet::new(),
+            copies: Path::new("/nowhere"),
+            units: Path::new("/nowhere"),
+            layout: None,
+            systemd: false,
+        };
+        let steps = look(folder, &context).unwrap().steps;
+        apply(&steps, &mut |_| ()).unwrap();
+        assert!(look(folder, &context).unwrap().steps.is_empty(), "a second look finds nothing to do");
+        steps.len()
+    }
+
+    #[test]
+    fn where_one_of_ours_goes_the_chain_of_links_has_no_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = some(1);
+        bring(dir.path(), &roots);
+        let mut first =
+            fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+        let link = first.find(|name| name.ends_with(".0")).unwrap();
+        let at = |number: usize| dir.path().join(link.replace(".0", &format!(".{number}")));
+        for (number, name) in [(1, "a.pem"), (2, "b.pem")] {
+            fs::write(dir.path().join(name), "theirs").unwrap();
+            std::os::unix::fs::symlink(name, at(number)).unwrap();
+        }
+        bring(dir.path(), &Roots::default());
+        assert_eq!(fs::read_link(at(0)).unwrap(), Path::new("b.pem"), "the last one took its place");
+        assert_eq!(fs::read_link(at(1)).unwrap(), Path::new("a.pem"));
+        assert!(fs::symlink_metadata(at(2)).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        // And with all of ours again, behind theirs.
+        assert_eq!(bring(dir.path(), &roots), 2);
+        assert!(fs::read_link(at(2)).unwrap().to_str().unwrap().starts_with(PREFIX));
+    }
+}

@@ -55,6 +55,12 @@ pub(super) fn is_systems(keystore: &Path) -> bool {
         .any(|folder| keystore.starts_with(folder))
 }
 
+/// Whether it begins as JKS or as PKCS12 does. Other kinds hold objects of Java, which are not to be read from a file that a
+/// user may have made.
+fn is_known(content: &[u8]) -> bool {
+    content.starts_with(&[0xfe, 0xed, 0xfe, 0xed]) || content.starts_with(&[0x30])
+}
+
 struct Keytool<'a> {
     program: &'a Path,
     store: &'a Path,
@@ -114,6 +120,11 @@ pub(super) fn look(home: &Path, context: &Context<'_>) -> Result<Look, StoreErro
     };
     let before = found.digest();
     let Found::File { content, .. } = found else { return Err(StoreError::Changed { path }) };
+    if !is_known(&content) {
+        let reason =
+            "is no keystore of the kinds JKS or PKCS12: name a Java installation (JAVA_HOME) or a keystore";
+        return Err(StoreError::refused(&path, reason));
+    }
     let keytool = keytool(home)?;
     let work = tempfile::tempdir().map_err(StoreError::io("create a folder for a copy of", &path))?;
     let copy = work.path().join("keystore");

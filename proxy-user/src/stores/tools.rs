@@ -86,10 +86,22 @@ impl Run {
             status,
             said: last_words(said),
         };
-        let mut command = Command::new(&self.program);
+        // What runs as a user may run what that user put there: not on the terminal of the administrator, into which it
+        // could type.
+        let apart = self.user.and_then(|_| find("setsid"));
+        let mut command = match &apart {
+            Some(setsid) => {
+                let mut command = Command::new(setsid);
+                command.arg("--wait").arg(&self.program);
+                command
+            }
+            None if self.user.is_some() => {
+                return Err(failed("setsid of util-linux is missing".to_owned(), b""));
+            }
+            None => Command::new(&self.program),
+        };
         command.args(&self.args).env_clear().current_dir("/");
         command.env("PATH", FOLDERS.join(":")).env("LC_ALL", "C").env("HOME", "/nonexistent");
-        // Runs of certutil in a folder of a user could otherwise be made to write elsewhere.
         if let Some((uid, gid)) = self.user {
             command.gid(gid).uid(uid);
         }
@@ -186,6 +198,22 @@ mod tests {
         assert!(text.contains("exit status: 3") && text.contains("no room"), "{text}");
         let error = Run::new(Path::new("/nowhere/tool"), ["x"]).run().unwrap_err();
         assert!(error.to_string().contains("/nowhere/tool x"), "{error}");
+    }
+
+    #[test]
+    fn what_runs_as_a_user_has_his_rights_alone_and_no_terminal() {
+        let mut run = Run::new(
+            Path::new("/bin/sh"),
+            ["-c", "id -u; id -G; ps -o sid= -p $$ | tr -d ' '; echo $$; exit 4"],
+        );
+        run.user = Some((65534, 65533));
+        let said = run.run().unwrap_err().to_string();
+        assert!(said.contains("exit status: 4"), "{said}");
+        run.args[1] = "id -u; id -G; ps -o sid= -p $$ | tr -d ' '; echo $$".into();
+        let said = String::from_utf8(run.run().unwrap()).unwrap();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines[..2], ["65534", "65533"]);
+        assert_eq!(lines[2], lines[3], "it leads a session of its own");
     }
 
     #[test]

@@ -55,7 +55,11 @@ pub(super) fn look(manifest: &Manifest, state: &Path, context: &Context<'_>) -> 
         return Ok(Look::at(&path));
     }
     let wanted = drop_in(manifest, state).filter(|_| !manifest.stores.is_empty());
+    let ends = wanted.is_none();
     let mut look = owned(&path, HEADER, wanted, "what was changed beside the system's store")?;
+    if let Some(folder) = path.parent().filter(|_| ends && !look.steps.is_empty()) {
+        look.steps.push(Step::DeleteFolder { path: folder.to_owned() });
+    }
     let enabled = context.units.join("multi-user.target.wants").join(UNIT).exists();
     if !look.steps.is_empty() {
         let restart: &[&str] =

@@ -139,6 +139,10 @@ fn what_the_systems_store_serves_and_what_is_no_store_is_refused_with_what_to_do
     machine.run("install --file /etc/ssl/certs/ca-certificates.crt").failed_with(&["without --file"]);
     machine.run("install --file /etc/hostname").failed_with(&["holds no certificate"]);
     machine.run("install --file /etc/nothing.pem").failed_with(&["/etc/nothing.pem is not there"]);
+    fs::write(machine.at("jceks"), [0xce; 64]).unwrap();
+    machine
+        .run(&format!("install --java-home {}", machine.at("jceks").display()))
+        .failed_with(&["JKS or PKCS12"]);
     machine.run("install --nss /etc").failed_with(&["cert9.db", "certutil -N"]);
     let open = machine.at("open");
     fs::create_dir(&open).unwrap();

@@ -18,7 +18,11 @@ restarted() { # Waits until another process than $1 serves.
 xtask() { CARGO_MANIFEST_DIR=/src/xtask CARGO_TARGET_DIR=/src/target /src/target/release/xtask "$@"; }
 left() { # What of an installation is there, by a word for each.
     [ -e /usr/bin/vouchsafe ] && echo binary; [ -e /usr/lib/systemd/system/vouchsafe.service ] && echo unit
-    [ -e /usr/share/doc/vouchsafe ] && echo examples
+    [ -e /usr/share/doc/vouchsafe ] && echo examples; [ -e /usr/lib/systemd/system/vouchsafe-trust.path ] && echo trust-unit
+    [ -e /etc/systemd/system/vouchsafe-trust.path.d ] && echo watched; [ -e /etc/vouchsafe/trust ] && echo copies
+    [ -e /etc/systemd/system/multi-user.target.wants/vouchsafe-trust.path ] && echo enabled
+    ls /usr/local/share/ca-certificates | grep -q vouchsafe && echo trusted
+    grep -q vouchsafe /out/pip.pem && echo patched
     [ -e /etc/vouchsafe ] && echo config; [ -e /var/lib/vouchsafe ] && echo state
     [ -e /sys/fs/bpf/vouchsafe ] && echo pins; getent group vouchsafe >/dev/null && [ "$1" = purged ] && echo group
     grep -qsx vouchsafe /proc/[0-9]*/comm && echo process
@@ -52,6 +56,29 @@ kill -9 "$old"
 restarted "$old"
 say "restarted $([ "$new" != "$old" ] && systemctl is-active vouchsafe) $(journalctl -u vouchsafe --no-pager | grep -Ec 'taken_over=1[0-9] ')"
 call call-after-kill
+# Trust stores follow the CA, and survive what packages do; what follows from that ends by itself.
+wait_for() { for _ in $(seq 400); do eval "$1" && return 0; sleep 0.05; done; return 1; }
+runs() { journalctl -u vouchsafe-trust.service -o cat --no-pager | grep -c '^Finished'; }
+settled() { wait_for "! systemctl is-active -q vouchsafe-trust.service && [ \"\$(systemctl show -p ActiveState --value vouchsafe-trust.service)\" = inactive ]"; }
+cp /etc/ssl/certs/ca-certificates.crt /out/pip.pem
+vouchsafe trust install >/out/trust 2>&1; trust=$?
+vouchsafe trust install --unit invoice --file /out/pip.pem >>/out/trust 2>&1; trust="$trust $?"
+say "trust $trust $(systemctl is-active vouchsafe-trust.path) $(systemctl is-enabled vouchsafe-trust.path vouchsafe-trust.service | tr '\n' ' ')"
+say "trust-unit $(systemctl show -p Environment invoice | grep -c SSL_CERT_FILE=/etc/vouchsafe/trust/bundle.pem)"
+roots=$(grep -c BEGIN /etc/vouchsafe/trust/roots.pem)
+cp /var/lib/vouchsafe/ca/ca.pem /out/ca.pem; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=Vouchsafe CA next" \
+    -keyout /dev/null -out /out/next.pem 2>/dev/null
+cat /out/next.pem /out/ca.pem >/var/lib/vouchsafe/ca/new; chmod 644 /var/lib/vouchsafe/ca/new; mv /var/lib/vouchsafe/ca/new /var/lib/vouchsafe/ca/ca.pem
+wait_for "vouchsafe trust status >/dev/null"
+say "trust-rotated $? $(($(grep -c BEGIN /etc/vouchsafe/trust/roots.pem) - roots)) $(ls /usr/local/share/ca-certificates | wc -l)"
+cp /out/ca.pem /var/lib/vouchsafe/ca/new; mv /var/lib/vouchsafe/ca/new /var/lib/vouchsafe/ca/ca.pem
+wait_for "vouchsafe trust status >/dev/null"; ended=$?
+cat /usr/share/ca-certificates/mozilla/*.crt >/out/package.crt; mv /out/package.crt /etc/ssl/certs/ca-certificates.crt
+wait_for "vouchsafe trust status >/dev/null"; say "trust-package $ended $?"
+grep -v '^#' /usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt >/out/pip.new; mv /out/pip.new /out/pip.pem
+wait_for "grep -q 'BEGIN vouchsafe' /out/pip.pem"; say "trust-pip $? $(stat -c '%a %U' /out/pip.pem)"
+settled; sleep 3; settled; before=$(runs); sleep 4; after=$(runs)
+say "trust-ends $((after - before)) $([ "$after" -lt 16 ] && echo few) $(systemctl --failed --no-legend --plain | grep -c trust)"
 # The key of the store, sealed to the machine by its host key: there is no TPM.
 vouchsafe secret seal-key >/out/seal 2>&1; sealed=$?
 vouchsafe secret seal-key --remove-plain >>/out/seal 2>&1; sealed="$sealed $?"
