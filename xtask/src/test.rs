@@ -74,6 +74,7 @@ pub(crate) const NEEDS: &[Need] = &[
         zypper: "p11-kit-tools",
         ..Need::same("trust", "p11-kit", "what Fedora, Arch and SUSE make their trust stores with")
     },
+    Need::same("strace", "strace", "a kill at each point of a command"),
     Need::same("wget", "wget", "a client of GnuTLS"),
     Need {
         dnf: "perl-IO-Socket-SSL",

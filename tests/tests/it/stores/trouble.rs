@@ -1,11 +1,9 @@
 //! Full disks, read-only stores, tools that fail, others at the same files, two at a time, a kill at any moment.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use super::FOLDERS;
-use super::machine::{Authority, Machine, certificates, same};
+use super::machine::{Authority, Ended, Machine, certificates, same};
 
 fn machine() -> Machine {
     let machine = Machine::new();
@@ -191,61 +189,83 @@ fn two_at_the_same_time_do_one_after_the_other() {
         })
         .collect();
     for running in running {
-        super::machine::Ended::from(running.wait_with_output().unwrap()).well();
+        Ended::from(running.wait_with_output().unwrap()).well();
     }
     machine.run("status").well();
     assert_eq!(certificates(&machine.at("cacert.pem")), 21);
     let running: Vec<_> = (0..3).map(|_| machine.trust("remove").spawn().unwrap()).collect();
     for running in running {
-        super::machine::Ended::from(running.wait_with_output().unwrap()).well();
+        Ended::from(running.wait_with_output().unwrap()).well();
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 }
 
+/// What changes something on the disk. strace counts each of them by itself.
+const CALLS: [&str; 6] = ["write", "fsync", "rename", "unlink", "symlink", "mkdir"];
+
+/// Kills a command when it is about to make its nth system call of that kind; whether it ever came to that.
+fn killed(machine: &Machine, arguments: &str, call: &str, nth: u32) -> bool {
+    let mut command = machine.command("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e"]);
+    command.arg(format!("inject=/^{call}:signal=KILL:when={nth}"));
+    command.arg(tests::daemon_binary()).arg("trust").args(arguments.split_whitespace());
+    let ended = Ended::from(command.arg("--config").arg(machine.at("vouchsafe.toml")).output().unwrap());
+    assert!(matches!(ended.code, None | Some(0 | 137)), "{:?} {}", ended.code, ended.err);
+    ended.code != Some(0)
+}
+
 #[test]
-fn a_kill_at_any_moment_leaves_what_was_or_what_is_to_be_and_both_ways_go_on() {
+fn a_kill_at_any_point_leaves_what_was_or_what_is_to_be_and_both_ways_go_on() {
     let machine = machine();
     let (file, hashes) = (machine.at("cacert.pem"), machine.at("hashes"));
     let before = theirs(5);
     fs::write(&file, &before).unwrap();
     fs::create_dir(&hashes).unwrap();
-    let options =
-        format!("--bundle --unit invoice --file {} --hash-dir {}", file.display(), hashes.display());
+    let options = format!("--unit invoice --file {} --hash-dir {}", file.display(), hashes.display());
     let folders = format!("/etc/systemd /etc/vouchsafe {}", hashes.display());
     machine.shell("mkdir -p /etc/vouchsafe").well();
     let tree = machine.tree(&folders);
-    let started = std::time::Instant::now();
     machine.run(&format!("install {options}")).well();
-    let whole = started.elapsed();
     let (after, done) = (fs::read_to_string(&file).unwrap(), machine.tree(&folders));
     machine.run("remove").well();
     same(&machine.tree(&folders), &tree, "nothing is left of it");
-    let mut seen = BTreeSet::new();
-    for point in 0..40_u32 {
-        let (command, from) = if point % 2 == 0 {
-            (format!("install {options}"), &before)
-        } else {
-            ("remove".to_owned(), &after)
-        };
-        if point % 2 == 1 {
-            machine.run(&format!("install {options}")).well();
-        }
-        assert_eq!(fs::read_to_string(&file).unwrap(), *from);
-        let mut running = machine.trust(&command).spawn().unwrap();
-        std::thread::sleep(whole * point / 36 + Duration::from_micros(u64::from(point) * 37));
-        let _ = running.kill();
-        let _ = running.wait();
+    let mut seen = Vec::new();
+    let mut look = |point: u32| {
         let now = fs::read_to_string(&file).unwrap();
-        assert!(now == before || now == after, "a part of a file: {now}");
-        seen.insert(now == after);
-        // Whatever it left, both ways go on from there.
-        if point % 4 < 2 {
-            machine.run(&format!("install {options}")).well();
-            same(&machine.tree(&folders), &done, "nothing is left of it");
+        assert!(now == before || now == after, "a part of a file at point {point}: {now}");
+        seen.push(now == after);
+    };
+    let mut points = 0;
+    for call in CALLS {
+        for nth in 1.. {
+            if !killed(&machine, &format!("install {options}"), call, nth) {
+                break;
+            }
+            points += 1;
+            look(points);
+            // Whatever it left, both ways go on from there.
+            if points % 4 == 0 {
+                machine.run(&format!("install {options}")).well();
+                same(&machine.tree(&folders), &done, &format!("installed after a kill at {call} {nth}"));
+            }
+            machine.run("remove").well();
+            same(&machine.tree(&folders), &tree, &format!("removed after a kill at {call} {nth}"));
         }
-        machine.run("remove").well();
-        same(&machine.tree(&folders), &tree, &format!("after a kill at point {point}"));
-        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+        for nth in (1..).step_by(5) {
+            machine.run(&format!("install {options}")).well();
+            let was_killed = killed(&machine, "remove", call, nth);
+            look(points);
+            machine.run("remove").well();
+            same(&machine.tree(&folders), &tree, &format!("a removal that was killed at {call} {nth}"));
+            if !was_killed {
+                break;
+            }
+        }
     }
-    assert_eq!(seen.len(), 2, "some kills came before the change, and some after it");
+    assert!(points > 50, "{points} points");
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    assert!(
+        seen.contains(&true) && seen.contains(&false),
+        "some kills came before the change, and some after it"
+    );
 }
