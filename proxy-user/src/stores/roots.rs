@@ -132,13 +132,16 @@ pub(super) mod tests {
     use super::*;
     use crate::trust::Ca;
 
-    /// Roots of as many CAs, each of its own.
+    /// So many roots.
     pub(crate) fn some(count: usize) -> Roots {
-        let root = || {
+        let mut roots = Vec::new();
+        while roots.len() < count {
             let state = tempfile::tempdir().unwrap();
-            Root::from(Ca::open_or_create(state.path()).unwrap().certificate())
-        };
-        Roots((0..count).map(|_| root()).collect())
+            Ca::for_tests(state.path());
+            roots.extend(CaCertificate::all(state.path()).unwrap().iter().map(Root::from));
+        }
+        roots.truncate(count);
+        Roots(roots)
     }
 
     /// Some of these.
@@ -149,15 +152,17 @@ pub(super) mod tests {
     #[test]
     fn a_fingerprint_is_what_openssl_calls_it_and_nothing_else_passes_for_one() {
         let state = tempfile::tempdir().unwrap();
-        let ca = Ca::open_or_create(state.path()).unwrap();
-        let root = Root::from(ca.certificate());
-        let shown = ca.certificate().fingerprint().replace(':', "").to_lowercase();
+        Ca::for_tests(state.path());
+        let all = CaCertificate::all(state.path()).unwrap();
+        let root = Root::from(&all[0]);
+        let shown = all[0].fingerprint().replace(':', "").to_lowercase();
         assert_eq!(root.id.to_string(), shown);
         assert_eq!(root.id.short(), &shown[..16]);
         for wrong in [shown[1..].to_owned(), shown.to_uppercase(), format!("{}/", &shown[1..])] {
             assert!(Fingerprint::try_from(wrong).is_err());
         }
-        assert_eq!(Roots::of_ca(state.path()).unwrap().ids(), [root.id].into());
+        let ids = all.iter().map(|certificate| Root::from(certificate).id).collect();
+        assert_eq!(Roots::of_ca(state.path()).unwrap().ids(), ids);
     }
 
     #[test]

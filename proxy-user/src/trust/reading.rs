@@ -24,13 +24,14 @@ pub fn to_pem(der: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::Ca;
+    use crate::trust::{Ca, CaCertificate};
 
     #[test]
     fn what_is_no_certificate_is_left_out_and_the_rest_is_read() {
         let state = tempfile::tempdir().unwrap();
-        let ca = Ca::open_or_create(state.path()).unwrap();
-        let (pem, der) = (ca.certificate_pem(), ca.certificate().der().to_vec());
+        Ca::for_tests(state.path());
+        let root = CaCertificate::all(state.path()).unwrap().remove(0);
+        let (pem, der) = (root.pem(), root.der().to_vec());
         let no_certificate = to_pem(b"no certificate at all");
         let text = format!("# a comment\n{pem}words\n{no_certificate}{pem}-----BEGIN CERTIFICATE-----\n????");
         assert_eq!(certificates(text.as_bytes()), [der.clone(), der.clone()]);

@@ -70,7 +70,7 @@ cp /var/lib/vouchsafe/ca/ca.pem /out/ca.pem; openssl req -x509 -newkey rsa:2048 
     -keyout /dev/null -out /out/next.pem 2>/dev/null
 cat /out/next.pem /out/ca.pem >/var/lib/vouchsafe/ca/new; chmod 644 /var/lib/vouchsafe/ca/new; mv /var/lib/vouchsafe/ca/new /var/lib/vouchsafe/ca/ca.pem
 wait_for "vouchsafe trust status >/dev/null"
-say "trust-rotated $? $(($(grep -c BEGIN /etc/vouchsafe/trust/roots.pem) - roots)) $(ls /usr/local/share/ca-certificates | wc -l)"
+say "trust-rotated $? $(($(grep -c BEGIN /etc/vouchsafe/trust/roots.pem) - roots)) $(($(ls /usr/local/share/ca-certificates | grep -c vouchsafe) - roots))"
 cp /out/ca.pem /var/lib/vouchsafe/ca/new; mv /var/lib/vouchsafe/ca/new /var/lib/vouchsafe/ca/ca.pem
 wait_for "vouchsafe trust status >/dev/null"; ended=$?
 cat /usr/share/ca-certificates/mozilla/*.crt >/out/package.crt; mv /out/package.crt /etc/ssl/certs/ca-certificates.crt
