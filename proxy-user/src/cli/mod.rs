@@ -142,7 +142,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             credential::run(&args, &load(&config.config)?.control_socket())
         }
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?),
-        Command::Trust { config, args } => trust::run(&args, &load(&config.config)?.state),
+        Command::Trust { config, args } => trust::run(&args, &load(&config.config)?),
         Command::Audit(args) => audit::run(&args),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::geteuid;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::error::StoreError;
@@ -225,16 +225,51 @@ impl Folder {
         let new = format!("{UNFINISHED}{}", uuid::Uuid::now_v7().simple());
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let old = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).ok().map(File::from);
-        let done = make(&new, old.as_ref()).map_err(self.failed("write", name)).and_then(|()| {
-            self.still(name, before)?;
-            rustix::fs::renameat(&self.fd, &*new, &self.fd, name)
-                .map_err(|error| self.failed("replace", name)(error.into()))?;
-            self.sync()
-        });
-        if done.is_err() {
+        let made = make(&new, old.as_ref()).map_err(self.failed("write", name));
+        if let Err(error) = made.and_then(|()| self.still(name, before)) {
             let _ = rustix::fs::unlinkat(&self.fd, &*new, AtFlags::empty());
+            return Err(error);
         }
-        done
+        self.swap(&new, name, before)
+    }
+
+    /// Puts `new` in place of what was seen before. The two change places, so that what somebody else put there a moment
+    /// ago is not lost: it is looked at once more, and then changes places again.
+    fn swap(&self, new: &str, name: &OsStr, before: Option<&Digest>) -> Result<(), StoreError> {
+        use rustix::io::Errno;
+        let rename = |flags| rustix::fs::renameat_with(&self.fd, new, &self.fd, name, flags);
+        let discard = || rustix::fs::unlinkat(&self.fd, new, AtFlags::empty());
+        let changed = || StoreError::Changed { path: self.path.join(name) };
+        let flags = if before.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        match rename(flags) {
+            Ok(()) if before.is_some() && self.still(OsStr::new(new), before).is_err() => {
+                // Ours is discarded only if theirs is back.
+                rename(RenameFlags::EXCHANGE).map_err(|error| self.failed("put back", name)(error.into()))?;
+                let _ = discard();
+                Err(changed())
+            }
+            Ok(()) => {
+                if before.is_some() {
+                    discard().map_err(|error| self.failed("replace", name)(error.into()))?;
+                }
+                self.sync()
+            }
+            // A file system that cannot exchange: the moment between look and change stays.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::renameat(&self.fd, new, &self.fd, name).map_err(|error| {
+                    let _ = discard();
+                    self.failed("replace", name)(error.into())
+                })?;
+                self.sync()
+            }
+            Err(error) => {
+                let _ = discard();
+                match error {
+                    Errno::EXIST | Errno::NOENT => Err(changed()),
+                    error => Err(self.failed("replace", name)(error.into())),
+                }
+            }
+        }
     }
 
     /// Deletes a file or a link, if it is what was seen before.

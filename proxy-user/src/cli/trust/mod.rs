@@ -2,10 +2,11 @@
 
 mod stores;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+
+use crate::config::Config;
 
 /// Arguments of `vouchsafe trust`.
 #[derive(Debug, Args)]
@@ -32,12 +33,12 @@ enum TrustCommand {
 ///
 /// # Errors
 /// There is no CA yet, somebody else is at work, or what is recorded cannot be read.
-pub fn run(args: &TrustArgs, state: &Path) -> anyhow::Result<ExitCode> {
+pub fn run(args: &TrustArgs, config: &Config) -> anyhow::Result<ExitCode> {
     match &args.command {
-        TrustCommand::Install(args) => stores::install(args, state),
-        TrustCommand::Refresh(args) => stores::refresh(args, state),
-        TrustCommand::Remove(args) => stores::remove(args, state),
-        TrustCommand::Status(args) => stores::status(args, state),
+        TrustCommand::Install(args) => stores::install(args, &config.state),
+        TrustCommand::Refresh(args) => stores::refresh(args, &config.state),
+        TrustCommand::Remove(args) => stores::remove(args, &config.state),
+        TrustCommand::Status(args) => stores::status(args, &config.state),
         TrustCommand::Env(args) => stores::env(args),
     }
 }

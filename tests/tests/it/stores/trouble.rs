@@ -172,6 +172,46 @@ fn what_others_changed_is_told_and_left_to_them() {
 }
 
 #[test]
+fn what_somebody_else_writes_at_the_same_time_is_never_lost() {
+    let machine = machine();
+    let file = machine.at("cacert.pem");
+    let theirs = theirs(3);
+    fs::write(&file, &theirs).unwrap();
+    // A package manager that is always at it: it takes what is there, adds a line and renames.
+    let shown = file.display();
+    let script = format!(
+        "count=0; while [ ! -e {0}.stop ]; do count=$((count + 1)); \
+         {{ grep -v '^# count' {shown}; echo \"# count $count\"; }} >{0}.theirs && mv {0}.theirs {shown}; done; echo $count",
+        machine.at("loop").display()
+    );
+    let writer = machine.command("bash").args(["-c", &script]).spawn().unwrap();
+    let (mut done, mut refused) = (0, 0);
+    for round in 0..30 {
+        let command = if round % 2 == 0 { "install" } else { "remove" };
+        let ended = machine.run(&format!("{command} --file {shown}"));
+        match ended.code {
+            Some(0) => done += 1,
+            _ => {
+                assert!(ended.err.contains("at the same time"), "{}", ended.err);
+                refused += 1;
+            }
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(certificates(&file) >= 3 && text.matches("BEGIN vouchsafe").count() <= 1, "{text}");
+    }
+    fs::write(machine.at("loop.stop"), "").unwrap();
+    let count = Ended::from(writer.wait_with_output().unwrap()).well();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains(&format!("# count {count}")),
+        "{done} done, {refused} refused, and of theirs not {count}: {text}"
+    );
+    machine.run(&format!("remove --file {shown}")).well();
+    let left = fs::read_to_string(&file).unwrap();
+    assert!(left.starts_with(&theirs) && !left.contains("vouchsafe"), "{left}");
+}
+
+#[test]
 fn two_at_the_same_time_do_one_after_the_other() {
     let machine = machine();
     let file = machine.at("cacert.pem");
