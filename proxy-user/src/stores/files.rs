@@ -234,42 +234,57 @@ impl Folder {
     }
 
     /// Puts `new` in place of what was seen before. The two change places, so that what somebody else put there a moment
-    /// ago is not lost: it is looked at once more, and then changes places again.
+    /// ago is not lost: it goes back.
     fn swap(&self, new: &str, name: &OsStr, before: Option<&Digest>) -> Result<(), StoreError> {
         use rustix::io::Errno;
-        let rename = |flags| rustix::fs::renameat_with(&self.fd, new, &self.fd, name, flags);
+        let failed = |error: Errno| self.failed("replace", name)(error.into());
         let discard = || rustix::fs::unlinkat(&self.fd, new, AtFlags::empty());
-        let changed = || StoreError::Changed { path: self.path.join(name) };
         let flags = if before.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        match rename(flags) {
-            Ok(()) if before.is_some() && self.still(OsStr::new(new), before).is_err() => {
-                // Ours is discarded only if theirs is back.
-                rename(RenameFlags::EXCHANGE).map_err(|error| self.failed("put back", name)(error.into()))?;
-                let _ = discard();
-                Err(changed())
-            }
-            Ok(()) => {
-                if before.is_some() {
-                    discard().map_err(|error| self.failed("replace", name)(error.into()))?;
-                }
-                self.sync()
-            }
+        let ours = self.out(new)?;
+        match rustix::fs::renameat_with(&self.fd, new, &self.fd, name, flags) {
+            Ok(()) if before.is_none() => {}
+            Ok(()) if self.out(new)?.as_ref() == before => discard().map_err(failed)?,
+            Ok(()) => return Err(self.put_back(new, name, ours)),
             // A file system that cannot exchange: the moment between look and change stays.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 rustix::fs::renameat(&self.fd, new, &self.fd, name).map_err(|error| {
                     let _ = discard();
-                    self.failed("replace", name)(error.into())
+                    failed(error)
                 })?;
-                self.sync()
             }
             Err(error) => {
                 let _ = discard();
-                match error {
-                    Errno::EXIST | Errno::NOENT => Err(changed()),
-                    error => Err(self.failed("replace", name)(error.into())),
-                }
+                return Err(match error {
+                    Errno::EXIST | Errno::NOENT => StoreError::Changed { path: self.path.join(name) },
+                    error => failed(error),
+                });
             }
         }
+        self.sync()
+    }
+
+    /// The digest of what has the name of what is unfinished.
+    fn out(&self, new: &str) -> Result<Option<Digest>, StoreError> {
+        Ok(self.read(OsStr::new(new))?.map(|found| found.digest()))
+    }
+
+    /// Puts back what came out under `new`, until what comes out for it is what was put in: else somebody was faster, and
+    /// what he made is the newest.
+    fn put_back(&self, new: &str, name: &OsStr, ours: Option<Digest>) -> StoreError {
+        let mut inside = ours;
+        for _ in 0..1000 {
+            let Ok(next) = self.out(new) else { break };
+            let back = rustix::fs::renameat_with(&self.fd, new, &self.fd, name, RenameFlags::EXCHANGE);
+            if let Err(error) = back {
+                return self.failed("put back", name)(error.into());
+            }
+            if self.out(new).is_ok_and(|out| out == inside) {
+                let _ = rustix::fs::unlinkat(&self.fd, new, AtFlags::empty());
+                break;
+            }
+            inside = next;
+        }
+        StoreError::Changed { path: self.path.join(name) }
     }
 
     /// Deletes a file or a link, if it is what was seen before.
