@@ -28,7 +28,7 @@ pub use chain::{ChainHash, Head};
 pub use line::{FORMAT_VERSION, MAX_LINE};
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
-    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad,
+    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Mistrust, Outcome, Person, PolicyLoad,
     PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target,
     Trace, Verdict, Workload,
 };

@@ -37,7 +37,11 @@ pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decis
 /// A request or a connection that is refused.
 #[must_use]
 pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decision {
-    Decision { rule: refusal.rule.clone(), ..entry(subject, asked, Verdict::Deny, refusal.reason()) }
+    Decision {
+        rule: refusal.rule.clone(),
+        mistrust: refusal.mistrust.clone(),
+        ..entry(subject, asked, Verdict::Deny, refusal.reason())
+    }
 }
 
 /// A process that was kept from tracing another.
@@ -82,6 +86,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         rule: None,
         reason: shortened(reason, verdict).to_owned(),
         credential: None,
+        mistrust: None,
         generation: subject.live().generation(),
     }
 }

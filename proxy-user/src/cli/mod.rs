@@ -7,6 +7,7 @@ pub mod detach;
 pub mod policy;
 pub mod secret;
 pub mod status;
+pub mod trust;
 pub mod who;
 pub mod why;
 
@@ -80,6 +81,13 @@ enum Command {
         #[command(flatten)]
         args: ca::CaArgs,
     },
+    /// Find out what trusts the host's CA, and what mends it where it is not trusted
+    Trust {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: trust::TrustArgs,
+    },
     /// Show and verify the journal
     Audit(audit::AuditArgs),
     /// Show what is attached, which policy is live, and what it does
@@ -134,6 +142,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             credential::run(&args, &load(&config.config)?.control_socket())
         }
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?),
+        Command::Trust { config, args } => trust::run(&args, &load(&config.config)?),
         Command::Audit(args) => audit::run(&args),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`proxied`] what a client asks of a proxy that it meant to reach, [`passage`] the
-//! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
+//! connections that go through or are refused as a whole, [`mistrust`] tells of clients that do not trust us, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
@@ -23,6 +23,7 @@ pub mod admission;
 mod call;
 mod credential;
 mod first;
+mod mistrust;
 pub mod passage;
 mod proxied;
 pub mod services;
@@ -47,13 +48,14 @@ use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};
 use crate::base::addr::OriginalDst;
 use crate::base::ahead::ReadAhead;
+use crate::doctor::Refused;
 use crate::forward::error::chain;
 use crate::http::server::serve_http2;
 use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg, connect};
 use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
-use crate::trust::{self, Alert, Alpn, BotStream, KeyKind};
+use crate::trust::{self, AcceptError, Alert, Alpn, BotStream, KeyKind};
 use call::Calls;
 use first::First;
 use proxied::Proxied;
@@ -223,6 +225,9 @@ impl Connection {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });
             }
+            Err(error @ AcceptError::Untrusted { .. }) => {
+                self.mistrusted(Refused::Said, &error.to_string()).await
+            }
             Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
         };
         self.refuse(&self.asked_of("https", Some(host.name())), &refusal).await;
@@ -243,7 +248,12 @@ impl Connection {
             true => Box::pin(serve_http2(stream, limits, drain, Arc::clone(&calls))).await,
             false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
         };
-        if let Some(refusal) = told(&ended) {
+        let doubted = calls.doubt.as_ref().and_then(|doubt| calls.connection.doubted(doubt, &ended));
+        let refusal = match doubted {
+            Some((refused, what)) => Some(Box::pin(calls.connection.mistrusted(refused, &what)).await),
+            None => told(&ended),
+        };
+        if let Some(refusal) = refusal {
             calls.connection.refuse(&calls.asked(), &refusal).await;
         }
     }

@@ -43,8 +43,8 @@ pub use leaf::{LeafError, Leaves};
 pub use names::BadHost;
 pub use permitted::Permitted;
 pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
-pub use roots::{RootsError, bundle};
-pub use server::{AcceptError, BotTls};
+pub use roots::{RootsError, bundle, certificates};
+pub use server::{AcceptError, BotTls, refused_by};
 
 /// A bot's connection whose TLS ends here.
 pub type BotStream = tokio_rustls::server::TlsStream<crate::base::ahead::ReadAhead>;

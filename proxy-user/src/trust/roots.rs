@@ -125,6 +125,11 @@ fn without(
     if store.is_empty() { Err(RootsError::Nothing) } else { Ok(store) }
 }
 
+/// The certificates of a PEM text, as DER; what is none is left out.
+pub fn certificates(content: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    CertificateDer::pem_slice_iter(content).filter_map(Result::ok).map(|certificate| certificate.to_vec())
+}
+
 /// The system's roots and `own` as one PEM text, for clients that take a single file (SSL_CERT_FILE,
 /// REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE).
 ///
