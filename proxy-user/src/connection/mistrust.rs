@@ -1,8 +1,9 @@
 //! What the journal says of a client that does not trust us.
 //!
-//! Most say so by an alert, within the handshake. Some verify only after it (Node.js, GnuTLS's Wget and Git) and then just go
-//! away without a request, which others do as well who opened a connection to spare: so that is recorded as a hint only,
-//! of a process that has never asked for anything, and only when it goes at once.
+//! Most say so by an alert, within the handshake. Some just go away: within the handshake (Node.js, Java's HttpClient, gRPC,
+//! aiohttp), or after it, when they verify only then (GnuTLS's Wget and Git). So do others now and then, who gave up, or opened a
+//! connection to spare: so that is recorded as a hint only, of a process that has never asked for anything, and
+//! after the handshake only when it goes at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::Connection;
 use crate::authorize::{Kind, Refusal};
 use crate::doctor::{Refused, sentence};
 use crate::http::{Ended, HttpLimits};
-use crate::trust;
+use crate::trust::{self, AcceptError};
 use crate::workload::Workload;
 
 /// How soon after its handshake a client goes away that has only then verified us.
@@ -62,6 +63,19 @@ impl Doubt {
                         it does not trust the CA of this host";
             (Refused::Left, hint.to_owned())
         })
+    }
+}
+
+/// What it may mean that a handshake ended so.
+pub(super) fn within_handshake(error: &AcceptError, workload: &Workload) -> Option<Refused> {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error {
+        AcceptError::Untrusted { .. } => Some(Refused::Said),
+        AcceptError::Closed if workload.trusts.get().is_none() => Some(Refused::Left),
+        AcceptError::Broken(error) if workload.trusts.get().is_none() => {
+            matches!(error.kind(), BrokenPipe | ConnectionReset).then_some(Refused::Left)
+        }
+        _ => None,
     }
 }
 

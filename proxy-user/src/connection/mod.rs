@@ -48,16 +48,16 @@ use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};
 use crate::base::addr::OriginalDst;
 use crate::base::ahead::ReadAhead;
-use crate::doctor::Refused;
 use crate::forward::error::chain;
 use crate::http::server::serve_http2;
 use crate::http::server1::serve_http1;
 use crate::http::{Ended, Leg, connect};
 use crate::http1::Io;
 use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
-use crate::trust::{self, AcceptError, Alert, Alpn, BotStream, KeyKind};
+use crate::trust::{self, Alert, Alpn, BotStream, KeyKind};
 use call::Calls;
 use first::First;
+use mistrust::within_handshake;
 use proxied::Proxied;
 
 /// One connection on its way.
@@ -225,10 +225,10 @@ impl Connection {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });
             }
-            Err(error @ AcceptError::Untrusted { .. }) => {
-                self.mistrusted(Refused::Said, &error.to_string()).await
-            }
-            Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
+            Err(error) => match within_handshake(&error, &self.caller.workload()) {
+                Some(refused) => self.mistrusted(refused, &chain(&error)).await,
+                None => Refusal::new(Kind::BadRequest, chain(&error)),
+            },
         };
         self.refuse(&self.asked_of("https", Some(host.name())), &refusal).await;
         None

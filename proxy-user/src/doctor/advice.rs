@@ -30,9 +30,10 @@ impl Advice {
         refused: Option<Refused>,
     ) -> Self {
         let case = Case { patient, runtime, seen };
-        let lacking = looked.iter().find(|(_, store)| matches!(store.holds, Holds::None | Holds::Some));
-        if let Some((reader, store)) = lacking {
-            return case.lacks(reader, store);
+        let lacks = |(_, store): &&(Reader, Store)| matches!(store.holds, Holds::None | Holds::Some);
+        let lacking: Vec<_> = looked.iter().filter(lacks).collect();
+        if !lacking.is_empty() {
+            return case.lacks(&lacking);
         }
         if !seen.is_whole {
             let why = "it ended, or may not be looked at, before it was known which variables it has".to_owned();
@@ -52,7 +53,7 @@ impl Advice {
         });
         if let Some((reader, store, why)) = unknown {
             let why = format!("{} reads {}: {why}", reader.who, store.place);
-            return Self { verdict: Verdict::Unknown, why, mend: Some(case.mend(reader, store)) };
+            return Self { verdict: Verdict::Unknown, why, mend: Some(case.install(&[(reader, store)])) };
         }
         let places = looked.iter().map(|(_, store)| store.place.as_str()).collect::<Vec<_>>().join(", ");
         match refused {
@@ -79,52 +80,70 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn lacks(&self, reader: &Reader, store: &Store) -> Advice {
-        let by = store.variable.map(|name| format!(" ({name})")).unwrap_or_default();
-        let compiled = reader.sources.iter().all(|source| source.place == Place::CompiledIn);
-        if compiled && !reader.obeys_variables {
-            let why = format!("{} has its roots compiled in, and takes no others", reader.who);
+    fn lacks(&self, lacking: &[&(Reader, Store)]) -> Advice {
+        let is_compiled =
+            |reader: &Reader| reader.sources.iter().all(|source| source.place == Place::CompiledIn);
+        if lacking.iter().all(|(reader, _)| is_compiled(reader) && !reader.obeys_variables) {
+            let why = "its roots are compiled in, and it takes no others".to_owned();
             return Advice { verdict: Verdict::CompiledIn, why, mend: Some(PASS.to_owned()) };
         }
-        if reader.obeys_variables && self.seen.is_whole && self.has_drop_in() {
+        if lacking.iter().all(|(reader, _)| reader.obeys_variables) && self.seen.is_whole && self.has_drop_in() {
             let unit = self.patient.unit.as_deref().unwrap_or_default();
             let why = format!("the settings of {unit} name this host's CA, but the process started without them");
             return Advice { verdict: Verdict::Restart, why, mend: Some(self.restart()) };
         }
-        let what = match store.holds {
-            Holds::Some => "which has only some of this host's roots",
-            _ => "which does not have this host's CA",
-        };
-        let why = match compiled {
-            true => format!("{} trusts only roots that are compiled in until it is told of others", reader.who),
-            false => format!("{} reads {}{by}, {what}", reader.who, store.place),
-        };
-        let mend = match store.holds {
-            Holds::Some => "vouchsafe trust refresh".to_owned(),
-            _ => self.mend(reader, store),
-        };
-        Advice { verdict: Verdict::Lacks, why, mend: Some(mend) }
+        let why = told(lacking);
+        if lacking.iter().all(|(_, store)| store.holds == Holds::Some) {
+            let mend = Some("vouchsafe trust refresh".to_owned());
+            let why = format!("{why}, or not all of it");
+            return Advice { verdict: Verdict::Lacks, why, mend };
+        }
+        let lacking: Vec<_> = lacking.iter().map(|(reader, store)| (reader, store)).collect();
+        Advice { verdict: Verdict::Lacks, why, mend: Some(self.install(&lacking)) }
     }
 
-    /// The command for a place without our roots.
-    fn mend(&self, reader: &Reader, store: &Store) -> String {
+    /// The one command for all places without our roots.
+    fn install(&self, lacking: &[(&Reader, &Store)]) -> String {
         if self.patient.contained || self.seen.files.are_foreign {
             return format!(
                 "give its container {TRUST_DIR} (read-only), and the variables that `vouchsafe trust env` prints"
             );
         }
-        let is_named = store.variable.is_some();
-        match &reader.patch {
-            Patch::System => self.again("vouchsafe trust install".to_owned()),
-            // A variable of somebody's choice goes on to name that file.
-            Patch::File(path) if is_named || !reader.obeys_variables || self.patient.unit.is_none() => {
-                self.again(format!("vouchsafe trust install --file {}", quoted(path)))
+        // A variable of somebody's choice goes on to name its file.
+        let asks = |(reader, store): &(&Reader, &Store)| {
+            reader.obeys_variables && store.variable.is_none() && reader.patch != Patch::System
+        };
+        let unit = self.unit();
+        let by_unit = unit.as_ref().filter(|_| lacking.iter().any(asks));
+        if unit.is_none() && lacking.iter().any(|(reader, _)| reader.patch == Patch::Nothing) {
+            return self.by_variables();
+        }
+        let mut stores: Vec<String> = by_unit.iter().map(|unit| format!(" --unit {unit}")).collect();
+        for (reader, store) in lacking {
+            if by_unit.is_some() && reader.obeys_variables && store.variable.is_none() {
+                continue;
             }
-            Patch::File(_) => self.by_variables(),
-            Patch::Java(home) => self.again(format!("vouchsafe trust install --java-home {}", quoted(home))),
-            Patch::Nss(folder) => self.again(format!("vouchsafe trust install --nss {}", quoted(folder))),
-            Patch::Nothing if reader.obeys_variables => self.by_variables(),
-            Patch::Nothing => PASS.to_owned(),
+            let store = match &reader.patch {
+                Patch::System => " --system".to_owned(),
+                Patch::File(path) => format!(" --file {}", quoted(path)),
+                Patch::Java(home) => format!(" --java-home {}", quoted(home)),
+                Patch::Nss(folder) => format!(" --nss {}", quoted(folder)),
+                Patch::Nothing => continue,
+            };
+            if !stores.contains(&store) {
+                stores.push(store);
+            }
+        }
+        let stores = match stores.as_slice() {
+            [only] if only == " --system" => String::new(),
+            stores => stores.concat(),
+        };
+        let command = format!("vouchsafe trust install{stores}");
+        match unit {
+            Some(unit) if by_unit.is_some() || self.runtime.kind.reads_once() => {
+                format!("{command} && systemctl restart {unit}")
+            }
+            _ => command,
         }
     }
 
@@ -133,14 +152,6 @@ impl Case<'_> {
         match self.unit() {
             Some(unit) => format!("vouchsafe trust install --unit {unit} && systemctl restart {unit}"),
             None => "eval \"$(vouchsafe trust env)\" where it is started, and start it again".to_owned(),
-        }
-    }
-
-    /// A command, and the restart where what it changes is read only once.
-    fn again(&self, command: String) -> String {
-        match self.unit() {
-            Some(unit) if self.runtime.kind.reads_once() => format!("{command} && systemctl restart {unit}"),
-            _ => command,
         }
     }
 
@@ -167,6 +178,22 @@ impl Case<'_> {
             is_small && std::fs::read_to_string(file.path()).is_ok_and(|text| text.contains(TRUST_DIR))
         })
     }
+}
+
+/// Who reads what, each place once.
+fn told(lacking: &[&(Reader, Store)]) -> String {
+    let mut places: Vec<(String, Vec<&str>)> = Vec::new();
+    for (reader, store) in lacking {
+        let by = store.variable.map(|name| format!(" ({name})")).unwrap_or_default();
+        let place = format!("{}{by}", store.place);
+        match places.iter_mut().find(|(known, _)| *known == place) {
+            Some((_, who)) => who.push(reader.who),
+            None => places.push((place, vec![reader.who])),
+        }
+    }
+    let told = |(place, who): &(String, Vec<&str>)| format!("{}: {place}", who.join(", "));
+    let places: Vec<String> = places.iter().map(told).collect();
+    format!("this host's CA is not in what it reads ({})", places.join("; "))
 }
 
 /// A word of a shell.

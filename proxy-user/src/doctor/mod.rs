@@ -18,6 +18,7 @@ mod runtime;
 mod snapshot;
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ use self::readers::{Place, Reader};
 use self::snapshot::Snapshot;
 use crate::workload::Workload;
 use crate::workload::files::FileId;
+
+/// What two times may differ by that are the same.
+const TICKS: Duration = Duration::from_millis(20);
 
 /// Whom to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +181,8 @@ impl Examiner {
             // A folder is looked at for each server.
             let is_read_once = !matches!(source.place, Place::SystemFolder(_) | Place::Folder(_));
             let is_read_once = is_read_once && (runtime.kind.reads_once() || refused.is_some());
-            let is_newer = sight.changed.is_some_and(|changed| changed > seen.started) && seen.is_whole;
+            // Starts are known to the tick, changes to the tick of another clock.
+            let is_newer = sight.changed.is_some_and(|changed| changed > seen.started + TICKS) && seen.is_whole;
             Store {
                 who: reader.who,
                 place: words(&source.place),

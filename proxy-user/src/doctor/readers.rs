@@ -80,7 +80,7 @@ pub(super) fn readers(runtime: &Runtime, seen: &Snapshot) -> Vec<Reader> {
         Kind::Wget => vec![look.file("Wget", &[], false)],
         Kind::LibCurl => vec![look.file("libcurl", &[], false)],
         Kind::GnuTls => vec![look.file("GnuTLS", &[], false)],
-        Kind::Perl => vec![look.perl()],
+        Kind::Perl => vec![look.file("LWP", &["PERL_LWP_SSL_CA_FILE", "HTTPS_CA_FILE"], true)],
         Kind::Go => vec![look.openssl("Go's crypto/x509")],
         Kind::Ruby => vec![look.openssl("Ruby's OpenSSL")],
         Kind::Php => vec![look.openssl("PHP's OpenSSL")],
@@ -162,18 +162,6 @@ impl Look<'_> {
         Reader { who, sources: std::iter::once(file).chain(folder).collect(), obeys_variables: true, patch }
     }
 
-    fn perl(&self) -> Reader {
-        match self.named(&["PERL_LWP_SSL_CA_FILE", "HTTPS_CA_FILE"]) {
-            Some(source) => Reader {
-                who: "LWP",
-                patch: self.patch(&source),
-                sources: vec![source],
-                obeys_variables: true,
-            },
-            None => self.openssl("Perl's OpenSSL"),
-        }
-    }
-
     fn node(&self, kind: Kind) -> Reader {
         let npm = ["npm_config_cafile", "NPM_CONFIG_CAFILE"];
         // npm's own setting replaces all others.
@@ -188,10 +176,12 @@ impl Look<'_> {
         if options.openssl_roots {
             sources.extend(self.openssl("").sources);
         }
-        if options.system_roots || self.seen.variable("NODE_USE_SYSTEM_CA") == Some("1") {
+        // Bun takes the system's without being told.
+        if kind == Kind::Bun || options.system_roots || self.seen.variable("NODE_USE_SYSTEM_CA") == Some("1") {
             sources.push(self.system());
         }
         let patch = sources.first().map_or(Patch::Nothing, |source| self.patch(source));
+        // The system's is the word that is told; what is compiled in never has ours.
         sources.push(Source { place: Place::CompiledIn, variable: None });
         Reader { who: kind.as_str(), sources, obeys_variables: true, patch }
     }

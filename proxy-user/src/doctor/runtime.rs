@@ -133,7 +133,11 @@ pub(super) fn recognize(seen: &Snapshot) -> Runtime {
     }
     let library = seen.mapping("libpython").map(name_of);
     if let Some(rest) = name.strip_prefix("python").or(library.and_then(|name| name.strip_prefix("libpython"))) {
-        return Runtime { kind: Kind::Python, version: digits(rest).filter(|version| version.contains('.')) };
+        // Of a `python3` that is a copy, its library says which.
+        let folders = || seen.mapped.iter().flat_map(|path| path.split('/')).filter_map(|name| name.strip_prefix("python"));
+        let known = std::iter::once(rest).chain(folders()).filter_map(digits);
+        let version = known.into_iter().find(|version| version.contains('.'));
+        return Runtime { kind: Kind::Python, version };
     }
     if matches!(name, "node" | "nodejs") || seen.maps("libnode.so") {
         return of(if seen.options.is_npm { Kind::Npm } else { Kind::Node });

@@ -127,6 +127,8 @@ impl Snapshot {
         let (variables, mut options) = words(&environment.unwrap_or_default());
         let mut arguments = arguments.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word));
         let called = arguments.next().map(|word| word.into_owned()).filter(|word| !word.is_empty());
+        // It writes its own words over those that it was called with.
+        options.is_npm = called.as_deref().is_some_and(|word| word.starts_with("npm ") || word.starts_with("npx "));
         for (at, word) in arguments.enumerate() {
             options.take(&word);
             options.is_npm |= at == 0 && matches!(name_of(&word), "npm" | "npm-cli.js" | "npx" | "npx-cli.js");
@@ -272,8 +274,10 @@ fn started(stat: &[u8]) -> Option<u64> {
     text.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// When it was that the clock of boot began, as the clock of the wall tells it now; `btime` knows it to the second only.
 fn boot() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(procfs::boot_time_secs().unwrap_or_default())
+    let since = nix::time::ClockId::CLOCK_BOOTTIME.now().map(Duration::from).unwrap_or_default();
+    SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// The paths of `maps` (proc(5)).

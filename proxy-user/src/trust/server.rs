@@ -49,7 +49,9 @@ pub enum AcceptError {
     #[error("the client's TLS cannot be answered: {0}")]
     Incompatible(rustls::Error),
     /// The bot closed the connection within the handshake. Some clients refuse a certificate this way.
-    #[error("the client closed the connection within the TLS handshake")]
+    #[error(
+        "the client closed the connection within the TLS handshake, as some do that do not trust the CA of this host"
+    )]
     Closed,
     /// The bot did not finish the handshake in time.
     #[error("the client did not finish the TLS handshake within {} ms", .0.as_millis())]
