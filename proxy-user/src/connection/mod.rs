@@ -202,6 +202,11 @@ impl Connection {
         };
         let live = self.services.policy.live();
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
+            // Only by its SNI a connection says whose it is without being looked into.
+            if live.set().has_whole() && hello.server_name.is_some() {
+                let (connection, stream) = Box::pin(self.whole(stream, &host)).await?;
+                return connection.intercept(stream, &hello, host).await;
+            }
             self.intercept(stream, &hello, host).await
         } else {
             Box::pin(self.pass(stream, "tls", Some(&host), None)).await;

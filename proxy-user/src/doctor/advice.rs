@@ -36,7 +36,7 @@ impl Advice {
             return case.lacks(&lacking);
         }
         if !seen.is_whole {
-            let why = "it ended, or may not be looked at, before it was known which variables it has".to_owned();
+            let why = "it ended, or may not be looked at, before it was seen which variables it has".to_owned();
             let mend = match case.unit() {
                 Some(_) => case.by_variables(),
                 None => "vouchsafe trust install".to_owned(),
@@ -99,7 +99,11 @@ impl Case<'_> {
             return Advice { verdict: Verdict::Lacks, why, mend };
         }
         let lacking: Vec<_> = lacking.iter().map(|(reader, store)| (reader, store)).collect();
-        Advice { verdict: Verdict::Lacks, why, mend: Some(self.install(&lacking)) }
+        let (verdict, why) = match self.seen.is_whole {
+            true => (Verdict::Lacks, why),
+            false => (Verdict::Unknown, format!("{why}, unless variables led it elsewhere, which were not seen")),
+        };
+        Advice { verdict, why, mend: Some(self.install(&lacking)) }
     }
 
     /// The one command for all places without our roots.

@@ -6,6 +6,7 @@
 
 mod clients;
 mod doctor;
+mod pinned;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
