@@ -222,7 +222,8 @@ mod tests {
 
     fn root() -> (tempfile::TempDir, CaCertificate) {
         let state = tempfile::tempdir().unwrap();
-        let certificate = Ca::open_or_create(state.path()).unwrap().certificate().clone();
+        Ca::for_tests(state.path());
+        let certificate = CaCertificate::all(state.path()).unwrap().remove(0);
         (state, certificate)
     }
 

@@ -99,17 +99,19 @@ fn store(world: &World, ours: &Path) -> PathBuf {
         assert!(output.status.success(), "{program}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let (text, ours_text) = (store.to_str().unwrap(), ours.to_str().unwrap());
-    run("cp", &["-a", "/etc/ssl/certs", text]);
+    run("cp", &["-a", "/etc/ssl/certs", store.to_str().unwrap()]);
     fs::copy(world.path("bundle.pem"), store.join("ca-certificates.crt")).unwrap();
-    fs::copy(ours, store.join("vouchsafe.pem")).unwrap();
-    let hash = run("openssl", &["x509", "-noout", "-subject_hash", "-in", ours_text]);
-    std::os::unix::fs::symlink("vouchsafe.pem", store.join(format!("{}.0", hash.trim()))).unwrap();
     let java = store.join("java/cacerts");
-    if java.exists() {
-        let java = java.to_str().unwrap();
-        let arguments = ["-importcert", "-noprompt", "-storepass", "changeit", "-alias", "vouchsafe"];
-        run("keytool", &[&arguments[..], &["-file", ours_text, "-keystore", java]].concat());
+    let java_text = java.to_str().unwrap();
+    for (number, root) in fs::read_to_string(ours).unwrap().split_inclusive("-----END CERTIFICATE-----\n").enumerate() {
+        let name = format!("vouchsafe-{number}.pem");
+        let file = store.join(&name);
+        fs::write(&file, root).unwrap();
+        let file = file.to_str().unwrap();
+        let hash = run("openssl", &["x509", "-noout", "-subject_hash", "-in", file]);
+        std::os::unix::fs::symlink(&name, store.join(format!("{}.0", hash.trim()))).unwrap();
+        let arguments = ["-importcert", "-noprompt", "-storepass", "changeit", "-alias", &name];
+        run("keytool", &[&arguments[..], &["-file", file, "-keystore", java_text]].concat());
     }
     store
 }
