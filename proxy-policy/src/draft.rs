@@ -271,9 +271,7 @@ fn test_hint(key: &str) -> Option<Problem> {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" | "intercept" => {
-            "[[grant]]"
-        },
+        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" | "intercept" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => {
             "[api.NAME]"

@@ -195,7 +195,12 @@ impl PolicySet {
 
     /// The grant by which connections of an identity to an API go through as they are at that moment.
     #[must_use]
-    pub fn whole(&self, identity: IdentityId, api: ApiId, now: Moment) -> Option<(RuleRef<'_>, Option<Moment>)> {
+    pub fn whole(
+        &self,
+        identity: IdentityId,
+        api: ApiId,
+        now: Moment,
+    ) -> Option<(RuleRef<'_>, Option<Moment>)> {
         let grant = self.identity(identity)?.whole.iter().find(|grant| grant.api == api)?;
         let until = grant.until.as_ref();
         if until.is_some_and(|until| until.is_over(now)) {

@@ -56,6 +56,38 @@ pub(crate) const NEEDS: &[Need] = &[
         apt: "squid-openssl",
         ..Need::same("squid", "squid", "the proxy of a site, as companies have it")
     },
+    Need::same("/usr/bin/wget", "wget", "a client with GnuTLS, which verifies after the handshake"),
+    Need::same("/usr/bin/git", "git", "a client with libcurl"),
+    Need {
+        dnf: "golang",
+        pacman: "go",
+        zypper: "go",
+        ..Need::same("/usr/bin/go", "golang-go", "a client in Go")
+    },
+    Need {
+        apt: "default-jdk-headless",
+        dnf: "java-latest-openjdk-devel",
+        pacman: "jdk-openjdk",
+        zypper: "java-devel",
+        ..Need::same("/usr/bin/javac", "default-jdk-headless", "a client in Java")
+    },
+    Need::same("/usr/bin/ruby", "ruby", "a client in Ruby"),
+    Need {
+        dnf: "php-cli",
+        pacman: "php",
+        zypper: "php-cli",
+        ..Need::same("/usr/bin/php", "php-cli", "a client in PHP")
+    },
+    Need {
+        dnf: "perl-LWP-Protocol-https",
+        pacman: "perl-lwp-protocol-https",
+        zypper: "perl-LWP-Protocol-https",
+        ..Need::same(
+            "/usr/share/perl5/LWP/Protocol/https.pm",
+            "liblwp-protocol-https-perl",
+            "a client in Perl",
+        )
+    },
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {
         dnf: "systemd-container",

@@ -37,11 +37,7 @@ pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decis
 /// A request or a connection that is refused.
 #[must_use]
 pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decision {
-    Decision {
-        rule: refusal.rule.clone(),
-        mistrust: refusal.mistrust.clone(),
-        ..entry(subject, asked, Verdict::Deny, refusal.reason())
-    }
+    Decision { rule: refusal.rule.clone(), ..entry(subject, asked, Verdict::Deny, refusal.reason()) }
 }
 
 /// A process that was kept from tracing another.

@@ -351,7 +351,8 @@ pub fn authorize_whole(
     let (rule, until) = set.whole(subject.identity_id()?, api.id, clock::now())?;
     let refused = |why: &str| {
         let rule = Some(spelled(rule));
-        let detail = format!("connections to {} are not looked into (intercept = false), but {why}", api.name);
+        let detail =
+            format!("connections to {} are not looked into (intercept = false), but {why}", api.name);
         Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) })
     };
     if subject.workload().foreign {
@@ -366,7 +367,6 @@ pub fn authorize_whole(
     let reason = format!("passed through undecrypted, as the policy says of a pinned client: {rule}");
     Some(Ok(Passage { reason, rule: Some(spelled(rule)), observed: false, until }))
 }
-
 
 /// Decides traffic to a port that is not mediated, or of a protocol (`IPPROTO_*`) that cannot be: by network grants.
 ///

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use proxy_journal::{Blame, Mistrust, Rule};
+use proxy_journal::{Blame, Rule};
 use proxy_policy::Bound;
 
 /// What kind of refusal. The list is closed: nothing else is ever said to a client.
@@ -202,8 +202,6 @@ pub struct Refusal {
     pub rule: Option<Rule>,
     /// What is used up, and for how long.
     pub over: Option<Box<Over>>,
-    /// The client refused us: what is the matter with it, for the journal.
-    pub mistrust: Option<Box<Mistrust>>,
 }
 
 /// A call that came too soon.
@@ -219,7 +217,7 @@ impl Refusal {
     /// Without a rule.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), internal: None, rule: None, over: None, mistrust: None }
+        Self { kind, detail: detail.into(), internal: None, rule: None, over: None }
     }
 
     /// With more for the operator than for the client.

@@ -12,7 +12,7 @@ use proxy_journal::Mistrust;
 use tokio::time::Instant;
 
 use super::Connection;
-use crate::authorize::{Kind, Refusal};
+use crate::authorize::{Asked, Kind, Refusal};
 use crate::doctor::{Refused, sentence};
 use crate::http::{Ended, HttpLimits};
 use crate::trust::{self, AcceptError};
@@ -85,20 +85,20 @@ pub(super) fn told(alert: &str) -> String {
 }
 
 impl Connection {
-    /// A refusal of our certificate, with what is the matter and what mends it. However that turns out, there is one.
-    pub(super) async fn mistrusted(&self, refused: Refused, what: &str) -> Refusal {
+    /// Records that the client refused our certificate, with what is the matter and what mends it. However that turns out, it is
+    /// recorded.
+    pub(super) async fn mistrusted(&self, asked: &Asked<'_>, refused: Refused, what: &str) {
         let workload = self.caller.workload();
         let found = self.services.doctor.diagnose(&workload, refused).await;
-        let mut refusal = Refusal::new(Kind::BadRequest, what);
         let found = found.as_deref();
-        refusal.internal = Some(sentence(&workload, what, found));
-        refusal.mistrust = Some(Box::new(Mistrust {
+        let refusal = Refusal::new(Kind::BadRequest, what).with_internal(sentence(&workload, what, found));
+        let mistrust = Mistrust {
             certain: refused == Refused::Said,
             runtime: found.map(|found| found.runtime.to_string()),
             cause: found.map(|found| found.verdict.as_str().to_owned()),
             mend: found.and_then(|found| found.mend.clone()),
-        }));
-        refusal
+        };
+        self.refuse_with(asked, &refusal, Some(mistrust)).await;
     }
 
     /// Whether the client refused us after the handshake, and in words how.

@@ -225,17 +225,18 @@ impl Connection {
         let (read, tcp) = stream.into_parts();
         let stream = ReadAhead::new(read, tcp);
         let kind = if hello.ecdsa { KeyKind::Ecdsa } else { KeyKind::Rsa };
-        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn, kind).await {
+        let error = match self.services.bot_tls.accept(stream, host.name(), alpn, kind).await {
             Ok(stream) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });
             }
-            Err(error) => match within_handshake(&error, &self.caller.workload()) {
-                Some(refused) => self.mistrusted(refused, &chain(&error)).await,
-                None => Refusal::new(Kind::BadRequest, chain(&error)),
-            },
+            Err(error) => error,
         };
-        self.refuse(&self.asked_of("https", Some(host.name())), &refusal).await;
+        let asked = self.asked_of("https", Some(host.name()));
+        match within_handshake(&error, &self.caller.workload()) {
+            Some(refused) => Box::pin(self.mistrusted(&asked, refused, &chain(&error))).await,
+            None => self.refuse(&asked, &Refusal::new(Kind::BadRequest, chain(&error))).await,
+        }
         None
     }
 
@@ -254,11 +255,9 @@ impl Connection {
             false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
         };
         let doubted = calls.doubt.as_ref().and_then(|doubt| calls.connection.doubted(doubt, &ended));
-        let refusal = match doubted {
-            Some((refused, what)) => Some(Box::pin(calls.connection.mistrusted(refused, &what)).await),
-            None => told(&ended),
-        };
-        if let Some(refusal) = refusal {
+        if let Some((refused, what)) = doubted {
+            Box::pin(calls.connection.mistrusted(&calls.asked(), refused, &what)).await;
+        } else if let Some(refusal) = told(&ended) {
             calls.connection.refuse(&calls.asked(), &refusal).await;
         }
     }

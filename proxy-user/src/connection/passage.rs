@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use proxy_journal::{Decision, Mistrust};
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
 use super::{Connection, standing};
 use crate::authorize::{
-    Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage, authorize_whole,
-    entry,
+    Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage,
+    authorize_whole, entry,
 };
 use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::forward::error::chain;
@@ -42,10 +43,11 @@ impl Way {
             Self::Unmatched(host) => {
                 authorize_passage(subject, Scheme::Https, host.as_ref(), dst.port(), unidentified)
             }
-            Self::Whole(host, address) => authorize_whole(subject, host, dst.port(), *address).unwrap_or_else(|| {
-                let detail = format!("connections to {} are looked into now", host.name());
-                Err(Refusal::new(Kind::NotGranted, detail))
-            }),
+            Self::Whole(host, address) => authorize_whole(subject, host, dst.port(), *address)
+                .unwrap_or_else(|| {
+                    let detail = format!("connections to {} are looked into now", host.name());
+                    Err(Refusal::new(Kind::NotGranted, detail))
+                }),
             // We would dial in the daemon's namespace, where the same address is another place.
             Self::Network if subject.workload().foreign => Err(Refusal::new(
                 Kind::UnknownHost,
@@ -155,7 +157,8 @@ impl Connection {
             Way::Whole(..) => Some(None),
             Way::Network => None,
         };
-        let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation(), passage.until());
+        let lapse =
+            standing::of_passage(services, caller, way, *dst, subject.live().generation(), passage.until());
         let carried = async {
             let dialled = match (dialled, leads) {
                 (Some(passed), _) => Ok(passed),
@@ -194,10 +197,17 @@ impl Connection {
 
     /// Records a refusal of the whole connection.
     pub(super) async fn refuse(&self, asked: &Asked<'_>, refusal: &Refusal) {
+        self.refuse_with(asked, refusal, None).await;
+    }
+
+    /// The same, with what is the matter with a client that does not trust us.
+    pub(super) async fn refuse_with(&self, asked: &Asked<'_>, refusal: &Refusal, mistrust: Option<Mistrust>) {
         let services = &self.services;
         let subject = self.caller.current(&services.policy, &*services.identifier).await;
         services.counters.tally(&subject).count_denied();
-        if let Err(error) = services.recorder.refused(entry::refused(&subject, asked, refusal)) {
+        let mistrust = mistrust.map(Box::new);
+        let decision = Decision { mistrust, ..entry::refused(&subject, asked, refusal) };
+        if let Err(error) = services.recorder.refused(decision) {
             tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
         }
     }

@@ -11,7 +11,8 @@ use super::{Holds, Patient, Refused, Store, Verdict};
 const TRUST_DIR: &str = "/etc/vouchsafe/trust";
 
 /// How a client that nothing on the disk changes is let through.
-const PASS: &str = "let it through undecrypted: `intercept = false` in its grant for this API (docs/policy.md)";
+const PASS: &str =
+    "let it through undecrypted: `intercept = false` in its grant for this API (docs/policy.md)";
 
 /// See [`super::Diagnosis`].
 pub(super) struct Advice {
@@ -36,7 +37,8 @@ impl Advice {
             return case.lacks(&lacking);
         }
         if !seen.is_whole {
-            let why = "it ended, or may not be looked at, before it was seen which variables it has".to_owned();
+            let why =
+                "it ended, or may not be looked at, before it was seen which variables it has".to_owned();
             let mend = match case.unit() {
                 Some(_) => case.by_variables(),
                 None => "vouchsafe trust install".to_owned(),
@@ -87,9 +89,13 @@ impl Case<'_> {
             let why = "its roots are compiled in, and it takes no others".to_owned();
             return Advice { verdict: Verdict::CompiledIn, why, mend: Some(PASS.to_owned()) };
         }
-        if lacking.iter().all(|(reader, _)| reader.obeys_variables) && self.seen.is_whole && self.has_drop_in() {
+        if lacking.iter().all(|(reader, _)| reader.obeys_variables)
+            && self.seen.is_whole
+            && self.has_drop_in()
+        {
             let unit = self.patient.unit.as_deref().unwrap_or_default();
-            let why = format!("the settings of {unit} name this host's CA, but the process started without them");
+            let why =
+                format!("the settings of {unit} name this host's CA, but the process started without them");
             return Advice { verdict: Verdict::Restart, why, mend: Some(self.restart()) };
         }
         let why = told(lacking);
@@ -101,7 +107,9 @@ impl Case<'_> {
         let lacking: Vec<_> = lacking.iter().map(|(reader, store)| (reader, store)).collect();
         let (verdict, why) = match self.seen.is_whole {
             true => (Verdict::Lacks, why),
-            false => (Verdict::Unknown, format!("{why}, unless variables led it elsewhere, which were not seen")),
+            false => {
+                (Verdict::Unknown, format!("{why}, unless variables led it elsewhere, which were not seen"))
+            }
         };
         Advice { verdict, why, mend: Some(self.install(&lacking)) }
     }
@@ -174,7 +182,9 @@ impl Case<'_> {
 
     /// Whether the unit has settings that name what we installed.
     fn has_drop_in(&self) -> bool {
-        let Some(unit) = self.patient.unit.as_deref().filter(|unit| !unit.contains('/')) else { return false };
+        let Some(unit) = self.patient.unit.as_deref().filter(|unit| !unit.contains('/')) else {
+            return false;
+        };
         let folder = Path::new("/etc/systemd/system").join(format!("{unit}.d"));
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().take(64);
         files.into_iter().any(|file| {

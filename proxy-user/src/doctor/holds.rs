@@ -75,12 +75,18 @@ struct Stamp {
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
-        Ok(Self { dev: meta.dev(), ino: meta.ino(), size: meta.size(), changed: (meta.ctime(), meta.ctime_nsec()) })
+        Ok(Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.size(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
     }
 
     fn time(self) -> SystemTime {
         let (seconds, nanoseconds) = self.changed;
-        let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
+        let since =
+            Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
         SystemTime::UNIX_EPOCH + since
     }
 }
@@ -107,14 +113,17 @@ impl Looker {
     pub(super) fn look(&self, place: &Place, files: &Files, roots: &OurRoots) -> Sight {
         let told = |seen: io::Result<(Vec<bool>, Stamp)>| match seen {
             Ok((found, stamp)) => Sight { holds: holds(&found), changed: Some(stamp.time()) },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Sight { holds: Holds::None, changed: None },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Sight { holds: Holds::None, changed: None }
+            }
             Err(error) => Sight::unknown(error.to_string()),
         };
         match place {
             Place::System(path) | Place::File(path) => told(self.file(path, files, roots)),
             Place::SystemFolder(path) => told(self.folders(std::slice::from_ref(path), files, roots)),
             Place::Folder(paths) => {
-                let paths: Vec<PathBuf> = std::env::split_paths(paths).map(|path| files.absolute(&path)).collect();
+                let paths: Vec<PathBuf> =
+                    std::env::split_paths(paths).map(|path| files.absolute(&path)).collect();
                 told(self.folders(&paths, files, roots))
             }
             Place::Java(path) => match told(self.file(path, files, roots)) {
@@ -137,7 +146,10 @@ impl Looker {
             return Ok((found.clone(), stamp));
         }
         if stamp.size > MOST_BYTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MOST_BYTES} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it is larger than {MOST_BYTES} bytes"),
+            ));
         }
         let mut content = Vec::new();
         file.take(MOST_BYTES).read_to_end(&mut content)?;

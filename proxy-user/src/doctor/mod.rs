@@ -147,10 +147,17 @@ impl Examiner {
     ///
     /// # Errors
     /// It may not be looked at; or it ended, and it was not said what it had executed.
-    pub fn examine(&self, patient: &Patient, roots: &OurRoots, refused: Option<Refused>) -> io::Result<Diagnosis> {
+    pub fn examine(
+        &self,
+        patient: &Patient,
+        roots: &OurRoots,
+        refused: Option<Refused>,
+    ) -> io::Result<Diagnosis> {
         let seen = match Snapshot::take(patient.pid, patient.start_time_ns) {
             Ok(seen) if seen.exe.is_some() => seen,
-            Ok(_) | Err(_) if patient.file.ino != 0 => Snapshot::of_gone(patient.exe.as_deref(), patient.file)?,
+            Ok(_) | Err(_) if patient.file.ino != 0 => {
+                Snapshot::of_gone(patient.exe.as_deref(), patient.file)?
+            }
             Ok(seen) => seen,
             Err(error) => return Err(error),
         };
@@ -182,7 +189,8 @@ impl Examiner {
             let is_read_once = !matches!(source.place, Place::SystemFolder(_) | Place::Folder(_));
             let is_read_once = is_read_once && (runtime.kind.reads_once() || refused.is_some());
             // Starts are known to the tick, changes to the tick of another clock.
-            let is_newer = sight.changed.is_some_and(|changed| changed > seen.started + TICKS) && seen.is_whole;
+            let is_newer =
+                sight.changed.is_some_and(|changed| changed > seen.started + TICKS) && seen.is_whole;
             Store {
                 who: reader.who,
                 place: words(&source.place),

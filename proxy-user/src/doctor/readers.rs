@@ -129,7 +129,9 @@ impl Look<'_> {
     /// What mends a source: a file that is the system's is not patched by itself.
     fn patch(&self, source: &Source) -> Patch {
         match &source.place {
-            Place::File(path) if SYSTEM_FILES.iter().any(|known| self.files().are_same(path, Path::new(known))) => {
+            Place::File(path)
+                if SYSTEM_FILES.iter().any(|known| self.files().are_same(path, Path::new(known))) =>
+            {
                 Patch::System
             }
             Place::File(path) => Patch::File(path.clone()),
@@ -177,7 +179,8 @@ impl Look<'_> {
             sources.extend(self.openssl("").sources);
         }
         // Bun takes the system's without being told.
-        if kind == Kind::Bun || options.system_roots || self.seen.variable("NODE_USE_SYSTEM_CA") == Some("1") {
+        if kind == Kind::Bun || options.system_roots || self.seen.variable("NODE_USE_SYSTEM_CA") == Some("1")
+        {
             sources.push(self.system());
         }
         let patch = sources.first().map_or(Patch::Nothing, |source| self.patch(source));
@@ -232,7 +235,8 @@ impl Look<'_> {
         let folder = home.map(|home| Path::new(home).join(".pki/nssdb"));
         let place = folder.clone().map_or(Place::Unknown, Place::Nss);
         let patch = folder.map_or(Patch::Nothing, Patch::Nss);
-        let sources = vec![Source { place, variable: None }, Source { place: Place::CompiledIn, variable: None }];
+        let sources =
+            vec![Source { place, variable: None }, Source { place: Place::CompiledIn, variable: None }];
         Reader { who: kind.as_str(), sources, obeys_variables: false, patch }
     }
 
@@ -283,7 +287,10 @@ impl Look<'_> {
             }
         };
         if let Some(paths) = self.seen.variable("PYTHONPATH") {
-            paths.split(':').filter(|path| !path.is_empty()).for_each(|path| add(self.files().absolute(path.as_ref())));
+            paths
+                .split(':')
+                .filter(|path| !path.is_empty())
+                .for_each(|path| add(self.files().absolute(path.as_ref())));
         }
         for path in &self.seen.mapped {
             for name in ["/site-packages/", "/dist-packages/"] {

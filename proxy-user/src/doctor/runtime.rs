@@ -132,9 +132,13 @@ pub(super) fn recognize(seen: &Snapshot) -> Runtime {
         return of(Kind::DotNet);
     }
     let library = seen.mapping("libpython").map(name_of);
-    if let Some(rest) = name.strip_prefix("python").or(library.and_then(|name| name.strip_prefix("libpython"))) {
+    if let Some(rest) =
+        name.strip_prefix("python").or(library.and_then(|name| name.strip_prefix("libpython")))
+    {
         // Of a `python3` that is a copy, its library says which.
-        let folders = || seen.mapped.iter().flat_map(|path| path.split('/')).filter_map(|name| name.strip_prefix("python"));
+        let folders = || {
+            seen.mapped.iter().flat_map(|path| path.split('/')).filter_map(|name| name.strip_prefix("python"))
+        };
         let known = std::iter::once(rest).chain(folders()).filter_map(digits);
         let version = known.into_iter().find(|version| version.contains('.'));
         return Runtime { kind: Kind::Python, version };

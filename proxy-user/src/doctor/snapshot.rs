@@ -128,10 +128,12 @@ impl Snapshot {
         let mut arguments = arguments.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word));
         let called = arguments.next().map(|word| word.into_owned()).filter(|word| !word.is_empty());
         // It writes its own words over those that it was called with.
-        options.is_npm = called.as_deref().is_some_and(|word| word.starts_with("npm ") || word.starts_with("npx "));
+        options.is_npm =
+            called.as_deref().is_some_and(|word| word.starts_with("npm ") || word.starts_with("npx "));
         for (at, word) in arguments.enumerate() {
             options.take(&word);
-            options.is_npm |= at == 0 && matches!(name_of(&word), "npm" | "npm-cli.js" | "npx" | "npx-cli.js");
+            options.is_npm |=
+                at == 0 && matches!(name_of(&word), "npm" | "npm-cli.js" | "npx" | "npx-cli.js");
         }
         Ok(Self {
             started: boot() + Duration::from_nanos(ticks * tick),
@@ -344,7 +346,9 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let files = Snapshot::take(std::process::id(), None).unwrap().files;
         assert!(files.open(&pipe).is_err() && files.open(Path::new("/dev/zero")).is_err());
-        assert!(files.open(Path::new("/proc/self/mem")).is_err() || !files.has(Path::new("/proc/1/root/etc")));
+        assert!(
+            files.open(Path::new("/proc/self/mem")).is_err() || !files.has(Path::new("/proc/1/root/etc"))
+        );
     }
 
     #[test]

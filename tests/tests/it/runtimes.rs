@@ -103,7 +103,9 @@ fn store(world: &World, ours: &Path) -> PathBuf {
     fs::copy(world.path("bundle.pem"), store.join("ca-certificates.crt")).unwrap();
     let java = store.join("java/cacerts");
     let java_text = java.to_str().unwrap();
-    for (number, root) in fs::read_to_string(ours).unwrap().split_inclusive("-----END CERTIFICATE-----\n").enumerate() {
+    for (number, root) in
+        fs::read_to_string(ours).unwrap().split_inclusive("-----END CERTIFICATE-----\n").enumerate()
+    {
         let name = format!("vouchsafe-{number}.pem");
         let file = store.join(&name);
         fs::write(&file, root).unwrap();
@@ -199,7 +201,11 @@ fn every_runtime_is_told_what_it_lacks_and_trusts_us_by_what_it_is_said_to() {
         // What the process has itself is looked at: its own mounts, its own variables.
         for (seen, never) in [(&by_store, "--system"), (&by_variables, "--unit")] {
             let mend = seen.refusal.as_ref().map(|refusal| refusal["mistrust"]["mend"].to_string());
-            check(mend.is_none_or(|mend| mend.len() > 4 && !mend.contains(never)), "what is left to do", seen);
+            check(
+                mend.is_none_or(|mend| mend.len() > 4 && !mend.contains(never)),
+                "what is left to do",
+                seen,
+            );
         }
         let yes = |holds: bool| if holds { "yes" } else { "no" };
         let says = if client.says_so { "an alert" } else { "goes away" };
@@ -212,6 +218,8 @@ fn every_runtime_is_told_what_it_lacks_and_trusts_us_by_what_it_is_said_to() {
             yes(by_variables.asked),
         );
     }
-    println!("| client | version | refuses by | system store | variables | mend |\n| --- | --- | --- | --- | --- | --- |\n{table}");
+    println!(
+        "| client | version | refuses by | system store | variables | mend |\n| --- | --- | --- | --- | --- | --- |\n{table}"
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

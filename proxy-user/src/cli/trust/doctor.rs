@@ -22,7 +22,9 @@ const MOST_PROCESSES: usize = 256;
 
 /// Arguments of `vouchsafe trust doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 every process trusts this host's CA, 1 one does not, or it cannot be told.")]
+#[command(
+    after_help = "Exit code: 0 every process trusts this host's CA, 1 one does not, or it cannot be told."
+)]
 pub(super) struct DoctorArgs {
     /// The id of a process, or a systemd unit for all of its processes; without it all governed processes that could speak TLS
     #[arg(value_name = "PID|UNIT")]
@@ -91,7 +93,9 @@ fn examine(target: Option<&Target>, workloads: &Workloads, roots: &OurRoots) -> 
         Some(Target::Process(pid)) => vec![*pid],
         Some(Target::Unit(name)) => inspect::processes_of_unit(name, workloads.cgroups())
             .filter(|pids| !pids.is_empty())
-            .with_context(|| format!("no process of the unit {name} is running: see `systemctl status {name}`"))?,
+            .with_context(|| {
+                format!("no process of the unit {name} is running: see `systemctl status {name}`")
+            })?,
         None => inspect::governed_processes(workloads.cgroups()),
     };
     let examiner = Examiner::default();

@@ -37,9 +37,15 @@ impl Client {
         let output = Command::new(program).args(arguments).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let version = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+        let version =
+            text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
         let is_version = |word: &&str| word.contains('.') && word.bytes().any(|byte| byte.is_ascii_digit());
-        version.into_iter().find(is_version).unwrap_or_default().trim_start_matches(['v', 'g', 'o']).to_owned()
+        version
+            .into_iter()
+            .find(is_version)
+            .unwrap_or_default()
+            .trim_start_matches(['v', 'g', 'o'])
+            .to_owned()
     }
 
     /// Puts into its home what it needs there.
@@ -67,9 +73,9 @@ const NEITHER: By = By { store: false, variables: false };
 const SYSTEM: &str = "vouchsafe trust install";
 const RESTARTED: &str = "vouchsafe trust install && systemctl restart {unit}";
 const UNIT: &str = "vouchsafe trust install --unit {unit} && systemctl restart {unit}";
-const PATCHED: &str =
-    "vouchsafe trust install --unit {unit} --file {packages}/stripe/data/ca-certificates.crt && systemctl restart {unit}";
-const PASS: &str = "let it through undecrypted: `intercept = false` in its grant for this API (docs/policy.md)";
+const PATCHED: &str = "vouchsafe trust install --unit {unit} --file {packages}/stripe/data/ca-certificates.crt && systemctl restart {unit}";
+const PASS: &str =
+    "let it through undecrypted: `intercept = false` in its grant for this API (docs/policy.md)";
 
 /// All of them; what they are made of is installed or built once for all runs.
 pub(super) fn clients(world: &World) -> Vec<Client> {
@@ -78,7 +84,17 @@ pub(super) fn clients(world: &World) -> Vec<Client> {
         let version = vec![command[0].clone(), "--version".to_owned()];
         let By { store: by_store, variables: by_variables } = by;
         let mend = mended(mend, name);
-        Client { name, command, environment: Vec::new(), runtime, says_so, by_store, by_variables, mend, version }
+        Client {
+            name,
+            command,
+            environment: Vec::new(),
+            runtime,
+            says_so,
+            by_store,
+            by_variables,
+            mend,
+            version,
+        }
     };
     let script = |name: &str, text: &str| world.write(name, text).display().to_string();
     let roots = tests::built("webroots").display().to_string();
@@ -97,7 +113,14 @@ pub(super) fn clients(world: &World) -> Vec<Client> {
     all.extend(python(&script("client.py", include_str!("client.py"))));
     all.extend(node());
 
-    let mut roots = client("webroots", "a static program with roots", vec![roots, "api.test".to_owned(), "/v1/x".to_owned()], true, NEITHER, PASS);
+    let mut roots = client(
+        "webroots",
+        "a static program with roots",
+        vec![roots, "api.test".to_owned(), "/v1/x".to_owned()],
+        true,
+        NEITHER,
+        PASS,
+    );
     roots.version = Vec::new();
     all.push(roots);
     let build = Build::new();
@@ -136,7 +159,9 @@ fn python(script: &str) -> Vec<Client> {
             "aws" => "awscli",
             name => name,
         };
-        let version = format!("import importlib.metadata as m, sys; sys.path = ['{packages}']; print(m.version('{package}'))");
+        let version = format!(
+            "import importlib.metadata as m, sys; sys.path = ['{packages}']; print(m.version('{package}'))"
+        );
         let version = match name {
             "urllib" => vec!["/usr/bin/python3".to_owned(), "--version".to_owned()],
             _ => vec!["/usr/bin/python3".to_owned(), "-c".to_owned(), version],
@@ -236,7 +261,9 @@ impl Build {
     fn go(&self) -> String {
         fs::write(self.0.join("client.go"), include_str!("client.go")).unwrap();
         let mut go = Command::new("/usr/bin/go");
-        go.args(["build", "-o", "go-client", "client.go"]).env("GOCACHE", self.0.join("cache")).env("GOFLAGS", "-mod=mod");
+        go.args(["build", "-o", "go-client", "client.go"])
+            .env("GOCACHE", self.0.join("cache"))
+            .env("GOFLAGS", "-mod=mod");
         self.run(&mut go);
         self.0.join("go-client").display().to_string()
     }

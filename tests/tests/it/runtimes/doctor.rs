@@ -63,7 +63,11 @@ fn without_a_target_all_governed_processes_that_could_speak_tls_are_looked_at_al
         let mut all = found["processes"].as_array().unwrap().iter();
         all.find(|process| process["pid"] == of.pid()).map(|process| process["verdict"].clone())
     };
-    assert_eq!((verdict(&with), verdict(&without)), (Some("trusts".into()), Some("lacks".into())), "{told:?}");
+    assert_eq!(
+        (verdict(&with), verdict(&without)),
+        (Some("trusts".into()), Some("lacks".into())),
+        "{told:?}"
+    );
     assert_eq!((verdict(&idle), told.code), (None, Some(1)));
 }
 
@@ -76,7 +80,8 @@ fn a_process_that_read_its_roots_before_ours_came_is_to_be_started_again() {
     let mut bot = bot.env("NODE_EXTRA_CA_CERTS", extra.to_str().unwrap()).spawn();
     assert_eq!(bot.line(), "up");
     let (_, processes) = report(&world, "node");
-    let expected = format!("vouchsafe trust install --file {} && systemctl restart node.service", extra.display());
+    let expected =
+        format!("vouchsafe trust install --file {} && systemctl restart node.service", extra.display());
     assert_eq!((&processes[0]["verdict"], &processes[0]["mend"]), (&"lacks".into(), &expected.into()));
     let ours = fs::read_to_string(world.path("state/ca/ca.pem")).unwrap();
     world.write("extra.pem", &ours);
@@ -135,5 +140,9 @@ ask(b'/v1/last')
     let once = format!("{}connect().close()", calls.split("ask(b'/v1/first')").next().unwrap());
     assert_eq!(world.python(&once, &[]).code, Some(0));
     let hint = world.record("decision", |record| record["mistrust"].is_object());
-    assert_eq!((&hint["mistrust"]["certain"], &hint["mistrust"]["cause"]), (&false.into(), &"trusts".into()), "{hint}");
+    assert_eq!(
+        (&hint["mistrust"]["certain"], &hint["mistrust"]["cause"]),
+        (&false.into(), &"trusts".into()),
+        "{hint}"
+    );
 }

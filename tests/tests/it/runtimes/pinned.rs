@@ -40,7 +40,11 @@ fn a_pinned_client_is_refused_nothing_of_ours_and_told_apart_until_the_policy_le
 
     grant(&world, "[[grant]]\napi = \"demo\"\nintercept = false\n");
     let answer = pinned(&world, &["https://api.test/v1/x"]);
-    assert_eq!((answer.status, &answer.json()["key"]), (200, &"stolen".into()), "its own key, and none of ours");
+    assert_eq!(
+        (answer.status, &answer.json()["key"]),
+        (200, &"stolen".into()),
+        "its own key, and none of ours"
+    );
     let record = world.record("decision", |record| record["verdict"] == "allow");
     assert_eq!((&record["scheme"], &record["api"]), (&"tls".into(), &"demo".into()), "{record}");
     assert_eq!((&record["method"], &record["credential"]), (&Value::Null, &Value::Null), "{record}");
@@ -51,7 +55,8 @@ fn a_pinned_client_is_refused_nothing_of_ours_and_told_apart_until_the_policy_le
     assert!(outcome["bytes_received"].as_u64().unwrap() > 0, "{outcome}");
 
     // Another identity goes on to be looked into.
-    let other = "import urllib.request; print(urllib.request.urlopen('https://api.test/v1/x').read().decode())";
+    let other =
+        "import urllib.request; print(urllib.request.urlopen('https://api.test/v1/x').read().decode())";
     let told = world.python(other, &[]);
     assert_eq!(told.json()["key"], "ours", "{told:?}");
 }
@@ -66,7 +71,10 @@ urllib.request.urlopen('https://api.test/v1/x', context=ssl.create_default_conte
 ";
     assert_eq!(world.python(call, &[&roots]).code, Some(1));
     let record = world.record("decision", |record| record["mistrust"].is_object());
-    assert_eq!((&record["mistrust"]["cause"], &record["mistrust"]["certain"]), (&"pinned".into(), &true.into()));
+    assert_eq!(
+        (&record["mistrust"]["cause"], &record["mistrust"]["certain"]),
+        (&"pinned".into(), &true.into())
+    );
     let mend = record["mistrust"]["mend"].as_str().unwrap();
     assert!(mend.contains("intercept = false"), "{record}");
 }
@@ -104,7 +112,10 @@ print(s.recv(1), flush=True)
 ";
     let mut bot = world.bot("python3").args(["-c", hold]).spawn();
     assert_eq!(bot.line(), "server of the test APIs", "it is the API's own certificate");
-    world.policy("policies/python.toml", &format!("{python}allow = [\"GET /v1/**\"]\ncredential = \"demo-key\"\n"));
+    world.policy(
+        "policies/python.toml",
+        &format!("{python}allow = [\"GET /v1/**\"]\ncredential = \"demo-key\"\n"),
+    );
     world.wait_for_generation(generation + 2);
     let outcome = world.record("outcome", |_| true);
     assert!(outcome["error"].as_str().unwrap().contains("looked into now"), "{outcome}");
