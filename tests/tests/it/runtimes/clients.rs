@@ -103,11 +103,9 @@ pub(super) fn clients(world: &World) -> Vec<Client> {
         client("wget", "Wget", words(&["/usr/bin/wget", "-qO-", URL]), false, STORE, SYSTEM),
         client("git", "Git", words(&["/usr/bin/git", "ls-remote", URL]), false, BOTH, SYSTEM),
     ];
-    let talk = format!(
-        "printf 'GET /v1/x HTTP/1.1\\r\\nHost: api.test\\r\\nConnection: close\\r\\n\\r\\n' | \
-         /usr/bin/openssl s_client -ign_eof -verify_return_error -verify_hostname api.test -connect api.test:443"
-    );
-    let mut openssl = client("openssl", "OpenSSL", words(&["/bin/sh", "-c", &talk]), true, BOTH, SYSTEM);
+    let talk = "printf 'GET /v1/x HTTP/1.1\\r\\nHost: api.test\\r\\nConnection: close\\r\\n\\r\\n' | \
+         /usr/bin/openssl s_client -ign_eof -verify_return_error -verify_hostname api.test -connect api.test:443";
+    let mut openssl = client("openssl", "OpenSSL", words(&["/bin/sh", "-c", talk]), true, BOTH, SYSTEM);
     openssl.version = words(&["/usr/bin/openssl", "version"]);
     all.push(openssl);
     all.extend(python(&script("client.py", include_str!("client.py"))));
