@@ -214,18 +214,23 @@ impl Files {
         Ok(openat2(&self.root, &path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
     }
 
-    /// A regular file. Nothing else is opened: whoever named it could have named a pipe or a device.
+    /// A regular file with something in it. Nothing else is opened: whoever named it could have named a pipe, a device, or a file
+    /// of `/proc` or tracefs whose bytes are gone once somebody has read them (these show no size).
     ///
     /// # Errors
     /// There is none.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         let found = self.at(path, OFlags::PATH)?;
-        if !File::from(found).metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
+        let meta = File::from(found.try_clone()?).metadata()?;
+        match (meta.is_file(), meta.len()) {
+            (false, _) => return Err(io::ErrorKind::InvalidInput.into()),
+            (true, 0) => return Err(io::ErrorKind::NotFound.into()),
+            (true, _) => {}
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(self.at(path, flags)?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        // The one that was looked at, whatever the path names by now.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&found);
+        Ok(File::from(openat(CWD, format!("/proc/self/fd/{number}"), flags, Mode::empty())?))
     }
 
     /// Whether something is there.
@@ -346,9 +351,9 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let files = Snapshot::take(std::process::id(), None).unwrap().files;
         assert!(files.open(&pipe).is_err() && files.open(Path::new("/dev/zero")).is_err());
-        assert!(
-            files.open(Path::new("/proc/self/mem")).is_err() || !files.has(Path::new("/proc/1/root/etc"))
-        );
+        for path in ["/proc/self/mem", "/proc/kmsg", "/proc/self/environ"] {
+            assert!(files.open(Path::new(path)).is_err(), "{path}");
+        }
     }
 
     #[test]
