@@ -52,6 +52,7 @@ fn decision(id: Uuid) -> Record {
         }),
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
+        mistrust: None,
         generation: 3,
     }))
 }

@@ -28,9 +28,9 @@ pub use chain::{ChainHash, Head};
 pub use line::{FORMAT_VERSION, MAX_LINE};
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
-    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad,
-    PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target,
-    Trace, Verdict, Workload,
+    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Mistrust, Outcome, Person,
+    PolicyLoad, PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start,
+    Stop, Target, Trace, Verdict, Workload,
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;

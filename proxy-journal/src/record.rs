@@ -141,8 +141,28 @@ pub struct Decision {
     /// Name of the credential that is attached, never its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
+    /// The client refused our certificate: what is the matter with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistrust: Option<Box<Mistrust>>,
     /// Generation of the policy set that decided.
     pub generation: u64,
+}
+
+/// A client that does not trust the CA of this host. What it is about its process shows of itself: advice, no evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistrust {
+    /// It said so, by an alert; else it only went away after the handshake without asking for anything, as clients do that verify
+    /// then, and as others do now and then.
+    pub certain: bool,
+    /// What it was recognized as: `Python 3.11`, `Node.js`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// `lacks`, `restart`, `compiled_in`, `pinned`, `trusts` (what it reads has the CA), `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// What to do: a command, but for a few things that none can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
 }
 
 /// The process that called, as the kernel captured it when it connected.

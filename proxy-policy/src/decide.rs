@@ -132,6 +132,11 @@ pub enum Reason<'p> {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Connections of the identity to the API go through as they are, so no request of them is decided.
+    Whole {
+        /// The grant that says so.
+        rule: RuleRef<'p>,
+    },
     /// The identity has no grant for the API at all.
     NoGrant {
         /// The name of the API.
@@ -160,6 +165,9 @@ impl fmt::Display for Reason<'_> {
             Self::FactsNeeded => f.write_str("it hangs on a condition, and what that looks at is not known"),
             Self::BodyNeeded { .. } => {
                 f.write_str("it hangs on a condition that looks at the body, which was not read")
+            }
+            Self::Whole { rule } => {
+                write!(f, "its connections go through undecrypted, so no call is decided: {rule}")
             }
             Self::NoGrant { api } => write!(f, "it has no grant for {api}"),
             Self::UnknownApi => f.write_str("the API is not in the policy"),
@@ -280,6 +288,9 @@ impl PolicySet {
             ..decision
         };
         let Some((denies, allows)) = self.rules(identity, call.api) else {
+            if let Some((rule, _)) = self.whole(identity, call.api, call.now) {
+                return Decision { rule: Some(rule), ..no(Reason::Whole { rule }) };
+            }
             let denied = no(Reason::NoGrant { api: &what.name });
             return if observing { pass(denied) } else { denied };
         };

@@ -98,6 +98,8 @@ pub(crate) struct GrantDraft {
     pub(crate) mode: Mode,
     /// What may be reached past the proxy; a grant has either this, or operations.
     pub(crate) network: Vec<Spanned<NetworkRule>>,
+    /// Connections to the API go through as they are (`intercept = false`).
+    pub(crate) is_whole: bool,
 }
 
 /// A file with an `[identity]`.
@@ -269,7 +271,7 @@ fn test_hint(key: &str) -> Option<Problem> {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" => "[[grant]]",
+        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" | "intercept" => "[[grant]]",
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => {
             "[api.NAME]"

@@ -95,7 +95,7 @@ pub use inject::{Inject, InjectPlace, Placeholder, PlaceholderParts};
 pub use limit::{Bound, Limit, Limits, Period};
 pub use model::{
     Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mask, Mode, NetworkGrant,
-    Scheme, Summary, Unmatched, When,
+    Scheme, Summary, Unmatched, When, WholeGrant,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

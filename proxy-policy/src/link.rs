@@ -11,7 +11,7 @@ use crate::draft::{ApiDraft, CredentialDraft, Draft, GrantBody, GrantDraft, Iden
 use crate::hosts::HostIndex;
 use crate::limit::Limits;
 use crate::model::{
-    Api, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, NetworkGrant, Scheme, When,
+    Api, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, NetworkGrant, Scheme, When, WholeGrant,
 };
 use crate::names::{Names, place_text};
 use crate::operation::{Arguments, Operation, Template};
@@ -313,9 +313,9 @@ impl Linker<'_, '_> {
         roles: &mut Roles,
         bindings: &[Vec<ApiId>],
     ) -> Identity {
-        let calls = draft.grants.iter().filter(|grant| grant.network.is_empty());
+        let calls = draft.grants.iter().filter(|grant| grant.network.is_empty() && !grant.is_whole);
         let mut counted: HashMap<String, u32> = HashMap::new();
-        let grants = calls
+        let grants: Vec<Grant> = calls
             .flat_map(|grant| {
                 let of = grant.role.as_ref().map(|used| &used.role).or(grant.body.api.as_ref());
                 let of = of.map_or_else(String::new, |name| name.value.clone());
@@ -332,6 +332,7 @@ impl Linker<'_, '_> {
             rules.map(|rule| NetworkGrant { rule, until: grant.until.clone() }).collect()
         };
         let network = draft.grants.iter().flat_map(opened).collect();
+        let whole = self.whole(draft, &grants);
         let file = self.files.get(draft.name.place.file.0 as usize).cloned().unwrap_or_default();
         let identity = Identity {
             id,
@@ -344,9 +345,51 @@ impl Linker<'_, '_> {
             limits: draft.limits.clone(),
             grants,
             network,
+            whole,
         };
         self.warn_of_two_credentials(&identity);
         identity
+    }
+
+    /// The grants of connections that are not looked into. Nothing else that the policy says of such an API could hold, so
+    /// there may be nothing else.
+    fn whole(&mut self, identity: &IdentityDraft, grants: &[Grant]) -> Vec<WholeGrant> {
+        let mut whole: Vec<WholeGrant> = Vec::new();
+        for draft in identity.grants.iter().filter(|grant| grant.is_whole) {
+            let Some(name) = &draft.body.api else { continue };
+            let Some(at) = self.apis.find(name, self.findings) else { continue };
+            let (api, place) = (ApiId(id(at)), draft.body.place);
+            let Some(known) = self.draft.apis.get(at) else { continue };
+            let other = grants.iter().find(|grant| grant.api == api).map(|grant| grant.place);
+            if let Some(other) = other.or(whole.iter().find(|it| it.api == api).map(|it| it.place)) {
+                self.findings.error(
+                    place,
+                    format!(
+                        "another grant is for the API {}, too, at {}",
+                        quote(name),
+                        place_text(other, self.files)
+                    ),
+                    "of connections that are not looked into no call is decided: keep one of the two",
+                );
+            }
+            if known.scheme == Scheme::Http {
+                self.findings.error(
+                    name.place,
+                    format!("the API {} is http, which nobody is kept from looking into", quote(name)),
+                    "intercept = false is for clients that pin the API's certificate: remove the line",
+                );
+            }
+            let limits = [&known.limits, &known.host_limits, &identity.limits];
+            if limits.iter().any(|limits| !limits.is_empty()) {
+                self.findings.error(
+                    place,
+                    format!("calls to the API {} are limited, and here none could be counted", quote(name)),
+                    "remove the limits of the API and of the identity, or intercept = false",
+                );
+            }
+            whole.push(WholeGrant { place, api, until: draft.until.clone() });
+        }
+        whole
     }
 
     /// One grant for each API part of its role, or the one that is spelled out.

@@ -142,6 +142,25 @@ pub struct Identity {
     pub grants: Vec<Grant>,
     /// What it may reach past the proxy.
     pub network: Vec<NetworkGrant>,
+    /// The APIs that it reaches over connections that are not looked into.
+    pub whole: Vec<WholeGrant>,
+}
+
+/// Connections of an identity to an API go through as they are, perhaps until some moment: `intercept = false`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WholeGrant {
+    /// Where the grant stands.
+    pub place: Place,
+    /// The API.
+    pub api: ApiId,
+    /// When it ends. From then on they are intercepted, and nothing is granted.
+    pub until: Option<Until>,
+}
+
+impl WholeGrant {
+    /// How it is told.
+    pub(crate) const TEXT: &str = "intercept = false";
 }
 
 /// A rule of the network that an identity has, perhaps until some moment.

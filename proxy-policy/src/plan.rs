@@ -230,7 +230,8 @@ fn rules(rows: Option<&IdentityRows>) -> BTreeSet<String> {
         allows.chain(grant.deny.iter().map(|rule| told("deny", rule))).collect()
     };
     let network = rows.network.iter().map(|rule| format!("allow network {rule}"));
-    rows.grants.iter().flat_map(of_grant).chain(network).collect()
+    let whole = rows.whole.iter().map(|api| format!("allow {api} undecrypted"));
+    rows.grants.iter().flat_map(of_grant).chain(network).chain(whole).collect()
 }
 
 /// More lines than this on a side are shown whole, before and after.

@@ -27,6 +27,9 @@ mod tests {
         with = { a = "b" }
         [[grant]]
         network = ["any"]
+        [[grant]]
+        api = "a"
+        intercept = false
         [role.r]
         params = ["a"]
         include = [{ role = "q" }, "s"]
@@ -247,6 +250,10 @@ mod tests {
             (&format!("{identity}[[grant]]\napi = \"a\"\n"), "/grant/0"),
             (&format!("{identity}[[grant]]\napi = \"a\"\nallow = [\"/x\"]\n"), "/grant/0/allow/0"),
             (&format!("{identity}[[grant]]\nnetwork = [\"icmp 1.2.3.4:1\"]\n"), "/grant/0/network/0"),
+            (
+                &format!("{identity}[[grant]]\napi = \"a\"\nallow = [\"GET /\"]\nintercept = false\n"),
+                "/grant/0",
+            ),
             (&format!("{identity}[[grant]]\nrole = \"r\"\nbody_limit = 0\n"), "/grant/0/body_limit"),
             ("[role.r]\napi = \"a\"\nallow = [\"GET /\"]\nuntil = 2027-01-31\n", "/role/r"),
             ("[api.a]\nscheme = \"ftp\"\nhosts = [\"a\"]\n", "/api/a/scheme"),

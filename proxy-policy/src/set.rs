@@ -9,7 +9,9 @@ use crate::decide::{Call, RuleRef};
 use crate::hosts::HostIndex;
 use crate::index::Index;
 use crate::link::Linked;
-use crate::model::{Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary};
+use crate::model::{
+    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary, WholeGrant,
+};
 use crate::network::Transport;
 use crate::operation::Operation;
 use crate::place::{FileId, Place, Spanned};
@@ -28,6 +30,8 @@ pub struct PolicySet {
     rules: Vec<Rule>,
     /// By identity; each list is sorted by API.
     blocks: Vec<Vec<Block>>,
+    /// Some identity has connections that are not looked into.
+    has_whole: bool,
 }
 
 /// An operation in the list of an identity and API.
@@ -83,7 +87,8 @@ impl PolicySet {
         let Linked { identities, apis, credentials, hosts, roles } = linked;
         let mut rules = Vec::new();
         let blocks = identities.iter().map(|identity| blocks(identity, &mut rules)).collect();
-        Self { files, identities, apis, credentials, hosts, roles, rules, blocks }
+        let has_whole = identities.iter().any(|identity| !identity.whole.is_empty());
+        Self { files, identities, apis, credentials, hosts, roles, rules, blocks, has_whole }
     }
 
     /// Every identity, by name of its file.
@@ -180,6 +185,30 @@ impl PolicySet {
             }
         }
         Err(over)
+    }
+
+    /// Whether [`whole`](Self::whole) has an answer for anybody.
+    #[must_use]
+    pub fn has_whole(&self) -> bool {
+        self.has_whole
+    }
+
+    /// The grant by which connections of an identity to an API go through as they are at that moment.
+    #[must_use]
+    pub fn whole(
+        &self,
+        identity: IdentityId,
+        api: ApiId,
+        now: Moment,
+    ) -> Option<(RuleRef<'_>, Option<Moment>)> {
+        let grant = self.identity(identity)?.whole.iter().find(|grant| grant.api == api)?;
+        let until = grant.until.as_ref();
+        if until.is_some_and(|until| until.is_over(now)) {
+            return None;
+        }
+        let Place { file, line, column } = grant.place;
+        let file = self.file_name(file).unwrap_or_default();
+        Some((RuleRef { file, line, column, text: WholeGrant::TEXT }, until.map(Until::end)))
     }
 
     /// The next moment at which a network rule ends, of any identity.

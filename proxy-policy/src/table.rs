@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::Conditions;
 use crate::credential::Credential;
-use crate::model::{Api, Grant, Identity, Mode, Unmatched, When};
+use crate::model::{Api, Grant, Identity, Mode, Unmatched, When, WholeGrant};
 use crate::set::PolicySet;
 use crate::token_endpoint::TokenEndpoint;
 
@@ -41,6 +41,9 @@ pub struct IdentityRows {
     /// What it may reach past the proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network: Vec<String>,
+    /// The APIs to which its connections go through as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<String>,
 }
 
 /// What an identity may call of one API, by one role or by a grant that is spelled out.
@@ -151,6 +154,15 @@ impl PolicySet {
                     None => rule.as_str().to_owned(),
                 })
                 .collect(),
+            whole: identity.whole.iter().map(|grant| self.whole_row(grant)).collect(),
+        }
+    }
+
+    fn whole_row(&self, grant: &WholeGrant) -> String {
+        let name = self.api(grant.api).map(|api| api.name.as_str()).unwrap_or_default();
+        match &grant.until {
+            Some(until) => format!("{name} until {until}"),
+            None => name.to_owned(),
         }
     }
 
@@ -380,11 +392,15 @@ impl Table {
             if !identity.network.is_empty() {
                 past("*network*", code(&identity.network));
             }
+            if !identity.whole.is_empty() {
+                past("*connections, not looked into*", code(&identity.whole));
+            }
             if identity.unmatched != Unmatched::Deny.as_str() {
                 past("*hosts that no API names*", "*pass*".to_owned());
             }
             if identity.grants.is_empty()
                 && identity.network.is_empty()
+                && identity.whole.is_empty()
                 && identity.unmatched == Unmatched::Deny.as_str()
             {
                 past("*nothing*", String::new());
@@ -444,6 +460,7 @@ impl IdentityRows {
             lines.extend(grant.lines().into_iter().map(|line| format!("  {line}")));
         }
         lines.extend(self.network.iter().map(|rule| format!("  network     {rule}")));
+        lines.extend(self.whole.iter().map(|api| format!("  whole       {api} (intercept = false)")));
         lines
     }
 }

@@ -7,6 +7,7 @@ pub mod workload;
 pub mod accept;
 pub mod sniff;
 pub mod trust;
+pub mod doctor;
 pub mod uplink;
 pub mod record;
 pub mod credentials;

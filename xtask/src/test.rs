@@ -57,12 +57,6 @@ pub(crate) const NEEDS: &[Need] = &[
         ..Need::same("squid", "squid", "the proxy of a site, as companies have it")
     },
     Need {
-        dnf: "java-latest-openjdk-headless",
-        pacman: "jre-openjdk-headless",
-        zypper: "java-headless",
-        ..Need::same("keytool", "default-jdk-headless", "Java, which has a trust store of its own")
-    },
-    Need {
         dnf: "nss-tools",
         pacman: "nss",
         zypper: "mozilla-nss-tools",
@@ -75,12 +69,43 @@ pub(crate) const NEEDS: &[Need] = &[
         ..Need::same("trust", "p11-kit", "what Fedora, Arch and SUSE make their trust stores with")
     },
     Need::same("strace", "strace", "a kill at each point of a command"),
-    Need::same("wget", "wget", "a client of GnuTLS"),
     Need {
         dnf: "perl-IO-Socket-SSL",
         pacman: "perl-io-socket-ssl",
         zypper: "perl-IO-Socket-SSL",
         ..Need::same("/usr/share/perl5/IO/Socket/SSL.pm", "libio-socket-ssl-perl", "a client in Perl")
+    },
+    Need::same("/usr/bin/wget", "wget", "a client with GnuTLS, which verifies after the handshake"),
+    Need::same("/usr/bin/git", "git", "a client with libcurl"),
+    Need {
+        dnf: "golang",
+        pacman: "go",
+        zypper: "go",
+        ..Need::same("/usr/bin/go", "golang-go", "a client in Go")
+    },
+    Need {
+        apt: "default-jdk-headless",
+        dnf: "java-latest-openjdk-devel",
+        pacman: "jdk-openjdk",
+        zypper: "java-devel",
+        ..Need::same("/usr/bin/javac", "default-jdk-headless", "a client in Java")
+    },
+    Need::same("/usr/bin/ruby", "ruby", "a client in Ruby"),
+    Need {
+        dnf: "php-cli",
+        pacman: "php",
+        zypper: "php-cli",
+        ..Need::same("/usr/bin/php", "php-cli", "a client in PHP")
+    },
+    Need {
+        dnf: "perl-LWP-Protocol-https",
+        pacman: "perl-lwp-protocol-https",
+        zypper: "perl-LWP-Protocol-https",
+        ..Need::same(
+            "/usr/share/perl5/LWP/Protocol/https.pm",
+            "liblwp-protocol-https-perl",
+            "a client in Perl",
+        )
     },
     Need::same("mmdebstrap", "mmdebstrap", "a Debian root for the packaged unit"),
     Need {

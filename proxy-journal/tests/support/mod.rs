@@ -45,6 +45,7 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         }),
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
+        mistrust: None,
         generation: 3,
     }
 }
@@ -173,6 +174,7 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 rule,
                 reason,
                 credential: identity,
+                mistrust: None,
                 generation: 1,
             }))
         },

@@ -15,7 +15,7 @@ use crate::until::Until;
 use crate::when::Condition;
 
 /// What a grant may say, in the order of the documentation.
-const GRANT: [&str; 13] = [
+const GRANT: [&str; 14] = [
     "role",
     "with",
     "api",
@@ -29,6 +29,7 @@ const GRANT: [&str; 13] = [
     "until",
     "mode",
     "network",
+    "intercept",
 ];
 /// What a role may say.
 const ROLE: [&str; 10] =
@@ -41,6 +42,9 @@ pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
     reader.check_keys(section, &GRANT, grant_hint);
     if section.has("network") {
         return read_network(section, reader);
+    }
+    if reader.boolean(section, "intercept").is_some_and(|intercept| !intercept.value) {
+        return read_whole(section, reader);
     }
     let role = reader.string(section, "role");
     if section.has("role") {
@@ -73,7 +77,8 @@ pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
             );
         }
     }
-    GrantDraft { role: role.map(|role| RoleUse { role, with }), body, until, mode, network: Vec::new() }
+    let role = role.map(|role| RoleUse { role, with });
+    GrantDraft { role, body, until, mode, network: Vec::new(), is_whole: false }
 }
 
 fn read_until(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Until> {
@@ -116,9 +121,15 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         }
         network.push(rule);
     }
-    let body = GrantBody {
+    let until = read_until(section, reader);
+    let body = no_operations(section, None);
+    GrantDraft { role: None, body, until, mode: Mode::Enforce, network, is_whole: false }
+}
+
+fn no_operations(section: &Section<'_>, api: Option<Spanned<String>>) -> GrantBody {
+    GrantBody {
         place: section.place,
-        api: None,
+        api,
         allow: Vec::new(),
         deny: Vec::new(),
         allows: false,
@@ -126,8 +137,23 @@ fn read_network(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
         body_limit: None,
         limits: Limits::default(),
         credential: None,
-    };
-    GrantDraft { role: None, body, until: read_until(section, reader), mode: Mode::Enforce, network }
+    }
+}
+
+/// Reads a `[[grant]]` of connections to an API that are not looked into.
+fn read_whole(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
+    let foreign = |key: &&str| !matches!(*key, "api" | "intercept" | "until");
+    for key in GRANT.into_iter().filter(foreign).filter(|key| section.has(key)) {
+        reader.findings.error(
+            reader.key_place(section, key),
+            format!("a grant with intercept = false cannot have \"{key}\""),
+            "of a connection that is not looked into nothing is decided but that it may be, and no credential goes \
+             with it: remove this",
+        );
+    }
+    let api = reader.required(section, "api", "name the API whose hosts the connections may go to");
+    let (until, body) = (read_until(section, reader), no_operations(section, api));
+    GrantDraft { role: None, body, until, mode: Mode::Enforce, network: Vec::new(), is_whole: true }
 }
 
 /// Reads a `[role.NAME]`.
@@ -300,6 +326,10 @@ fn grant_hint(key: &str) -> Option<Problem> {
 
 fn role_hint(key: &str) -> Option<Problem> {
     match key {
+        "intercept" => Some(Problem::new(
+            "\"intercept\" does not stand in a role",
+            "which client is pinned is a matter of the identity: write a [[grant]] with api and intercept = false",
+        )),
         "role" => Some(Problem::new("a role includes others by \"include\"", "write include = [\"…\"]")),
         "with" => Some(Problem::new(
             "\"with\" stands where a role is used",

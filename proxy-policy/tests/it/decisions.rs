@@ -179,3 +179,28 @@ fn a_network_rule_that_is_over_opens_nothing_and_is_told_with_its_end() {
     assert_eq!((over.line, until.to_string()), (4, "2027-01-01T00:00:10Z".to_owned()));
     assert_eq!((set.next_network_end(before), set.next_network_end(end)), (Some(end), None));
 }
+
+#[test]
+fn of_an_api_whose_connections_are_not_looked_into_no_call_is_allowed_and_the_reason_says_so() {
+    let files = [
+        ("apis/a.toml", "[api.a]\nhosts = [\"a.test\"]\n[api.b]\nhosts = [\"b.test\"]\n"),
+        (
+            "policies/bot.toml",
+            "[identity]\nexe = \"/opt/bot\"\nuser = \"bot\"\n\n[[grant]]\napi = \"a\"\nintercept = false\nuntil = 2027-01-31\n\n\
+             [[grant]]\napi = \"b\"\nallow = [\"GET /**\"]\n",
+        ),
+    ];
+    let files: Vec<_> = files.map(|(label, text)| SourceFile::new(label, text)).to_vec();
+    let set = compile(&files).set.unwrap();
+    let bot = id(&set, "bot");
+    let api = |name: &str| set.apis().find(|known| known.name == name).unwrap().id;
+    let path = CallPath::normalize("/v1/x").unwrap();
+    let say = |name: &str, now| set.decide(bot, &Call::plain(api(name), "GET", &path, now)).to_string();
+    let whole = "its connections go through undecrypted, so no call is decided: \"intercept = false\" (policies/bot.toml:5)";
+    assert_eq!(say("a", NOW), whole);
+    let after = Moment(1_801_500_000);
+    assert_eq!(say("a", after), "it has no grant for a");
+    assert!(set.has_whole() && set.whole(bot, api("a"), NOW).is_some());
+    assert!(set.whole(bot, api("a"), after).is_none() && set.whole(bot, api("b"), NOW).is_none());
+    assert_eq!(answer(&set, "bot", "GET", "https://b.test/v1/x"), "allow");
+}

@@ -82,6 +82,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         rule: None,
         reason: shortened(reason, verdict).to_owned(),
         credential: None,
+        mistrust: None,
         generation: subject.live().generation(),
     }
 }

@@ -23,7 +23,9 @@ pub(crate) mod tests;
 
 pub use asked::{Asked, Facts, Seen, SeenBody};
 pub use callers::Callers;
-pub use permit::{Answer, Passage, Permit, authorize, authorize_network, authorize_passage, consider, told};
+pub use permit::{
+    Answer, Passage, Permit, authorize, authorize_network, authorize_passage, authorize_whole, consider, told,
+};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Over, Refusal};
 pub use subject::{Caller, Identifier, Subject};

@@ -1,5 +1,6 @@
 //! The answer to "may it?": [`Permit`] for one request, [`Passage`] for the bytes of one connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,9 +127,16 @@ pub struct Passage {
     reason: String,
     rule: Option<Rule>,
     observed: bool,
+    until: Option<Moment>,
 }
 
 impl Passage {
+    /// When time alone may end it.
+    #[must_use]
+    pub fn until(&self) -> Option<Moment> {
+        self.until
+    }
+
     /// Whether it goes through only because it is observed.
     #[must_use]
     pub fn is_observed(&self) -> bool {
@@ -324,7 +332,40 @@ pub fn authorize_passage(
         reason,
         rule: None,
         observed,
+        until: None,
     })
+}
+
+/// Decides a connection to the host of an API, named by its SNI, that the policy does not want to be looked into: it goes to the
+/// address that the workload chose, if the API may be there, and nothing of ours goes with it. Nothing when the policy
+/// says no such thing: then it is intercepted.
+#[must_use]
+pub fn authorize_whole(
+    subject: &Subject,
+    host: &Host,
+    port: u16,
+    address: Option<IpAddr>,
+) -> Option<Result<Passage, Refusal>> {
+    let set = subject.live().set();
+    let api = set.api_for(Scheme::Https, host.name(), port)?;
+    let (rule, until) = set.whole(subject.identity_id()?, api.id, clock::now())?;
+    let refused = |why: &str| {
+        let rule = Some(spelled(rule));
+        let detail =
+            format!("connections to {} are not looked into (intercept = false), but {why}", api.name);
+        Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) })
+    };
+    if subject.workload().foreign {
+        return Some(refused("from another network namespace than the host's nothing goes through as it is"));
+    }
+    let Some(address) = address else {
+        return Some(refused("to a host that was not looked up here nothing goes through as it is"));
+    };
+    if let Err(elsewhere) = elsewhere::check(api, None, address) {
+        return Some(Err(elsewhere::refusal(set, api, &elsewhere)));
+    }
+    let reason = format!("passed through undecrypted, as the policy says of a pinned client: {rule}");
+    Some(Ok(Passage { reason, rule: Some(spelled(rule)), observed: false, until }))
 }
 
 /// Decides traffic to a port that is not mediated, or of a protocol (`IPPROTO_*`) that cannot be: by network grants.
@@ -349,6 +390,7 @@ pub fn authorize_network(
                             reason: format!("allowed by {rule}"),
                             rule: Some(spelled(rule)),
                             observed: false,
+                            until: None,
                         });
                     }
                     Err(over) => over,
@@ -365,7 +407,7 @@ pub fn authorize_network(
         // Several identities are a fault of the policy, which must not open a way.
         Err(refusal) if refusal.kind == Kind::UnknownWorkload && unidentified == Unidentified::Pass => {
             let reason = format!("{}, and this host has unidentified = \"pass\"", refusal.reason());
-            Ok(Passage { reason, rule: None, observed: false })
+            Ok(Passage { reason, rule: None, observed: false, until: None })
         }
         Err(refusal) => Err(refusal),
     }

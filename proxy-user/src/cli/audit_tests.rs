@@ -45,6 +45,7 @@ fn call(number: u128) -> [Record; 2] {
         rule: None,
         reason: "allowed".into(),
         credential: None,
+        mistrust: None,
         generation: 1,
     };
     let outcome = Outcome { id: decision.id, status: Some(200), duration_us: 5_000, ..Outcome::default() };

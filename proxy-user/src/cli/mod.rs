@@ -81,7 +81,7 @@ enum Command {
         #[command(flatten)]
         args: ca::CaArgs,
     },
-    /// Put the CA's roots into trust stores, keep them current, take them out again
+    /// Put the CA's roots into trust stores, keep them current, and find out who does not trust them
     Trust {
         #[command(flatten)]
         config: ConfigArg,

@@ -34,6 +34,7 @@ fn decision(method: Option<&str>, path: &str) -> Decision {
         rule: None,
         reason: "then".into(),
         credential: None,
+        mistrust: None,
         generation: 3,
     }
 }

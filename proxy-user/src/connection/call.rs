@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body as _;
 use proxy_policy::{Host, Scheme};
 
+use super::mistrust::Doubt;
 use super::spell::{authority, target};
 use super::{Connection, admission, credential, standing, token, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
@@ -38,6 +39,8 @@ pub(super) struct Calls {
     pub(super) leg: Leg,
     /// The client speaks HTTP/2.
     http2: bool,
+    /// Over TLS: whether the client trusts us.
+    pub(super) doubt: Option<Doubt>,
     /// The host of the handshake, to share with routes, and as requests to it name it.
     host: Option<(Arc<str>, Option<Authority>)>,
 }
@@ -114,6 +117,7 @@ impl Handler for Calls {
     type Body = ReplyBody<UpstreamBody>;
 
     async fn call(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Reply {
+        let _ = self.doubt.as_ref().map(|doubt| doubt.end(|| self.connection.caller.workload()));
         match self.is_for_a_proxy(&request) {
             false => self.one(request, client).await,
             true => Box::pin(self.of_a_proxy(request, client)).await,
@@ -198,7 +202,8 @@ impl Calls {
     pub(super) fn new(connection: Connection, leg: Leg, http2: bool) -> Self {
         let authority = |host: &Host| authority(host.name(), leg.port, leg.scheme).ok();
         let host = leg.host.as_ref().map(|host| (host.name().into(), authority(host)));
-        Self { connection, leg, http2, host }
+        let doubt = (leg.scheme == Scheme::Https).then(Doubt::begin);
+        Self { connection, leg, http2, doubt, host }
     }
 
     /// The host that was decided on, as requests name it.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`proxied`] what a client asks of a proxy that it meant to reach, [`passage`] the
-//! connections that go through or are refused as a whole, [`standing`] judges what is open again when the policy changes;
+//! connections that go through or are refused as a whole, [`mistrust`] tells of clients that do not trust us, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
@@ -23,6 +23,7 @@ pub mod admission;
 mod call;
 mod credential;
 mod first;
+mod mistrust;
 pub mod passage;
 mod proxied;
 pub mod services;
@@ -56,6 +57,7 @@ use crate::sniff::{ClientHello, Prefixed, Protocol, SniffError};
 use crate::trust::{self, Alert, Alpn, BotStream, KeyKind};
 use call::Calls;
 use first::First;
+use mistrust::within_handshake;
 use proxied::Proxied;
 
 /// One connection on its way.
@@ -200,6 +202,11 @@ impl Connection {
         };
         let live = self.services.policy.live();
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
+            // Only by its SNI a connection says whose it is without being looked into.
+            if live.set().has_whole() && hello.server_name.is_some() {
+                let (connection, stream) = Box::pin(self.whole(stream, &host)).await?;
+                return connection.intercept(stream, &hello, host).await;
+            }
             self.intercept(stream, &hello, host).await
         } else {
             Box::pin(self.pass(stream, "tls", Some(&host), None)).await;
@@ -218,14 +225,18 @@ impl Connection {
         let (read, tcp) = stream.into_parts();
         let stream = ReadAhead::new(read, tcp);
         let kind = if hello.ecdsa { KeyKind::Ecdsa } else { KeyKind::Rsa };
-        let refusal = match self.services.bot_tls.accept(stream, host.name(), alpn, kind).await {
+        let error = match self.services.bot_tls.accept(stream, host.name(), alpn, kind).await {
             Ok(stream) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 return Some(Intercepted { connection: self, stream: Box::new(stream), host, http2 });
             }
-            Err(error) => Refusal::new(Kind::BadRequest, chain(&error)),
+            Err(error) => error,
         };
-        self.refuse(&self.asked_of("https", Some(host.name())), &refusal).await;
+        let asked = self.asked_of("https", Some(host.name()));
+        match within_handshake(&error, &self.caller.workload()) {
+            Some(refused) => Box::pin(self.mistrusted(&asked, refused, &chain(&error))).await,
+            None => self.refuse(&asked, &Refusal::new(Kind::BadRequest, chain(&error))).await,
+        }
         None
     }
 
@@ -243,7 +254,10 @@ impl Connection {
             true => Box::pin(serve_http2(stream, limits, drain, Arc::clone(&calls))).await,
             false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
         };
-        if let Some(refusal) = told(&ended) {
+        let doubted = calls.doubt.as_ref().and_then(|doubt| calls.connection.doubted(doubt, &ended));
+        if let Some((refused, what)) = doubted {
+            Box::pin(calls.connection.mistrusted(&calls.asked(), refused, &what)).await;
+        } else if let Some(refusal) = told(&ended) {
             calls.connection.refuse(&calls.asked(), &refusal).await;
         }
     }

@@ -1,13 +1,16 @@
 //! Connections that go through as they are, or are refused as a whole.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use proxy_journal::{Decision, Mistrust};
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
 use super::{Connection, standing};
 use crate::authorize::{
-    Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage, entry,
+    Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage,
+    authorize_whole, entry,
 };
 use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::forward::error::chain;
@@ -21,6 +24,8 @@ use crate::trust::{self, Alert};
 pub(super) enum Way {
     /// To a mediated port, because no API names its host, if it named one.
     Unmatched(Option<Host>),
+    /// To an API, without being looked into (`intercept = false`); the address, where it is known.
+    Whole(Host, Option<IpAddr>),
     /// To a port that is not mediated, by a network grant.
     Network,
 }
@@ -38,6 +43,11 @@ impl Way {
             Self::Unmatched(host) => {
                 authorize_passage(subject, Scheme::Https, host.as_ref(), dst.port(), unidentified)
             }
+            Self::Whole(host, address) => authorize_whole(subject, host, dst.port(), *address)
+                .unwrap_or_else(|| {
+                    let detail = format!("connections to {} are looked into now", host.name());
+                    Err(Refusal::new(Kind::NotGranted, detail))
+                }),
             // We would dial in the daemon's namespace, where the same address is another place.
             Self::Network if subject.workload().foreign => Err(Refusal::new(
                 Kind::UnknownHost,
@@ -71,6 +81,31 @@ impl Connection {
             }
             Ok(passage) => self.carry(stream, upstream, &subject, &asked, &passage, way).await,
         }
+    }
+
+    /// Passes a connection to the host of an API on as it is, if the policy says that it is not looked into; else gives it back.
+    pub(super) async fn whole(
+        self,
+        stream: Prefixed<TcpStream>,
+        host: &Host,
+    ) -> Option<(Self, Prefixed<TcpStream>)> {
+        let Self { services, caller, dst, .. } = &self;
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address()) else {
+            return Some((self, stream));
+        };
+        let asked = self.asked_of("tls", Some(host.name()));
+        match decided {
+            Err(refusal) => {
+                self.refuse(&asked, &refusal).await;
+                turn_away(stream, "tls", Alert::AccessDenied).await;
+            }
+            Ok(passage) => {
+                let way = Way::Whole(host.clone(), self.address());
+                self.carry(stream, None, &subject, &asked, &passage, way).await;
+            }
+        }
+        None
     }
 
     /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
@@ -110,13 +145,20 @@ impl Connection {
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), Pass::default());
         account.dialled(dst.0);
-        let others = self.proxied.as_ref().map(|proxied| proxied.others.as_slice()).unwrap_or_default();
+        let others = match &way {
+            // No other address was held against the policy.
+            Way::Whole(..) => &[],
+            _ => self.proxied.as_ref().map(|proxied| proxied.others.as_slice()).unwrap_or_default(),
+        };
         // What is past us by a network grant is past the proxy of the site as well.
         let leads = match &way {
             Way::Unmatched(host) => Some(host.as_ref().map(Host::name).map(str::to_owned)),
+            // By its address: a name could lead the proxy of the site elsewhere.
+            Way::Whole(..) => Some(None),
             Way::Network => None,
         };
-        let lapse = standing::of_passage(services, caller, way, *dst, subject.live().generation());
+        let lapse =
+            standing::of_passage(services, caller, way, *dst, subject.live().generation(), passage.until());
         let carried = async {
             let dialled = match (dialled, leads) {
                 (Some(passed), _) => Ok(passed),
@@ -155,10 +197,17 @@ impl Connection {
 
     /// Records a refusal of the whole connection.
     pub(super) async fn refuse(&self, asked: &Asked<'_>, refusal: &Refusal) {
+        self.refuse_with(asked, refusal, None).await;
+    }
+
+    /// The same, with what is the matter with a client that does not trust us.
+    pub(super) async fn refuse_with(&self, asked: &Asked<'_>, refusal: &Refusal, mistrust: Option<Mistrust>) {
         let services = &self.services;
         let subject = self.caller.current(&services.policy, &*services.identifier).await;
         services.counters.tally(&subject).count_denied();
-        if let Err(error) = services.recorder.refused(entry::refused(&subject, asked, refusal)) {
+        let mistrust = mistrust.map(Box::new);
+        let decision = Decision { mistrust, ..entry::refused(&subject, asked, refusal) };
+        if let Err(error) = services.recorder.refused(decision) {
             tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
         }
     }

@@ -114,7 +114,7 @@ impl Connection {
         match &way {
             Way::Network => may_have_network(subject, host, port)?,
             Way::Unmatched(_) if apis.is_empty() && !host.is_address() => drop(may_pass(nowhere(port))?),
-            Way::Unmatched(_) => {}
+            Way::Unmatched(_) | Way::Whole(..) => {}
         }
         let is_plain = apis.iter().any(|api| api.scheme == Scheme::Http);
         if matches!(way, Way::Unmatched(_)) && !is_plain && services.forward.leaves_to_proxy(host.name()) {

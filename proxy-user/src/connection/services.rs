@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::authorize::{Callers, Identifier, PolicyStore, Subject, Unidentified};
 use crate::credentials::Credentials;
+use crate::doctor::Doctor;
 use crate::forward::Forwarder;
 use crate::http::HttpLimits;
 use crate::limits::Backoff;
@@ -29,6 +30,8 @@ pub struct Services {
     pub credentials: Arc<Credentials>,
     /// Our side of a client's TLS.
     pub bot_tls: BotTls,
+    /// Says why a client does not trust us.
+    pub doctor: Doctor,
     /// The way to upstreams.
     pub forward: Forwarder,
     /// Settings of the host.

@@ -138,10 +138,12 @@ pub(super) fn of_passage(
     way: Way,
     dst: OriginalDst,
     generation: u64,
+    until: Option<Moment>,
 ) -> impl Future<Output = Refusal> + Send + use<> {
     let unidentified = services.settings.unidentified;
-    let judge = move |subject: &Subject| way.decide(subject, dst, unidentified).map(|_| None);
-    lapse(Arc::clone(services), Arc::clone(caller), generation, None, judge)
+    let judge =
+        move |subject: &Subject| way.decide(subject, dst, unidentified).map(|passage| passage.until());
+    lapse(Arc::clone(services), Arc::clone(caller), generation, until, judge)
 }
 
 async fn lapse(

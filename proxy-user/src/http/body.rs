@@ -285,6 +285,18 @@ pub enum StreamError {
     Http2(#[from] h2::Error),
 }
 
+impl StreamError {
+    /// What the system, or TLS, said of the connection.
+    #[must_use]
+    pub fn io(&self) -> Option<&std::io::Error> {
+        match self {
+            Self::Http1(http1::Error::Io(error)) => Some(error),
+            Self::Http1(_) => None,
+            Self::Http2(error) => error.get_io(),
+        }
+    }
+}
+
 impl Breaks for StreamError {
     fn reason(&self) -> Reason {
         match self {

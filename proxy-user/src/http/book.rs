@@ -43,6 +43,7 @@ impl Book {
             rule: None,
             reason: "test".into(),
             credential: None,
+            mistrust: None,
             generation: 1,
         };
         self.recorder.begin(decision).unwrap()

@@ -68,6 +68,10 @@ impl Fields {
         if let Some(rule) = &decision.rule {
             self.put("RULE", &format!("{}:{}", rule.file, rule.line));
         }
+        if let Some(mistrust) = &decision.mistrust {
+            self.maybe("RUNTIME", mistrust.runtime.as_deref());
+            self.maybe("MEND", mistrust.mend.as_deref());
+        }
         self.put("DESTINATION", &decision.dst.to_string());
         self.maybe("PROXY", decision.proxy.map(|proxy| proxy.to_string()).as_deref());
         self.put("EXE", &decision.workload.exe);

@@ -43,6 +43,7 @@ fn allow(path: &str) -> Decision {
         rule: None,
         reason: "allowed".into(),
         credential: Some("stripe-restricted".into()),
+        mistrust: None,
         generation: 1,
     }
 }

@@ -46,7 +46,7 @@ pub use permitted::Permitted;
 pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
 pub use reading::{certificates, to_pem};
 pub use roots::{RootsError, bundle};
-pub use server::{AcceptError, BotTls};
+pub use server::{AcceptError, BotTls, refused_by};
 
 /// A bot's connection whose TLS ends here.
 pub type BotStream = tokio_rustls::server::TlsStream<crate::base::ahead::ReadAhead>;

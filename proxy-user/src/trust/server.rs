@@ -34,9 +34,7 @@ pub enum AcceptError {
     #[error(transparent)]
     Leaf(#[from] LeafError),
     /// The bot refused our certificate: it does not know the CA of this host.
-    #[error(
-        "the client does not trust the CA of this host (alert {alert:?}): give it the certificate that `vouchsafe ca export` prints, or `vouchsafe ca export --bundle` as its SSL_CERT_FILE"
-    )]
+    #[error("the client does not trust the CA of this host (alert {alert:?})")]
     Untrusted {
         /// The alert that the client sent.
         alert: AlertDescription,
@@ -51,7 +49,9 @@ pub enum AcceptError {
     #[error("the client's TLS cannot be answered: {0}")]
     Incompatible(rustls::Error),
     /// The bot closed the connection within the handshake. Some clients refuse a certificate this way.
-    #[error("the client closed the connection within the TLS handshake")]
+    #[error(
+        "the client closed the connection within the TLS handshake, as some do that do not trust the CA of this host"
+    )]
     Closed,
     /// The bot did not finish the handshake in time.
     #[error("the client did not finish the TLS handshake within {} ms", .0.as_millis())]
@@ -208,15 +208,29 @@ impl ProducesTickets for Bound {
     }
 }
 
+/// Whether this alert refuses a certificate: OpenSSL says unknown_ca, Go bad_certificate, BoringSSL and Java
+/// certificate_unknown.
+fn refuses(alert: AlertDescription) -> bool {
+    use AlertDescription::{BadCertificate, CertificateUnknown, UnknownCA};
+    matches!(alert, UnknownCA | BadCertificate | CertificateUnknown)
+}
+
+/// The alert by which a client refused our certificate, when an error of reading from it says so: some verify only after the
+/// handshake.
+#[must_use]
+pub fn refused_by(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) if refuses(*alert) => Some(format!("{alert:?}")),
+        _ => None,
+    }
+}
+
 fn classify(error: io::Error) -> AcceptError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::AlertReceived(alert)) => match alert {
-            // OpenSSL says unknown_ca, Go bad_certificate, BoringSSL and Java certificate_unknown.
-            AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown => AcceptError::Untrusted { alert: *alert },
-            _ => AcceptError::Alert { alert: *alert },
-        },
+        Some(rustls::Error::AlertReceived(alert)) if refuses(*alert) => {
+            AcceptError::Untrusted { alert: *alert }
+        }
+        Some(rustls::Error::AlertReceived(alert)) => AcceptError::Alert { alert: *alert },
         Some(other) => AcceptError::Incompatible(other.clone()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => AcceptError::Closed,
         None => AcceptError::Broken(error),

@@ -148,6 +148,14 @@ pub fn processes_of_unit(name: &str, cgroups: &Cgroups) -> Option<Vec<u32>> {
     Some(processes.into_iter().collect())
 }
 
+/// The processes that are governed, in the order of their ids.
+#[must_use]
+pub fn governed_processes(cgroups: &Cgroups) -> Vec<u32> {
+    let mut processes = BTreeSet::new();
+    collect(cgroups.governed(), &mut processes);
+    processes.into_iter().collect()
+}
+
 /// The cgroup of a unit: slices are searched, and [`unit::of_cgroup`] says what is a unit, as for workloads.
 fn unit_folder(slice: &str, name: &str, cgroups: &Cgroups) -> Option<String> {
     let children = fs::read_dir(cgroups.folder_of(slice)).ok()?.flatten();

@@ -139,6 +139,7 @@ impl Workloads {
             foreign,
             mntns: u64::from(capture.mntns_ino),
             ancestors: OnceLock::new(),
+            trusts: OnceLock::new(),
             script: OnceLock::new(),
             comm: String::from_utf8_lossy(comm).into_owned(),
         }

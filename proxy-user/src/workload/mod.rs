@@ -78,6 +78,8 @@ pub struct Workload {
     pub ancestors: OnceLock<Vec<String>>,
     /// The script that its interpreter was started with, as it was written there: a label. Set by the identification.
     pub script: OnceLock<Option<String>>,
+    /// It asked for something over TLS that ends here, so it trusts us.
+    pub trusts: OnceLock<()>,
     /// The kernel's `comm`: a label.
     pub comm: String,
 }

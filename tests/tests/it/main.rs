@@ -28,6 +28,7 @@ mod protect;
 mod policy;
 mod proxied;
 mod routes;
+mod runtimes;
 mod scripts;
 mod stores;
 mod storm;

@@ -1,5 +1,6 @@
 //! `vouchsafe trust`: what trusts the CA of this host, and how the rest comes to.
 
+mod doctor;
 mod stores;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum TrustCommand {
     Status(stores::StatusArgs),
     /// Print the variables that tell programs what to trust
     Env(stores::EnvArgs),
+    /// Find out what running processes trust, why they would refuse, and what mends it
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs `vouchsafe trust`.
@@ -40,5 +43,6 @@ pub fn run(args: &TrustArgs, config: &Config) -> anyhow::Result<ExitCode> {
         TrustCommand::Remove(args) => stores::remove(args, &config.state),
         TrustCommand::Status(args) => stores::status(args, &config.state),
         TrustCommand::Env(args) => stores::env(args),
+        TrustCommand::Doctor(args) => doctor::run(args, config),
     }
 }

@@ -48,7 +48,28 @@ async fn a_client_that_does_not_trust_our_ca_is_recorded_with_what_to_do() {
     let world = world(&trust, "api.test").await;
     assert!(trust.outside_client(world.connect("bot").await, "api.test").await.is_err());
     let refused = world.book.refusal().await;
-    assert!(refused.reason.contains("vouchsafe ca export"), "{}", refused.reason);
+    assert!(refused.reason.contains("vouchsafe trust install"), "{}", refused.reason);
+    assert!(refused.mistrust.as_deref().is_some_and(|mistrust| mistrust.certain), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_after_the_handshake_is_recorded_as_one_that_may_not_trust_us() {
+    let trust = Trust::new();
+    let world = world(&trust, "api.test").await;
+    for (count, alpn) in [Alpn::Http1, Alpn::Http2OrHttp1].into_iter().enumerate() {
+        drop(world.connect_tls("bot", "api.test", alpn).await);
+        while world.book.decisions().len() <= count {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let decisions = world.book.decisions();
+        let hint = &decisions[count];
+        assert!(hint.reason.contains("asked for nothing"), "{}", hint.reason);
+        assert!(hint.mistrust.as_deref().is_some_and(|mistrust| !mistrust.certain), "{hint:?}");
+    }
+    let mut client = world.http1("bot").await;
+    client.get("GET", "/v1/x", &[("host", "api.test")]).await;
+    drop(client);
+    assert_eq!(world.book.decisions().len(), 3, "who asked for something trusts us");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::doctor::Doctor;
 use crate::trust::{Alpn, BotTls, Ca, ConnectError, UpstreamTls};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,6 +36,11 @@ impl Trust {
     /// The proxy's side towards clients.
     pub(super) fn bot_tls(&self) -> BotTls {
         server(&self.inside)
+    }
+
+    /// Who knows its CA.
+    pub(super) fn doctor(&self) -> Doctor {
+        Doctor::new(self.inside.path().to_owned())
     }
 
     /// The proxy's side towards upstreams.

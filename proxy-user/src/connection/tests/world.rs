@@ -109,6 +109,7 @@ impl World {
             recorder: Arc::clone(&book.recorder),
             credentials: Arc::new(credentials),
             bot_tls: trust.bot_tls(),
+            doctor: trust.doctor(),
             forward: Forwarder::new(
                 Dialer::new(Vec::new(), limit),
                 trust.upstream_tls(),
