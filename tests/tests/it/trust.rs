@@ -166,6 +166,38 @@ fn stolen(world: &World, name: &str, alternative: &str, port: u16) {
     world.server(name, "openssl", &[&arguments[..], &[issuer.to_str().unwrap()]].concat(), &accept);
 }
 
+/// A client in Java, and a store of its own with these roots.
+fn java_trusts(world: &World, roots: &str) {
+    world.write(
+        "Call.java",
+        "class Call { public static void main(String[] urls) throws Exception { \
+            System.out.println(((javax.net.ssl.HttpsURLConnection) new java.net.URL(urls[0]).openConnection()).getResponseCode()); } }",
+    );
+    for (at, root) in roots_of(roots).into_iter().enumerate() {
+        let file = world.write("root.pem", &root);
+        let mut keytool = Command::new("keytool");
+        keytool.args([
+            "-importcert",
+            "-noprompt",
+            "-storetype",
+            "PKCS12",
+            "-storepass",
+            "changeit",
+            "-keystore",
+        ]);
+        keytool.arg(world.path("java.p12")).args(["-alias", &at.to_string(), "-file"]).arg(file);
+        let imported = finish(&mut keytool);
+        assert_eq!(imported.code, Some(0), "{imported:?}");
+    }
+}
+
+/// Each certificate of a file.
+fn roots_of(file: &str) -> Vec<String> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let text = fs::read_to_string(file).unwrap();
+    text.split_inclusive(END).map(str::to_owned).filter(|one| one.ends_with(END)).collect()
+}
+
 #[test]
 fn who_took_the_cas_keys_can_be_no_host_that_no_policy_names() {
     let world = World::start();
@@ -187,6 +219,9 @@ fn who_took_the_cas_keys_can_be_no_host_that_no_policy_names() {
     let run = |command: &[&str]| -> Finished {
         finish(world.enter(None).args(["env", "-i", "PATH=/usr/bin:/bin"]).args(command))
     };
+    // Java heeds no constraint of what it trusts: what holds there are the issuers'.
+    java_trusts(&world, roots);
+    world.write("hosts.java", "127.0.0.1 api.test bank.test\n");
     for (name, port, host, accepted) in [
         ("governed", "8001", "api.test", true),
         ("foreign", "8002", "bank.test", false),
@@ -196,7 +231,22 @@ fn who_took_the_cas_keys_can_be_no_host_that_no_policy_names() {
         let url = format!("https://{host}:{port}/");
         let connect = format!("127.0.0.1:{port}");
         let name_option = if host == "127.0.0.1" { "-verify_ip" } else { "-verify_hostname" };
-        let clients: [(&str, &[&str]); 4] = [
+        let [store, hosts] = ["java.p12", "hosts.java"].map(|file| world.path(file));
+        let store = format!("-Djavax.net.ssl.trustStore={}", store.display());
+        let hosts = format!("-Djdk.net.hosts.file={}", hosts.display());
+        let source = world.path("Call.java");
+        let clients: [(&str, &[&str]); 5] = [
+            (
+                "java",
+                &[
+                    "java",
+                    &store,
+                    "-Djavax.net.ssl.trustStorePassword=changeit",
+                    &hosts,
+                    source.to_str().unwrap(),
+                    &url,
+                ],
+            ),
             ("curl", &["curl", "-sS", "-m", "10", "--cacert", roots, "--resolve", &resolve, &url]),
             ("python", &["python3", "-c", python, roots, host, port]),
             ("node", &["node", "-e", node, roots, host, port]),
