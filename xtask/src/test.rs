@@ -116,6 +116,10 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 
+/// A browser, where the distribution has one that is not a container of its own.
+const BROWSER: &[Need] =
+    &[Need::same("/usr/lib/chromium/chromium", "chromium", "a browser, which has a trust store of its own")];
+
 /// What only tests with containers run.
 pub(crate) const CONTAINERS: &[Need] = &[
     Need::same("podman", "podman", "containers of a real runtime"),
@@ -162,6 +166,9 @@ fn count(paths: &Paths, options: &Options) -> Result<Tally> {
     require_host()?;
     system::ensure(NEEDS)?;
     system::ensure(CONTAINERS)?;
+    if system::apt_candidate("chromium").is_some() {
+        system::ensure(BROWSER)?;
+    }
     mount_bpffs()?;
     let daemon = build::all(paths, false)?;
 

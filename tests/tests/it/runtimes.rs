@@ -4,6 +4,7 @@
 //! Each runs three times with an empty environment: as it is; with a store of the system that has our roots; with the
 //! variables that `vouchsafe trust env` names. The table goes to `docs/trust.md`.
 
+mod browser;
 mod clients;
 mod doctor;
 mod pinned;
