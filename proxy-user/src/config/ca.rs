@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::base::duration;
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `[ca]`
@@ -36,6 +37,10 @@ impl Ca {
         let days = |time: Duration| time.as_secs() / DAY.as_secs();
         match () {
             () if self.lifetime < 2 * DAY => Some("ca.lifetime must be at least 2d".to_owned()),
+            () if self.overlap < HOUR => Some(
+                "ca.overlap must be at least 1h: meanwhile stores and bots must come to the new roots"
+                    .to_owned(),
+            ),
             () if self.overlap > self.lifetime / 2 => Some(format!(
                 "ca.overlap ({}d) must be at most half of ca.lifetime ({}d): make it shorter, or the lifetime longer",
                 days(self.overlap),
@@ -80,6 +85,7 @@ mod tests {
         for (table, expected) in [
             ("lifetime = \"1h\"", "at least 2d"),
             ("lifetime = \"4000d\"", "out of range"),
+            ("overlap = \"59m\"", "at least 1h"),
             (
                 "lifetime = \"30d\"\noverlap = \"20d\"",
                 "overlap (20d) must be at most half of ca.lifetime (30d)",
