@@ -331,6 +331,10 @@ fn stop_service(layout: &Layout) -> Result<()> {
             },
         )?;
     }
+    if systemd_runs() && TRUST_UNITS.iter().all(|name| layout.trust_unit(name).exists()) {
+        // The store that was just changed has started a refresh.
+        sh::run(Command::new("systemctl").args(["disable", "--now"]).args(TRUST_UNITS))?;
+    }
     if binary.exists() && config.exists() {
         // What is pinned outlives the daemon: while it is attached and no proxy runs, governed calls are refused.
         sh::run(Command::new(&binary).args(["detach", "--config"]).arg(&config)).with_context(|| {
