@@ -205,9 +205,10 @@ impl Connection {
             // Only by its SNI a connection says whose it is without being looked into.
             if live.set().has_whole() && hello.server_name.is_some() {
                 let (connection, stream) = Box::pin(self.whole(stream, &host)).await?;
-                return connection.intercept(stream, &hello, host).await;
+                return Box::pin(connection.intercept(stream, &hello, host)).await;
             }
-            self.intercept(stream, &hello, host).await
+            // In memory of its own, which what goes through does not hold.
+            Box::pin(self.intercept(stream, &hello, host)).await
         } else {
             Box::pin(self.pass(stream, "tls", Some(&host), None)).await;
             None
