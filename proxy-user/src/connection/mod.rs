@@ -104,6 +104,14 @@ struct Intercepted {
     http2: bool,
 }
 
+/// What a client's TLS is to us.
+enum Tls {
+    /// It ends here.
+    Intercepted(Intercepted),
+    /// For a host that no API names.
+    Unmatched(Connection, Prefixed<TcpStream>, Host),
+}
+
 impl Connection {
     /// Serves what is within a connection, or within the tunnel that it became.
     async fn within(self, mut stream: Prefixed<TcpStream>) {
@@ -131,9 +139,14 @@ impl Connection {
         match sniffed.protocol {
             Protocol::Tls(hello) => {
                 // The handshake's memory is given back before the first request.
-                let intercepted = Box::pin(self.tls(stream, hello)).await;
-                if let Some(Intercepted { connection, stream, host, http2 }) = intercepted {
-                    Box::pin(connection.http(stream, Scheme::Https, Some(host), http2)).await;
+                match Box::pin(self.tls(stream, hello)).await {
+                    Some(Tls::Intercepted(Intercepted { connection, stream, host, http2 })) => {
+                        Box::pin(connection.http(stream, Scheme::Https, Some(host), http2)).await;
+                    }
+                    Some(Tls::Unmatched(connection, stream, host)) => {
+                        Box::pin(connection.pass(stream, "tls", Some(&host), None)).await;
+                    }
+                    None => {}
                 }
             }
             Protocol::Http1 if is_connect => Box::pin(self.tunnel(stream)).await,
@@ -169,8 +182,8 @@ impl Connection {
         self.proxied.as_ref()?.host.as_ref()
     }
 
-    /// What is inside of the client's TLS, if that ends here; else it is served to its end.
-    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Intercepted> {
+    /// What the client's TLS is to us, if it is not over already.
+    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Tls> {
         // Without SNI the client can only mean the address, and will check the certificate against it.
         let named = match hello.server_name.as_deref() {
             Some(name) => Host::parse(name),
@@ -205,13 +218,12 @@ impl Connection {
             // Only by its SNI a connection says whose it is without being looked into.
             if live.set().has_whole() && hello.server_name.is_some() {
                 let (connection, stream) = Box::pin(self.whole(stream, &host)).await?;
-                return Box::pin(connection.intercept(stream, &hello, host)).await;
+                return Box::pin(connection.intercept(stream, &hello, host)).await.map(Tls::Intercepted);
             }
-            // In memory of its own, which what goes through does not hold.
-            Box::pin(self.intercept(stream, &hello, host)).await
+            Box::pin(self.intercept(stream, &hello, host)).await.map(Tls::Intercepted)
         } else {
-            Box::pin(self.pass(stream, "tls", Some(&host), None)).await;
-            None
+            // Carried when the memory of this is given back.
+            Some(Tls::Unmatched(self, stream, host))
         }
     }
 
