@@ -12,14 +12,14 @@ pub enum StoreError {
     #[error(transparent)]
     Ca(#[from] CaError),
     /// The operating system said no.
-    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {action} {}: {said}{}", path.display(), advice(said))]
     Io {
         /// What was tried: `read`, `write` …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; in the message already, so that it is not told twice.
+        said: io::Error,
     },
     /// Somebody else wrote the file between our look at it and our change.
     #[error("{} was changed by somebody else at the same time, and was left as they made it: run the command again", path.display())]
@@ -100,7 +100,7 @@ pub enum StoreError {
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path, said: source }
     }
 
     pub(super) fn refused(path: &Path, reason: impl Into<String>) -> Self {

@@ -134,7 +134,7 @@ impl Folder {
 
     fn failed(&self, action: &'static str, name: &OsStr) -> impl FnOnce(io::Error) -> StoreError + use<> {
         let path = self.path.join(name);
-        move |source| StoreError::Io { action, path, source }
+        move |source| StoreError::Io { action, path, said: source }
     }
 
     /// What is there of that name; `None` when nothing is.

@@ -355,8 +355,11 @@ impl About {
     /// [`CaError::NotThere`] when the daemon has made none yet, or a file that cannot be read.
     pub fn all(state_dir: &Path) -> Result<Vec<Self>, CaError> {
         let directory = state_dir.join("ca");
-        if !directory.exists() {
-            return Err(CaError::NotThere { path: state_dir.join(ROOTS) });
+        match directory.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(CaError::NotThere { path: state_dir.join(ROOTS) }),
+            // Who may not look does not know.
+            Err(error) => return Err(io_error("read", &directory)(error).into()),
         }
         let each =
             numbers(&directory)?.into_iter().map(|number| Self::read(&directory.join(name(number)), number));

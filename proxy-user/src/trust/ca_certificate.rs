@@ -26,14 +26,18 @@ impl CaCertificate {
     /// Every root that bots must trust, newest generation first; never none.
     ///
     /// # Errors
-    /// [`CaError::NotThere`], [`CaError::Damaged`], or [`CaError::File`].
+    /// [`CaError::NotThere`], [`CaError::Roots`], or [`CaError::File`].
     pub fn all(state_dir: &Path) -> Result<Vec<Self>, CaError> {
         let path = state_dir.join(ROOTS);
         let content = files::read(&path, CERTIFICATE_MODE)?;
         let content = content.ok_or_else(|| CaError::NotThere { path: path.clone() })?;
-        let roots = Self::parse(&path, &content)?;
-        let empty = || CaError::Damaged { path: path.clone(), reason: "no certificate is in it".to_owned() };
-        if roots.is_empty() { Err(empty()) } else { Ok(roots) }
+        match Self::parse(&path, &content) {
+            Ok(roots) if roots.is_empty() => {
+                Err(CaError::Roots { path, reason: "no certificate is in it".to_owned() })
+            }
+            Err(CaError::Damaged { path, reason }) => Err(CaError::Roots { path, reason }),
+            read => read,
+        }
     }
 
     /// Every certificate of a PEM file.

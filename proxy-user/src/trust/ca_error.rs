@@ -26,6 +26,14 @@ pub enum CaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The published roots are no certificates. They are written from what is in the generations.
+    #[error("{} is damaged ({reason}): start the daemon again, which writes it anew", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Key and certificates are sound, but do not belong together.
     #[error("{} is not the key of {}: restore the file that was replaced, or move {} away, which makes a new CA at the next start", key.display(), certificate.display(), generation(key).display())]
     Mismatch {

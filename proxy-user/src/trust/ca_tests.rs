@@ -398,6 +398,19 @@ fn keys_and_certificates_of_another_ca_are_refused() {
 }
 
 #[test]
+fn published_roots_that_are_damaged_are_written_anew_by_the_next_start() {
+    let (state, ca) = state();
+    let path = state.path().join("ca/ca.pem");
+    for damaged in ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        fs::write(&path, damaged).unwrap();
+        let error = CaCertificate::all(state.path()).unwrap_err();
+        assert!(error.to_string().contains("start the daemon again"), "{error}");
+        open(state.path()).unwrap();
+        assert_eq!(published(&state), fingerprints(&ca));
+    }
+}
+
+#[test]
 fn a_state_directory_without_a_ca_says_that_the_daemon_makes_it() {
     let state = tempfile::tempdir().unwrap();
     assert!(matches!(CaCertificate::all(state.path()), Err(CaError::NotThere { .. })));

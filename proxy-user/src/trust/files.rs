@@ -25,7 +25,7 @@ pub(super) const CERTIFICATE_MODE: u32 = 0o644;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The operating system said no.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), if source.kind() == io::ErrorKind::PermissionDenied { " (only root may: run the command as root)" } else { "" })]
     Io {
         /// What was tried: `read`, `create` …
         action: &'static str,

@@ -123,6 +123,77 @@ fn a_policy_whose_hosts_cannot_be_certified_is_refused_and_the_old_trust_goes_on
     assert_eq!(generations(&world), ["g0001", "g0002"]);
 }
 
+/// A disk of its own for the CA, as small as given; gone when dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn of(world: &World, size: &str) -> Self {
+        let place = world.path("state/ca");
+        fs::create_dir_all(&place).unwrap();
+        let option = format!("size={size},mode=0755");
+        let mounted = finish(Command::new("mount").args(["-t", "tmpfs", "-o", &option, "ca"]).arg(&place));
+        assert_eq!(mounted.code, Some(0), "{mounted:?}");
+        Self(place)
+    }
+
+    /// Leaves no room for a byte more.
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_a_policy_that_needs_a_new_ca_is_refused_and_calls_go_on() {
+    let world = World::new();
+    let disk = Disk::of(&world, "256k");
+    world.daemon();
+    disk.fill();
+    let roots = fs::read_to_string(world.path("state/ca/ca.pem")).unwrap();
+    let apis = fs::read_to_string(world.path("etc/apis/apis.toml")).unwrap();
+    world.policy("apis/apis.toml", &apis.replace("\"raw.test\"", "\"raw.test\", \"other.test\""));
+    let refused = world.reload();
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("No space left") && refused.stderr.contains("state/ca"), "{refused:?}");
+    let asked = world.vouchsafe(&["ca", "rotate"]);
+    assert!(asked.code == Some(1) && asked.stderr.contains("No space left"), "{asked:?}");
+    assert_eq!(generations(&world), ["g0001"]);
+    assert_eq!(fs::read_to_string(world.path("state/ca/ca.pem")).unwrap(), roots);
+    assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200);
+    let left = fs::read_dir(world.path("state/ca")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".new-")));
+    fs::remove_file(world.path("state/ca/filler")).unwrap();
+    assert_eq!(world.reload().code, Some(0));
+    assert_eq!(world.curl(&["https://other.test/v1/x"]).status, 200);
+    assert_eq!(world.terminate(), Some(0));
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_of_a_rotation_has_a_whole_ca_afterwards() {
+    let world = World::start();
+    let mut before = Loyal::start(&world);
+    assert_eq!(before.call("api.test"), "200");
+    for pause in [0, 20, 60, 120, 180, 250, 350] {
+        let mut rotating = world.vouchsafe_command(&["ca", "rotate"]);
+        let silent = std::process::Stdio::null;
+        let mut rotating = rotating.stdout(silent()).stderr(silent()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        world.kill9();
+        rotating.wait().unwrap();
+        world.daemon();
+        assert_eq!(before.call("api.test"), "200", "after {pause} ms");
+        assert_eq!(world.curl(&["https://api.test/v1/x"]).status, 200, "after {pause} ms");
+        let roots = fs::read_to_string(world.path("state/ca/ca.pem")).unwrap();
+        assert_eq!(roots.matches("BEGIN CERTIFICATE").count(), 2 * generations(&world).len());
+    }
+}
+
 #[test]
 fn a_client_that_verifies_rsa_alone_gets_a_chain_of_rsa_alone() {
     let world = World::new();

@@ -210,6 +210,16 @@ fn a_client_that_takes_nothing_of_an_answer_is_let_go_of_and_one_that_takes_it_s
     assert!(idle_since.elapsed() > Duration::from_millis(900), "{:?}", idle_since.elapsed());
 }
 
+/// Asks for an answer without end, over HTTP/2.
+fn endless() -> Vec<u8> {
+    frames::block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":path", b"/v1/endless"),
+        (b":authority", b"raw.test"),
+    ])
+}
+
 #[test]
 fn over_http_2_a_stream_that_nothing_is_taken_of_is_reset_and_the_others_go_on() {
     let world = World::new();
@@ -217,12 +227,7 @@ fn over_http_2_a_stream_that_nothing_is_taken_of_is_reset_and_the_others_go_on()
     world.set("limits.write_timeout", "\"1s\"");
     let scene = Scene::with(world);
     let mut bot = Http2::open(&scene.dialer);
-    let ask = frames::block(&[
-        (b":method", b"GET"),
-        (b":scheme", b"https"),
-        (b":path", b"/v1/endless"),
-        (b":authority", b"raw.test"),
-    ]);
+    let ask = endless();
     // Each has room for 64 KiB, and so has the connection; more of it is told as it comes, and of the first stream nothing.
     for stream in [1, 3] {
         bot.send(HEADERS, END_HEADERS | END_STREAM, stream, &ask).unwrap();
@@ -263,12 +268,7 @@ fn over_http_2_a_client_that_reads_nothing_at_all_is_let_go_of() {
     let window = [0, 4, 0x7f, 0xff, 0xff, 0xff];
     bot.send(SETTINGS, 0, 0, &window).unwrap();
     bot.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).unwrap();
-    let ask = frames::block(&[
-        (b":method", b"GET"),
-        (b":scheme", b"https"),
-        (b":path", b"/v1/endless"),
-        (b":authority", b"raw.test"),
-    ]);
+    let ask = endless();
     bot.send(HEADERS, END_HEADERS | END_STREAM, 1, &ask).unwrap();
     let idle_since = Instant::now();
     wait_until("the client that reads nothing is let go of", || {
