@@ -13,6 +13,9 @@ pub mod record;
 pub mod timestamp;
 
 mod line;
+pub mod packed;
+pub mod source;
+
 pub mod segment;
 pub mod writer;
 
@@ -34,6 +37,7 @@ pub use record::{
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;
+pub use source::Source;
 pub use spelled::Spelled;
 pub use timestamp::Timestamp;
 pub use verify::{Break, Fault, Verification, Verifier};

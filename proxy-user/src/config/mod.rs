@@ -4,6 +4,7 @@ mod exec;
 mod rotation;
 mod hashicorp;
 mod issuer;
+mod journal;
 mod uplink;
 
 use std::{
@@ -20,6 +21,7 @@ pub use self::ca::Ca;
 pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
+pub use self::journal::Journal;
 pub use self::rotation::{Maker, Rotation, Rotations};
 pub use self::uplink::{Direct, SiteProxy};
 use crate::base::duration;
@@ -177,14 +179,6 @@ pub struct Limits {
     /// How long calls that are open may go on at a stop or restart; new ones are served meanwhile.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain: Duration,
-}
-
-/// `[journal]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Journal {
-    /// journald's socket; empty: off.
-    pub journald: PathBuf,
 }
 
 /// `[control]`
@@ -347,12 +341,6 @@ impl Default for Limits {
             connections_per_identity: 6_000,
             drain: Duration::from_secs(10),
         }
-    }
-}
-
-impl Default for Journal {
-    fn default() -> Self {
-        Self { journald: PathBuf::from("/run/systemd/journal/socket") }
     }
 }
 
