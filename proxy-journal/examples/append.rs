@@ -105,7 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let found = Verifier::new().run(BufReader::with_capacity(256 << 10, open()?))?;
     println!("verify: {} records, {megabytes} MB in {:?}", found.records, begun.elapsed());
     let begun = Instant::now();
-    let found = recover(&mut open()?)?;
+    let found = recover(&mut open()?, 1, None)?;
     println!("recover: {} open calls, {megabytes} MB in {:?}", found.open.len(), begun.elapsed());
     std::fs::remove_file(&path)?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 over the bytes of one journal line up to, and without, its `,"hash":"` suffix.
@@ -16,6 +17,11 @@ impl ChainHash {
     /// The hash of `bytes`.
     pub fn of(bytes: &[u8]) -> ChainHash {
         ChainHash(Sha256::digest(bytes).into())
+    }
+
+    /// Its 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The 64 lower-case hexadecimal digits, as they stand in a line.
@@ -47,6 +53,25 @@ impl ChainHash {
             }
         }
         Some(ChainHash(bytes))
+    }
+}
+
+impl From<[u8; 32]> for ChainHash {
+    fn from(bytes: [u8; 32]) -> ChainHash {
+        ChainHash(bytes)
+    }
+}
+
+impl Serialize for ChainHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChainHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChainHash, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        ChainHash::from_hex(&text).ok_or_else(|| serde::de::Error::custom("not a hash"))
     }
 }
 
@@ -93,6 +118,12 @@ pub struct Head {
 impl Head {
     /// The head of a chain without records.
     pub const GENESIS: Head = Head { seq: 0, hash: ChainHash::ZERO };
+}
+
+impl Default for Head {
+    fn default() -> Head {
+        Head::GENESIS
+    }
 }
 
 #[cfg(test)]

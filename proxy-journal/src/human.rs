@@ -41,7 +41,7 @@ impl Tail {
         Tail { colour, ..Tail::default() }
     }
 
-    /// The line for this record, without a newline; `None` for an allowed call, which is shown when it ends.
+    /// The line for this record, without a newline; `None` for an allowed call, which is shown when it ends, and for checkpoints.
     pub fn show(&mut self, entry: &Entry) -> Option<String> {
         let record = match &entry.content {
             Content::Known(record) => record,
@@ -56,6 +56,8 @@ impl Tail {
                 let decision = self.open.remove(&outcome.id);
                 Some(self.stamp(entry.time, &ended(decision.as_deref(), outcome, self.colour)))
             }
+            // Of these there are many, and they say nothing of calls.
+            Record::Checkpoint(_) => None,
             record => Some(self.stamp(entry.time, &sentence(record, self.colour))),
         }
     }
@@ -112,10 +114,16 @@ pub fn sentence(record: &Record, colour: bool) -> String {
         Record::Decision(decision) | Record::Connection(decision) => decided(decision, colour),
         Record::Trace(trace) => traced(trace, colour),
         Record::Outcome(outcome) => ended(None, outcome, colour),
-        Record::Recovered(repair) => format!(
-            "recovered: {} bytes of a half line dropped, {} open calls closed as interrupted",
-            repair.dropped_bytes, repair.closed
-        ),
+        Record::Recovered(repair) => {
+            let lost = match repair.lost_bytes {
+                0 => String::new(),
+                bytes => format!(", {bytes} bytes that a loss of power left kept apart"),
+            };
+            format!(
+                "recovered: {} bytes of a half line dropped{lost}, {} open calls closed as interrupted",
+                repair.dropped_bytes, repair.closed
+            )
+        }
         Record::Detach(detach) => detached(detach, colour),
         Record::Bound(bound) => format!(
             "{} {} ({} in all): {}",
@@ -126,6 +134,26 @@ pub fn sentence(record: &Record, colour: bool) -> String {
         ),
         Record::Secret(change) => changed(change, colour),
         Record::Ca(change) => made(change, colour),
+        Record::Key(change) => match &change.former {
+            Some(former) => format!(
+                "key {} signs from here on, and no more {former}: {}",
+                change.key,
+                escape(&change.reason)
+            ),
+            None => format!("key {} signs the journal {}", change.key, change.journal),
+        },
+        Record::Checkpoint(checkpoint) => {
+            format!("checkpoint of {} records of segment {}", checkpoint.size, checkpoint.segment)
+        }
+        Record::Segment(start) => {
+            format!("segment {} begins, by {}", start.number, escape_word(&start.reason))
+        }
+        Record::Retired(retired) => format!(
+            "retired: the segments through {} ({} records in all): {}",
+            retired.segment,
+            retired.through,
+            escape(&retired.reason)
+        ),
     }
 }
 

@@ -8,9 +8,14 @@ pub mod chain;
 pub mod text;
 
 pub mod spelled;
+pub mod timestamp;
+
+pub mod key;
+pub mod note;
+pub mod signed;
+pub mod tree;
 
 pub mod record;
-pub mod timestamp;
 
 mod line;
 pub mod packed;
@@ -22,13 +27,24 @@ pub mod writer;
 pub mod reader;
 pub mod verify;
 
+pub mod sealed;
+
+pub mod keys;
+mod stitch;
+
 pub mod recover;
 
 pub mod check;
+pub mod proof;
+
 pub mod human;
 
 pub use chain::{ChainHash, Head};
+pub use key::{PublicKey, SecretKey, Signature};
+pub use keys::Keys;
 pub use line::{FORMAT_VERSION, MAX_LINE};
+pub use note::{NotANote, Note, SignedNote};
+pub use proof::Proof;
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
     Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Mistrust, Outcome, Person,
@@ -37,8 +53,10 @@ pub use record::{
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;
+pub use signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 pub use source::Source;
 pub use spelled::Spelled;
 pub use timestamp::Timestamp;
-pub use verify::{Break, Fault, Verification, Verifier};
+pub use tree::Tree;
+pub use verify::{Break, Fault, SealFault, Verification, Verifier};
 pub use writer::{AppendError, Appended, Prepared, Writer};

@@ -32,6 +32,15 @@ pub(crate) struct Parts<'a> {
     pub(crate) text: &'a str,
 }
 
+impl Parts<'_> {
+    /// The kind of the record, when it stands where this version writes it: first.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        let after = self.text.find(PREV)? + PREV.len() + 64;
+        let kind = self.text.get(after..)?.strip_prefix("\",\"kind\":\"")?;
+        kind.split_once('"').map(|(kind, _)| kind)
+    }
+}
+
 /// Takes a line (without its newline) apart. Strict: one spelling only, so that verification needs no canonical form.
 pub(crate) fn split(line: &[u8]) -> Result<Parts<'_>, Fault> {
     let text = std::str::from_utf8(line).map_err(|_| Fault::Shape("it is not UTF-8"))?;

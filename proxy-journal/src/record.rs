@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::spelled::Spelled;
 
 /// One record, told apart on disk by its `"kind"`.
@@ -43,6 +44,14 @@ pub enum Record {
     Secret(SecretChange),
     /// There is a new generation of the CA.
     Ca(CaChange),
+    /// Another key signs from here on.
+    Key(Box<KeyChange>),
+    /// The records of the segment so far, signed.
+    Checkpoint(Box<Checkpoint>),
+    /// A segment begins.
+    Segment(SegmentStart),
+    /// The oldest segments are removed.
+    Retired(Retired),
 }
 
 /// The daemon began to write. The chain goes on over it: `prev` and `seq` continue those of the last run.
@@ -397,8 +406,15 @@ pub enum Blame {
 pub struct Recovered {
     /// Bytes of a half-written last line that were cut off.
     pub dropped_bytes: u64,
+    /// Bytes that a loss of power left after the end of the chain, which are kept beside it (`lost-…`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_bytes: u64,
     /// Calls without an outcome; as many outcomes with `interrupted` follow.
     pub closed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The kernel side is taken off: from here on nothing is mediated, until the next start.

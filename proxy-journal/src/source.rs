@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 
+use crate::chain::Head;
+use crate::line;
 use crate::packed;
+use crate::reader::{Lines, RawLine};
 
 /// How much is read at once.
 const BUFFER: usize = 256 << 10;
@@ -55,6 +58,40 @@ impl Source {
         }
         Ok(Source { inner: Inner::Packed(Box::new(reader)) })
     }
+}
+
+/// The last record of a closed segment, by what it says of itself; `None` when it does not end with one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn last_record(path: &Path) -> io::Result<Option<Head>> {
+    let mut file = File::open(path)?;
+    let from = match is_packed(path) {
+        true => packed::frames(&mut file)?.and_then(|frames| frames.last().map(|frame| frame.offset)),
+        false => Some(file.metadata()?.len().saturating_sub(2 << 20)),
+    };
+    let mut text = Vec::new();
+    Source::open_at(path, from.unwrap_or(0))?.read_to_end(&mut text)?;
+    let line = text.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    let parts = line.and_then(|line| line::split(line).ok());
+    Ok(parts.map(|parts| Head { seq: parts.seq, hash: parts.hash }))
+}
+
+/// The lines of a segment whose record is of this kind, each with its newline.
+///
+/// # Errors
+/// It cannot be read.
+pub fn lines_of_kind(path: &Path, kind: &str) -> io::Result<Vec<Vec<u8>>> {
+    let mut lines = Lines::new(Source::open(path)?);
+    let mut found = Vec::new();
+    while let Some(line) = lines.next()? {
+        if let RawLine::Whole(line) = line
+            && line::split(line).is_ok_and(|parts| parts.kind() == Some(kind))
+        {
+            found.push([line, b"\n"].concat());
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the segment with this name is compressed: it is closed then, and nothing is written to it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 
@@ -22,6 +22,11 @@ impl Timestamp {
     /// Microseconds since the epoch.
     pub const fn micros(self) -> u64 {
         self.0
+    }
+
+    /// Time from `before` to this; zero when that is later.
+    pub const fn since(self, before: Timestamp) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(before.0))
     }
 
     /// Appends `2026-11-24T20:00:00.123456Z` (always 27 bytes).

@@ -11,6 +11,7 @@ use std::io::{self, BufRead};
 use serde::de::IgnoredAny;
 
 use crate::chain::{ChainHash, Head};
+use crate::key::PublicKey;
 use crate::line::{self, FORMAT_VERSION, MAX_LINE, Parts};
 use crate::reader::{Lines, RawLine};
 
@@ -48,6 +49,51 @@ pub enum Fault {
     /// A segment that is not the last ends in a half line.
     #[error("this segment ends in a half line of {0} bytes, and another segment follows it")]
     TornInside(u64),
+    /// A segment begins in the middle of something.
+    #[error("this segment does not begin with its first record: its beginning was cut off")]
+    Beginning,
+    /// A record that others rely on does not say what is the case.
+    #[error("{0}")]
+    Seal(SealFault),
+}
+
+/// What is wrong with a record that is signed, or that says where segments begin and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealFault {
+    /// Such a record does not have the fields that it must have.
+    #[error("this record of the journal about itself cannot be read")]
+    Unreadable,
+    /// A checkpoint is about other records than those before it.
+    #[error("this checkpoint is not about the records before it: they, or it, were replaced")]
+    Other,
+    /// The signature is not that of its key.
+    #[error("this checkpoint is not signed by the key that it names")]
+    Unsigned,
+    /// Another key signed than the one whose turn it is.
+    #[error("this checkpoint is signed by {found}, and it is the turn of {expected}")]
+    Stranger {
+        /// The key that signed until here.
+        expected: PublicKey,
+        /// The key that it names.
+        found: PublicKey,
+    },
+    /// A key takes over without the word of the one before.
+    #[error("a key takes over here that the one before did not sign")]
+    Usurper,
+    /// A segment has the number of another.
+    #[error("this is segment {found}, and not {expected}: files were swapped or renamed")]
+    Number {
+        /// The number that its file has.
+        expected: u32,
+        /// The number that it says.
+        found: u32,
+    },
+    /// The segment before ended without a checkpoint.
+    #[error("the segment before this one does not end with a checkpoint: its end was cut off")]
+    Unsealed,
+    /// A record that belongs to another journal.
+    #[error("this is of another journal")]
+    Journal,
 }
 
 /// The first place where a chain is broken.
@@ -126,7 +172,7 @@ impl Verifier {
             return Ok(self.found(Some(place), None));
         }
         let (expected, witness) = (self.expected, &mut self.witness);
-        let walk = walk(segment, self.head, |parts| {
+        let walk = walk(segment, Some(self.head), |parts, _| {
             serde_json::from_str::<IgnoredAny>(parts.text).map_err(|_| Fault::Json)?;
             if expected == Some(parts.hash) {
                 *witness = Some(parts.seq);
@@ -150,8 +196,17 @@ impl Verifier {
     }
 }
 
+/// The last record of these lines, when they are a chain that follows `head` to its end.
+pub fn follows(lines: &[u8], head: Head) -> Option<Head> {
+    let walk = walk(lines, Some(head), |_, _| Ok(())).ok()?;
+    (walk.first_break.is_none() && walk.torn.is_none()).then_some(walk.head)
+}
+
 /// What walking along a segment found.
+#[derive(Debug)]
 pub(crate) struct Walk {
+    /// The record before the first line, as that one names it.
+    pub(crate) before: Head,
     pub(crate) head: Head,
     pub(crate) records: u64,
     /// Length of the proved lines in bytes.
@@ -160,23 +215,34 @@ pub(crate) struct Walk {
     pub(crate) torn: Option<u64>,
 }
 
-/// Walks along the chain from `head` to its first break, showing each proved line to `see`, which says whether its content
-/// is sound.
+/// Walks along the chain from `head`, or from where the first line says that it goes on, to its first break. Each proved line is shown
+/// to `see`, with its offset, which says whether its content is sound.
 pub(crate) fn walk(
     segment: impl BufRead,
-    head: Head,
-    mut see: impl FnMut(&Parts<'_>) -> Result<(), Fault>,
+    head: Option<Head>,
+    mut see: impl FnMut(&Parts<'_>, u64) -> Result<(), Fault>,
 ) -> io::Result<Walk> {
     let mut lines = Lines::new(segment);
-    let mut walk = Walk { head, records: 0, len: 0, first_break: None, torn: None };
+    let before = head.unwrap_or(Head::GENESIS);
+    let mut walk = Walk { before, head: before, records: 0, len: 0, first_break: None, torn: None };
+    let mut anywhere = head.is_none();
     while let Some(line) = lines.next()? {
+        let at = walk.len;
         let step = match line {
             RawLine::Torn(bytes) => {
                 walk.torn = Some(bytes);
                 break;
             }
             RawLine::TooLong => Err(Fault::TooLong),
-            RawLine::Whole(line) => prove(line, walk.head, &mut see),
+            RawLine::Whole(line) => line::split(line).and_then(|parts| {
+                if std::mem::take(&mut anywhere) {
+                    walk.before = Head { seq: parts.seq.saturating_sub(1), hash: parts.prev };
+                    walk.head = walk.before;
+                }
+                prove(&parts, walk.head)?;
+                see(&parts, at)?;
+                Ok(Head { seq: parts.seq, hash: parts.hash })
+            }),
         };
         match step {
             Ok(next) => walk.head = next,
@@ -193,9 +259,8 @@ pub(crate) fn walk(
     Ok(walk)
 }
 
-/// Proves one line after `head`, and returns the head after it.
-fn prove(line: &[u8], head: Head, see: impl FnOnce(&Parts<'_>) -> Result<(), Fault>) -> Result<Head, Fault> {
-    let parts = line::split(line)?;
+/// Proves that one line follows `head`.
+fn prove(parts: &Parts<'_>, head: Head) -> Result<(), Fault> {
     if ChainHash::of(parts.hashed.as_bytes()) != parts.hash {
         return Err(Fault::Hash);
     }
@@ -206,6 +271,5 @@ fn prove(line: &[u8], head: Head, see: impl FnOnce(&Parts<'_>) -> Result<(), Fau
     if parts.prev != head.hash {
         return Err(Fault::Prev);
     }
-    see(&parts)?;
-    Ok(Head { seq: parts.seq, hash: parts.hash })
+    Ok(())
 }

@@ -17,8 +17,9 @@
 //! * Characters that steer terminals (controls, direction marks) are always spelled by their `\u` escape.
 //! * A restart does not begin a new chain: `seq` and `prev` go on, and a `start` record says which version writes.
 //!
-//! Signed checkpoints and rotation can be added as further kinds and further segments without a change of version;
-//! a change of what is hashed needs a new `v`.
+//! * A segment ends with a checkpoint ([`crate::signed`]), and the next one, which has the next number, begins with a `segment` record.
+//!   The chain goes on over both. A segment that is closed may be compressed ([`crate::packed`]).
+//! * A change of what is hashed needs a new `v`.
 //!
 //! # Why the chain never goes on over a torn line
 //!
@@ -30,14 +31,17 @@
 use std::io::{self, Write as _};
 
 use serde::Serialize as _;
+use uuid::Uuid;
 
 use crate::chain::{ChainHash, Head};
 use crate::line::{CLOSE, ENVELOPE, HASH, MAX_LINE, OPEN, PREV, TIME};
+use crate::note::Note;
 use crate::record::Record;
 use crate::recover::Recovery;
 use crate::segment::Segment;
 use crate::text::SafeJson;
 use crate::timestamp::Timestamp;
+use crate::tree::Tree;
 
 /// Why nothing was appended. The journal is as it was before, or will be before the next append.
 #[derive(Debug, thiserror::Error)]
@@ -100,23 +104,62 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct Writer<S> {
     segment: S,
+    number: u32,
     head: Head,
+    /// Over the records of the segment.
+    tree: Tree,
     /// Length of the segment up to the last good line.
     len: u64,
     /// A failed write may have left bytes beyond `len`.
     torn: bool,
     buffer: Vec<u8>,
+    /// The hashes of the records in the buffer.
+    hashes: Vec<ChainHash>,
 }
 
 impl<S: Segment> Writer<S> {
     /// Begins a new chain in an empty segment.
     pub fn new(segment: S) -> Writer<S> {
-        Writer { segment, head: Head::GENESIS, len: 0, torn: false, buffer: Vec::new() }
+        let (buffer, hashes, tree) = (Vec::new(), Vec::new(), Tree::default());
+        Writer { segment, number: 1, head: Head::GENESIS, tree, len: 0, torn: false, buffer, hashes }
     }
 
     /// Goes on where [`crate::recover()`] found the end of this segment.
     pub fn resume(segment: S, recovery: &Recovery) -> Writer<S> {
-        Writer { segment, head: recovery.head, len: recovery.len, torn: false, buffer: Vec::new() }
+        let Recovery { number, head, len, ref tree, .. } = *recovery;
+        Writer { number, head, len, tree: tree.clone(), ..Writer::new(segment) }
+    }
+
+    /// Goes on in an empty segment, which gets the next number, with this as its first record: a `segment` record. Returns the segment
+    /// that is closed by it.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; it goes on in the old one, and the new one is given back.
+    pub fn rotate(&mut self, segment: S, first: &Prepared) -> Result<S, (AppendError, S)> {
+        if self.torn
+            && let Err(error) = self.segment.cut_back(self.len)
+        {
+            return Err((AppendError::Torn(error), segment));
+        }
+        let next = Writer { number: self.number.saturating_add(1), head: self.head, ..Writer::new(segment) };
+        let old = std::mem::replace(self, next);
+        match self.append_all([first]) {
+            Ok(_) => Ok(old.segment),
+            Err(error) => Err((error, std::mem::replace(self, old).segment)),
+        }
+    }
+
+    /// What a checkpoint of the segment so far says; `None` while it has no record.
+    pub fn note(&self, journal: Uuid, time: Timestamp) -> Option<Note> {
+        let (size, root) = (self.tree.size(), self.tree.root());
+        let first = (self.head.seq + 1).saturating_sub(size);
+        let (segment, head) = (self.number, self.head.hash);
+        (size > 0).then_some(Note { journal, segment, first, size, head, root, time })
+    }
+
+    /// Number of the segment.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// Appends one record.
@@ -141,11 +184,13 @@ impl<S: Segment> Writer<S> {
             self.torn = false;
         }
         self.buffer.clear();
+        self.hashes.clear();
         let mut head = self.head;
         let mut at = Appended { seq: head.seq, offset: self.len };
         for record in records {
             at.offset = self.len + bytes(&self.buffer);
             head = link(&mut self.buffer, head, record);
+            self.hashes.push(head.hash);
             at.seq = head.seq;
         }
         if let Err(error) = self.segment.write_all(&self.buffer) {
@@ -159,6 +204,9 @@ impl<S: Segment> Writer<S> {
         }
         self.len += bytes(&self.buffer);
         self.head = head;
+        for hash in &self.hashes {
+            self.tree.push(*hash);
+        }
         // One huge record must not hold its memory for good.
         self.buffer.shrink_to(64 << 10);
         Ok(at)

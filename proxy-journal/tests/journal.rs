@@ -150,7 +150,7 @@ fn every_prefix_of_a_journal_recovers_into_a_chain_that_goes_on() {
     let bytes = journal(&[stop("zero"), open, closed, end]);
     for cut in 0..=bytes.len() {
         let mut file = Cursor::new(bytes[..cut].to_vec());
-        let found = recover(&mut file).unwrap();
+        let found = recover(&mut file, 1, None).unwrap();
         let whole = bytes[..cut].iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(found.head.seq, u64::try_from(whole).unwrap(), "cut at {cut}");
         assert_eq!(found.len + found.torn_bytes, u64::try_from(cut).unwrap());
@@ -174,7 +174,7 @@ fn zeros_after_the_last_line_as_a_power_loss_leaves_them_are_cut_off() {
     let whole = bytes.len();
     bytes.extend(vec![0; 3 << 20]);
     let mut file = Cursor::new(bytes);
-    assert_eq!(recover(&mut file).unwrap().torn_bytes, 3 << 20);
+    assert_eq!(recover(&mut file, 1, None).unwrap().torn_bytes, 3 << 20);
     assert_eq!(file.get_ref().len(), whole);
 }
 
@@ -185,7 +185,7 @@ fn a_journal_that_was_changed_is_not_continued_and_not_touched() {
     bytes[place] ^= 1;
     bytes.extend_from_slice(b"{\"torn");
     let mut file = Cursor::new(bytes.clone());
-    let error = recover(&mut file).unwrap_err();
+    let error = recover(&mut file, 1, None).unwrap_err();
     assert!(matches!(error, RecoverError::Broken(place) if place.line == 2), "{error}");
     assert!(error.to_string().contains("line 2 (byte "), "{error}");
     assert_eq!(*file.get_ref(), bytes);
@@ -223,18 +223,18 @@ fn a_chained_line_that_is_not_json_or_of_another_version_is_refused() {
 #[test]
 fn a_kind_of_a_later_version_verifies_recovers_and_is_shown() {
     let bytes = rechain(&[
-        "\"kind\":\"checkpoint\",\"id\":7,\"note\":\"a\\u001bb\"",
+        "\"kind\":\"weather\",\"id\":7,\"note\":\"a\\u001bb\"",
         "\"kind\":\"stop\",\"reason\":\"x\",\"later_field\":true",
         "\"kind\":\"decision\",\"id\":\"00000000-0000-0000-0000-000000000001\",\"verdict\":\"ask\"",
     ]);
     assert!(verify(&bytes).is_whole());
-    assert!(recover(&mut Cursor::new(bytes.clone())).unwrap().open.is_empty());
+    assert!(recover(&mut Cursor::new(bytes.clone()), 1, None).unwrap().open.is_empty());
     let entries: Vec<_> =
         lines(&bytes).iter().map(|line| Entry::parse(line.strip_suffix(b"\n").unwrap()).unwrap()).collect();
     assert_eq!(entries[1].content, Content::Known(Record::Stop(Stop { reason: "x".into() })));
     let mut tail = Tail::new(false);
     let shown = tail.show(&entries[0]).unwrap();
-    assert_eq!(shown, "2026-11-24T20:00:00.123Z checkpoint {\"id\":7,\"note\":\"a\\u001bb\"}");
+    assert_eq!(shown, "2026-11-24T20:00:00.123Z weather {\"id\":7,\"note\":\"a\\u001bb\"}");
     assert!(tail.show(&entries[2]).unwrap().contains("\"verdict\":\"ask\""));
 }
 
@@ -244,8 +244,8 @@ fn whole_records_cut_off_at_the_end_are_found_only_with_a_witness() {
     let path = dir.path().join("journal-00000001.jsonl");
     let bytes = journal(&[stop("one"), stop("two"), stop("three")]);
     std::fs::write(&path, &bytes).unwrap();
-    let head = check(&path, Witness::default()).unwrap().verification.head;
-    let with = |head, seq| check(dir.path(), Witness { head, seq }).unwrap();
+    let head = check(&path, &Witness::default()).unwrap().head;
+    let with = |head, seq| check(dir.path(), &Witness { head, seq, ..Witness::default() }).unwrap();
     assert!(with(Some(head.hash), Some(3)).is_whole());
     assert!(!with(Some(head.hash), Some(2)).is_whole());
 
@@ -262,17 +262,17 @@ fn whole_records_cut_off_at_the_end_are_found_only_with_a_witness() {
 #[test]
 fn the_chain_goes_on_over_segments_and_a_half_line_between_them_is_a_break() {
     let dir = tempfile::tempdir().unwrap();
-    let lines = lines(&journal(&[stop("one"), stop("two"), stop("three")]));
     let (first, second) =
         (dir.path().join("journal-00000001.jsonl"), dir.path().join("journal-00000002.jsonl"));
-    std::fs::write(&first, lines[..2].concat()).unwrap();
-    std::fs::write(&second, &lines[2]).unwrap();
-    let report = check(dir.path(), Witness::default()).unwrap();
-    assert!(report.is_whole() && report.verification.records == 3, "{report}");
+    let [one, two] = support::two_segments(&[stop("one"), stop("two")], &[stop("three")]);
+    std::fs::write(&first, &one).unwrap();
+    std::fs::write(&second, &two).unwrap();
+    let report = check(dir.path(), &Witness::default()).unwrap();
+    assert!(report.is_whole() && report.records == 4, "{report}");
 
-    std::fs::write(&first, [lines[0].clone(), lines[1].clone(), b"{\"v".to_vec()].concat()).unwrap();
-    let report = check(dir.path(), Witness::default()).unwrap();
-    let place = report.verification.first_break.unwrap();
+    std::fs::write(&first, [one, b"{\"v".to_vec()].concat()).unwrap();
+    let report = check(dir.path(), &Witness::default()).unwrap();
+    let place = report.first_break.unwrap();
     assert_eq!((report.file.clone(), place.line, place.what), (first, 3, Fault::TornInside(3)), "{report}");
 }
 

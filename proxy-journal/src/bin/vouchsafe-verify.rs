@@ -5,25 +5,32 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proxy_journal::check::{Witness, check};
+use proxy_journal::{Proof, PublicKey, SignedNote};
 
 const USAGE: &str = "\
-Usage: vouchsafe-verify [--expect-head HASH] [--expect-seq N] FILE|DIR...
+Usage: vouchsafe-verify [--key KEY] [--checkpoint FILE] [--expect-head HASH] [--expect-seq N] FILE|DIR...
+       vouchsafe-verify [--key KEY] --proof FILE
 
 Proves that a Vouchsafe journal is whole: no record changed, removed, inserted, repeated or moved.
-Records cut off at the end leave no trace: give the head of an earlier verification with --expect-head.
+Records cut off at the end leave no trace: give the checkpoints that a witness has kept with --checkpoint, or the head of
+an earlier verification with --expect-head.
 
+  --key KEY           its checkpoints must be signed by this key, or by one that it handed over to
+  --checkpoint FILE   what these checkpoints are over must be there
   --expect-head HASH  the record with this hash must be there
   --expect-seq N      at least N records must be there; with --expect-head, that record must be number N
+  --proof FILE        instead: prove the records of one call, as `vouchsafe audit prove` wrote them
 
 Exit status: 0 whole, 1 broken, 2 cannot be read";
 
 struct Arguments {
     paths: Vec<PathBuf>,
     expected: Witness,
+    proof: Option<PathBuf>,
 }
 
 fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Result<Option<Arguments>, String> {
-    let mut found = Arguments { paths: Vec::new(), expected: Witness::default() };
+    let mut found = Arguments { paths: Vec::new(), expected: Witness::default(), proof: None };
     let mut options = true;
     while let Some(argument) = given.next() {
         let mut value = |name: &str| {
@@ -42,11 +49,24 @@ fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Result<Opti
                 let seq = value("--expect-seq")?.parse().map_err(|error| format!("--expect-seq: {error}"))?;
                 found.expected.seq = Some(seq);
             }
+            Some("--key") => {
+                found.expected.key =
+                    Some(value("--key")?.parse().map_err(|error| format!("--key: {error}"))?);
+            }
+            Some("--checkpoint") => {
+                let path = value("--checkpoint")?;
+                let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+                let notes = SignedNote::parse_all(&text).map_err(|error| format!("{path}: {error}"))?;
+                found.expected.notes.extend(notes);
+            }
+            Some("--proof") => found.proof = Some(value("--proof")?.into()),
             Some(unknown) if unknown.starts_with('-') => return Err(format!("there is no option {unknown}")),
             _ => found.paths.push(argument.into()),
         }
     }
     match found.paths.len() {
+        0 if found.proof.is_some() => Ok(Some(found)),
+        _ if found.proof.is_some() => Err("a proof needs no journal: give one of both".to_owned()),
         0 => Err("give the journal to verify".to_owned()),
         1 => Ok(Some(found)),
         _ if found.expected != Witness::default() => {
@@ -69,9 +89,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(path) = found.proof {
+        return ExitCode::from(proved(&path, found.expected.key));
+    }
     let mut worst = 0;
     for path in &found.paths {
-        match check(path, found.expected) {
+        match check(path, &found.expected) {
             Ok(report) => {
                 let _ = writeln!(io::stdout(), "{report}");
                 worst = worst.max(u8::from(!report.is_whole()));
@@ -84,4 +107,25 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::from(worst)
+}
+
+/// Proves a proof: 0 it does, 1 it does not, 2 it cannot be read.
+fn proved(path: &std::path::Path, key: Option<PublicKey>) -> u8 {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "vouchsafe-verify: {}: {error}", path.display());
+            return 2;
+        }
+    };
+    match Proof::parse(&text).and_then(|proof| proof.verify(key)) {
+        Ok(shown) => {
+            let _ = write!(io::stdout(), "{shown}");
+            0
+        }
+        Err(error) => {
+            let _ = writeln!(io::stdout(), "{}: PROVES NOTHING: {error}", path.display());
+            1
+        }
+    }
 }

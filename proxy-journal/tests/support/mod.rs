@@ -8,8 +8,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
     Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad,
-    PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target,
-    Timestamp, Trace, Verdict, Workload, Writer,
+    PolicyResult, Prepared, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep,
+    SegmentStart, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -74,6 +74,26 @@ pub(crate) fn journal(records: &[Record]) -> Vec<u8> {
         writer.append(record, at(u64::try_from(second).unwrap())).unwrap();
     }
     writer.into_segment().into_inner()
+}
+
+/// The bytes of the two segments of one journal that nobody signs.
+pub(crate) fn two_segments(one: &[Record], two: &[Record]) -> [Vec<u8>; 2] {
+    let mut writer = Writer::new(Cursor::new(Vec::new()));
+    for record in one {
+        writer.append(record, at(0)).unwrap();
+    }
+    let start = segment_start(2);
+    let first = Prepared::new(&Record::Segment(start), at(1)).unwrap();
+    let old = writer.rotate(Cursor::new(Vec::new()), &first).unwrap();
+    for record in two {
+        writer.append(record, at(2)).unwrap();
+    }
+    [old.into_inner(), writer.into_segment().into_inner()]
+}
+
+pub(crate) fn segment_start(number: u32) -> SegmentStart {
+    let (reason, boot_id) = ("size".to_owned(), "a".to_owned());
+    SegmentStart { number, journal: None, key: None, reason, boot_id, open: Vec::new() }
 }
 
 /// Its lines, each with its newline.
@@ -253,7 +273,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         1 => start,
         1 => policy,
         1 => text().prop_map(|reason| stop(&reason)),
-        1 => any::<u64>().prop_map(|n| Record::Recovered(Recovered { dropped_bytes: n, closed: n })),
+        1 => any::<u64>().prop_map(|n| Record::Recovered(Recovered { dropped_bytes: n, lost_bytes: n / 2, closed: n })),
         1 => detach(),
         1 => (text(), any::<u64>(), text())
             .prop_map(|(counter, n, effect)| Record::Bound(Bound { counter, count: n, total: n, effect })),

@@ -23,12 +23,14 @@ use super::{
     handler::DaemonHandler,
     identifier::HostIdentifier,
     issuer::Publisher,
+    journal,
     listeners::Acceptor,
     namespaces::Namespaces,
     network, observer,
     reload::{self, Reloader},
     rotation::Rotator,
     supervisor,
+    witness::Witnesses,
 };
 use crate::{
     authorize::{PolicyStore, Unidentified},
@@ -41,7 +43,7 @@ use crate::{
     http::HttpLimits,
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, own, take_listener},
     limits::{Backoff, Ledger, Registry},
-    record::{Options, Recorder},
+    record::Recorder,
     trust::{BotTls, Ca, UpstreamTls},
     uplink::Uplink,
     workload::{Workloads, identify::Matcher},
@@ -116,7 +118,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let uplink = Uplink::new(&config.upstream).map(Arc::new);
     let outcall = Outcall::new(upstream_tls.clone()).through(uplink.clone());
     let login = config.upstream.proxy_credential.as_ref();
-    let mut credentials = Credentials::new(store, outcall).logging_in(uplink.as_deref(), login);
+    let mut credentials = Credentials::new(store, outcall.clone()).logging_in(uplink.as_deref(), login);
     if let Some(publisher) = &publisher {
         credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
     }
@@ -131,10 +133,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let authority = Arc::new(Authority::new(Arc::clone(&ca), &config.ca));
     let new_ca = authority.require(first.set())?;
 
-    let mut options = Options::new(env!("CARGO_PKG_VERSION"));
+    let mut options = journal::options(&config);
     options.start.policy_generation = Some(first.generation());
-    options.journald = Some(config.journal.journald.clone()).filter(|path| !path.as_os_str().is_empty());
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
+    let witnesses = Arc::new(Witnesses::new(&config, &recorder, &outcall)?);
     if let Some(why) = new_ca {
         authority.note(&recorder, why, None);
     }
@@ -217,6 +219,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         reloader: Arc::clone(&reloader),
         rotator: Arc::clone(&rotator),
         authority: Arc::clone(&authority),
+        witnesses: Arc::clone(&witnesses),
         kernel: Arc::clone(&kernel),
         origins,
         without_origin,
@@ -261,6 +264,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         tasks.spawn(Arc::clone(publisher).keep());
         issuer_socket.map(|socket| tasks.spawn(Arc::clone(publisher).serve(socket)));
     }
+    tasks.spawn(Arc::clone(&witnesses).keep());
     tasks.spawn(supervisor::watchdog());
     tasks.spawn(control.serve(Arc::clone(&handler), std::future::pending()));
 
@@ -341,6 +345,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         recorder.stop(reason)
     };
     tokio::task::spawn_blocking(end).await??;
+    witnesses.end().await;
     Ok(if reason == LISTENER_LOST { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

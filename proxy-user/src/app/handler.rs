@@ -12,7 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     authority::Authority, bounds, namespaces::Namespaces, probe, reload::Reloader, rotation::Rotator,
-    who::Who,
+    who::Who, witness::Witnesses,
 };
 use crate::{
     authorize::LivePolicy,
@@ -22,7 +22,7 @@ use crate::{
         Failure, Handler, Peer, ReloadReport, SecretsReport, Status,
         ca::{self, CaStatus, RotateCa, RotateCaReport},
         credentials::{self, CredentialReport, RotateOrder, SecretReport},
-        detach, plan,
+        detach, journal, plan,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
             Treatment,
@@ -32,7 +32,7 @@ use crate::{
     credentials::About,
     forward::error::chain,
     kernel::{self, Kernel, OriginTable, Programs, Protecting},
-    record::JournaldState,
+    record::{Durability, JournaldState},
     trust::{CaCertificate, Why},
     workload::{Workloads, identify::Matcher},
 };
@@ -44,6 +44,7 @@ pub(super) struct DaemonHandler {
     pub(super) reloader: Arc<Reloader>,
     pub(super) rotator: Arc<Rotator>,
     pub(super) authority: Arc<Authority>,
+    pub(super) witnesses: Arc<Witnesses>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) origins: Arc<OriginTable>,
     pub(super) without_origin: Arc<AtomicU64>,
@@ -58,7 +59,7 @@ pub(super) struct DaemonHandler {
     pub(super) running: Instant,
 }
 
-fn rfc3339(at: SystemTime) -> String {
+pub(super) fn rfc3339(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
 
@@ -202,6 +203,21 @@ impl DaemonHandler {
         })
     }
 
+    fn rotate_journal_key(&self, peer: Peer) -> Result<Value, Failure> {
+        journal::may_rotate(peer)?;
+        let key = self.services.recorder.hand_over("it was asked for").map_err(|error| {
+            Failure::new(
+                "journal",
+                format!("the key goes on signing: {}", chain(&error)),
+                "see to the journal",
+            )
+        })?;
+        let report = journal::RotateKeyReport { key: key.to_string() };
+        serde_json::to_value(report).map_err(|error| {
+            Failure::new("internal", format!("the reply could not be written: {error}"), "report this")
+        })
+    }
+
     fn ca(&self) -> CaStatus {
         let generations = self.authority.ca().generations();
         let newest = generations.first().map(|(newest, _)| newest);
@@ -281,6 +297,18 @@ impl Handler for DaemonHandler {
             journal: JournalStatus {
                 path: self.config.journal_dir().display().to_string(),
                 records: journal.head.seq,
+                durability: match journal.durability {
+                    Durability::Fast => "fast".to_owned(),
+                    Durability::Sync => "sync".to_owned(),
+                },
+                segment: journal.segment,
+                spilled: journal.spilled,
+                key: journal.key.to_string(),
+                unsigned: journal.unsigned,
+                unsynced_ms: journal
+                    .sync_lag
+                    .map_or(0, |lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+                witnesses: self.witnesses.status(),
                 health: Health::failed_if(journal.error),
             },
             journald: Health::degraded_if(journald),
@@ -350,6 +378,7 @@ impl Handler for DaemonHandler {
             plan::COMMAND => Some(self.table()),
             credentials::COMMAND => Some(self.credentials()),
             credentials::TEST_COMMAND => Some(self.test_credential(arguments)),
+            journal::ROTATE_KEY_COMMAND => Some(self.rotate_journal_key(peer)),
             ca::ROTATE_COMMAND => Some(self.rotate_ca(peer, arguments)),
             credentials::ROTATE_COMMAND => Some(self.rotate_secret(peer, arguments)),
             _ => None,

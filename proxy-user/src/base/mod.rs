@@ -5,4 +5,5 @@ pub mod ahead;
 pub mod clock;
 pub mod duration;
 pub mod ownership;
+pub mod size;
 pub mod socket;

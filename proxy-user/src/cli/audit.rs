@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
-use proxy_journal::check::{CheckError, Report, Witness, check};
 use proxy_journal::human::Tail;
-use proxy_journal::{ChainHash, Item, Reader, segment, text};
+use proxy_journal::{Item, Reader, segment, text};
+
+use super::evidence;
 
 /// Where the daemon keeps its journal.
 pub const DEFAULT_DIR: &str = "/var/lib/vouchsafe/journal";
@@ -36,7 +37,15 @@ pub enum AuditCommand {
     /// Prove that no record was changed, removed, inserted or moved
     ///
     /// Exit status: 0 whole, 1 broken, 2 cannot be read.
-    Verify(VerifyArgs),
+    Verify(evidence::VerifyArgs),
+    /// Write a proof that the records of one call are in the journal, which proves it without the journal
+    ///
+    /// `vouchsafe audit verify --proof` and `vouchsafe-verify --proof` verify it.
+    Prove(evidence::ProveArgs),
+    /// Print the newest signed checkpoint, for somebody who keeps it elsewhere
+    Checkpoint(evidence::CheckpointArgs),
+    /// Show the keys that sign the journal
+    Key(evidence::KeyArgs),
 }
 
 /// Arguments of `audit tail`.
@@ -56,71 +65,30 @@ pub struct TailArgs {
     pub dir: PathBuf,
 }
 
-/// Arguments of `audit verify`.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// Journals to verify: files, or directories of segments
-    #[arg(value_name = "FILE|DIR", default_value = DEFAULT_DIR)]
-    pub paths: Vec<PathBuf>,
-    /// The record with this hash must be there: the head of an earlier verification
-    #[arg(long, value_name = "HASH")]
-    pub expect_head: Option<ChainHash>,
-    /// At least so many records must be there
-    #[arg(long, value_name = "N")]
-    pub expect_seq: Option<u64>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// The journal cannot be shown. What `verify` finds is not an error but the exit status.
-pub fn run(args: &AuditArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &AuditArgs, socket: impl FnOnce() -> anyhow::Result<PathBuf>) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match &args.command {
+        AuditCommand::Prove(args) => evidence::prove(args, &mut out).map(|()| ExitCode::SUCCESS),
+        AuditCommand::Checkpoint(args) => evidence::checkpoint(args, &mut out).map(|()| ExitCode::SUCCESS),
+        AuditCommand::Key(args) => evidence::key(args, &socket()?, &mut out).map(|()| ExitCode::SUCCESS),
         AuditCommand::Tail(args) => match tail(args, &mut out) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             // The reader, `head` say, has seen enough.
             Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
             Err(error) => Err(error),
         },
-        AuditCommand::Verify(args) => Ok(ExitCode::from(verify(args, &mut out, &mut io::stderr())?)),
+        AuditCommand::Verify(args) => {
+            Ok(ExitCode::from(evidence::verify(args, &mut out, &mut io::stderr())?))
+        }
     }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Verifies all paths and returns the worst status.
-fn verify(args: &VerifyArgs, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<u8> {
-    let expected = Witness { head: args.expect_head, seq: args.expect_seq };
-    if args.paths.len() > 1 && expected != Witness::default() {
-        bail!("--expect-head and --expect-seq belong to one journal: give one path");
-    }
-    let mut worst = 0;
-    for path in &args.paths {
-        match check_settled(path, expected) {
-            Ok(report) => {
-                writeln!(out, "{report}")?;
-                worst = worst.max(u8::from(!report.is_whole()));
-            }
-            Err(error) => {
-                writeln!(err, "{:#}", anyhow::Error::from(error))?;
-                worst = 2;
-            }
-        }
-    }
-    Ok(worst)
-}
-
-/// A half last line may be a write that we saw in its middle: looks once more before saying so.
-fn check_settled(path: &Path, expected: Witness) -> Result<Report, CheckError> {
-    let report = check(path, expected)?;
-    if report.verification.torn_tail.is_none() {
-        return Ok(report);
-    }
-    std::thread::sleep(LOOK_EVERY);
-    check(path, expected)
 }
 
 fn tail(args: &TailArgs, out: &mut impl Write) -> anyhow::Result<()> {

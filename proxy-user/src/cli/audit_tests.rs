@@ -6,6 +6,9 @@ use std::sync::Arc;
 use proxy_journal::{Decision, Outcome, Record, Stop, Timestamp, Verdict, Workload, Writer, recover};
 use uuid::Uuid;
 
+use proxy_journal::check::{Witness, check};
+
+use super::super::evidence::{VerifyArgs, verify};
 use super::*;
 
 fn open(path: &Path) -> File {
@@ -15,7 +18,7 @@ fn open(path: &Path) -> File {
 /// Appends as a daemon does after its start.
 fn append(path: &Path, records: &[Record]) {
     let mut file = open(path);
-    let found = recover(&mut file).unwrap();
+    let found = recover(&mut file, 1, None).unwrap();
     let mut writer = Writer::resume(file, &found);
     for record in records {
         writer.append(record, Timestamp::from_micros(1_795_550_400_000_000)).unwrap();
@@ -81,7 +84,14 @@ fn verified(args: &VerifyArgs) -> (u8, String) {
 }
 
 fn of(path: &Path) -> VerifyArgs {
-    VerifyArgs { paths: vec![path.to_owned()], expect_head: None, expect_seq: None }
+    VerifyArgs {
+        paths: vec![path.to_owned()],
+        key: None,
+        checkpoint: Vec::new(),
+        expect_head: None,
+        expect_seq: None,
+        proof: None,
+    }
 }
 
 #[test]
@@ -170,7 +180,7 @@ fn verify_tells_whole_broken_and_unreadable_apart_by_its_status() {
     append(&path, &[stop("one"), stop("two"), stop("three")]);
     let (status, said) = verified(&of(dir.path()));
     assert!(status == 0 && said.contains("whole, 3 records"), "{said}");
-    let head = check(&path, Witness::default()).unwrap().verification.head;
+    let head = check(&path, &Witness::default()).unwrap().head;
     assert_eq!(verified(&VerifyArgs { expect_head: Some(head.hash), expect_seq: Some(3), ..of(&path) }).0, 0);
 
     let text = std::fs::read_to_string(&path).unwrap();
@@ -192,7 +202,7 @@ fn verify_tells_whole_broken_and_unreadable_apart_by_its_status() {
     assert!(status == 2 && said.contains("cannot be read: No such file"), "{said}");
     assert!(
         verify(
-            &VerifyArgs { paths: vec![path.clone(), path], expect_head: Some(head.hash), expect_seq: None },
+            &VerifyArgs { paths: vec![path.clone(), path.clone()], expect_head: Some(head.hash), ..of(&path) },
             &mut Vec::new(),
             &mut Vec::new()
         )

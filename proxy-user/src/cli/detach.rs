@@ -8,12 +8,13 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use proxy_journal::{Detach, Record};
 
+use crate::app::journal;
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::detach::{COMMAND, Order, Report};
 use crate::forward::error::chain;
 use crate::kernel;
-use crate::record::{Options, Recorder};
+use crate::record::Recorder;
 
 /// Arguments of `vouchsafe detach`.
 #[derive(Debug, Args)]
@@ -70,17 +71,16 @@ fn alone(order: &Order, config: &Config) -> anyhow::Result<Report> {
     }
     let pin = config.kernel.pin.display().to_string();
     let record = Detach { by: order.by.clone(), pin, programs, error: None };
-    let mut options = Options::new(env!("CARGO_PKG_VERSION"));
-    options.journald = Some(config.journal.journald.clone()).filter(|path| !path.as_os_str().is_empty());
+    let mut options = journal::options(config);
     options.instead = Some(Record::Detach(record.clone()));
-    let journal = match Recorder::open(&config.journal_dir(), options) {
-        Ok(journal) => journal,
+    let recorder = match Recorder::open(&config.journal_dir(), options) {
+        Ok(recorder) => recorder,
         Err(error) if order.force => return take_off(config, Some(chain(&error))),
         Err(error) => return Err(error).context(NOTHING),
     };
     take_off(config, None).inspect_err(|error| {
         let record = Detach { error: Some(format!("{error:#}")), ..record };
-        if let Err(unwritten) = journal.note(Record::Detach(record)) {
+        if let Err(unwritten) = recorder.note(Record::Detach(record)) {
             eprintln!("vouchsafe: {}", chain(&unwritten));
         }
     })

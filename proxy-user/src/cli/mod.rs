@@ -4,6 +4,7 @@ pub mod audit;
 pub mod ca;
 pub mod credential;
 pub mod detach;
+pub mod evidence;
 pub mod policy;
 pub mod secret;
 pub mod status;
@@ -89,7 +90,12 @@ enum Command {
         args: trust::TrustArgs,
     },
     /// Show and verify the journal
-    Audit(audit::AuditArgs),
+    Audit {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: audit::AuditArgs,
+    },
     /// Show what is attached, which policy is live, and what it does
     Status {
         #[command(flatten)]
@@ -143,7 +149,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?),
         Command::Trust { config, args } => trust::run(&args, &load(&config.config)?),
-        Command::Audit(args) => audit::run(&args),
+        Command::Audit { config, args } => audit::run(&args, || Ok(load(&config.config)?.control_socket())),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),
         Command::Reload(args) => status::reload(&load(&args.config)?.control_socket()),

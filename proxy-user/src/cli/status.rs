@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::control::ca::CaStatus;
 use crate::control::client::{self, ClientError};
 use crate::control::peer::said_of_this_process;
-use crate::control::status::{IdentityStatus, Protect};
+use crate::control::status::{IdentityStatus, JournalStatus, Protect};
 use crate::control::{ReloadReport, Status};
 
 /// The exit code when something is not as it should be.
@@ -158,10 +158,33 @@ fn write_page(page: &mut String, status: &Status, Colours { red, plain }: Colour
         "ca        generation {generation} for {permits} hosts, until {}; {former} former",
         safe(until)
     )?;
-    writeln!(page, "journal   {} records in {}", journal.records, safe(&journal.path))?;
+    write_journal(page, journal)?;
     writeln!(page)?;
     write_identities(page, &policy.identities)?;
     writeln!(page, "any other workload: {}", status.unidentified.as_str())
+}
+
+fn write_journal(page: &mut String, journal: &JournalStatus) -> std::fmt::Result {
+    writeln!(page, "journal   {} records in {}", journal.records, safe(&journal.path))?;
+    let durability = match journal.durability.as_str() {
+        "sync" => "sync: a call goes on when the disk has its record",
+        _ => "fast: a record survives the daemon, and reaches the disk within a second",
+    };
+    writeln!(page, "          {durability}")?;
+    let (segment, unsigned, key) = (journal.segment, journal.unsigned, safe(&journal.key));
+    let away = if journal.spilled { ", where it spills because its disk is full" } else { "" };
+    writeln!(page, "          segment {segment}{away}; {unsigned} records not signed yet; key {key}")?;
+    for witness in &journal.witnesses {
+        let at = witness.at.as_deref().unwrap_or("never");
+        writeln!(
+            page,
+            "          witness {}: through record {}, {}",
+            safe(&witness.name),
+            witness.through,
+            safe(at)
+        )?;
+    }
+    Ok(())
 }
 
 fn write_identities(page: &mut String, identities: &[IdentityStatus]) -> std::fmt::Result {

@@ -6,6 +6,7 @@ mod hashicorp;
 mod issuer;
 mod journal;
 mod uplink;
+mod witness;
 
 use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
@@ -21,9 +22,10 @@ pub use self::ca::Ca;
 pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
-pub use self::journal::Journal;
+pub use self::journal::{Durability, Journal, OnFull};
 pub use self::rotation::{Maker, Rotation, Rotations};
 pub use self::uplink::{Direct, SiteProxy};
+pub use self::witness::Witness;
 use crate::base::duration;
 
 /// Where the configuration is when no `--config` is given.
@@ -465,6 +467,9 @@ impl Config {
         if let Some(problem) = config.ca.problem() {
             return Err(value(&problem));
         }
+        if let Some(problem) = config.journal.problem() {
+            return Err(value(&problem));
+        }
         if let Some(problem) = config.upstream.problem() {
             return Err(value(problem));
         }
@@ -533,6 +538,20 @@ mod tests {
         assert!(error("[listen]\nipv4 = \"0.0.0.0:15001\"").contains("loopback"));
         assert!(error("[upstream]\nconnect_timeout = \"10\"").contains("not a duration"));
         assert!(error("unidentified = \"observe\"").contains("unknown variant"));
+        assert!(error("[journal]\non_full = \"spill\"").contains("write spill = "));
+        assert!(error("[journal]\nspill = \"/x\"").contains("write that, or take spill away"));
+        assert!(error("[journal]\nsegment_size = \"1 MB\"").contains("not an amount of bytes"));
+        assert!(error("[journal]\nsegment_size = \"1 KiB\"").contains("between"));
+        assert!(error("[journal]\ndurability = \"maybe\"").contains("unknown variant"));
+        let witness = |rest: &str| error(&format!("[[journal.witness]]\nname = \"w\"\n{rest}"));
+        assert!(witness("").contains("exactly one of"));
+        assert!(witness("url = \"https://w\"\ncommand = [\"/bin/cat\"]").contains("exactly one of"));
+        assert!(witness("command = [\"cat\"]").contains("must begin with /"));
+        assert!(witness("url = \"w.example\"").contains("is no address"));
+        assert!(
+            witness("url = \"https://w\"\n[[journal.witness]]\nname = \"w\"\nurl = \"https://w\"")
+                .contains("two witnesses")
+        );
         let text = error("[network]\nallow = [\"udp resolver:53\", \"tcp db.internal:5432\"]");
         assert!(text.starts_with("v.toml:2:9: error: \"db.internal\" is not an address"), "{text}");
     }

@@ -133,7 +133,7 @@ impl Connection {
     ) {
         let Self { services, dst, caller, .. } = self;
         let scheme = asked.scheme.unwrap_or_default();
-        let receipt = match services.recorder.begin(entry::passing(subject, asked, passage)) {
+        let receipt = match services.recorder.begin_together(entry::passing(subject, asked, passage)).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a connection was refused because it cannot be recorded");

@@ -20,6 +20,7 @@ pub mod ca;
 pub mod client;
 pub mod credentials;
 pub mod detach;
+pub mod journal;
 pub mod peer;
 pub mod plan;
 pub mod server;

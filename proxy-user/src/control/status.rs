@@ -204,8 +204,44 @@ pub struct JournalStatus {
     pub path: String,
     /// How many records it has.
     pub records: u64,
+    /// `fast` or `sync`.
+    #[serde(default)]
+    pub durability: String,
+    /// Number of the segment that is written to.
+    #[serde(default)]
+    pub segment: u32,
+    /// Whether that is where the journal spills, because its own disk is full.
+    #[serde(default)]
+    pub spilled: bool,
+    /// The key that signs.
+    #[serde(default)]
+    pub key: String,
+    /// Records that no checkpoint is over yet.
+    #[serde(default)]
+    pub unsigned: u64,
+    /// How old the oldest record is that may not be on the disk yet, in milliseconds; 0 when all are.
+    #[serde(default)]
+    pub unsynced_ms: u64,
+    /// Who gets checkpoints.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessStatus>,
     /// Whether records can be written.
     pub health: Health,
+}
+
+/// Somebody who gets checkpoints of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The last record that the last checkpoint that it took is over; 0 when it took none since the start.
+    pub through: u64,
+    /// When it took that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// Why it did not take the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The secrets in memory.
@@ -231,6 +267,17 @@ impl Status {
             .iter()
             .filter_map(|(part, health)| health.problem().map(|problem| format!("{part}: {problem}")))
             .collect();
+        if self.journal.spilled {
+            problems.push("journal: its disk is full, and it goes on where it spills".to_owned());
+        }
+        for witness in &self.journal.witnesses {
+            if let Some(problem) = &witness.problem {
+                problems.push(format!(
+                    "journal: the witness {} does not take checkpoints: {problem}",
+                    witness.name
+                ));
+            }
+        }
         if let Protect::Unavailable { problem } = &self.kernel.protect {
             problems.push(format!("protect: it is off, though protect = true: {problem}"));
         }
@@ -287,6 +334,13 @@ pub(crate) mod tests {
                 path: "/var/lib/vouchsafe/journal".into(),
                 records: 82,
                 health: Health::Ok,
+                durability: "fast".into(),
+                segment: 3,
+                spilled: false,
+                key: "AAAA".into(),
+                unsigned: 2,
+                unsynced_ms: 0,
+                witnesses: Vec::new(),
             },
             journald: Health::Ok,
             secrets: SecretsStatus { count: 2, health: Health::Ok },

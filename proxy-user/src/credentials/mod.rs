@@ -73,6 +73,7 @@ pub use name::{NameError, SecretName};
 pub use outcall::Outcall;
 pub use placeholder::{Stand, Textual};
 pub use probe::Probed;
+pub use program::{Program, ProgramError};
 pub use provider::{Ask, AskedBy, Provided};
 pub use rotation::{Rotated, RotationError, Step};
 pub use sealed::{MAX_PAST, MAX_SECRET_BYTES, Past};

@@ -59,7 +59,7 @@ static AT_ONCE: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 
 /// A program with its arguments, and what it is given. No `Debug`: an argument can be about somebody.
 #[derive(Clone)]
-pub(super) struct Program {
+pub struct Program {
     path: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, OsString)>,
@@ -70,7 +70,7 @@ pub(super) struct Program {
 
 /// Why a program gave nothing. For the operator: which one, what, what to do; nothing of what it printed, and no argument.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ProgramError {
+pub enum ProgramError {
     /// Others could change it.
     #[error("the program {} is not run: {why}; only root may be able to change it", path.display())]
     NotTrusted {
@@ -127,7 +127,7 @@ pub(super) enum ProgramError {
 impl Program {
     /// The first of `command` is the absolute path of the program; no shell reads the others.
     #[must_use]
-    pub(super) fn new(command: &[String]) -> Self {
+    pub fn new(command: &[String]) -> Self {
         let (path, arguments) = command
             .split_first()
             .map_or((PathBuf::new(), Vec::new()), |(path, rest)| (PathBuf::from(path), rest.to_vec()));
@@ -137,7 +137,7 @@ impl Program {
 
     /// Passes on these variables of the daemon's environment, as far as they are there. It has no others.
     #[must_use]
-    pub(super) fn passing(mut self, variables: &[String]) -> Self {
+    pub fn passing(mut self, variables: &[String]) -> Self {
         let there = variables.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?)));
         self.environment.extend(there);
         self
@@ -145,14 +145,14 @@ impl Program {
 
     /// Ends it after this.
     #[must_use]
-    pub(super) fn within(self, timeout: Duration) -> Self {
+    pub fn within(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
     /// Runs it as this user, by name, with the user's group and no others. Without one it runs as the daemon does; in both
     /// cases without any capability.
     #[must_use]
-    pub(super) fn running_as(self, user: Option<&str>) -> Self {
+    pub fn running_as(self, user: Option<&str>) -> Self {
         Self { user: user.map(str::to_owned), ..self }
     }
 
@@ -161,7 +161,7 @@ impl Program {
     ///
     /// # Errors
     /// [`ProgramError`].
-    pub(super) async fn run(&self, input: Option<Secret>) -> Result<Secret, ProgramError> {
+    pub async fn run(&self, input: Option<Secret>) -> Result<Secret, ProgramError> {
         // The semaphore is never closed. Programs that hang in the kernel must not make all others wait for ever.
         let permit = tokio::time::timeout(self.timeout, AT_ONCE.acquire()).await;
         let permit = permit.map_err(|_| self.too_slow())?.ok();

@@ -1,4 +1,5 @@
-//! Decisions that are made at the same time, written together: one `write(2)` for all calls that were ready at once.
+//! Decisions that are made at the same time, written together: one `write(2)` for all calls that were ready at once, and, in `sync` mode,
+//! one `fdatasync(2)` for all that came while the one before was under way.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,20 +7,33 @@ use proxy_journal::{AppendError, Blame, Decision, Outcome, Prepared, Record, Ver
 use tokio::sync::Notify;
 
 use super::journald::Message;
-use super::recorder::{Inner, Pending, named, now};
+use super::options::Durability;
+use super::recorder::{Inner, named, now};
+use super::state::Pending;
 use super::{Receipt, RecordError, Recorder};
+
+/// What became of decisions that waited together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// They are where they must be before the calls go on.
+    Written,
+    /// They are not in the journal.
+    Unwritten(String),
+    /// They are in it, and did not reach the disk.
+    Unsynced(String),
+}
 
 /// Decisions that wait for the same write.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Once it was tried; if it failed, why.
-    ended: OnceLock<Result<(), String>>,
+    /// Once it was tried.
+    ended: OnceLock<Ended>,
     wake: Notify,
 }
 
 impl Batch {
-    pub(super) fn end(&self, written: Result<(), String>) {
-        let _ = self.ended.set(written);
+    pub(super) fn end(&self, ended: Ended) {
+        let _ = self.ended.set(ended);
         self.wake.notify_waiters();
     }
 
@@ -48,16 +62,26 @@ impl Recorder {
         let line = Prepared::new(&record, now()).map_err(RecordError::TooLong)?;
         let (batch, leads) = {
             let mut state = self.inner.ready()?;
+            state.has_room()?;
             let leads = state.batch.is_none();
             let batch = Arc::clone(state.batch.get_or_insert_default());
-            state.pending.push(Pending { line, is_decision: true });
-            // Nobody else has a call under way who could come with one now.
-            let is_alone = leads && state.open == 0;
-            drop(state);
-            if is_alone {
-                self.inner.flush();
+            state.pending.push(Pending { line, allows: Some(decision.id) });
+            if state.durability == Durability::Sync {
+                drop(state);
+                // It comes to it when it has brought the one before to the disk.
+                if leads {
+                    self.inner.wake.notify_one();
+                }
+                (batch, false)
+            } else {
+                // Nobody else has a call under way who could come with one now.
+                let is_alone = leads && state.open.is_empty();
+                drop(state);
+                if is_alone {
+                    self.inner.flush();
+                }
+                (batch, leads && !is_alone)
             }
-            (batch, leads && !is_alone)
         };
         let mut joined = Joined { inner: &self.inner, batch, decision: Some(decision) };
         if leads {
@@ -88,9 +112,17 @@ impl Joined<'_> {
     fn receipt(&mut self) -> Result<Receipt, RecordError> {
         let decision = self.decision.take();
         match (self.batch.ended.get(), decision) {
-            (Some(Ok(())), Some(decision)) => Ok(Receipt::new(Arc::clone(self.inner), decision)),
-            (Some(Err(why)), _) => {
+            (Some(Ended::Written), Some(decision)) => Ok(Receipt::new(Arc::clone(self.inner), decision)),
+            (Some(Ended::Unwritten(why)), _) => {
                 Err(self.inner.unwritable(AppendError::Write(std::io::Error::other(why.clone()))))
+            }
+            (Some(Ended::Unsynced(why)), Some(decision)) => {
+                // The journal says that it was allowed: it also says that it never went on.
+                let error =
+                    Some(format!("the call was refused: its decision did not reach the disk ({why})"));
+                let refused = Outcome { error, blame: Some(Blame::Host), ..Outcome::default() };
+                Receipt::new(Arc::clone(self.inner), decision).complete(refused);
+                Err(self.inner.unsynced(why.clone()))
             }
             _ => Err(RecordError::Misuse("a decision was not written when its turn had come")),
         }
@@ -105,9 +137,19 @@ impl Drop for Joined<'_> {
         if self.batch.ended.get().is_none() {
             self.inner.flush();
         }
+        // In `sync` mode it may be written, and not ended: that it was given up is recorded when its outcome can be.
+        if self.batch.ended.get().is_none()
+            && let Some(decision) = self.decision.take()
+        {
+            return Receipt::new(Arc::clone(self.inner), decision).complete(given_up());
+        }
         if let Ok(receipt) = self.receipt() {
-            let error = Some("the client went away before the call was sent".to_owned());
-            receipt.complete(Outcome { error, blame: Some(Blame::Client), ..Outcome::default() });
+            receipt.complete(given_up());
         }
     }
+}
+
+fn given_up() -> Outcome {
+    let error = Some("the client went away before the call was sent".to_owned());
+    Outcome { error, blame: Some(Blame::Client), ..Outcome::default() }
 }

@@ -129,6 +129,10 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
         Record::Secret(change) if change.change == SecretStep::Failed => (ERROR, "secret"),
         Record::Secret(_) => (NOTICE, "secret"),
         Record::Ca(_) => (NOTICE, "ca"),
+        Record::Key(_) => (NOTICE, "key"),
+        Record::Checkpoint(_) => (INFO, "checkpoint"),
+        Record::Segment(_) => (INFO, "segment"),
+        Record::Retired(_) => (NOTICE, "retired"),
     };
     let mut fields = Fields::begin(&message, priority, kind);
     match record {

@@ -3,28 +3,40 @@
 //! [`Recorder::begin`] writes the decision of an allowed call and returns the [`Receipt`] without which nothing is
 //! forwarded; [`Receipt::complete`] takes the outcome, once. What the journal is made of says [`proxy_journal`].
 //!
-//! * `store` opens the directory: ownership, lock, repair after a kill.
-//! * `recorder` writes, and keeps the thread that flushes and syncs.
+//! * `options` says how.
+//! * `signer` has the key of the checkpoints.
+//! * `store` opens the directory: ownership, lock, repair after a kill or a loss of power.
+//! * `space` keeps a reserve for when the disk is full.
+//! * `state` writes, signs, and goes on in the next segment.
+//! * `committer` is the thread that does so in time, and brings it to the disk.
+//! * `keeper` compresses closed segments, and removes those whose time is over.
+//! * `recorder` is what all of it is asked by.
 //! * `batch` has calls that are decided at the same time written together.
 //! * `receipt` is the proof that a call is recorded.
 //! * `journald` shows the same records to systemd's journal.
 //! * `fields` spells them in its protocol.
 
 mod batch;
+mod committer;
 mod fields;
 mod journald;
+mod keeper;
+mod options;
 mod receipt;
 mod recorder;
+mod signer;
+mod space;
+mod state;
 mod store;
 
 pub use journald::{JournaldHealth, JournaldState};
+pub use options::{Durability, Options};
 pub use receipt::Receipt;
 pub use recorder::{Health, Recorder};
-pub use store::Options;
 
 use std::path::PathBuf;
 
-use proxy_journal::{AppendError, RecoverError};
+use proxy_journal::{AppendError, PublicKey, RecoverError};
 
 /// Why the journal cannot be opened, or a record is not in it. A call whose decision is not in it must be refused.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +75,48 @@ pub enum RecordError {
         #[source]
         source: RecoverError,
     },
-    /// A version that rotates the journal wrote here.
-    #[error("{} has more than one segment: a newer version of vouchsafe wrote it, and only that can go on", .0.display())]
-    Newer(PathBuf),
+    /// A segment that must be there is not.
+    #[error(
+        "the journal cannot be continued: {} is missing. Bring it back; or, to begin a new chain, move the whole directory away and keep \
+         it as evidence", .0.display()
+    )]
+    Missing(PathBuf),
+    /// Two segments do not belong together.
+    #[error(
+        "the journal cannot be continued: {} does not go on where {} ends. Find out who changed them; `vouchsafe audit verify` tells \
+         more. To begin a new chain, move the whole directory away and keep it as evidence", path.display(), before.display()
+    )]
+    Apart {
+        /// The last segment.
+        path: PathBuf,
+        /// The one before.
+        before: PathBuf,
+    },
+    /// The key that must sign is not there.
+    #[error(
+        "the journal is signed by {public}, and {}: {}. Bring the key back from a backup; or, to begin a new chain with a new key, move the \
+         directory of the journal away and keep it as evidence", path.display(),
+        match found { Some(other) => format!("is another key ({other})"), None => "is not there".to_owned() }
+    )]
+    Key {
+        /// Where it belongs.
+        path: PathBuf,
+        /// The key whose turn it is.
+        public: PublicKey,
+        /// The one that is there.
+        found: Option<PublicKey>,
+    },
+    /// Where the journal spilled before has segments.
+    #[error(
+        "segments of the journal are in {}, and journal.spill is {} now; set it back, and change it when they are brought home",
+        there.display(), spill.display()
+    )]
+    Spilled {
+        /// Where they are.
+        there: PathBuf,
+        /// Where the setting says.
+        spill: PathBuf,
+    },
     /// The write failed; nothing of it is in the journal.
     #[error(
         "the journal in {} cannot be written, so calls are refused; see that its disk has room and can be written",
@@ -95,6 +146,17 @@ pub enum RecordError {
     /// The daemon is ending; nothing more is begun.
     #[error("the journal is closed: the daemon is stopping")]
     Stopped,
+}
+
+/// An error with what it comes from.
+fn chain(error: &RecordError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

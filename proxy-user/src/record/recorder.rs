@@ -2,11 +2,12 @@
 //!
 //! # What is promised, and what it costs
 //!
-//! [`Recorder::begin`] returns when one `write(2)` brought the decision into the kernel's page cache: it is there whatever
-//! happens to this process, `SIGKILL` included. A thread calls `fdatasync` at least every second, so a loss of power, or
-//! of the kernel, can lose that last second. To wait for the disk before each call would cost milliseconds for each.
+//! In `fast` mode [`Recorder::begin_together`] returns when one `write(2)` brought the decision into the kernel's page cache: it is there
+//! whatever happens to this process, `SIGKILL` included. A thread calls `fdatasync` at least every second, so a loss of power, or
+//! of the kernel, can lose that last second. In `sync` mode it returns when the disk has it ([`super::committer`]), which costs each call
+//! what its disk takes.
 //!
-//! Calls that are decided at the same time are written together ([`Recorder::begin_together`]), with one `write(2)` for all of them.
+//! Calls that are decided at the same time are written together, with one `write(2)` for all of them.
 //!
 //! The write is made where it is asked for, under a plain mutex, also on a thread of an async runtime: it takes a few
 //! microseconds, less than handing it to another thread and waiting. The line is spelled before the lock is taken; its
@@ -20,14 +21,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use proxy_journal::{
-    AppendError, Decision, Head, Outcome, Prepared, Record, Stop, Timestamp, Verdict, Writer, text,
+    AppendError, Decision, Head, Outcome, Prepared, PublicKey, Record, Stop, Timestamp, Verdict, text,
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::batch::Batch;
+use super::committer::Terms;
 use super::journald::{JournaldHealth, Message, Sink};
-use super::store::{self, Options, Store};
-use super::{Receipt, RecordError};
+use super::keeper::{Bell, Keep};
+use super::options::{Durability, Options};
+use super::space::Reserve;
+use super::state::{Pending, State};
+use super::{Receipt, RecordError, store};
 
 /// Longest text of an outcome's error, or of the reason to stop, in bytes: an upstream must not fill the journal.
 const MAX_ERROR: usize = 4096;
@@ -36,51 +41,24 @@ const MAX_ERROR: usize = 4096;
 #[derive(Debug)]
 pub struct Recorder {
     pub(super) inner: Arc<Inner>,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What receipts and the flushing thread share with the recorder.
 #[derive(Debug)]
 pub(super) struct Inner {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     state: Mutex<State>,
-    /// The flushing thread has a new deadline.
-    wake: Condvar,
+    /// The committing thread has a new deadline.
+    pub(super) wake: Condvar,
     /// How long an outcome may wait for a decision that takes it along.
     flush_within: Duration,
-    sync: File,
+    pub(super) keeper: Bell,
+    /// The newest checkpoint, as a signed note, when what it is over is on the disk.
+    pub(super) checkpoints: watch::Sender<Option<Arc<str>>>,
     pub(super) sink: Sink,
     /// Held for as long as anything can be written.
     _lock: File,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    writer: Writer<File>,
-    /// What is not written yet, in the order in which it came: outcomes, and the decisions of [`Self::batch`].
-    pub(super) pending: Vec<Pending>,
-    /// The decisions that are written together, as long as they are not.
-    pub(super) batch: Option<Arc<Batch>>,
-    pending_since: Option<Instant>,
-    /// When the flushing thread wakes by itself; `None` while it waits to be told, or works.
-    wakes_at: Option<Instant>,
-    unsynced_since: Option<Instant>,
-    /// Why the last write failed.
-    write_fault: Option<String>,
-    /// Why the last sync failed.
-    sync_fault: Option<String>,
-    stopped: bool,
-    allowed: u64,
-    denied: u64,
-    pub(super) open: u64,
-}
-
-/// A line that waits to be written.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) line: Prepared,
-    /// To allow a call, which waits for it.
-    pub(super) is_decision: bool,
 }
 
 /// How the journal is, for `status`.
@@ -100,6 +78,16 @@ pub struct Health {
     pub pending: usize,
     /// Age of the oldest record that may not be on the disk yet; `None` when all are.
     pub sync_lag: Option<Duration>,
+    /// When a call counts as recorded.
+    pub durability: Durability,
+    /// Number of the segment that is written to.
+    pub segment: u32,
+    /// Whether it is where the journal spills, because its own disk is full.
+    pub spilled: bool,
+    /// The key that signs.
+    pub key: PublicKey,
+    /// Records that no checkpoint is over yet.
+    pub unsigned: u64,
     /// How systemd's journal takes the records.
     pub journald: JournaldHealth,
 }
@@ -111,42 +99,51 @@ impl Recorder {
     /// # Errors
     /// [`RecordError`]: the directory is in use, may be written by others, is broken, or cannot be written.
     pub fn open(dir: &Path, options: Options) -> Result<Recorder, RecordError> {
-        let Store { writer, sync, lock, begun } = store::open(dir, &options)?;
+        let mut store = store::open(dir, &options)?;
         let sink = Sink::start(options.journald.as_deref());
-        for record in begun {
+        for record in std::mem::take(&mut store.begun) {
             sink.show(Message::Record(record));
         }
-        let state = State {
-            writer,
-            pending: Vec::new(),
-            batch: None,
-            pending_since: None,
-            wakes_at: None,
-            unsynced_since: None,
-            write_fault: None,
-            sync_fault: None,
-            stopped: false,
-            allowed: 0,
-            denied: 0,
-            open: 0,
-        };
-        let (state, wake) = (Mutex::new(state), Condvar::new());
+        let opened = |source| RecordError::Open { path: dir.to_owned(), source };
+        let reserve = Reserve::take(dir, options.reserve).map_err(opened)?;
+        if reserve.spent {
+            tracing::error!(journal = %dir.display(), "there is no room for the reserve of the journal (journal.reserve): calls are refused until there is");
+        }
+        let (mut state, lock) = State::new(dir, store, reserve);
+        state.durability = options.durability;
+        state.spill.clone_from(&options.spill);
+        state.boot_id.clone_from(&options.start.boot_id);
+        (state.segment_bytes, state.checkpoint_records) = (options.segment_bytes, options.checkpoint_records);
         let inner = Arc::new(Inner {
             dir: dir.to_owned(),
-            state,
-            wake,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
             flush_within: options.flush_within,
-            sync,
+            keeper: Bell::default(),
+            checkpoints: watch::channel(None).0,
             sink,
             _lock: lock,
         });
-        let flusher = {
-            let inner = Arc::clone(&inner);
-            let run = move || inner.flush_until_stopped(options.flush_within, options.sync_within);
-            std::thread::Builder::new().name("journal".to_owned()).spawn(run)
+        let recorder = Recorder { inner: Arc::clone(&inner), threads: Mutex::default() };
+        let terms = Terms {
+            flush_within: options.flush_within,
+            sync_within: options.sync_within,
+            checkpoint_within: options.checkpoint_within,
+            key_lifetime: options.key_lifetime,
+            segment_age: options.segment_age,
         };
-        let flusher = flusher.map_err(|source| RecordError::Open { path: dir.to_owned(), source })?;
-        Ok(Recorder { inner, flusher: Mutex::new(Some(flusher)) })
+        let (compress, keep_for, keep_bytes) = (options.compress, options.keep_for, options.keep_bytes);
+        let keep = Keep { compress, keep_for, keep_bytes };
+        let committing = Arc::clone(&inner);
+        recorder.spawn("journal", move || committing.commit_until_stopped(&terms)).map_err(opened)?;
+        recorder.spawn("journal-keeper", move || inner.keep_until_stopped(&keep)).map_err(opened)?;
+        Ok(recorder)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
     }
 
     /// Writes the decision to allow a call, before the first byte of it goes anywhere. A nil `id` is replaced by a new one
@@ -159,7 +156,9 @@ impl Recorder {
             return Err(RecordError::Misuse("there is no receipt for a decision that denies"));
         }
         let decision = self.inner.decide(decision)?;
-        Ok(Receipt::new(Arc::clone(&self.inner), decision))
+        let receipt = Receipt::new(Arc::clone(&self.inner), decision);
+        self.inner.reach_disk()?;
+        Ok(receipt)
     }
 
     /// Writes the decision to deny a call or a connection, and returns its id. A nil `id` is replaced as in `begin`.
@@ -181,7 +180,7 @@ impl Recorder {
         if matches!(record, Record::Decision(_) | Record::Outcome(_)) {
             return Err(RecordError::Misuse("decisions and outcomes are not notes"));
         }
-        self.inner.write(&record, |_| ())?;
+        self.inner.write(&record, None)?;
         self.inner.sink.show(Message::Record(record));
         Ok(())
     }
@@ -196,11 +195,30 @@ impl Recorder {
             head: state.writer.head(),
             allowed: state.allowed,
             denied: state.denied,
-            open: state.open,
+            open: u64::try_from(state.open.len()).unwrap_or(u64::MAX),
             pending: state.pending.len(),
             sync_lag: state.unsynced_since.map(|since| since.elapsed()),
+            durability: state.durability,
+            segment: state.writer.number(),
+            spilled: state.spilled,
+            key: state.key(),
+            unsigned: state.unsigned,
             journald,
         }
+    }
+
+    /// The newest checkpoint, as a signed note, from the time on when what it is over is on the disk.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.inner.checkpoints.subscribe()
+    }
+
+    /// Makes another key sign, and destroys the one that did. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The old one goes on.
+    pub fn hand_over(&self, reason: &str) -> Result<PublicKey, RecordError> {
+        self.inner.hand_over(reason)?;
+        Ok(self.inner.lock().key())
     }
 
     /// Ends on purpose: writes what is pending and `stop`, waits for the disk and ends the threads. Call it when no call is
@@ -213,8 +231,10 @@ impl Recorder {
     }
 
     fn close(&self, reason: Option<&str>) -> Result<(), RecordError> {
-        let flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(flusher) = flusher else { return Ok(()) };
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        if threads.is_empty() {
+            return Ok(());
+        }
         let stop =
             reason.map(|reason| Record::Stop(Stop { reason: text::shorten(reason, MAX_ERROR).to_owned() }));
         let last = stop.as_ref().map(|stop| Prepared::new(stop, now())).transpose();
@@ -222,19 +242,25 @@ impl Recorder {
         let written = {
             let mut state = self.inner.lock();
             state.stopped = true;
-            state.append(&self.inner.dir, last.as_ref())
+            state.append(last.as_ref(), None).and_then(|()| state.checkpoint())
         };
         self.inner.wake.notify_all();
-        if flusher.join().is_err() {
-            tracing::error!("the thread that syncs the journal ended in a panic");
+        self.inner.keeper.end();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal ended in a panic");
+            }
         }
-        if let (Some(stop), Ok(())) = (stop, &written) {
+        if let (Some(stop), Ok(_)) = (stop, &written) {
             self.inner.sink.show(Message::Record(stop));
         }
         self.inner.sink.stop();
-        written?;
-        let why = |error: std::io::Error| error.to_string();
-        self.inner.sync.sync_data().map_err(|error| self.inner.unsynced(why(error)))
+        let note = written?;
+        self.inner.reach_disk_now()?;
+        if let Some(note) = note {
+            self.inner.checkpoints.send_replace(Some(Arc::from(note)));
+        }
+        Ok(())
     }
 }
 
@@ -252,7 +278,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unsynced(&self, why: String) -> RecordError {
+    pub(super) fn unsynced(&self, why: String) -> RecordError {
         RecordError::Unsynced { path: self.dir.clone(), why }
     }
 
@@ -260,29 +286,47 @@ impl Inner {
     fn decide(&self, decision: Decision) -> Result<Arc<Decision>, RecordError> {
         let decision = named(decision);
         let record = Record::Decision(Arc::clone(&decision));
-        self.write(&record, |state| match decision.verdict {
-            Verdict::Allow => {
-                state.allowed += 1;
-                state.open += 1;
-            }
-            Verdict::Deny => state.denied += 1,
-        })?;
+        self.write(&record, Some(&decision))?;
         self.sink.show(Message::Record(record));
         Ok(decision)
     }
 
     /// Writes a record with everything that is pending, and notes its effect before anybody else can look.
-    fn write(&self, record: &Record, effect: impl FnOnce(&mut State)) -> Result<(), RecordError> {
+    fn write(&self, record: &Record, decision: Option<&Decision>) -> Result<(), RecordError> {
         let prepared = Prepared::new(record, now()).map_err(RecordError::TooLong)?;
         let mut state = self.ready()?;
         let synced_before = state.unsynced_since.is_none();
-        state.append(&self.dir, Some(&prepared))?;
-        effect(&mut state);
+        let allows =
+            decision.filter(|decision| decision.verdict == Verdict::Allow).map(|decision| decision.id);
+        if allows.is_some() {
+            state.has_room()?;
+        }
+        let written = state.append(Some(&prepared), allows);
+        state.denied += u64::from(written.is_ok() && decision.is_some() && allows.is_none());
+        let tell = synced_before || state.is_pressing();
         drop(state);
-        if synced_before {
+        if tell {
             self.wake.notify_one();
         }
-        Ok(())
+        written
+    }
+
+    /// Writes a record of the journal about itself, signs it and waits for the disk.
+    pub(super) fn note_now(&self, record: &Record) -> Result<(), RecordError> {
+        self.write(record, None)?;
+        self.lock().checkpoint()?;
+        self.reach_disk_now()
+    }
+
+    /// In `sync` mode, waits for the disk. Blocks.
+    fn reach_disk(&self) -> Result<(), RecordError> {
+        let durability = self.lock().durability;
+        if durability == Durability::Sync { self.reach_disk_now() } else { Ok(()) }
+    }
+
+    fn reach_disk_now(&self) -> Result<(), RecordError> {
+        let file = Arc::clone(&self.lock().sync);
+        file.sync_data().map_err(|error| self.unsynced(error.to_string()))
     }
 
     /// The state, if something may be written.
@@ -302,9 +346,10 @@ impl Inner {
         let mut state = self.lock();
         let synced_before = state.unsynced_since.is_none();
         // It is logged, and told to those whose decisions it were.
-        let _ = state.append(&self.dir, None);
+        let _ = state.append(None, None);
+        let tell = synced_before || state.is_pressing();
         drop(state);
-        if synced_before {
+        if tell {
             self.wake.notify_one();
         }
     }
@@ -321,9 +366,9 @@ impl Inner {
         let record = Record::Outcome(outcome);
         let prepared = Prepared::new(&record, now());
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.open.remove(&decision.id);
         match prepared {
-            Ok(line) => state.pending.push(Pending { line, is_decision: false }),
+            Ok(line) => state.pending.push(Pending { line, allows: None }),
             // Its only text is cut to a length that fits.
             Err(error) => tracing::error!(call = %decision.id, %error, "an outcome cannot be spelled"),
         }
@@ -332,7 +377,7 @@ impl Inner {
         let tell = state.wakes_at.is_none_or(|at| at > since + self.flush_within);
         if state.stopped {
             // The thread that would write it is gone. A failure is logged there.
-            let _ = state.append(&self.dir, None);
+            let _ = state.append(None, None);
         }
         drop(state);
         if tell {
@@ -341,107 +386,6 @@ impl Inner {
         if let Record::Outcome(outcome) = record {
             self.sink.show(Message::Ended(Arc::clone(decision), outcome));
         }
-    }
-
-    /// The life of the flushing thread: writes outcomes that no decision took along, and syncs.
-    fn flush_until_stopped(&self, flush_within: Duration, sync_within: Duration) {
-        let mut sync_not_before = Instant::now();
-        let mut state = self.lock();
-        while !state.stopped {
-            let now = Instant::now();
-            let flush_at = state.pending_since.map(|since| since + flush_within);
-            let sync_at = state.unsynced_since.map(|since| (since + sync_within).max(sync_not_before));
-            if flush_at.is_some_and(|at| at <= now) {
-                if state.append(&self.dir, None).is_err() {
-                    // Again after the same time; the outcomes are still there.
-                    state.pending_since = Some(now);
-                }
-            } else if sync_at.is_some_and(|at| at <= now) {
-                let since = state.unsynced_since.take();
-                drop(state);
-                let synced = self.sync.sync_data();
-                state = self.lock();
-                if synced.is_err() {
-                    state.unsynced_since = since;
-                    sync_not_before = Instant::now() + sync_within;
-                }
-                state.note_sync(&self.dir, synced);
-            } else {
-                let until = flush_at.into_iter().chain(sync_at).min();
-                state.wakes_at = until;
-                state = match until {
-                    Some(at) => {
-                        let waited = self.wake.wait_timeout(state, at.saturating_duration_since(now));
-                        waited.unwrap_or_else(PoisonError::into_inner).0
-                    }
-                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                };
-                state.wakes_at = None;
-            }
-        }
-    }
-}
-
-impl State {
-    /// Writes everything pending, then `last`, with one write. When it fails nothing is written, the decisions are refused, and the
-    /// outcomes stay pending.
-    fn append(&mut self, dir: &Path, last: Option<&Prepared>) -> Result<(), RecordError> {
-        if self.pending.is_empty() && last.is_none() {
-            return Ok(());
-        }
-        let batch = self.batch.take();
-        match self.writer.append_all(self.pending.iter().map(|pending| &pending.line).chain(last)) {
-            Ok(_) => {
-                let begun = self.pending.iter().filter(|pending| pending.is_decision).count();
-                let begun = u64::try_from(begun).unwrap_or(u64::MAX);
-                self.allowed += begun;
-                self.open += begun;
-                self.pending.clear();
-                if let Some(batch) = batch {
-                    batch.end(Ok(()));
-                }
-                self.pending_since = None;
-                self.unsynced_since.get_or_insert_with(Instant::now);
-                if self.write_fault.take().is_some() {
-                    tracing::info!(journal = %dir.display(), "the journal can be written again");
-                }
-                Ok(())
-            }
-            Err(source) => {
-                if self.write_fault.is_none() {
-                    tracing::error!(journal = %dir.display(), error = describe(&source), "the journal cannot be written: calls are refused");
-                }
-                self.write_fault = Some(describe(&source));
-                self.pending.retain(|pending| !pending.is_decision);
-                if let Some(batch) = batch {
-                    batch.end(Err(describe(&source)));
-                }
-                Err(RecordError::Unwritable { path: dir.to_owned(), source })
-            }
-        }
-    }
-
-    fn note_sync(&mut self, dir: &Path, synced: std::io::Result<()>) {
-        match synced {
-            Ok(()) => {
-                if self.sync_fault.take().is_some() {
-                    tracing::info!(journal = %dir.display(), "the journal reaches its disk again");
-                }
-            }
-            Err(error) => {
-                if self.sync_fault.is_none() {
-                    tracing::error!(journal = %dir.display(), %error, "the journal does not reach its disk: calls are refused");
-                }
-                self.sync_fault = Some(format!("the journal does not reach its disk: {error}"));
-            }
-        }
-    }
-}
-
-fn describe(error: &AppendError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }
 

@@ -8,13 +8,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use proxy_journal::check::{Witness, check};
-use proxy_journal::{Blame, Content, Decision, Item, Outcome, Reader, Record, Start, Verdict, Workload};
+use proxy_journal::{
+    Blame, Content, Decision, Item, Outcome, Reader, Record, Source, Start, Verdict, Workload,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{JournaldState, Options, RecordError, Recorder};
 
 mod batch;
+mod evidence;
 mod journald;
 
 /// A decision to allow a call to this path.
@@ -55,7 +58,9 @@ fn deny(path: &str) -> Decision {
 /// Without journald, and with nothing that happens by itself: tests that want it set the times.
 fn quiet() -> Options {
     let hour = Duration::from_secs(3600);
-    Options { journald: None, flush_within: hour, sync_within: hour, ..Options::new("0.1.0") }
+    let never =
+        Options { flush_within: hour, sync_within: hour, checkpoint_within: hour, ..Options::new("0.1.0") };
+    Options { journald: None, reserve: 4096, checkpoint_records: u64::MAX, ..never }
 }
 
 fn dir() -> (TempDir, PathBuf) {
@@ -70,10 +75,19 @@ fn segment(dir: &Path) -> PathBuf {
 
 /// What the journal says, after it was proved.
 fn records(dir: &Path) -> Vec<Record> {
-    let report = check(dir, Witness::default()).unwrap();
+    let report = check(dir, &Witness::default()).unwrap();
     assert!(report.is_whole(), "{report}");
-    let reader = Reader::new(std::io::BufReader::new(File::open(segment(dir)).unwrap()));
-    reader
+    let about_itself = |record: &Record| {
+        matches!(record, Record::Key(_) | Record::Checkpoint(_) | Record::Segment(_) | Record::Retired(_))
+    };
+    all(dir).into_iter().filter(|record| !about_itself(record)).collect()
+}
+
+/// Every record of every segment.
+fn all(dir: &Path) -> Vec<Record> {
+    let segments = proxy_journal::segment::list(dir).unwrap();
+    let items = segments.iter().flat_map(|(_, path)| Reader::new(Source::open(path).unwrap()));
+    items
         .map(|item| match item.unwrap() {
             Item::Entry(entry) => match entry.content {
                 Content::Known(record) => record,
@@ -102,6 +116,9 @@ fn story(dir: &Path) -> Vec<String> {
         Record::Bound(bound) => format!("bound {} {}", bound.counter, bound.count),
         Record::Secret(change) => format!("secret {} {:?}", change.secret, change.change),
         Record::Ca(change) => format!("ca {}", change.generation),
+        Record::Key(_) | Record::Checkpoint(_) | Record::Segment(_) | Record::Retired(_) => {
+            unreachable!("left out")
+        }
     };
     records(dir).iter().map(word).collect()
 }
@@ -135,7 +152,7 @@ fn the_decision_is_in_the_file_before_begin_returns() {
     );
     let health = recorder.health();
     assert_eq!((health.allowed, health.denied, health.open, health.pending), (1, 1, 0, 0));
-    assert_eq!((health.error, health.head.seq), (None, 4));
+    assert_eq!((health.error, health.head.seq), (None, 5));
     assert!(health.sync_lag.is_some(), "nothing was synced yet");
     assert_eq!(health.journald.state, JournaldState::Off);
 }
@@ -285,7 +302,7 @@ fn a_journal_that_was_changed_stops_the_daemon_with_the_place_and_what_to_do() {
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(matches!(error, RecordError::Broken { .. }), "{error}");
     assert!(
-        why.contains("line 2 ") && why.contains("was changed") && why.contains("keep it as evidence"),
+        why.contains("line 3 ") && why.contains("was changed") && why.contains("keep it as evidence"),
         "{why}"
     );
     assert_eq!(fs::read_to_string(segment(&dir)).unwrap(), text);
@@ -388,7 +405,7 @@ fn a_daemon_killed_at_any_instant_leaves_every_forwarded_call_recorded_and_a_cha
 #[test]
 fn a_full_disk_refuses_calls_and_loses_no_outcome_and_calls_go_on_when_there_is_room() {
     let keep = tempfile::tempdir().unwrap();
-    assert!(small_disk(keep.path()), "this test mounts a file system, which needs root");
+    assert!(small_disk(keep.path(), 64), "this test mounts a file system, which needs root");
     let (dir, filler) = (keep.path().join("journal"), keep.path().join("filler"));
     let soon = Duration::from_millis(10);
     let recorder = Recorder::open(&dir, Options { flush_within: soon, ..quiet() }).unwrap();
@@ -406,17 +423,17 @@ fn a_full_disk_refuses_calls_and_loses_no_outcome_and_calls_go_on_when_there_is_
         "{error}"
     );
     assert!(recorder.begin(allow("/refused")).is_err());
-    let proved = check(&dir, Witness::default()).unwrap();
+    let proved = check(&dir, &Witness::default()).unwrap();
     assert!(proved.is_whole(), "a failed write leaves no half line: {proved}");
 
     open.complete(ok());
     eventually("the flusher has tried", || recorder.health().pending == 1);
     let why = recorder.health().error.unwrap();
-    assert!(why.contains("No space left"), "{why}");
+    assert!(why.contains("No space left") || why.contains("disk is full"), "{why}");
 
     fs::remove_file(&filler).unwrap();
     eventually("the outcome is written", || recorder.health().pending == 0);
-    assert_eq!(recorder.health().error, None);
+    eventually("there is room", || recorder.health().error.is_none());
     recorder.begin(allow("/after")).unwrap().complete(ok());
     recorder.stop("test").unwrap();
     let story = story(&dir);
@@ -429,12 +446,19 @@ fn a_full_disk_refuses_calls_and_loses_no_outcome_and_calls_go_on_when_there_is_
     nix::mount::umount2(keep.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
-/// Mounts a file system of 64 KiB here, for this thread and its children only.
-fn small_disk(at: &Path) -> bool {
+/// Mounts a file system of this size here, for this thread and its children only.
+fn small_disk(at: &Path, kib: u32) -> bool {
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).is_ok()
         && mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).is_ok()
-        && mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0700")).is_ok()
+        && mount(
+            Some("tmpfs"),
+            at,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(format!("size={kib}k,mode=0700").as_str()),
+        )
+        .is_ok()
 }
