@@ -30,6 +30,8 @@ impl World {
             ("upstream.roots", format!("[{}]", text(self.path("api-ca.pem")))),
             ("upstream.system_roots", "false".into()),
             ("journal.journald", "\"\"".into()),
+            // Worlds are many, and some are on small disks.
+            ("journal.reserve", "\"64 KiB\"".into()),
             ("control.group", "\"root\"".into()),
             ("log.level", "\"debug,aya=info,aya_obj=info,h2=info\"".into()),
         ] {
@@ -200,6 +202,9 @@ impl World {
         command.arg(host::daemon());
         let journal = self.path("state/journal");
         match arguments {
+            ["audit", "key", "rotate"] => command.args(arguments).arg("--config").arg(self.config()),
+            // What names its own files.
+            ["audit", "verify", "--proof", ..] | ["audit", "verify", "--", ..] => command.args(arguments),
             ["audit", "verify", ..] => command.args(arguments).arg(journal),
             ["audit", ..] => command.args(arguments).arg("--dir").arg(journal),
             ["check", ..] | ["policy", "check" | "test" | "add", ..] | [] => command.args(arguments),
@@ -253,7 +258,10 @@ impl World {
         let mut files: Vec<PathBuf> = fs::read_dir(self.path("state/journal"))
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
             .unwrap_or_default();
-        files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        files.retain(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("journal-") && name.ends_with(".jsonl")
+        });
         files.sort();
         let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         // The last line may be in the middle of being written.

@@ -12,6 +12,7 @@ mod attacks;
 mod bounds;
 mod calls;
 mod detach;
+mod evidence;
 mod conformance;
 mod containers;
 mod credentials;
