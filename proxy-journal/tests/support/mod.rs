@@ -46,6 +46,8 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        refusal: None,
+        basis: None,
         generation: 3,
     }
 }
@@ -145,6 +147,7 @@ fn workload() -> BoxedStrategy<Workload> {
                 script: unit.clone(),
                 unit,
                 netns: cgroup,
+                foreign: false,
                 comm,
                 invocation,
                 mntns,
@@ -195,6 +198,8 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 reason,
                 credential: identity,
                 mistrust: None,
+                refusal: None,
+                basis: None,
                 generation: 1,
             }))
         },

@@ -49,6 +49,8 @@ fn call(number: u128) -> [Record; 2] {
         reason: "allowed".into(),
         credential: None,
         mistrust: None,
+        refusal: None,
+        basis: None,
         generation: 1,
     };
     let outcome = Outcome { id: decision.id, status: Some(200), duration_us: 5_000, ..Outcome::default() };

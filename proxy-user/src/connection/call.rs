@@ -234,7 +234,9 @@ impl Calls {
         let permit = self.decided(subject, facts, inbound).await?;
         let (pass, waited) = admission::admit(services, subject, &permit, facts.host.name()).await?;
         let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
-        let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name()).await?;
+        let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name())
+            .await
+            .map_err(|refusal| refusal.with_basis(permit.basis().clone()))?;
         Ok((permit, Some(attachment), pass, waited + took))
     }
 
@@ -260,7 +262,7 @@ impl Calls {
                     let body = seen::body(&mut inbound.body, &inbound.headers, limit, time).await;
                     inbound.seen.get_or_insert_default().body = body;
                 }
-                Answer::NeedsSeen => {
+                Answer::NeedsSeen | Answer::Untold(_) => {
                     let detail = "the conditions of the policy cannot be decided";
                     return Err(Refusal::new(Kind::NotGranted, detail));
                 }

@@ -28,6 +28,7 @@ use super::passage::Way;
 use super::{Connection, told};
 use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry};
 use crate::base::addr::OriginalDst;
+use crate::base::clock;
 use crate::forward::error::chain;
 use crate::http::interims::Client;
 use crate::http::{Incoming, Leg, connect, problem};
@@ -153,7 +154,7 @@ impl Connection {
         }
         let apis: Vec<&Api> =
             subject.live().set().api_for(Scheme::Http, host.name(), port).into_iter().collect();
-        let passes = || authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified);
+        let passes = || authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified, clock::now());
         let is_known = !apis.is_empty();
         if !is_known && (passes().is_err() || self.services.forward.leaves_to_proxy(host.name())) {
             return Ok(None);

@@ -44,6 +44,8 @@ impl Book {
             reason: "test".into(),
             credential: None,
             mistrust: None,
+            refusal: None,
+            basis: None,
             generation: 1,
         };
         self.recorder.begin(decision).unwrap()

@@ -47,6 +47,8 @@ fn allow(path: &str) -> Decision {
         reason: "allowed".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        refusal: None,
+        basis: None,
         generation: 1,
     }
 }
