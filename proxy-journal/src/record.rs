@@ -68,6 +68,12 @@ pub struct Start {
     /// Generation of the policy set that is live, when one is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_generation: Option<u64>,
+    /// Digest of its files, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_digest: Option<String>,
+    /// Nothing is denied by policy in this run (`mode = "observe"`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observes: bool,
 }
 
 /// The daemon ended on purpose. A run without it was killed.

@@ -264,7 +264,14 @@ fn any_outcome() -> impl Strategy<Value = Record> {
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let start =
         (text(), text(), any::<u32>(), of(any::<u64>())).prop_map(|(version, boot_id, pid, generation)| {
-            Record::Start(Start { version, boot_id, pid, policy_generation: generation })
+            Record::Start(Start {
+                version,
+                boot_id,
+                pid,
+                policy_generation: generation,
+                policy_digest: None,
+                observes: pid % 2 == 1,
+            })
         });
     let policy =
         (any::<u64>(), text(), prop::collection::vec(text(), 0..3)).prop_map(|(number, digest, errors)| {

@@ -135,6 +135,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
 
     let mut options = journal::options(&config);
     options.start.policy_generation = Some(first.generation());
+    options.start.policy_digest = Some(last.digest.clone());
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
     let witnesses = Arc::new(Witnesses::new(&config, &recorder, &outcall)?);
     if let Some(why) = new_ca {

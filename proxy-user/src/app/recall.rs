@@ -143,7 +143,9 @@ impl<'a> Case<'a> {
             return Err("no policy was asked: it is refused whatever the policy says".to_owned());
         }
         if entry.refusal.as_deref() == Some("ambiguous-workload") {
-            return Err("several identities matched: which one another policy would give is not recorded".to_owned());
+            return Err(
+                "several identities matched: which one another policy would give is not recorded".to_owned()
+            );
         }
         let now = match (when, basis) {
             (When::Then(_), Some(basis)) => Moment(basis.now),
@@ -208,7 +210,9 @@ impl<'a> Case<'a> {
                 match host.as_ref().filter(|host| tls && api(host)).map(whole) {
                     Some(Some(passed)) => passed,
                     Some(None) => {
-                        return Err("it would be looked into now, and what requests were in it is not known".into());
+                        return Err(
+                            "it would be looked into now, and what requests were in it is not known".into()
+                        );
                     }
                     None => authorize_passage(
                         &self.subject,
@@ -355,7 +359,11 @@ fn subject(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Subject, String> 
     let identified = match &entry.identity {
         Some(name) => match live.set().identity_named(name) {
             Some(identity) => Identified::One(identity.id),
-            None => return Err(format!("{name} is not in the policy: which identity it would have is not known")),
+            None => {
+                return Err(format!(
+                    "{name} is not in the policy: which identity it would have is not known"
+                ));
+            }
         },
         None => Identified::None("it had none when it called".to_owned().into()),
     };

@@ -123,7 +123,8 @@ fn compare(entry: &Decision, now: &Judgement) -> Replayed {
             }
         }
         ("deny", _, None) => Replayed::Unknown(
-            "it was refused, and this record of an older version does not say whether by the policy".to_owned(),
+            "it was refused, and this record of an older version does not say whether by the policy"
+                .to_owned(),
         ),
         (was, is, _) if was != is => otherwise(format!("{was} -> {is}")),
         _ if entry.credential != now.credential => otherwise("other credential".to_owned()),

@@ -71,8 +71,15 @@ const CONDITIONS: [&str; 16] = [
 ];
 
 const OPERATIONS: [&str; 9] = [
-    "GET /**", "POST /a/**", "* /a/b", "* /**", "websocket /**", "grpc pkg.Svc/*", "GET|POST /{x}/b",
-    "DELETE /a/*", "PUT /a%20b/**",
+    "GET /**",
+    "POST /a/**",
+    "* /a/b",
+    "* /**",
+    "websocket /**",
+    "grpc pkg.Svc/*",
+    "GET|POST /{x}/b",
+    "DELETE /a/*",
+    "PUT /a%20b/**",
 ];
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(from: &[T]) -> impl Strategy<Value = T> + use<T> {
@@ -198,7 +205,16 @@ fn call() -> impl Strategy<Value = Call> {
         r#"{"a": 1, "a": 2}"#,
     ]));
     let query = prop::option::of(pick(&["account=42", "account=7&x=1", "a;b", "", "secret=canary"]));
-    let path = pick(&["/a/b", "/a/b/c", "/b/b", "/a%20b/x", "/pkg.Svc/Get", "/a//b/../c%2e", "/", "/%C3%A9%25/x%20y"]);
+    let path = pick(&[
+        "/a/b",
+        "/a/b/c",
+        "/b/b",
+        "/a%20b/x",
+        "/pkg.Svc/Get",
+        "/a//b/../c%2e",
+        "/",
+        "/%C3%A9%25/x%20y",
+    ]);
     (
         (who, prop::bool::weighted(0.1), prop::bool::ANY, kind, host),
         pick(&["192.0.2.1", "198.51.100.1", "127.0.0.1", "2001:db8::1"]),
@@ -208,18 +224,20 @@ fn call() -> impl Strategy<Value = Call> {
         headers,
         body,
     )
-        .prop_map(|((who, foreign, pass, kind, host), address, method, path, query, headers, body)| Call {
-            who,
-            foreign,
-            unidentified: if pass { Unidentified::Pass } else { Unidentified::Deny },
-            kind,
-            host,
-            address,
-            method,
-            path: path.to_owned(),
-            query,
-            headers,
-            body,
+        .prop_map(|((who, foreign, pass, kind, host), address, method, path, query, headers, body)| {
+            Call {
+                who,
+                foreign,
+                unidentified: if pass { Unidentified::Pass } else { Unidentified::Deny },
+                kind,
+                host,
+                address,
+                method,
+                path: path.to_owned(),
+                query,
+                headers,
+                body,
+            }
         })
 }
 
@@ -355,7 +373,8 @@ fn read_back(decision: &Decision) -> Decision {
 }
 
 /// What the journal says was decided, and what comes of it again, to be compared as a whole.
-type Whole = (Verdict, bool, Option<Rule>, Option<u32>, Option<String>, Option<String>, Vec<Arc<str>>, String);
+type Whole =
+    (Verdict, bool, Option<Rule>, Option<u32>, Option<String>, Option<String>, Vec<Arc<str>>, String);
 
 fn then(entry: &Decision) -> Whole {
     let basis = entry.basis.as_ref();
@@ -477,7 +496,8 @@ fn request(bot: &str) -> (Arc<LivePolicy>, Decision) {
     (live, entry)
 }
 
-const BOT: &str = "[identity]\nuser = \"root\"\n[[grant]]\napi = \"shop\"\nallow = [\"GET /**\"]\ncredential = \"one\"\n";
+const BOT: &str =
+    "[identity]\nuser = \"root\"\n[[grant]]\napi = \"shop\"\nallow = [\"GET /**\"]\ncredential = \"one\"\n";
 const PROD: &str = "when = 'request.headers[\"x-env\"] == \"prod\"'\n";
 
 #[test]
@@ -497,7 +517,8 @@ fn what_another_policy_decides_otherwise_is_told_with_both_rules_and_credentials
     assert_eq!(change(rule).0, "other rule");
     let observed = format!("mode = \"observe\"\n{}", BOT.replace("GET /**", "POST /**"));
     assert_eq!(change(observed).0, "allow -> observe");
-    let gone = compile(&files(BOT).into_iter().filter(|it| it.path != "policies/bot.toml").collect::<Vec<_>>());
+    let gone =
+        compile(&files(BOT).into_iter().filter(|it| it.path != "policies/bot.toml").collect::<Vec<_>>());
     let told = replay(&Arc::new(to_judge(gone.set.unwrap())), &entry, SETTINGS, NOW);
     assert!(matches!(&told, Replayed::Unknown(why) if why.contains("not in the policy")), "{told:?}");
 }

@@ -78,7 +78,9 @@ pub fn authorize_passage(
         return Err(Refusal::new(Kind::UnknownProtocol, detail).with_basis(basis()));
     }
     match passes(subject, host, port, unidentified) {
-        Ok((reason, observed)) => Ok(Passage { reason, rule: None, observed, until: None, basis: basis().into() }),
+        Ok((reason, observed)) => {
+            Ok(Passage { reason, rule: None, observed, until: None, basis: basis().into() })
+        }
         Err(refusal) => Err(refusal.with_basis(basis())),
     }
 }
@@ -166,19 +168,18 @@ fn network(
     match known(subject) {
         Ok(identity) => {
             let set = subject.live().set();
-            let over =
-                match set.network_rule(identity, transport, dst.ip(), dst.port(), resolvers, now) {
-                    Ok(rule) => {
-                        return Ok(Passage {
-                            reason: format!("allowed by {rule}"),
-                            rule: Some(spelled(rule)),
-                            observed: false,
-                            until: None,
-                            basis: Box::default(),
-                        });
-                    }
-                    Err(over) => over,
-                };
+            let over = match set.network_rule(identity, transport, dst.ip(), dst.port(), resolvers, now) {
+                Ok(rule) => {
+                    return Ok(Passage {
+                        reason: format!("allowed by {rule}"),
+                        rule: Some(spelled(rule)),
+                        observed: false,
+                        until: None,
+                        basis: Box::default(),
+                    });
+                }
+                Err(over) => over,
+            };
             let why = match over {
                 Some((rule, until)) => format!("expired: {rule} was granted until {until}"),
                 None => "no network grant allows it".to_owned(),

@@ -139,11 +139,13 @@ pub fn authorize<'l>(
     look: impl Into<Look<'l>>,
 ) -> Result<Answer, Refusal> {
     let kept = Kept::default();
-    let basis = || Box::new(Basis {
-        kind: basis::kind(facts.kind),
-        unidentified_pass: unidentified == Unidentified::Pass,
-        ..basis::of(Question::Call, now)
-    });
+    let basis = || {
+        Box::new(Basis {
+            kind: basis::kind(facts.kind),
+            unidentified_pass: unidentified == Unidentified::Pass,
+            ..basis::of(Question::Call, now)
+        })
+    };
     let answer = decided(subject, facts, unidentified, now, look.into(), &kept, &basis);
     let conditions = kept.told(subject.live().set());
     match answer {

@@ -6,6 +6,7 @@ pub mod credential;
 pub mod detach;
 pub mod evidence;
 pub mod policy;
+pub mod replay;
 pub mod secret;
 pub mod status;
 pub mod trust;

@@ -256,7 +256,8 @@ fn write(page: &mut String, found: &Found, today: &Today, root: &Path) -> std::f
 
 fn as_json(found: &Found, today: &Today) -> Value {
     let judgement = |(at, it): (usize, &Judgement)| {
-        let (rule, weighed) = today.weighed.get(at).map_or((None, &[] as &[_]), |(rule, all)| (rule.as_ref(), all));
+        let (rule, weighed) =
+            today.weighed.get(at).map_or((None, &[] as &[_]), |(rule, all)| (rule.as_ref(), all));
         json!({
             "if_it_was": it.if_it_was,
             "decision": it.allowed.map(|_| word(it)),

@@ -154,7 +154,9 @@ impl Connection {
         }
         let apis: Vec<&Api> =
             subject.live().set().api_for(Scheme::Http, host.name(), port).into_iter().collect();
-        let passes = || authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified, clock::now());
+        let passes = || {
+            authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified, clock::now())
+        };
         let is_known = !apis.is_empty();
         if !is_known && (passes().is_err() || self.services.forward.leaves_to_proxy(host.name())) {
             return Ok(None);

@@ -27,6 +27,7 @@ mod policy_tools;
 mod protect;
 mod policy;
 mod proxied;
+mod replay;
 mod routes;
 mod runtimes;
 mod scripts;
