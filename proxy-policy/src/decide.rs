@@ -28,6 +28,8 @@ pub struct Call<'a> {
     pub facts: Option<&'a Facts<'a>>,
     /// What is done about what conditions come to.
     pub memory: Memory<'a>,
+    /// Whether what would be denied only is observed, whatever the mode of the identity.
+    pub observing: bool,
 }
 
 /// What a call is besides a request.
@@ -46,7 +48,16 @@ impl<'a> Call<'a> {
     /// A request that is nothing besides.
     #[must_use]
     pub fn plain(api: ApiId, method: &'a str, path: &'a CallPath<'a>, now: Moment) -> Self {
-        Self { api, method, path, kind: CallKind::Plain, now, facts: None, memory: Memory::None }
+        Self {
+            api,
+            method,
+            path,
+            kind: CallKind::Plain,
+            now,
+            facts: None,
+            memory: Memory::None,
+            observing: false,
+        }
     }
 }
 
@@ -296,7 +307,7 @@ impl PolicySet {
         let (Some(known), Some(what)) = (who, api) else {
             return no(if who.is_none() { Reason::UnknownIdentity } else { Reason::UnknownApi });
         };
-        let observing = known.mode == Mode::Observe;
+        let observing = call.observing || known.mode == Mode::Observe;
         let pass = |decision: Decision<'p>| Decision {
             verdict: Verdict::Allow,
             observed: Some(decision.observed.unwrap_or(decision.reason)),

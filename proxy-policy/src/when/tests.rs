@@ -29,6 +29,7 @@ fn ask_with(text: &str, query: Option<&str>, body: BodyState<'_>) -> Result<bool
         now,
         facts: Some(&facts),
         memory: crate::Memory::None,
+        observing: false,
     };
     let params = Arguments::from([("owner".to_owned(), "acme".to_owned())]);
     let captures = vec![("name", "a b".to_owned())];

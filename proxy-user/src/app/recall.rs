@@ -381,7 +381,8 @@ fn subject(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Subject, String> 
         foreign: recorded.foreign,
         ..Workload::default()
     };
-    Ok(Subject::new(Arc::new(workload), Arc::clone(live), identified))
+    let observed = entry.basis.as_ref().map_or_else(|| live.observes(), |basis| basis.host_observes);
+    Ok(Subject::new(Arc::new(workload), Arc::clone(live), identified).where_all_is_observed(observed))
 }
 
 fn refused(refusal: Refusal) -> Judgement {

@@ -102,6 +102,8 @@ fn compare(entry: &Decision, now: &Judgement) -> Replayed {
     let same = Replayed::Same { other_limits: false };
     match (was, is, entry.refusal.as_deref()) {
         ("deny", "deny", _) => same,
+        // The policy allowed it, and a limit would not have, had anything been denied.
+        ("observe", "allow", _) if limit.is_some_and(|limit| now.limits.contains(limit)) => same,
         // The policy allowed it, and a limit, the upstream or the credential did not.
         ("deny", _, Some("limit-exceeded")) => match limit {
             // The upstream asked for a pause.

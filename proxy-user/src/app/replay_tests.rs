@@ -171,6 +171,7 @@ fn live(bot: &str) -> Arc<LivePolicy> {
 struct Call {
     who: &'static str,
     foreign: bool,
+    observed: bool,
     unidentified: Unidentified,
     kind: CallKind,
     host: (Scheme, &'static str),
@@ -216,7 +217,7 @@ fn call() -> impl Strategy<Value = Call> {
         "/%C3%A9%25/x%20y",
     ]);
     (
-        (who, prop::bool::weighted(0.1), prop::bool::ANY, kind, host),
+        (who, prop::bool::weighted(0.1), prop::bool::weighted(0.2), prop::bool::ANY, kind, host),
         pick(&["192.0.2.1", "198.51.100.1", "127.0.0.1", "2001:db8::1"]),
         pick(&["GET", "POST", "DELETE", "PUT", "get", "M-SEARCH"]),
         path,
@@ -224,21 +225,23 @@ fn call() -> impl Strategy<Value = Call> {
         headers,
         body,
     )
-        .prop_map(|((who, foreign, pass, kind, host), address, method, path, query, headers, body)| {
-            Call {
-                who,
-                foreign,
-                unidentified: if pass { Unidentified::Pass } else { Unidentified::Deny },
-                kind,
-                host,
-                address,
-                method,
-                path: path.to_owned(),
-                query,
-                headers,
-                body,
-            }
-        })
+        .prop_map(
+            |((who, foreign, observed, pass, kind, host), address, method, path, query, headers, body)| {
+                Call {
+                    who,
+                    foreign,
+                    unidentified: if pass { Unidentified::Pass } else { Unidentified::Deny },
+                    kind,
+                    host,
+                    address,
+                    method,
+                    path: path.to_owned(),
+                    query,
+                    headers,
+                    body,
+                }
+            },
+        )
 }
 
 impl Call {
@@ -257,7 +260,7 @@ impl Call {
             None if self.who == "several" => Identified::Ambiguous(vec!["bot".into(), "other".into()]),
             None => Identified::None("no policy names it".to_owned().into()),
         };
-        Subject::new(Arc::new(workload), Arc::clone(live), identified)
+        Subject::new(Arc::new(workload), Arc::clone(live), identified).where_all_is_observed(self.observed)
     }
 
     fn dst(&self, port: u16) -> OriginalDst {
@@ -421,6 +424,7 @@ fn is_of_nobody(entry: &Decision) -> bool {
 fn check(live: &Arc<LivePolicy>, entry: &Decision) -> Result<(), TestCaseError> {
     let entry = read_back(entry);
     if entry.refusal.as_deref() == Some("ambiguous-workload") {
+        // Which one another policy would give is not recorded.
         prop_assert!(matches!(replay(live, &entry, SETTINGS, NOW), Replayed::Unknown(_)));
         return Ok(());
     }
@@ -482,6 +486,7 @@ fn request(bot: &str) -> (Arc<LivePolicy>, Decision) {
     let call = Call {
         who: "bot",
         foreign: false,
+        observed: false,
         unidentified: Unidentified::Deny,
         kind: CallKind::Plain,
         host: (Scheme::Https, "shop.test"),

@@ -68,6 +68,7 @@ pub fn authorize_passage(
 ) -> Result<Passage, Refusal> {
     let basis = || Basis {
         unidentified_pass: unidentified == Unidentified::Pass,
+        host_observes: subject.is_observed(),
         ..basis::of(Question::Passage, now)
     };
     if let Some(host) = host
@@ -99,7 +100,7 @@ pub fn authorize_whole(
     let set = subject.live().set();
     let api = set.api_for(Scheme::Https, host.name(), port)?;
     let (rule, until) = set.whole(subject.identity_id()?, api.id, now)?;
-    let basis = || basis::of(Question::Whole, now);
+    let basis = || Basis { host_observes: subject.is_observed(), ..basis::of(Question::Whole, now) };
     let refused = |why: &str| {
         let rule = Some(spelled(rule));
         let detail =
@@ -113,7 +114,11 @@ pub fn authorize_whole(
         return Some(refused("to a host that was not looked up here nothing goes through as it is"));
     };
     if let Err(elsewhere) = elsewhere::check(api, None, address) {
-        return Some(Err(elsewhere::refusal(set, api, &elsewhere).with_basis(basis())));
+        let refusal = elsewhere::refusal(set, api, &elsewhere);
+        return Some(match subject.is_observed() {
+            true => Ok(observed(&refusal, basis())),
+            false => Err(refusal.with_basis(basis())),
+        });
     }
     let reason = format!("passed through undecrypted, as the policy says of a pinned client: {rule}");
     Some(Ok(Passage { reason, rule: Some(spelled(rule)), observed: false, until, basis: basis().into() }))
@@ -133,10 +138,12 @@ pub fn authorize_network(
     let basis = Basis {
         unidentified_pass: unidentified == Unidentified::Pass,
         resolver: subject.live().resolvers().contains(&dst.ip()),
+        host_observes: subject.is_observed(),
         ..basis::of(Question::Network, now)
     };
     network(subject, protocol, dst, unidentified, now, subject.live().resolvers())
         .map(|passage| Passage { basis: basis.clone().into(), ..passage })
+        .or_else(|refusal| observed_if(subject, refusal, &basis))
         .map_err(|refusal| refusal.with_basis(basis))
 }
 
@@ -154,6 +161,25 @@ pub fn recall_network(
 ) -> Result<Passage, Refusal> {
     let resolvers: &[IpAddr] = if is_resolver { &[dst.ip()] } else { &[] };
     network(subject, protocol, dst, unidentified, now, resolvers)
+        .or_else(|refusal| observed_if(subject, refusal, &Basis::default()))
+}
+
+/// What is refused goes on where nothing is denied.
+fn observed_if(subject: &Subject, refusal: Refusal, basis: &Basis) -> Result<Passage, Refusal> {
+    match subject.is_observed() {
+        true => Ok(observed(&refusal, basis.clone())),
+        false => Err(refusal),
+    }
+}
+
+fn observed(refusal: &Refusal, basis: Basis) -> Passage {
+    let reason = would_be(refusal.reason());
+    Passage { reason, rule: refusal.rule.clone(), observed: true, until: None, basis: basis.into() }
+}
+
+/// Why something is only observed.
+pub(super) fn would_be(refused: &str) -> String {
+    format!("observed, would be denied: {refused}")
 }
 
 fn network(
@@ -245,9 +271,8 @@ pub(super) fn passes(
             Some(identity) if identity.unmatched == Unmatched::Pass => {
                 Ok((format!("no API names the host, and {} has unmatched = \"pass\"", identity.name), false))
             }
-            Some(identity) if identity.mode == Mode::Observe => {
-                let would = no_api(subject, host, port);
-                Ok((format!("observed, would be denied: {}", would.detail), true))
+            Some(identity) if identity.mode == Mode::Observe || subject.is_observed() => {
+                Ok((would_be(&no_api(subject, host, port).detail), true))
             }
             _ => Err(no_api(subject, host, port)),
         },
@@ -256,6 +281,7 @@ pub(super) fn passes(
             let why = refusal.reason();
             Ok((format!("{why}, no API names the host, and this host has unidentified = \"pass\""), false))
         }
+        (Err(refusal), _) if subject.is_observed() => Ok((would_be(refusal.reason()), true)),
         (Err(refusal), _) => Err(refusal),
     }
 }

@@ -12,7 +12,7 @@ use super::Unidentified;
 use super::asked::Facts;
 use super::basis::{self, Kept, Look};
 use super::elsewhere;
-use super::passage::{known, no_api, passes, spelled};
+use super::passage::{known, no_api, passes, spelled, would_be};
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
@@ -108,6 +108,23 @@ impl Permit {
         &self.basis
     }
 
+    /// It goes on, though a limit refuses it: nothing is denied on this host. With the credential that the policy gives it.
+    ///
+    /// # Errors
+    /// The refusal, where something is denied.
+    pub fn in_spite_of(mut self, refusal: Refusal) -> Result<Self, Refusal> {
+        let is_limit = refusal.over.as_ref().is_some_and(|over| over.limit.is_some());
+        if !self.basis.host_observes || !is_limit {
+            return Err(refusal);
+        }
+        if !self.observed {
+            self.reason = would_be(refusal.reason());
+        }
+        self.observed = true;
+        self.basis = refusal.basis.unwrap_or(self.basis);
+        Ok(self)
+    }
+
     /// The policy that decided.
     #[must_use]
     pub fn live(&self) -> &Arc<LivePolicy> {
@@ -143,6 +160,7 @@ pub fn authorize<'l>(
         Box::new(Basis {
             kind: basis::kind(facts.kind),
             unidentified_pass: unidentified == Unidentified::Pass,
+            host_observes: subject.is_observed(),
             ..basis::of(Question::Call, now)
         })
     };
@@ -193,13 +211,32 @@ fn decided(
         };
         return Ok(Answer::Permit(permit));
     };
-    let identity = known(subject)?;
+    let identity = match known(subject) {
+        Ok(identity) => identity,
+        // As it would go without us: with what it brought, and with nothing of ours.
+        Err(refusal) if subject.is_observed() => {
+            return Ok(Answer::Permit(Permit {
+                live: Arc::clone(live),
+                api: Some(api.id),
+                credential: None,
+                rule: None,
+                scopes: Vec::new(),
+                reason: would_be(refusal.reason()),
+                observed: true,
+                basis: basis(),
+                untouched: true,
+                answers: None,
+            }));
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let method = facts.method.as_str();
     let looked_at = looked_at(subject, facts, look);
     let call = Call {
         kind: facts.kind,
         facts: looked_at.as_ref(),
         memory: kept.memory(look),
+        observing: subject.is_observed(),
         ..Call::plain(api.id, method, &facts.path, now)
     };
     let decision = live.set().decide(identity, &call);
@@ -222,21 +259,21 @@ fn decided(
         .credential
         .filter(|credential| !untouched && (!plain || credential.insecure.is_some()))
         .map(|credential| credential.id);
-    let mut would_be = decision.observed.map(|_| decision.explain(&call).to_string());
+    let mut denied = decision.observed.map(|_| decision.explain(&call).to_string());
     let answers = api.token_endpoint.as_ref().filter(|endpoint| !untouched && endpoint.is_at(&facts.path));
     // What is sent to nobody goes to no address.
     if let Some(address) = facts.address.filter(|_| answers.is_none())
         && let Err(elsewhere) = elsewhere::check(api, decision.credential, address)
     {
-        if !untouched && !observes(&decision) {
+        if !untouched && !subject.is_observed() && !observes(&decision) {
             return Err(elsewhere::refusal(live.set(), api, &elsewhere));
         }
         untouched = true;
-        would_be.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
+        denied.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
     }
-    let observed = would_be.is_some();
-    let mut reason = match would_be {
-        Some(why) => format!("observed, would be denied: {why}"),
+    let observed = denied.is_some();
+    let mut reason = match denied {
+        Some(why) => would_be(&why),
         None => decision.reason.to_string(),
     };
     if answers.is_some() {
@@ -316,6 +353,7 @@ pub fn told<'p, 'l>(
         kind: facts.kind,
         facts: looked_at.as_ref(),
         memory: memory.memory(look),
+        observing: subject.is_observed(),
         ..Call::plain(api.id, method, &facts.path, now)
     };
     Some(set.decide(subject.identity_id()?, &call))
@@ -341,6 +379,7 @@ pub fn consider<'p, 'l>(
         kind: facts.kind,
         facts: looked_at.as_ref(),
         memory: memory.memory(look),
+        observing: subject.is_observed(),
         ..Call::plain(api.id, method, &facts.path, now)
     };
     set.consider(identity, &call)

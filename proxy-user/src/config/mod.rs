@@ -43,6 +43,8 @@ pub struct Config {
     pub runtime: PathBuf,
     /// What happens to workloads that no identity matches.
     pub unidentified: Unidentified,
+    /// Whether anything is denied by policy.
+    pub mode: Mode,
     /// Whether others than root are kept from tracing governed workloads and the daemon (needs the BPF LSM).
     pub protect: bool,
     /// What is attached where.
@@ -85,6 +87,17 @@ pub enum Unidentified {
     Deny,
     /// Passed through undecrypted to hosts that no API names, and recorded.
     Pass,
+}
+
+/// What becomes of what the policy denies.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It goes on, and is recorded as what would be refused.
+    Observe,
 }
 
 /// `[kernel]`
@@ -240,6 +253,7 @@ impl Default for Config {
             state: or("STATE_DIRECTORY", "/var/lib/vouchsafe"),
             runtime: or("RUNTIME_DIRECTORY", "/run/vouchsafe"),
             unidentified: Unidentified::Deny,
+            mode: Mode::Enforce,
             protect: false,
             kernel: Kernel::default(),
             network: Network::default(),

@@ -232,7 +232,11 @@ impl Calls {
     ) -> Result<(Permit, Option<Attachment>, Pass, Duration), Refusal> {
         let services = &self.connection.services;
         let permit = self.decided(subject, facts, inbound).await?;
-        let (pass, waited) = admission::admit(services, subject, &permit, facts.host.name()).await?;
+        let (permit, pass, waited) =
+            match admission::admit(services, subject, &permit, facts.host.name()).await {
+                Ok((pass, waited)) => (permit, pass, waited),
+                Err(refusal) => (permit.in_spite_of(refusal)?, Pass::default(), Duration::ZERO),
+            };
         let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
         let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name())
             .await

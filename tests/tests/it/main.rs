@@ -26,6 +26,7 @@ mod namespaces;
 mod policy_tools;
 mod protect;
 mod policy;
+mod observe;
 mod proxied;
 mod replay;
 mod routes;
