@@ -55,6 +55,7 @@ fn decision(id: Uuid) -> Record {
         mistrust: None,
         refusal: None,
         basis: None,
+        fingerprints: Vec::new(),
         generation: 3,
     }))
 }

@@ -89,6 +89,15 @@ pub enum Held {
     Fault(Cow<'static, str>),
 }
 
+/// A value of a request, told apart from others without telling it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The part of the request: `header x-request-id`, `query account`.
+    pub place: String,
+    /// The first 12 bytes of an HMAC-SHA-256 under a key that never leaves this host, in hexadecimal digits.
+    pub fingerprint: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

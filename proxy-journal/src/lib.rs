@@ -40,7 +40,7 @@ pub mod proof;
 
 pub mod human;
 
-pub use basis::{Basis, Condition, Held, Question, RequestKind};
+pub use basis::{Basis, Condition, Fingerprint, Held, Question, RequestKind};
 pub use chain::{ChainHash, Head};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use keys::Keys;

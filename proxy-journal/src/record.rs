@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
-use crate::basis::Basis;
+use crate::basis::{Basis, Fingerprint};
 use crate::spelled::Spelled;
 
 /// One record, told apart on disk by its `"kind"`.
@@ -167,6 +167,9 @@ pub struct Decision {
     /// What it was decided on besides; absent where no policy was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Box<Basis>>,
+    /// Values of the request that this host was told to tell apart (`fingerprint_query`, `fingerprint_headers`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<Fingerprint>,
     /// Generation of the policy set that decided.
     pub generation: u64,
 }

@@ -48,6 +48,7 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         mistrust: None,
         refusal: None,
         basis: None,
+        fingerprints: Vec::new(),
         generation: 3,
     }
 }
@@ -200,6 +201,7 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 mistrust: None,
                 refusal: None,
                 basis: None,
+                fingerprints: Vec::new(),
                 generation: 1,
             }))
         },

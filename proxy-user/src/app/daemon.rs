@@ -37,7 +37,9 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, Fingerprints, Outcall, StorePaths, give_back_memory, protect_process_memory},
+    credentials::{
+        Credentials, Fingerprints, Outcall, Redaction, StorePaths, give_back_memory, protect_process_memory,
+    },
     doctor::Doctor,
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
@@ -200,6 +202,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         credentials,
         bot_tls,
         doctor: Doctor::new(config.state.clone()),
+        redaction: Redaction::new(
+            fingerprints.clone(),
+            config.journal.fingerprint_headers.clone(),
+            config.journal.fingerprint_query.clone(),
+        ),
         forward: Forwarder::new(dialer, upstream_tls, fingerprints, forward_limits(&config)),
         settings: settings(&config),
         backoff: Backoff::default(),

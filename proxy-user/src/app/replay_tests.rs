@@ -230,6 +230,7 @@ fn call() -> impl Strategy<Value = Call> {
                 Call {
                     who,
                     foreign,
+                    observed,
                     unidentified: if pass { Unidentified::Pass } else { Unidentified::Deny },
                     kind,
                     host,

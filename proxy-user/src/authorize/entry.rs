@@ -97,6 +97,7 @@ fn entry(
         credential: None,
         mistrust: None,
         refusal: None,
+        fingerprints: Vec::new(),
         basis: basis.map(|basis| Box::new(Basis { path_cut, ..basis.clone() })),
         generation: subject.live().generation(),
     }

@@ -48,6 +48,8 @@ pub enum AuditCommand {
     Key(evidence::KeyArgs),
     /// Decide recorded calls again, by a policy of today, and show what would be decided otherwise
     Replay(super::replay::ReplayArgs),
+    /// Print the fingerprint that the journal has of a value
+    Fingerprint(super::fingerprint::FingerprintArgs),
 }
 
 /// Arguments of `audit tail`.
@@ -86,6 +88,7 @@ pub fn run(args: &AuditArgs, socket: impl FnOnce() -> anyhow::Result<PathBuf>) -
         AuditCommand::Verify(args) => {
             Ok(ExitCode::from(evidence::verify(args, &mut out, &mut io::stderr())?))
         }
+        AuditCommand::Fingerprint(args) => super::fingerprint::run(args),
         AuditCommand::Replay(args) => super::replay::run(args),
     }
 }

@@ -5,6 +5,7 @@ pub mod ca;
 pub mod credential;
 pub mod detach;
 pub mod evidence;
+pub mod fingerprint;
 pub mod policy;
 pub mod replay;
 pub mod secret;

@@ -37,6 +37,7 @@ fn decision(method: Option<&str>, path: &str) -> Decision {
         mistrust: None,
         refusal: None,
         basis: None,
+        fingerprints: Vec::new(),
         generation: 3,
     }
 }

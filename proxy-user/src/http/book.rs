@@ -46,6 +46,7 @@ impl Book {
             mistrust: None,
             refusal: None,
             basis: None,
+            fingerprints: Vec::new(),
             generation: 1,
         };
         self.recorder.begin(decision).unwrap()

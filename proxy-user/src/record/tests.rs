@@ -49,6 +49,7 @@ fn allow(path: &str) -> Decision {
         mistrust: None,
         refusal: None,
         basis: None,
+        fingerprints: Vec::new(),
         generation: 1,
     }
 }

@@ -28,6 +28,7 @@ mod protect;
 mod policy;
 mod observe;
 mod proxied;
+mod redaction;
 mod replay;
 mod routes;
 mod runtimes;
