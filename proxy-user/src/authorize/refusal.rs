@@ -197,7 +197,7 @@ pub struct Refusal {
     /// What exactly, for the client; never a secret and never what a workload must not know of the host.
     pub detail: String,
     /// What exactly, for the journal and the operator, when there is more to say.
-    pub internal: Option<String>,
+    pub internal: Option<Box<str>>,
     /// The rule that decided.
     pub rule: Option<Rule>,
     /// What is used up, and for how long.
@@ -225,7 +225,7 @@ impl Refusal {
     /// With more for the operator than for the client.
     #[must_use]
     pub fn with_internal(mut self, internal: impl Into<String>) -> Self {
-        self.internal = Some(internal.into());
+        self.internal = Some(internal.into().into());
         self
     }
 
