@@ -29,6 +29,9 @@ pub struct Basis {
     /// The one of them that refused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Arc<str>>,
+    /// The identities that matched the workload, where there are several: then it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub several: Vec<String>,
     /// The host lets workloads without an identity through where no API is called (`unidentified = "pass"`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unidentified_pass: bool,
@@ -117,6 +120,7 @@ mod tests {
             ],
             limits: vec!["identity bot: 60/min".into()],
             limit: Some("identity bot: 60/min".into()),
+            several: vec!["one".into(), "two".into()],
             unidentified_pass: true,
             host_observes: true,
             resolver: true,

@@ -142,11 +142,6 @@ impl<'a> Case<'a> {
         if basis.is_none() && entry.refusal.is_some() {
             return Err("no policy was asked: it is refused whatever the policy says".to_owned());
         }
-        if entry.refusal.as_deref() == Some("ambiguous-workload") {
-            return Err(
-                "several identities matched: which one another policy would give is not recorded".to_owned()
-            );
-        }
         let now = match (when, basis) {
             (When::Then(_), Some(basis)) => Moment(basis.now),
             (When::Then(now) | When::At(now), _) => now,
@@ -356,6 +351,7 @@ fn protocol(name: &str) -> Option<u8> {
 /// The workload as it is recorded, with the identity that it had.
 fn subject(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Subject, String> {
     let recorded = &entry.workload;
+    let several = entry.basis.as_ref().map(|basis| basis.several.as_slice()).unwrap_or_default();
     let identified = match &entry.identity {
         Some(name) => match live.set().identity_named(name) {
             Some(identity) => Identified::One(identity.id),
@@ -365,6 +361,7 @@ fn subject(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Subject, String> 
                 ));
             }
         },
+        None if !several.is_empty() => Identified::Ambiguous(several.to_vec()),
         None => Identified::None("it had none when it called".to_owned().into()),
     };
     let workload = Workload {

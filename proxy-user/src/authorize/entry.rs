@@ -8,8 +8,8 @@ use super::passage::Passage;
 use super::permit::Permit;
 use super::refusal::Refusal;
 use super::subject::Subject;
-use crate::workload::Workload;
 use crate::workload::container::{Container, Maker};
+use crate::workload::{Identified, Workload};
 
 /// A request that goes on.
 #[must_use]
@@ -66,6 +66,10 @@ fn entry(
     basis: Option<&Basis>,
 ) -> Decision {
     let path = asked.path.map(|path| shortened(path, verdict));
+    let several = || match subject.identified() {
+        Identified::Ambiguous(names) => names.clone(),
+        _ => Vec::new(),
+    };
     let path_cut = path.map(str::len) != asked.path.map(str::len);
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let set = subject.live().set();
@@ -98,7 +102,7 @@ fn entry(
         mistrust: None,
         refusal: None,
         fingerprints: Vec::new(),
-        basis: basis.map(|basis| Box::new(Basis { path_cut, ..basis.clone() })),
+        basis: basis.map(|basis| Box::new(Basis { path_cut, several: several(), ..basis.clone() })),
         generation: subject.live().generation(),
     }
 }
