@@ -7,7 +7,9 @@
 mod network;
 pub mod protect;
 
-pub use network::{EVERYBODY, Facts, NETWORK_KEY_BITS, NetworkKey, STANDS_BY_START, Standing};
+pub use network::{
+    EVERYBODY, Facts, NETWORK_KEY_BITS, NetworkKey, PASSES_AND_IS_TOLD, STANDS_BY_START, Standing,
+};
 
 /// Version of the layouts in this crate. It is part of the directory that maps and links are pinned in, so that a
 /// daemon never reads a map written by programs of another layout.

@@ -76,9 +76,13 @@ impl Facts {
 pub struct Standing {
     /// The identity plus one; 0: none; [`STANDS_BY_START`].
     pub identity: u32,
-    /// 1: everything that is not mediated may pass (the host's setting for workloads that no policy knows).
+    /// Not 0: everything that is not mediated may pass (the host's setting for workloads that no policy knows);
+    /// [`PASSES_AND_IS_TOLD`]: and each pass is told.
     pub pass: u32,
 }
+
+/// What `pass` is where nothing is denied, and what would be is recorded.
+pub const PASSES_AND_IS_TOLD: u32 = 2;
 
 /// Which identity it is depends on how the program was started (its script): look again, with the `exec_*`.
 pub const STANDS_BY_START: u32 = u32::MAX;

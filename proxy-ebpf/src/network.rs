@@ -5,7 +5,7 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use proxy_common::{
     Capture, Counter, EVENT_ALLOWED, EVENT_ASK, EVENT_REFUSED, EVERYBODY, Event, Facts, NETWORK_KEY_BITS,
-    NetworkKey, STANDS_BY_START, Standing,
+    NetworkKey, PASSES_AND_IS_TOLD, STANDS_BY_START, Standing,
 };
 
 use crate::maps::{EVENTS, GENERATION, NETWORK, STANDINGS, count};
@@ -102,6 +102,9 @@ pub fn decide(capture: &Capture, target: &Target<'_>, told: bool) -> Answer {
     }
     if standing.pass != 0 {
         count(Counter::NetworkAllowed);
+        if standing.pass == PASSES_AND_IS_TOLD && !told {
+            tell(capture, target, EVENT_ALLOWED);
+        }
         return Answer::Pass;
     }
     if standing.identity != 0 && covers(standing.identity, target) {

@@ -53,6 +53,9 @@ fn decision(id: Uuid) -> Record {
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        refusal: None,
+        basis: None,
+        fingerprints: Vec::new(),
         generation: 3,
     }))
 }

@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod text;
 
+pub mod basis;
 pub mod spelled;
 pub mod timestamp;
 
@@ -39,6 +40,7 @@ pub mod proof;
 
 pub mod human;
 
+pub use basis::{Basis, Condition, Fingerprint, Held, Question, RequestKind};
 pub use chain::{ChainHash, Head};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use keys::Keys;

@@ -6,6 +6,7 @@
 //! A reader of an older version meets kinds and fields that it does not know. Fields it skips; a kind, or a value, that
 //! it does not know makes [`crate::Content::Other`], which still verifies and can be shown.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
+use crate::basis::{Basis, Fingerprint};
 use crate::spelled::Spelled;
 
 /// One record, told apart on disk by its `"kind"`.
@@ -66,6 +68,12 @@ pub struct Start {
     /// Generation of the policy set that is live, when one is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_generation: Option<u64>,
+    /// Digest of its files, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_digest: Option<String>,
+    /// Nothing is denied by policy in this run (`mode = "observe"`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observes: bool,
 }
 
 /// The daemon ended on purpose. A run without it was killed.
@@ -153,6 +161,15 @@ pub struct Decision {
     /// The client refused our certificate: what is the matter with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mistrust: Option<Box<Mistrust>>,
+    /// Of what was refused: the word for it that the client got, `not-granted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Cow<'static, str>>,
+    /// What it was decided on besides; absent where no policy was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Box<Basis>>,
+    /// Values of the request that this host was told to tell apart (`fingerprint_query`, `fingerprint_headers`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<Fingerprint>,
     /// Generation of the policy set that decided.
     pub generation: u64,
 }
@@ -201,6 +218,9 @@ pub struct Workload {
     pub unit: Option<String>,
     /// Inode of the network namespace.
     pub netns: u64,
+    /// It is another one than the host's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
     /// Name of the thread, which the process chooses itself: a label only.
     pub comm: String,
     /// The run of the unit: systemd's InvocationID.

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use crate::credential::Credential;
+use crate::memory::{self, Memory};
 use crate::model::{Api, ApiId, Grant, Identity, IdentityId, Mode, When};
 use crate::path::CallPath;
 use crate::place::Place;
 use crate::set::{PolicySet, Rule};
 use crate::until::{Moment, Until};
-use crate::when::{Case, Facts, Fault, Unknown};
+use crate::when::{BodyFault, Case, Facts, Fault, Unknown};
 
 /// A call, as far as a policy looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,10 @@ pub struct Call<'a> {
     pub now: Moment,
     /// What conditions look at. Without it, a decision that hangs on a condition says that it needs them.
     pub facts: Option<&'a Facts<'a>>,
+    /// What is done about what conditions come to.
+    pub memory: Memory<'a>,
+    /// Whether what would be denied only is observed, whatever the mode of the identity.
+    pub observing: bool,
 }
 
 /// What a call is besides a request.
@@ -43,7 +48,16 @@ impl<'a> Call<'a> {
     /// A request that is nothing besides.
     #[must_use]
     pub fn plain(api: ApiId, method: &'a str, path: &'a CallPath<'a>, now: Moment) -> Self {
-        Self { api, method, path, kind: CallKind::Plain, now, facts: None }
+        Self {
+            api,
+            method,
+            path,
+            kind: CallKind::Plain,
+            now,
+            facts: None,
+            memory: Memory::None,
+            observing: false,
+        }
     }
 }
 
@@ -132,6 +146,11 @@ pub enum Reason<'p> {
         /// The limit in bytes.
         limit: usize,
     },
+    /// It hangs on a condition that was not asked when the call was made, and that looks at what nobody kept.
+    Untold {
+        /// The condition.
+        condition: RuleRef<'p>,
+    },
     /// Connections of the identity to the API go through as they are, so no request of them is decided.
     Whole {
         /// The grant that says so.
@@ -165,6 +184,13 @@ impl fmt::Display for Reason<'_> {
             Self::FactsNeeded => f.write_str("it hangs on a condition, and what that looks at is not known"),
             Self::BodyNeeded { .. } => {
                 f.write_str("it hangs on a condition that looks at the body, which was not read")
+            }
+            Self::Untold { condition } => {
+                write!(
+                    f,
+                    "it hangs on a condition that was not asked then, and that looks at what is not recorded ({}:{})",
+                    condition.file, condition.line
+                )
             }
             Self::Whole { rule } => {
                 write!(f, "its connections go through undecrypted, so no call is decided: {rule}")
@@ -281,7 +307,7 @@ impl PolicySet {
         let (Some(known), Some(what)) = (who, api) else {
             return no(if who.is_none() { Reason::UnknownIdentity } else { Reason::UnknownApi });
         };
-        let observing = known.mode == Mode::Observe;
+        let observing = call.observing || known.mode == Mode::Observe;
         let pass = |decision: Decision<'p>| Decision {
             verdict: Verdict::Allow,
             observed: Some(decision.observed.unwrap_or(decision.reason)),
@@ -404,11 +430,15 @@ impl PolicySet {
                 params: &when.params,
                 body_limit: grant.body_limit,
             };
-            match when.condition.holds(&case) {
+            match self.answer(when, &case) {
                 Ok(true) => {}
                 Ok(false) => return Held::No(when),
                 Err(Unknown::Fault(fault)) => return Held::Fault(fault),
                 Err(Unknown::Facts) => return Held::Needs(Reason::FactsNeeded),
+                Err(Unknown::Untold) => {
+                    let condition = self.place_ref(when.place, when.condition.as_str());
+                    return Held::Needs(Reason::Untold { condition });
+                }
                 Err(Unknown::Body) => {
                     let looks = |it: &&Grant| {
                         it.api == grant.api && it.when.iter().any(|when| when.condition.uses_body())
@@ -421,6 +451,40 @@ impl PolicySet {
             }
         }
         Held::Yes
+    }
+
+    /// Whether a condition holds: asked now, or as it is remembered.
+    fn answer(&self, when: &When, case: &Case<'_>) -> Result<bool, Unknown> {
+        let key = || {
+            let view = self.view(case.call.api);
+            memory::key(when, &case.captures, case.body_limit, view)
+        };
+        match case.call.memory {
+            Memory::None => when.condition.holds(case),
+            Memory::Keep(kept) => {
+                let answer = when.condition.holds(case);
+                let has_query = case.call.facts.is_some_and(|facts| facts.query.is_some());
+                let held = match answer {
+                    Ok(held) => Ok(held),
+                    Err(Unknown::Fault(fault)) => Err(fault),
+                    Err(_) => return answer,
+                };
+                if when.condition.looks_beyond(has_query) {
+                    memory::keep(kept, memory::Answer { place: when.place, key: key(), held });
+                }
+                answer
+            }
+            Memory::Recall(recalled) if when.condition.looks_beyond(recalled.has_query) => {
+                let limit = case.body_limit;
+                recalled.of(key()).ok_or(Unknown::Untold)?.map_err(|fault| match fault {
+                    Fault::Body(BodyFault::TooLarge { .. }) => {
+                        Unknown::Fault(Fault::Body(BodyFault::TooLarge { limit }))
+                    }
+                    fault => Unknown::Fault(fault),
+                })
+            }
+            Memory::Recall(_) => when.condition.holds(case),
+        }
     }
 
     pub(crate) fn place_ref<'p>(&'p self, place: Place, text: &'p str) -> RuleRef<'p> {

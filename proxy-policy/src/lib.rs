@@ -70,6 +70,7 @@ mod overlap;
 mod compile;
 mod decide;
 mod explain;
+mod memory;
 mod index;
 mod plan;
 mod schema;
@@ -93,6 +94,7 @@ pub use explain::{Considered, Effect, Outcome};
 pub use host::{Host, HostError};
 pub use inject::{Inject, InjectPlace, Placeholder, PlaceholderParts};
 pub use limit::{Bound, Limit, Limits, Period};
+pub use memory::{Answer, Memory, Recalled};
 pub use model::{
     Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mask, Mode, NetworkGrant,
     Scheme, Summary, Unmatched, When, WholeGrant,

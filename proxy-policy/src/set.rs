@@ -32,6 +32,8 @@ pub struct PolicySet {
     blocks: Vec<Vec<Block>>,
     /// Some identity has connections that are not looked into.
     has_whole: bool,
+    /// By API: what conditions do not see of headers, as a number.
+    views: Vec<u64>,
 }
 
 /// An operation in the list of an identity and API.
@@ -87,8 +89,14 @@ impl PolicySet {
         let Linked { identities, apis, credentials, hosts, roles } = linked;
         let mut rules = Vec::new();
         let blocks = identities.iter().map(|identity| blocks(identity, &mut rules)).collect();
+        let views = apis.iter().map(crate::memory::view).collect();
         let has_whole = identities.iter().any(|identity| !identity.whole.is_empty());
-        Self { files, identities, apis, credentials, hosts, roles, rules, blocks, has_whole }
+        Self { files, identities, apis, credentials, hosts, roles, rules, blocks, has_whole, views }
+    }
+
+    /// What conditions do not see of the headers of an API's requests.
+    pub(crate) fn view(&self, api: ApiId) -> u64 {
+        self.views.get(api.0 as usize).copied().unwrap_or_default()
     }
 
     /// Every identity, by name of its file.

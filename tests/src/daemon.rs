@@ -206,6 +206,7 @@ impl World {
             // What names its own files.
             ["audit", "verify", "--proof", ..] | ["audit", "verify", "--", ..] => command.args(arguments),
             ["audit", "verify", ..] => command.args(arguments).arg(journal),
+            ["audit", "fingerprint"] => command.args(arguments).arg("--config").arg(self.config()),
             ["audit", ..] => command.args(arguments).arg("--dir").arg(journal),
             ["check", ..] | ["policy", "check" | "test" | "add", ..] | [] => command.args(arguments),
             // The option belongs to the first word of `secret set NAME`.

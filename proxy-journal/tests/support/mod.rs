@@ -46,6 +46,9 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        refusal: None,
+        basis: None,
+        fingerprints: Vec::new(),
         generation: 3,
     }
 }
@@ -145,6 +148,7 @@ fn workload() -> BoxedStrategy<Workload> {
                 script: unit.clone(),
                 unit,
                 netns: cgroup,
+                foreign: false,
                 comm,
                 invocation,
                 mntns,
@@ -195,6 +199,9 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 reason,
                 credential: identity,
                 mistrust: None,
+                refusal: None,
+                basis: None,
+                fingerprints: Vec::new(),
                 generation: 1,
             }))
         },
@@ -259,7 +266,14 @@ fn any_outcome() -> impl Strategy<Value = Record> {
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let start =
         (text(), text(), any::<u32>(), of(any::<u64>())).prop_map(|(version, boot_id, pid, generation)| {
-            Record::Start(Start { version, boot_id, pid, policy_generation: generation })
+            Record::Start(Start {
+                version,
+                boot_id,
+                pid,
+                policy_generation: generation,
+                policy_digest: None,
+                observes: pid % 2 == 1,
+            })
         });
     let policy =
         (any::<u64>(), text(), prop::collection::vec(text(), 0..3)).prop_map(|(number, digest, errors)| {

@@ -79,6 +79,42 @@ pub enum Fault {
     Failed,
 }
 
+impl Fault {
+    /// A word for it.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Type => "type",
+            Self::Query => "query",
+            Self::Failed => "failed",
+            Self::Body(BodyFault::TooLarge { .. }) => "body-too-large",
+            Self::Body(BodyFault::Incomplete) => "body-incomplete",
+            Self::Body(BodyFault::NotJsonType) => "body-not-json-type",
+            Self::Body(BodyFault::Encoded) => "body-encoded",
+            Self::Body(BodyFault::NotJson) => "body-not-json",
+            Self::Body(BodyFault::DuplicateKey) => "body-duplicate-key",
+            Self::Body(BodyFault::TooManyValues) => "body-too-many-values",
+        }
+    }
+
+    /// The fault that has this word. How large a body was allowed to be is not in the word.
+    #[must_use]
+    pub fn of_slug(slug: &str) -> Option<Self> {
+        let bodies = [
+            BodyFault::TooLarge { limit: 0 },
+            BodyFault::Incomplete,
+            BodyFault::NotJsonType,
+            BodyFault::Encoded,
+            BodyFault::NotJson,
+            BodyFault::DuplicateKey,
+            BodyFault::TooManyValues,
+        ];
+        let plain = [Self::Missing, Self::Type, Self::Query, Self::Failed];
+        plain.into_iter().chain(bodies.map(Self::Body)).find(|fault| fault.slug() == slug)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -96,6 +132,8 @@ impl fmt::Display for Fault {
 pub(crate) enum Unknown {
     Facts,
     Body,
+    /// It was not asked when the call was made.
+    Untold,
     Fault(Fault),
 }
 
@@ -169,6 +207,23 @@ impl Condition {
     #[must_use]
     pub fn uses_body(&self) -> bool {
         self.uses.contains("body")
+    }
+
+    /// Whether it looks at headers.
+    #[must_use]
+    pub fn uses_headers(&self) -> bool {
+        self.uses.contains("request.headers")
+    }
+
+    /// The headers that it looks at; none: any, if it looks at headers.
+    #[must_use]
+    pub fn headers(&self) -> Option<&[String]> {
+        self.headers.as_deref()
+    }
+
+    /// Whether it looks at more than the journal has of a call: headers, a query if there was one, a body.
+    pub(crate) fn looks_beyond(&self, has_query: bool) -> bool {
+        self.uses_headers() || self.uses_body() || (has_query && self.uses.contains("request.query"))
     }
 
     /// Whether it may look at the time: certainly not when the name of it does not occur.

@@ -21,8 +21,16 @@ fn ask_with(text: &str, query: Option<&str>, body: BodyState<'_>) -> Result<bool
     let path = CallPath::normalize("/v1/a%20b").unwrap();
     // 2027-01-01T10:30:00Z, a Friday.
     let now = Moment(1_798_799_400);
-    let call =
-        Call { api: ApiId(0), method: "POST", path: &path, kind: CallKind::Plain, now, facts: Some(&facts) };
+    let call = Call {
+        api: ApiId(0),
+        method: "POST",
+        path: &path,
+        kind: CallKind::Plain,
+        now,
+        facts: Some(&facts),
+        memory: crate::Memory::None,
+        observing: false,
+    };
     let params = Arguments::from([("owner".to_owned(), "acme".to_owned())]);
     let captures = vec![("name", "a b".to_owned())];
     condition.holds(&Case { call: &call, identity: "bot", captures, params: &params, body_limit: 1000 })

@@ -37,7 +37,9 @@ use crate::{
     config::{self, Config},
     connection::{Counters, Services, Settings},
     control::{Control, Handler},
-    credentials::{Credentials, Fingerprints, Outcall, StorePaths, give_back_memory, protect_process_memory},
+    credentials::{
+        Credentials, Fingerprints, Outcall, Redaction, StorePaths, give_back_memory, protect_process_memory,
+    },
     doctor::Doctor,
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
@@ -130,11 +132,20 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let (first, last, identities, warnings) = reload::first(&config.policies, &limits, &credentials)
         .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
     reload::warn(&warnings);
+    let observes = config.mode == config::Mode::Observe;
+    if observes {
+        tracing::warn!(
+            "mode = \"observe\": nothing is denied by policy on this host; what would be is recorded"
+        );
+    }
+    let first = first.observing(observes);
     let authority = Arc::new(Authority::new(Arc::clone(&ca), &config.ca));
     let new_ca = authority.require(first.set())?;
 
     let mut options = journal::options(&config);
     options.start.policy_generation = Some(first.generation());
+    options.start.observes = observes;
+    options.start.policy_digest = Some(last.digest.clone());
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
     let witnesses = Arc::new(Witnesses::new(&config, &recorder, &outcall)?);
     if let Some(why) = new_ca {
@@ -191,6 +202,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         credentials,
         bot_tls,
         doctor: Doctor::new(config.state.clone()),
+        redaction: Redaction::new(
+            fingerprints.clone(),
+            config.journal.fingerprint_headers.clone(),
+            config.journal.fingerprint_query.clone(),
+        ),
         forward: Forwarder::new(dialer, upstream_tls, fingerprints, forward_limits(&config)),
         settings: settings(&config),
         backoff: Backoff::default(),

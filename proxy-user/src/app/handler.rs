@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     authorize::LivePolicy,
-    config::{Config, Unidentified},
+    config::{self, Config, Unidentified},
     connection::Services,
     control::{
         Failure, Handler, Peer, ReloadReport, SecretsReport, Status,
@@ -93,6 +93,7 @@ impl DaemonHandler {
                 IdentityStatus {
                     name: identity.name.clone(),
                     mode: match identity.mode {
+                        _ if self.observes() => Mode::Observe,
                         proxy_policy::Mode::Enforce => Mode::Enforce,
                         proxy_policy::Mode::Observe => Mode::Observe,
                     },
@@ -107,8 +108,13 @@ impl DaemonHandler {
             .collect()
     }
 
+    fn observes(&self) -> bool {
+        self.config.mode == config::Mode::Observe
+    }
+
     fn unidentified(&self) -> Treatment {
         match self.config.unidentified {
+            Unidentified::Deny if self.observes() => Treatment::Observe,
             Unidentified::Deny => Treatment::Deny,
             Unidentified::Pass => Treatment::Pass,
         }
@@ -275,7 +281,12 @@ impl Handler for DaemonHandler {
             pid: std::process::id(),
             started: rfc3339(self.started),
             uptime_s: self.running.elapsed().as_secs(),
+            observes: self.observes(),
             mode: match unidentified {
+                _ if self.observes() => {
+                    "OBSERVING: nothing is denied by policy, what would be is recorded".to_owned()
+                }
+                Treatment::Observe => "OBSERVING".to_owned(),
                 Treatment::Deny => "enforcing; workloads that no policy knows are denied".to_owned(),
                 Treatment::Pass => {
                     "enforcing for identities; workloads that no policy knows PASS to hosts that no API names"

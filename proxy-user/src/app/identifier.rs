@@ -16,6 +16,15 @@ pub(super) struct HostIdentifier {
     unidentified: Unidentified,
 }
 
+/// Where nothing is denied, everything that is not mediated is open, and told.
+fn observed(identified: &Identified, is_open: bool) -> Stand {
+    match identified {
+        Identified::One(id) if is_open => Stand::Open(id.0),
+        Identified::One(id) => Stand::Observed(Some(id.0)),
+        Identified::None(_) | Identified::Ambiguous(_) => Stand::Observed(None),
+    }
+}
+
 impl HostIdentifier {
     /// Tells every answer to the kernel, too.
     pub(super) fn new(programs: Arc<Programs>, network: Arc<Network>, unidentified: Unidentified) -> Self {
@@ -45,10 +54,15 @@ impl Identifier for HostIdentifier {
 
     fn find(&self, workload: &Arc<Workload>, live: &Arc<LivePolicy>) -> Identified {
         let answer = self.matcher.find(workload, live.set(), live.generation());
+        let open = match &answer.identified {
+            Identified::One(id) => live.set().network_is_open(*id, clock::now()),
+            _ => false,
+        };
         let stand = match (&answer.identified, self.unidentified) {
-            (Identified::One(id), _) if live.set().network_is_open(*id, clock::now()) => Stand::Open(id.0),
-            (Identified::One(id), _) => Stand::Identity(id.0),
             (Identified::None(_), Unidentified::Pass) => Stand::Passes,
+            (identified, _) if live.observes() => observed(identified, open),
+            (Identified::One(id), _) if open => Stand::Open(id.0),
+            (Identified::One(id), _) => Stand::Identity(id.0),
             // Several identities are a fault of the policy, which must not open a way.
             (Identified::None(_), Unidentified::Deny) | (Identified::Ambiguous(_), _) => Stand::Nobody,
         };

@@ -17,6 +17,7 @@ mod observer;
 pub mod policies;
 mod probe;
 pub mod recall;
+pub mod replay;
 pub mod rehearse;
 mod reload;
 mod rotation;

@@ -15,7 +15,7 @@ use proxy_journal::Record;
 use super::{namespaces::Namespaces, traces};
 use crate::{
     authorize::{Asked, Caller, Kind, Refusal, Subject, authorize_network, entry},
-    base::addr::OriginalDst,
+    base::{addr::OriginalDst, clock},
     connection::Services,
     kernel::Events,
     workload::{Identified, Workloads},
@@ -122,6 +122,7 @@ async fn take(
         u8::try_from(event.protocol).unwrap_or(0),
         dst,
         services.settings.unidentified,
+        clock::now(),
     );
     let refusal = match (event.kind, permitted) {
         (EVENT_ALLOWED, Ok(passage)) => {

@@ -45,7 +45,8 @@ pub struct Texts {
     pub exposed: Vec<String>,
     /// What cannot be read, as errors with their places.
     pub trouble: Vec<String>,
-    digest: String,
+    /// Digest of the files, in hexadecimal digits.
+    pub digest: String,
 }
 
 impl Texts {

@@ -148,7 +148,7 @@ pub fn judge_as(subject: &Subject, question: &Question<'_>) -> Outcome {
     let api = subject.live().set().api_for(scheme, host.name(), port);
     if scheme == Scheme::Https && api.is_none() {
         // Nobody sees requests there: the connection is decided as a whole.
-        return match authorize_passage(subject, scheme, Some(host), port, Unidentified::Deny) {
+        return match authorize_passage(subject, scheme, Some(host), port, Unidentified::Deny, now) {
             Ok(passage) => Outcome {
                 verdict: if passage.is_observed() { Expect::Observe } else { Expect::Allow },
                 ..said(passage.reason())
@@ -175,7 +175,7 @@ pub fn judge_as(subject: &Subject, question: &Question<'_>) -> Outcome {
                 let body = question.body.unwrap_or_default().as_bytes();
                 looked_at.get_or_insert_default().body = seen::whole_body(body, &headers, limit);
             }
-            Ok(Answer::NeedsSeen) => {
+            Ok(Answer::NeedsSeen | Answer::Untold(_)) => {
                 break Err(Refusal::new(Kind::NotGranted, "the conditions of the policy cannot be decided"));
             }
             Err(refusal) => break Err(refusal),

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     authorize::{Callers, Identifier, LivePolicy, PolicyStore},
     base::clock,
-    config::Config,
+    config::{self, Config},
     connection::Services,
     control::{Failure, ReloadReport},
     credentials::Credentials,
@@ -72,6 +72,8 @@ pub(super) struct Reloader {
     callers: Arc<Callers>,
     recorder: Arc<Recorder>,
     network: Arc<Network>,
+    /// Nothing is denied on this host.
+    observes: bool,
     /// What every governed workload may reach.
     open: Vec<NetworkRule>,
     limits: Arc<Registry>,
@@ -137,6 +139,7 @@ impl Reloader {
             recorder: Arc::clone(&services.recorder),
             credentials: Arc::clone(&services.credentials),
             network,
+            observes: config.mode == config::Mode::Observe,
             open: config.network.allow.clone(),
             limits,
             authority,
@@ -188,7 +191,8 @@ impl Reloader {
                     let next = LivePolicy::new(set, generation)
                         .with_resolvers(resolvers.clone())
                         .with_limits(&self.limits)
-                        .with_credentials(&self.credentials);
+                        .with_credentials(&self.credentials)
+                        .observing(self.observes);
                     self.go_live(next);
                     tracing::info!(generation, identities = count, "the policy is live");
                 }
@@ -292,7 +296,8 @@ impl Reloader {
         let next = LivePolicy::new(set, generation)
             .with_resolvers(resolvers.to_vec())
             .with_limits(&self.limits)
-            .with_credentials(&self.credentials);
+            .with_credentials(&self.credentials)
+            .observing(self.observes);
         self.go_live(next);
         tracing::info!(generation, "network rules ended");
         Ok(())

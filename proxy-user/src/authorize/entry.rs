@@ -1,14 +1,15 @@
 //! A decision in the spelling of the journal.
 
-use proxy_journal::{Access, Decision, Spelled, Target, Trace, Verdict};
+use proxy_journal::{Access, Basis, Decision, Spelled, Target, Trace, Verdict};
 use uuid::Uuid;
 
 use super::asked::Asked;
-use super::permit::{Passage, Permit};
+use super::passage::Passage;
+use super::permit::Permit;
 use super::refusal::Refusal;
 use super::subject::Subject;
-use crate::workload::Workload;
 use crate::workload::container::{Container, Maker};
+use crate::workload::{Identified, Workload};
 
 /// A request that goes on.
 #[must_use]
@@ -19,7 +20,7 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
         credential: permit.credential().and_then(|id| live.credential(id)).map(|known| known.name.clone()),
         rule: permit.rule().cloned(),
         observed: permit.is_observed(),
-        ..entry(subject, asked, Verdict::Allow, permit.reason())
+        ..entry(subject, asked, Verdict::Allow, permit.reason(), Some(permit.basis()))
     }
 }
 
@@ -30,14 +31,18 @@ pub fn passing(subject: &Subject, asked: &Asked<'_>, passage: &Passage) -> Decis
     Decision {
         rule: passage.rule().cloned(),
         observed,
-        ..entry(subject, asked, Verdict::Allow, passage.reason())
+        ..entry(subject, asked, Verdict::Allow, passage.reason(), Some(passage.basis()))
     }
 }
 
 /// A request or a connection that is refused.
 #[must_use]
 pub fn refused(subject: &Subject, asked: &Asked<'_>, refusal: &Refusal) -> Decision {
-    Decision { rule: refusal.rule.clone(), ..entry(subject, asked, Verdict::Deny, refusal.reason()) }
+    Decision {
+        rule: refusal.rule.clone(),
+        refusal: Some(refusal.kind.slug().into()),
+        ..entry(subject, asked, Verdict::Deny, refusal.reason(), refusal.basis.as_deref())
+    }
 }
 
 /// A process that was kept from tracing another.
@@ -53,7 +58,19 @@ pub fn traced(subject: &Subject, access: Access, target: Target, reason: &str) -
     }
 }
 
-fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -> Decision {
+fn entry(
+    subject: &Subject,
+    asked: &Asked<'_>,
+    verdict: Verdict,
+    reason: &str,
+    basis: Option<&Basis>,
+) -> Decision {
+    let path = asked.path.map(|path| shortened(path, verdict));
+    let several = || match subject.identified() {
+        Identified::Ambiguous(names) => names.clone(),
+        _ => Vec::new(),
+    };
+    let path_cut = path.map(str::len) != asked.path.map(str::len);
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let set = subject.live().set();
     let api = match (asked.scheme, asked.host, asked.port) {
@@ -75,7 +92,7 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         host: owned(asked.host),
         port: asked.port,
         method: owned(asked.method),
-        path: owned(asked.path.map(|path| shortened(path, verdict))),
+        path: owned(path),
         has_query: asked.has_query,
         verdict,
         observed: false,
@@ -83,6 +100,9 @@ fn entry(subject: &Subject, asked: &Asked<'_>, verdict: Verdict, reason: &str) -
         reason: shortened(reason, verdict).to_owned(),
         credential: None,
         mistrust: None,
+        refusal: None,
+        fingerprints: Vec::new(),
+        basis: basis.map(|basis| Box::new(Basis { path_cut, several: several(), ..basis.clone() })),
         generation: subject.live().generation(),
     }
 }
@@ -116,6 +136,7 @@ fn spelled_out(workload: &Workload) -> proxy_journal::Workload {
         cgroup_path: workload.cgroup.clone(),
         unit: workload.unit.clone(),
         netns: workload.netns,
+        foreign: workload.foreign,
         comm: workload.comm.clone(),
         invocation: workload.invocation.clone(),
         mntns: Some(workload.mntns).filter(|inode| *inode != 0),

@@ -1,26 +1,23 @@
-//! The answer to "may it?": [`Permit`] for one request, [`Passage`] for the bytes of one connection.
+//! The answer to "may it?" for one request: [`Permit`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_journal::Rule;
+use proxy_journal::{Basis, Question, Rule};
 use proxy_policy::{
-    Addresses, ApiId, Call, Considered, CredentialId, Host, Mask, Mode, Moment, Reason, RuleRef, Scheme,
-    Source, Transport, Unmatched,
+    Addresses, ApiId, BodyState, Call, Considered, CredentialId, Mask, Mode, Moment, Reason, Scheme, Source,
 };
 
 use super::Unidentified;
-use super::asked::{Facts, Seen};
+use super::asked::Facts;
+use super::basis::{self, Kept, Look};
 use super::elsewhere;
+use super::passage::{known, no_api, passes, spelled, would_be};
 use super::policy::LivePolicy;
 use super::refusal::{Kind, Refusal};
 use super::subject::Subject;
-use crate::base::addr::OriginalDst;
-use crate::base::clock;
 use crate::credentials::Strip;
 use crate::limits::Scope;
-use crate::workload::Identified;
 
 /// One request may be forwarded. Cannot be made elsewhere, nor copied: one permit, one call.
 #[derive(Debug)]
@@ -32,6 +29,7 @@ pub struct Permit {
     scopes: Vec<Arc<Scope>>,
     reason: String,
     observed: bool,
+    basis: Box<Basis>,
     /// Nothing allows the call, it is only observed: it goes on with all that the client brought.
     untouched: bool,
     /// It asks for a token, which is answered here and told to last so long.
@@ -50,6 +48,8 @@ pub enum Answer {
         /// The most bytes that are looked at.
         limit: usize,
     },
+    /// Of a call that was recorded: it hangs on a condition of which nothing is recorded, in words.
+    Untold(String),
 }
 
 impl Permit {
@@ -102,6 +102,29 @@ impl Permit {
         self.observed
     }
 
+    /// What it is based on.
+    #[must_use]
+    pub fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// It goes on, though a limit refuses it: nothing is denied on this host. With the credential that the policy gives it.
+    ///
+    /// # Errors
+    /// The refusal, where something is denied.
+    pub fn in_spite_of(mut self, refusal: Refusal) -> Result<Self, Refusal> {
+        let is_limit = refusal.over.as_ref().is_some_and(|over| over.limit.is_some());
+        if !self.basis.host_observes || !is_limit {
+            return Err(refusal);
+        }
+        if !self.observed {
+            self.reason = would_be(refusal.reason());
+        }
+        self.observed = true;
+        self.basis = refusal.basis.unwrap_or(self.basis);
+        Ok(self)
+    }
+
     /// The policy that decided.
     #[must_use]
     pub fn live(&self) -> &Arc<LivePolicy> {
@@ -121,51 +144,49 @@ impl Permit {
     }
 }
 
-/// The bytes of one connection may go to where the workload wanted them, undecrypted and unchanged.
-#[derive(Debug)]
-pub struct Passage {
-    reason: String,
-    rule: Option<Rule>,
-    observed: bool,
-    until: Option<Moment>,
-}
-
-impl Passage {
-    /// When time alone may end it.
-    #[must_use]
-    pub fn until(&self) -> Option<Moment> {
-        self.until
-    }
-
-    /// Whether it goes through only because it is observed.
-    #[must_use]
-    pub fn is_observed(&self) -> bool {
-        self.observed
-    }
-
-    /// The rule that decided.
-    #[must_use]
-    pub fn rule(&self) -> Option<&Rule> {
-        self.rule.as_ref()
-    }
-
-    /// Why, in words.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
-/// Decides one request. `seen` is what conditions look at; without it, the answer may be that it is needed.
+/// Decides one request. `look` is what conditions look at; without it, the answer may be that it is needed.
 ///
 /// # Errors
 /// The refusal: the workload is not known, or its identity may not make the call.
-pub fn authorize(
+pub fn authorize<'l>(
     subject: &Subject,
     facts: &Facts<'_>,
     unidentified: Unidentified,
     now: Moment,
-    seen: Option<&Seen>,
+    look: impl Into<Look<'l>>,
+) -> Result<Answer, Refusal> {
+    let kept = Kept::default();
+    let basis = || {
+        Box::new(Basis {
+            kind: basis::kind(facts.kind),
+            unidentified_pass: unidentified == Unidentified::Pass,
+            host_observes: subject.is_observed(),
+            ..basis::of(Question::Call, now)
+        })
+    };
+    let answer = decided(subject, facts, unidentified, now, look.into(), &kept, &basis);
+    let conditions = kept.told(subject.live().set());
+    match answer {
+        Ok(Answer::Permit(mut permit)) => {
+            permit.basis.conditions = conditions;
+            Ok(Answer::Permit(permit))
+        }
+        Err(refusal) => {
+            let basis = refusal.basis.clone().unwrap_or_else(basis);
+            Err(refusal.with_basis(Basis { conditions, ..*basis }))
+        }
+        answer => answer,
+    }
+}
+
+fn decided(
+    subject: &Subject,
+    facts: &Facts<'_>,
+    unidentified: Unidentified,
+    now: Moment,
+    look: Look<'_>,
+    kept: &Kept,
+    basis: &dyn Fn() -> Box<Basis>,
 ) -> Result<Answer, Refusal> {
     let live = subject.live();
     let host = facts.host.name();
@@ -184,21 +205,46 @@ pub fn authorize(
             scopes: Vec::new(),
             reason,
             observed,
+            basis: basis(),
             untouched: observed,
             answers: None,
         };
         return Ok(Answer::Permit(permit));
     };
-    let identity = known(subject)?;
+    let identity = match known(subject) {
+        Ok(identity) => identity,
+        // As it would go without us: with what it brought, and with nothing of ours.
+        Err(refusal) if subject.is_observed() => {
+            return Ok(Answer::Permit(Permit {
+                live: Arc::clone(live),
+                api: Some(api.id),
+                credential: None,
+                rule: None,
+                scopes: Vec::new(),
+                reason: would_be(refusal.reason()),
+                observed: true,
+                basis: basis(),
+                untouched: true,
+                answers: None,
+            }));
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let method = facts.method.as_str();
-    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
-    let call =
-        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    let looked_at = looked_at(subject, facts, look);
+    let call = Call {
+        kind: facts.kind,
+        facts: looked_at.as_ref(),
+        memory: kept.memory(look),
+        observing: subject.is_observed(),
+        ..Call::plain(api.id, method, &facts.path, now)
+    };
     let decision = live.set().decide(identity, &call);
     let rule = decision.rule.map(spelled);
     if !decision.is_allowed() {
         match decision.reason {
-            Reason::FactsNeeded if seen.is_none() => return Ok(Answer::NeedsSeen),
+            Reason::FactsNeeded if looked_at.is_none() => return Ok(Answer::NeedsSeen),
+            Reason::Untold { .. } => return Ok(Answer::Untold(decision.reason.to_string())),
             Reason::BodyNeeded { limit } => return Ok(Answer::NeedsBody { limit }),
             _ => {}
         }
@@ -213,33 +259,39 @@ pub fn authorize(
         .credential
         .filter(|credential| !untouched && (!plain || credential.insecure.is_some()))
         .map(|credential| credential.id);
-    let mut would_be = decision.observed.map(|_| decision.explain(&call).to_string());
+    let mut denied = decision.observed.map(|_| decision.explain(&call).to_string());
     let answers = api.token_endpoint.as_ref().filter(|endpoint| !untouched && endpoint.is_at(&facts.path));
     // What is sent to nobody goes to no address.
     if let Some(address) = facts.address.filter(|_| answers.is_none())
         && let Err(elsewhere) = elsewhere::check(api, decision.credential, address)
     {
-        if !untouched && !observes(&decision) {
+        if !untouched && !subject.is_observed() && !observes(&decision) {
             return Err(elsewhere::refusal(live.set(), api, &elsewhere));
         }
         untouched = true;
-        would_be.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
+        denied.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
     }
-    let observed = would_be.is_some();
-    let mut reason = match would_be {
-        Some(why) => format!("observed, would be denied: {why}"),
+    let observed = denied.is_some();
+    let mut reason = match denied {
+        Some(why) => would_be(&why),
         None => decision.reason.to_string(),
     };
     if answers.is_some() {
         reason.push_str(&format!("; the proxy answers it, as the token endpoint of {}", api.name));
     }
+    let scopes = live.limits().of_call(identity, decision.grant, api, host, facts.port);
     Ok(Answer::Permit(Permit {
         live: Arc::clone(live),
         api: Some(api.id),
         // What is sent to nobody needs none.
         credential: credential.filter(|_| answers.is_none() && !untouched),
         rule,
-        scopes: live.limits().of_call(identity, decision.grant, api, host, facts.port),
+        basis: Box::new(Basis {
+            grant: decision.grant.and_then(|grant| u32::try_from(grant).ok()),
+            limits: scopes.iter().flat_map(|scope| scope.names().iter().cloned()).collect(),
+            ..*basis()
+        }),
+        scopes,
         reason,
         observed,
         untouched,
@@ -256,12 +308,21 @@ fn observes(decision: &proxy_policy::Decision<'_>) -> bool {
 }
 
 /// What conditions look at.
-fn looked_at<'a>(subject: &'a Subject, facts: &'a Facts<'_>, seen: &'a Seen) -> proxy_policy::Facts<'a> {
+fn looked_at<'a>(
+    subject: &'a Subject,
+    facts: &'a Facts<'_>,
+    look: Look<'a>,
+) -> Option<proxy_policy::Facts<'a>> {
+    let (headers, body) = match look {
+        Look::Nothing => return None,
+        Look::Seen(seen) => (seen.headers.as_slice(), seen.body.state()),
+        Look::Recalled(_) => (&[] as &[_], BodyState::NotRead),
+    };
     let workload = subject.workload();
-    proxy_policy::Facts {
+    Some(proxy_policy::Facts {
         host: facts.host.name(),
         query: facts.query,
-        headers: &seen.headers,
+        headers,
         workload: Source {
             pid: workload.pid,
             exe: workload.exe.as_deref(),
@@ -270,223 +331,56 @@ fn looked_at<'a>(subject: &'a Subject, facts: &'a Facts<'_>, seen: &'a Seen) -> 
             unit: workload.unit.as_deref(),
             cgroup: workload.cgroup.as_deref(),
         },
-        body: seen.body.state(),
-    }
+        body,
+    })
 }
 
 /// Asks once more for what [`authorize`] decided of a call to an API, to tell all that there is to say of it: the rules,
 /// the role, what is only observed. Permits nothing.
-pub fn told<'p>(
+pub fn told<'p, 'l>(
     subject: &'p Subject,
     facts: &Facts<'_>,
     now: Moment,
-    seen: Option<&Seen>,
+    look: impl Into<Look<'l>>,
 ) -> Option<proxy_policy::Decision<'p>> {
     let set = subject.live().set();
     let api = set.api_for(facts.scheme, facts.host.name(), facts.port)?;
-    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let look = look.into();
+    let looked_at = looked_at(subject, facts, look);
     let method = facts.method.as_str();
-    let call =
-        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    let memory = Kept::default();
+    let call = Call {
+        kind: facts.kind,
+        facts: looked_at.as_ref(),
+        memory: memory.memory(look),
+        observing: subject.is_observed(),
+        ..Call::plain(api.id, method, &facts.path, now)
+    };
     Some(set.decide(subject.identity_id()?, &call))
 }
 
 /// Every rule of the subject's identity for the API that is called, with what came of it; nothing without an identity or
 /// an API. Permits nothing.
 #[must_use]
-pub fn consider<'p>(
+pub fn consider<'p, 'l>(
     subject: &'p Subject,
     facts: &Facts<'_>,
     now: Moment,
-    seen: Option<&Seen>,
+    look: impl Into<Look<'l>>,
 ) -> Vec<Considered<'p>> {
     let set = subject.live().set();
     let api = set.api_for(facts.scheme, facts.host.name(), facts.port);
     let (Some(api), Some(identity)) = (api, subject.identity_id()) else { return Vec::new() };
-    let looked_at = seen.map(|seen| looked_at(subject, facts, seen));
+    let look = look.into();
+    let looked_at = looked_at(subject, facts, look);
     let method = facts.method.as_str();
-    let call =
-        Call { kind: facts.kind, facts: looked_at.as_ref(), ..Call::plain(api.id, method, &facts.path, now) };
+    let memory = Kept::default();
+    let call = Call {
+        kind: facts.kind,
+        facts: looked_at.as_ref(),
+        memory: memory.memory(look),
+        observing: subject.is_observed(),
+        ..Call::plain(api.id, method, &facts.path, now)
+    };
     set.consider(identity, &call)
-}
-
-/// Decides a connection to a host that no API names, or whose protocol is not known, as a whole.
-///
-/// # Errors
-/// The refusal: an API names the host after all, or the workload may not call hosts that none names.
-pub fn authorize_passage(
-    subject: &Subject,
-    scheme: Scheme,
-    host: Option<&Host>,
-    port: u16,
-    unidentified: Unidentified,
-) -> Result<Passage, Refusal> {
-    if let Some(host) = host
-        && let Some(api) = subject.live().set().api_for(scheme, host.name(), port)
-    {
-        let detail =
-            format!("{} belongs to the API {}: its calls are decided one by one", host.name(), api.name);
-        return Err(Refusal::new(Kind::UnknownProtocol, detail));
-    }
-    passes(subject, host, port, unidentified).map(|(reason, observed)| Passage {
-        reason,
-        rule: None,
-        observed,
-        until: None,
-    })
-}
-
-/// Decides a connection to the host of an API, named by its SNI, that the policy does not want to be looked into: it goes to the
-/// address that the workload chose, if the API may be there, and nothing of ours goes with it. Nothing when the policy
-/// says no such thing: then it is intercepted.
-#[must_use]
-pub fn authorize_whole(
-    subject: &Subject,
-    host: &Host,
-    port: u16,
-    address: Option<IpAddr>,
-) -> Option<Result<Passage, Refusal>> {
-    let set = subject.live().set();
-    let api = set.api_for(Scheme::Https, host.name(), port)?;
-    let (rule, until) = set.whole(subject.identity_id()?, api.id, clock::now())?;
-    let refused = |why: &str| {
-        let rule = Some(spelled(rule));
-        let detail =
-            format!("connections to {} are not looked into (intercept = false), but {why}", api.name);
-        Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) })
-    };
-    if subject.workload().foreign {
-        return Some(refused("from another network namespace than the host's nothing goes through as it is"));
-    }
-    let Some(address) = address else {
-        return Some(refused("to a host that was not looked up here nothing goes through as it is"));
-    };
-    if let Err(elsewhere) = elsewhere::check(api, None, address) {
-        return Some(Err(elsewhere::refusal(set, api, &elsewhere)));
-    }
-    let reason = format!("passed through undecrypted, as the policy says of a pinned client: {rule}");
-    Some(Ok(Passage { reason, rule: Some(spelled(rule)), observed: false, until }))
-}
-
-/// Decides traffic to a port that is not mediated, or of a protocol (`IPPROTO_*`) that cannot be: by network grants.
-///
-/// # Errors
-/// The refusal: no network grant of the identity covers it, or the workload is not known.
-pub fn authorize_network(
-    subject: &Subject,
-    protocol: u8,
-    dst: OriginalDst,
-    unidentified: Unidentified,
-) -> Result<Passage, Refusal> {
-    let transport = [Transport::Tcp, Transport::Udp].into_iter().find(|known| known.number() == protocol);
-    match known(subject) {
-        Ok(identity) => {
-            let live = subject.live();
-            let (set, resolvers) = (live.set(), live.resolvers());
-            let over =
-                match set.network_rule(identity, transport, dst.ip(), dst.port(), resolvers, clock::now()) {
-                    Ok(rule) => {
-                        return Ok(Passage {
-                            reason: format!("allowed by {rule}"),
-                            rule: Some(spelled(rule)),
-                            observed: false,
-                            until: None,
-                        });
-                    }
-                    Err(over) => over,
-                };
-            let why = match over {
-                Some((rule, until)) => format!("expired: {rule} was granted until {until}"),
-                None => "no network grant allows it".to_owned(),
-            };
-            let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
-            let what = transport.map_or("such traffic to", |transport| transport.as_str());
-            let detail = format!("{who} may not reach {what} {}: {why}", dst.0);
-            Err(Refusal::new(Kind::NotGranted, detail))
-        }
-        // Several identities are a fault of the policy, which must not open a way.
-        Err(refusal) if refusal.kind == Kind::UnknownWorkload && unidentified == Unidentified::Pass => {
-            let reason = format!("{}, and this host has unidentified = \"pass\"", refusal.reason());
-            Ok(Passage { reason, rule: None, observed: false, until: None })
-        }
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// The refusal of a workload that has not exactly one identity.
-fn known(subject: &Subject) -> Result<proxy_policy::IdentityId, Refusal> {
-    match subject.identified() {
-        Identified::One(id) => Ok(*id),
-        Identified::None(why) => {
-            let workload = subject.workload();
-            let exe = workload.exe.as_deref().unwrap_or("executable unknown");
-            let told = why.for_the_workload().unwrap_or("its policy needs a file under policies/");
-            let detail =
-                format!("no identity matches process {} ({exe}, uid {}); {told}", workload.pid, workload.uid);
-            Err(Refusal::new(Kind::UnknownWorkload, detail)
-                .with_internal(format!("no identity matches: {why}")))
-        }
-        Identified::Ambiguous(names) => {
-            let names = names.join(", ");
-            let detail = format!(
-                "the identities {names} match this program; make their conditions exclude each other"
-            );
-            Err(Refusal::new(Kind::AmbiguousWorkload, detail))
-        }
-    }
-}
-
-/// Whether hosts that no API names are open to the subject, why, and whether that is only because it is observed.
-fn passes(
-    subject: &Subject,
-    host: Option<&Host>,
-    port: u16,
-    unidentified: Unidentified,
-) -> Result<(String, bool), Refusal> {
-    if subject.workload().foreign {
-        // The way there would be the daemon's, where the same address is another place.
-        return match known(subject) {
-            Err(refusal) if refusal.kind != Kind::UnknownWorkload || unidentified == Unidentified::Deny => {
-                Err(refusal)
-            }
-            _ => Err(Refusal::new(
-                Kind::UnknownHost,
-                "from another network namespace than the host's only calls to APIs are carried",
-            )),
-        };
-    }
-    match (known(subject), unidentified) {
-        (Ok(_), _) => match subject.identity() {
-            Some(identity) if identity.unmatched == Unmatched::Pass => {
-                Ok((format!("no API names the host, and {} has unmatched = \"pass\"", identity.name), false))
-            }
-            Some(identity) if identity.mode == Mode::Observe => {
-                let would = no_api(subject, host, port);
-                Ok((format!("observed, would be denied: {}", would.detail), true))
-            }
-            _ => Err(no_api(subject, host, port)),
-        },
-        // Several identities are a fault of the policy, which must not open a way.
-        (Err(refusal), Unidentified::Pass) if refusal.kind == Kind::UnknownWorkload => {
-            let why = refusal.reason();
-            Ok((format!("{why}, no API names the host, and this host has unidentified = \"pass\""), false))
-        }
-        (Err(refusal), _) => Err(refusal),
-    }
-}
-
-fn no_api(subject: &Subject, host: Option<&Host>, port: u16) -> Refusal {
-    if let Err(refusal) = known(subject) {
-        return refusal;
-    }
-    let who = subject.identity().map_or("the identity", |identity| identity.name.as_str());
-    let place = host.map_or_else(
-        || format!("a host without a name, port {port}"),
-        |host| format!("{}:{port}", host.name()),
-    );
-    Refusal::new(Kind::UnknownHost, format!("{who} may not call {place}: no API of the policy names it"))
-}
-
-fn spelled(rule: RuleRef<'_>) -> Rule {
-    Rule { file: rule.file.to_owned(), line: rule.line, text: rule.text.to_owned() }
 }

@@ -22,6 +22,8 @@ pub struct LivePolicy {
     /// What `resolver` means in its network rules.
     resolvers: Vec<IpAddr>,
     limits: LiveLimits,
+    /// Nothing is denied on this host.
+    observes: bool,
 }
 
 /// Where one API has its credential, with typed names.
@@ -37,7 +39,7 @@ impl LivePolicy {
     pub fn new(set: PolicySet, generation: u64) -> Self {
         let apis = set.apis().map(Prepared::of).collect();
         let (credentials, resolvers) = (Vec::new(), Vec::new());
-        Self { set, generation, apis, credentials, resolvers, limits: LiveLimits::default() }
+        Self { set, generation, apis, credentials, resolvers, limits: LiveLimits::default(), observes: false }
     }
 
     /// With the addresses that `resolver` stands for in network rules.
@@ -52,6 +54,19 @@ impl LivePolicy {
     pub fn with_credentials(mut self, credentials: &Credentials) -> Self {
         self.credentials = credentials.adopt(&self.set);
         self
+    }
+
+    /// On a host on which nothing is denied: what would be is recorded.
+    #[must_use]
+    pub fn observing(mut self, observes: bool) -> Self {
+        self.observes = observes;
+        self
+    }
+
+    /// Whether nothing is denied on this host.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.observes
     }
 
     /// With its limits; what was used of those that stay the same is still used.

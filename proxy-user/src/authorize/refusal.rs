@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use proxy_journal::{Blame, Rule};
+use proxy_journal::{Basis, Blame, Rule};
 use proxy_policy::Bound;
 
 /// What kind of refusal. The list is closed: nothing else is ever said to a client.
@@ -197,11 +197,13 @@ pub struct Refusal {
     /// What exactly, for the client; never a secret and never what a workload must not know of the host.
     pub detail: String,
     /// What exactly, for the journal and the operator, when there is more to say.
-    pub internal: Option<String>,
+    pub internal: Option<Box<str>>,
     /// The rule that decided.
     pub rule: Option<Rule>,
     /// What is used up, and for how long.
     pub over: Option<Box<Over>>,
+    /// What it is based on, if a policy was asked.
+    pub basis: Option<Box<Basis>>,
 }
 
 /// A call that came too soon.
@@ -217,14 +219,20 @@ impl Refusal {
     /// Without a rule.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), internal: None, rule: None, over: None }
+        Self { kind, detail: detail.into(), internal: None, rule: None, over: None, basis: None }
     }
 
     /// With more for the operator than for the client.
     #[must_use]
     pub fn with_internal(mut self, internal: impl Into<String>) -> Self {
-        self.internal = Some(internal.into());
+        self.internal = Some(internal.into().into());
         self
+    }
+
+    /// With what it is based on.
+    #[must_use]
+    pub fn with_basis(self, basis: impl Into<Box<Basis>>) -> Self {
+        Self { basis: Some(basis.into()), ..self }
     }
 
     /// What goes into the journal.

@@ -29,6 +29,8 @@ pub struct Subject {
     workload: Arc<Workload>,
     live: Arc<LivePolicy>,
     identified: Identified,
+    /// Nothing that it does is denied, because nothing is on this host.
+    observed: bool,
     /// As the journal tells the workload, once nothing more can become known of it.
     pub(super) told: OnceLock<Spelled<proxy_journal::Workload>>,
 }
@@ -37,7 +39,21 @@ impl Subject {
     /// A workload as `identified` says; the id in it must come from the set of `live`.
     #[must_use]
     pub fn new(workload: Arc<Workload>, live: Arc<LivePolicy>, identified: Identified) -> Self {
-        Self { workload, live, identified, told: OnceLock::new() }
+        let observed = live.observes();
+        Self { workload, live, identified, observed, told: OnceLock::new() }
+    }
+
+    /// The same where nothing is denied, or where something is, whatever holds on this host now.
+    #[must_use]
+    pub fn where_all_is_observed(mut self, observed: bool) -> Self {
+        self.observed = observed;
+        self
+    }
+
+    /// Whether nothing that it does is denied by policy, because the host only observes.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.observed
     }
 
     /// The process, as the kernel saw it when it connected.

@@ -130,7 +130,8 @@ fn a_workload_that_no_policy_knows_never_calls_an_api() {
 fn a_host_that_no_api_names_follows_unmatched() {
     let other = Host::parse("other.test").unwrap();
     let ask = |name, unidentified| {
-        authorize_passage(&subject(name), Scheme::Https, Some(&other), 443, unidentified).map_err(|r| r.kind)
+        authorize_passage(&subject(name), Scheme::Https, Some(&other), 443, unidentified, Moment(0))
+            .map_err(|r| r.kind)
     };
     assert!(ask(Some("walker"), Unidentified::Deny).is_ok());
     assert_eq!(ask(Some("bot"), Unidentified::Pass).unwrap_err(), Kind::UnknownHost);
@@ -142,7 +143,8 @@ fn a_host_that_no_api_names_follows_unmatched() {
 fn the_host_of_an_api_is_never_passed_through() {
     let host = Host::parse("api.stripe.test").unwrap();
     for name in [Some("walker"), None] {
-        let answer = authorize_passage(&subject(name), Scheme::Https, Some(&host), 443, Unidentified::Pass);
+        let answer =
+            authorize_passage(&subject(name), Scheme::Https, Some(&host), 443, Unidentified::Pass, Moment(0));
         assert_eq!(answer.unwrap_err().kind, Kind::UnknownProtocol);
     }
 }

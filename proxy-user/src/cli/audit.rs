@@ -46,6 +46,10 @@ pub enum AuditCommand {
     Checkpoint(evidence::CheckpointArgs),
     /// Show the keys that sign the journal
     Key(evidence::KeyArgs),
+    /// Decide recorded calls again, by a policy of today, and show what would be decided otherwise
+    Replay(super::replay::ReplayArgs),
+    /// Print the fingerprint that the journal has of a value
+    Fingerprint(super::fingerprint::FingerprintArgs),
 }
 
 /// Arguments of `audit tail`.
@@ -84,6 +88,8 @@ pub fn run(args: &AuditArgs, socket: impl FnOnce() -> anyhow::Result<PathBuf>) -
         AuditCommand::Verify(args) => {
             Ok(ExitCode::from(evidence::verify(args, &mut out, &mut io::stderr())?))
         }
+        AuditCommand::Fingerprint(args) => super::fingerprint::run(args),
+        AuditCommand::Replay(args) => super::replay::run(args),
     }
 }
 

@@ -49,6 +49,9 @@ fn call(number: u128) -> [Record; 2] {
         reason: "allowed".into(),
         credential: None,
         mistrust: None,
+        refusal: None,
+        basis: None,
+        fingerprints: Vec::new(),
         generation: 1,
     };
     let outcome = Outcome { id: decision.id, status: Some(200), duration_us: 5_000, ..Outcome::default() };

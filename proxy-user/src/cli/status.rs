@@ -279,6 +279,16 @@ mod tests {
     }
 
     #[test]
+    fn a_host_on_which_nothing_is_denied_says_so_first_and_in_red() {
+        let status = Status { observes: true, ..healthy() };
+        let page = page(&status, true);
+        assert!(
+            page.starts_with("\x1b[31mproblem   mode: nothing is denied by policy on this host"),
+            "{page}"
+        );
+    }
+
+    #[test]
     fn names_cannot_move_the_terminal() {
         let mut status = healthy();
         status.policy.last_error = Some(vec!["a\x1b[2J\n.toml:1:1: x".into()]);

@@ -16,7 +16,8 @@ use uuid::Uuid;
 use super::audit::journal_segments;
 use super::policy::{explain, folder};
 use super::status::safe;
-use crate::app::recall::{Judgement, Recalled, Settings, recall};
+use crate::app::recall::{Judgement, Recalled, Settings, When, recall, weigh};
+use crate::app::rehearse::{Decided, Weighed};
 use crate::authorize::{LivePolicy, Unidentified};
 use crate::base::clock;
 use crate::config::{self, Config};
@@ -50,6 +51,13 @@ struct Found {
     outcome: Option<Outcome>,
 }
 
+/// What today's policy says.
+struct Today {
+    judged: Recalled,
+    /// For each judgement the rule that decides, and all that were asked.
+    weighed: Vec<(Option<Decided>, Vec<Weighed>)>,
+}
+
 /// Prints the entry and what today's policy says.
 ///
 /// # Errors
@@ -74,7 +82,15 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
     };
     let settings = Settings { unidentified, ports: &config.ports() };
     let status = found.outcome.as_ref().and_then(|outcome| outcome.status);
-    let today = recall(&live, &found.decision, status, settings, clock::now());
+    let when = When::At(clock::now());
+    let judged = recall(&live, &found.decision, status, settings, when);
+    let weighed = match &judged {
+        Recalled::Decided(all) => {
+            all.iter().map(|it| weigh(&live, &found.decision, settings, when, it.kind)).collect()
+        }
+        Recalled::Not(_) => Vec::new(),
+    };
+    let today = Today { judged, weighed };
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&as_json(&found, &today))?)?,
@@ -150,14 +166,14 @@ fn differs(then: &Decision, today: &Recalled) -> Option<bool> {
     all.all(|it| it == Some(first)).then_some(first)
 }
 
-fn page(found: &Found, today: &Recalled, root: &Path) -> String {
+fn page(found: &Found, today: &Today, root: &Path) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
     let _ = write(&mut page, found, today, root);
     page
 }
 
-fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std::fmt::Result {
+fn write(page: &mut String, found: &Found, today: &Today, root: &Path) -> std::fmt::Result {
     let Found { at, decision, outcome, .. } = found;
     let part = |text: &Option<String>| text.as_deref().map_or_else(String::new, safe);
     let request = match (&decision.method, &decision.host) {
@@ -211,25 +227,26 @@ fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std
         None => {}
     }
     writeln!(page, "\ntoday, by {}", root.display())?;
-    let judged = match today {
+    let judged = match &today.judged {
         Recalled::Decided(judged) => judged,
         Recalled::Not(why) => {
             writeln!(page, "  cannot be said: {}", safe(why))?;
             return writeln!(page, "  {NOT_RECORDED}");
         }
     };
-    for judgement in judged {
+    for (at, judgement) in judged.iter().enumerate() {
         let was =
             if judged.len() > 1 { format!("if it was {}: ", judgement.if_it_was) } else { String::new() };
         writeln!(page, "  {was}{}: {}", word(judgement), safe(&judgement.reason))?;
         if let Some(credential) = &judgement.credential {
             writeln!(page, "  credential  {}", safe(credential))?;
         }
-        for it in judgement.considered.iter().filter(|it| it.counts || it.outcome != "other-path") {
-            explain::write_weighed(page, it, judgement.rule.as_ref())?;
+        let Some((rule, weighed)) = today.weighed.get(at) else { continue };
+        for it in weighed.iter().filter(|it| it.counts || it.outcome != "other-path") {
+            explain::write_weighed(page, it, rule.as_ref())?;
         }
     }
-    match differs(decision, today) {
+    match differs(decision, &today.judged) {
         Some(true) => writeln!(page, "  that is another answer than then")?,
         Some(false) => writeln!(page, "  that is the answer of then")?,
         None => writeln!(page, "  whether that is the answer of then hangs on what is not recorded")?,
@@ -237,27 +254,29 @@ fn write(page: &mut String, found: &Found, today: &Recalled, root: &Path) -> std
     writeln!(page, "  {NOT_RECORDED}")
 }
 
-fn as_json(found: &Found, today: &Recalled) -> Value {
-    let judgement = |it: &Judgement| {
+fn as_json(found: &Found, today: &Today) -> Value {
+    let judgement = |(at, it): (usize, &Judgement)| {
+        let (rule, weighed) =
+            today.weighed.get(at).map_or((None, &[] as &[_]), |(rule, all)| (rule.as_ref(), all));
         json!({
             "if_it_was": it.if_it_was,
             "decision": it.allowed.map(|_| word(it)),
             "reason": it.reason,
             "credential": it.credential,
-            "considered": it.considered.iter()
-                .map(|weighed| explain::weighed_json(weighed, it.rule.as_ref()))
+            "considered": weighed.iter()
+                .map(|weighed| explain::weighed_json(weighed, rule))
                 .collect::<Vec<_>>(),
         })
     };
-    let (judged, why_not) = match today {
-        Recalled::Decided(judged) => (judged.iter().map(judgement).collect::<Vec<_>>(), None),
+    let (judged, why_not) = match &today.judged {
+        Recalled::Decided(judged) => (judged.iter().enumerate().map(judgement).collect::<Vec<_>>(), None),
         Recalled::Not(why) => (Vec::new(), Some(why)),
     };
     json!({
         "records": found.texts,
         "today": judged,
         "not_judged": why_not,
-        "differs": differs(&found.decision, today),
+        "differs": differs(&found.decision, &today.judged),
         "not_known": NOT_RECORDED,
     })
 }

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use super::witness::Witness;
 use crate::base::{duration, size};
+use super::redaction::QueryNames;
 
 /// `[journal]`
 #[derive(Debug, Deserialize)]
@@ -47,6 +49,11 @@ pub struct Journal {
     pub witness: Vec<Witness>,
     /// journald's socket; empty: off.
     pub journald: PathBuf,
+    /// The parameters of queries whose values are told apart by fingerprints.
+    pub fingerprint_query: QueryNames,
+    /// The headers whose values are.
+    #[serde(deserialize_with = "super::redaction::header_names")]
+    pub fingerprint_headers: Vec<HeaderName>,
 }
 
 /// When a call may go on.
@@ -92,6 +99,8 @@ impl Default for Journal {
             on_full: OnFull::Refuse,
             spill: None,
             witness: Vec::new(),
+            fingerprint_query: QueryNames::None,
+            fingerprint_headers: Vec::new(),
             journald: PathBuf::from("/run/systemd/journal/socket"),
         }
     }

@@ -5,6 +5,7 @@ mod rotation;
 mod hashicorp;
 mod issuer;
 mod journal;
+mod redaction;
 mod uplink;
 mod witness;
 
@@ -23,6 +24,7 @@ pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
 pub use self::journal::{Durability, Journal, OnFull};
+pub use self::redaction::QueryNames;
 pub use self::rotation::{Maker, Rotation, Rotations};
 pub use self::uplink::{Direct, SiteProxy};
 pub use self::witness::Witness;
@@ -43,6 +45,8 @@ pub struct Config {
     pub runtime: PathBuf,
     /// What happens to workloads that no identity matches.
     pub unidentified: Unidentified,
+    /// Whether anything is denied by policy.
+    pub mode: Mode,
     /// Whether others than root are kept from tracing governed workloads and the daemon (needs the BPF LSM).
     pub protect: bool,
     /// What is attached where.
@@ -85,6 +89,17 @@ pub enum Unidentified {
     Deny,
     /// Passed through undecrypted to hosts that no API names, and recorded.
     Pass,
+}
+
+/// What becomes of what the policy denies.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It goes on, and is recorded as what would be refused.
+    Observe,
 }
 
 /// `[kernel]`
@@ -240,6 +255,7 @@ impl Default for Config {
             state: or("STATE_DIRECTORY", "/var/lib/vouchsafe"),
             runtime: or("RUNTIME_DIRECTORY", "/run/vouchsafe"),
             unidentified: Unidentified::Deny,
+            mode: Mode::Enforce,
             protect: false,
             kernel: Kernel::default(),
             network: Network::default(),
@@ -554,6 +570,22 @@ mod tests {
         );
         let text = error("[network]\nallow = [\"udp resolver:53\", \"tcp db.internal:5432\"]");
         assert!(text.starts_with("v.toml:2:9: error: \"db.internal\" is not an address"), "{text}");
+    }
+
+    #[test]
+    fn no_fingerprint_is_made_of_what_carries_credentials() {
+        let text = "[journal]\nfingerprint_query = \"all\"\nfingerprint_headers = [\"X-Request-Id\"]";
+        let journal = Config::parse(Path::new("v.toml"), text).unwrap().journal;
+        assert_eq!((journal.fingerprint_query, journal.fingerprint_headers.len()), (QueryNames::All, 1));
+        for name in ["Authorization", "cookie", "proxy-authorization", "set-cookie"] {
+            let text = error(&format!("[journal]\nfingerprint_headers = [\"{name}\"]"));
+            assert!(
+                text.starts_with("v.toml:2:23: error:") && text.contains("carries credentials"),
+                "{text}"
+            );
+        }
+        assert!(error("[journal]\nfingerprint_headers = [\"a b\"]").contains("no name of a header"));
+        assert!(error("[journal]\nfingerprint_query = \"some\"").contains("write names of parameters"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
-use proxy_journal::Rule;
+use proxy_journal::{Basis, Rule};
 
 use super::Services;
 use crate::authorize::{Kind, Over, Permit, Refusal, Subject};
@@ -72,6 +72,7 @@ fn paused(permit: &Permit, host: &str, pause: Duration) -> Refusal {
     let detail = format!("{host} asked for a pause of all calls{whose}; try again in {} s", seconds(pause));
     Refusal {
         over: Some(Box::new(Over { retry_after: pause, limit: None })),
+        basis: Some(Box::new(permit.basis().clone())),
         ..Refusal::new(Kind::LimitExceeded, detail)
     }
 }
@@ -79,7 +80,9 @@ fn paused(permit: &Permit, host: &str, pause: Duration) -> Refusal {
 fn refused(permit: &Permit, exceeded: &Exceeded) -> Refusal {
     let set = permit.live().set();
     let file = set.file_name(exceeded.place.file).unwrap_or_default().to_owned();
+    let basis = Basis { limit: Some(exceeded.name().into()), ..permit.basis().clone() };
     Refusal {
+        basis: Some(Box::new(basis)),
         rule: Some(Rule { file, line: exceeded.place.line, text: exceeded.limit.as_str().to_owned() }),
         over: Some(Box::new(Over { retry_after: exceeded.retry_after, limit: Some(exceeded.limit.bound()) })),
         ..Refusal::new(Kind::LimitExceeded, exceeded.to_string())

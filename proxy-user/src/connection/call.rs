@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use proxy_journal::Decision;
 use proxy_policy::{Host, Scheme};
 
 use super::mistrust::Doubt;
+use super::refusing::answer;
 use super::spell::{authority, target};
 use super::{Connection, admission, credential, standing, token, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
@@ -25,7 +26,7 @@ use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
     Account, Incoming, Interims, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop,
-    problem, reflect, seen,
+    reflect, seen,
 };
 use crate::http1::{OnSwitch, Spelling};
 use crate::limits::Pass;
@@ -38,7 +39,7 @@ pub(super) struct Calls {
     pub(super) connection: Connection,
     pub(super) leg: Leg,
     /// The client speaks HTTP/2.
-    http2: bool,
+    pub(super) http2: bool,
     /// Over TLS: whether the client trusts us.
     pub(super) doubt: Option<Doubt>,
     /// The host of the handshake, to share with routes, and as requests to it name it.
@@ -179,12 +180,11 @@ impl Calls {
             let (permit, attachment, pass, waited) = match permitted {
                 Ok(permitted) => permitted,
                 Err(refusal) => {
-                    return self.refuse(
-                        &subject,
-                        &facts.asked(self.connection.dst, self.connection.proxy()),
-                        &refusal,
-                        &method,
-                    );
+                    let asked = facts.asked(self.connection.dst, self.connection.proxy());
+                    let fingerprints = self.fingerprints(&facts, subject.live(), &inbound.headers);
+                    let refused = entry::refused(&subject, &asked, &refusal);
+                    let decision = Decision { fingerprints, ..refused };
+                    return self.refuse_as(&subject, decision, &refusal, &method);
                 }
             };
             if !waited.is_zero() {
@@ -232,9 +232,15 @@ impl Calls {
     ) -> Result<(Permit, Option<Attachment>, Pass, Duration), Refusal> {
         let services = &self.connection.services;
         let permit = self.decided(subject, facts, inbound).await?;
-        let (pass, waited) = admission::admit(services, subject, &permit, facts.host.name()).await?;
+        let (permit, pass, waited) =
+            match admission::admit(services, subject, &permit, facts.host.name()).await {
+                Ok((pass, waited)) => (permit, pass, waited),
+                Err(refusal) => (permit.in_spite_of(refusal)?, Pass::default(), Duration::ZERO),
+            };
         let Some(id) = permit.credential() else { return Ok((permit, None, pass, waited)) };
-        let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name()).await?;
+        let (attachment, took) = credential::attachment(subject, &permit, id, facts.host.name())
+            .await
+            .map_err(|refusal| refusal.with_basis(permit.basis().clone()))?;
         Ok((permit, Some(attachment), pass, waited + took))
     }
 
@@ -260,7 +266,7 @@ impl Calls {
                     let body = seen::body(&mut inbound.body, &inbound.headers, limit, time).await;
                     inbound.seen.get_or_insert_default().body = body;
                 }
-                Answer::NeedsSeen => {
+                Answer::NeedsSeen | Answer::Untold(_) => {
                     let detail = "the conditions of the policy cannot be decided";
                     return Err(Refusal::new(Kind::NotGranted, detail));
                 }
@@ -279,8 +285,9 @@ impl Calls {
     ) -> Reply {
         let services = &self.connection.services;
         let asked = facts.asked(self.connection.dst, self.connection.proxy());
-        let receipt = match services.recorder.begin_together(entry::permitted(subject, &asked, permit)).await
-        {
+        let fingerprints = self.fingerprints(facts, permit.live(), &inbound.headers);
+        let decision = Decision { fingerprints, ..entry::permitted(subject, &asked, permit) };
+        let receipt = match services.recorder.begin_together(decision).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
@@ -558,38 +565,4 @@ impl Calls {
         *reply.version_mut() = Version::default();
         reply
     }
-
-    /// Records a refusal and answers it. When it cannot be recorded, it is refused all the same.
-    pub(super) fn refuse(
-        &self,
-        subject: &Subject,
-        asked: &Asked<'_>,
-        refusal: &Refusal,
-        method: &Method,
-    ) -> Reply {
-        let services = &self.connection.services;
-        services.counters.tally(subject).count_denied();
-        let reply = match services.recorder.refused(entry::refused(subject, asked, refusal)) {
-            Ok(id) => answer(refusal, Some(id), subject, method),
-            Err(error) => {
-                tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
-                answer(refusal, None, subject, method)
-            }
-        };
-        self.last(reply, refusal)
-    }
-
-    /// Has a refusal be the last answer of its connection where it is not known what the client meant: nor is it known, then, what comes
-    /// behind it.
-    fn last(&self, mut reply: Reply, refusal: &Refusal) -> Reply {
-        if matches!(refusal.kind, Kind::BadRequest | Kind::ClientGone) && !self.http2 {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        reply
-    }
-}
-
-fn answer(refusal: &Refusal, entry: Option<uuid::Uuid>, subject: &Subject, method: &Method) -> Reply {
-    let identity = subject.identity().map(|identity| identity.name.as_str());
-    problem::response(refusal, entry, identity, method, ReplyBody::text)
 }

@@ -26,6 +26,7 @@ mod first;
 mod mistrust;
 pub mod passage;
 mod proxied;
+mod refusing;
 pub mod services;
 mod spell;
 mod standing;

@@ -13,6 +13,7 @@ use crate::authorize::{
     authorize_whole, entry,
 };
 use crate::base::addr::{OriginalDst, UpstreamAddr};
+use crate::base::clock;
 use crate::forward::error::chain;
 use crate::forward::{Passed, relay};
 use crate::http::{Account, Transfer};
@@ -39,11 +40,12 @@ impl Way {
         unidentified: Unidentified,
     ) -> Result<Passage, Refusal> {
         const TCP: u8 = 6;
+        let now = clock::now();
         match self {
             Self::Unmatched(host) => {
-                authorize_passage(subject, Scheme::Https, host.as_ref(), dst.port(), unidentified)
+                authorize_passage(subject, Scheme::Https, host.as_ref(), dst.port(), unidentified, now)
             }
-            Self::Whole(host, address) => authorize_whole(subject, host, dst.port(), *address)
+            Self::Whole(host, address) => authorize_whole(subject, host, dst.port(), *address, now)
                 .unwrap_or_else(|| {
                     let detail = format!("connections to {} are looked into now", host.name());
                     Err(Refusal::new(Kind::NotGranted, detail))
@@ -54,7 +56,7 @@ impl Way {
                 "from another network namespace than the host's only calls to APIs are carried; a network grant \
                  holds once the kernel knows the program, from its next connection on",
             )),
-            Self::Network => authorize_network(subject, TCP, dst, unidentified),
+            Self::Network => authorize_network(subject, TCP, dst, unidentified, now),
         }
     }
 }
@@ -91,7 +93,7 @@ impl Connection {
     ) -> Option<(Self, Prefixed<TcpStream>)> {
         let Self { services, caller, dst, .. } = &self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
-        let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address()) else {
+        let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address(), clock::now()) else {
             return Some((self, stream));
         };
         let asked = self.asked_of("tls", Some(host.name()));

@@ -28,6 +28,7 @@ use super::passage::Way;
 use super::{Connection, told};
 use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry};
 use crate::base::addr::OriginalDst;
+use crate::base::clock;
 use crate::forward::error::chain;
 use crate::http::interims::Client;
 use crate::http::{Incoming, Leg, connect, problem};
@@ -153,7 +154,9 @@ impl Connection {
         }
         let apis: Vec<&Api> =
             subject.live().set().api_for(Scheme::Http, host.name(), port).into_iter().collect();
-        let passes = || authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified);
+        let passes = || {
+            authorize_passage(subject, Scheme::Http, Some(host), port, settings.unidentified, clock::now())
+        };
         let is_known = !apis.is_empty();
         if !is_known && (passes().is_err() || self.services.forward.leaves_to_proxy(host.name())) {
             return Ok(None);
@@ -258,7 +261,9 @@ fn apis<'s>(subject: &'s Subject, host: &Host, port: u16) -> Vec<&'s Api> {
 /// Without any network grant, names need not be looked up to know that none permits them.
 fn may_have_network(subject: &Subject, host: &Host, port: u16) -> Result<(), Refusal> {
     match subject.identity() {
-        Some(identity) if identity.network.is_empty() => Err(none_permits(subject, host, port)),
+        Some(identity) if identity.network.is_empty() && !subject.is_observed() => {
+            Err(none_permits(subject, host, port))
+        }
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::authorize::{Callers, Identifier, PolicyStore, Subject, Unidentified};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Redaction};
 use crate::doctor::Doctor;
 use crate::forward::Forwarder;
 use crate::http::HttpLimits;
@@ -34,6 +34,8 @@ pub struct Services {
     pub doctor: Doctor,
     /// The way to upstreams.
     pub forward: Forwarder,
+    /// What of requests is told apart in the journal.
+    pub redaction: Redaction,
     /// Settings of the host.
     pub settings: Settings,
     /// What upstreams asked for.

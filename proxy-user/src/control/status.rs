@@ -13,6 +13,9 @@ pub struct Status {
     pub started: String,
     /// For how long it has been running, in seconds.
     pub uptime_s: u64,
+    /// Nothing is denied by policy (`mode = "observe"`).
+    #[serde(default)]
+    pub observes: bool,
     /// Which mode is live, in one line of words.
     pub mode: String,
     /// What is attached in the kernel.
@@ -102,6 +105,8 @@ pub enum Treatment {
     Deny,
     /// It passes, undecrypted and without a credential.
     Pass,
+    /// It goes on as it is, and is recorded as what would be refused: nothing is denied on this host.
+    Observe,
 }
 
 impl Treatment {
@@ -111,6 +116,7 @@ impl Treatment {
         match self {
             Self::Deny => "deny",
             Self::Pass => "pass",
+            Self::Observe => "observe",
         }
     }
 }
@@ -281,6 +287,12 @@ impl Status {
         if let Protect::Unavailable { problem } = &self.kernel.protect {
             problems.push(format!("protect: it is off, though protect = true: {problem}"));
         }
+        if self.observes {
+            problems.push(
+                "mode: nothing is denied by policy on this host (mode = \"observe\"), what would be is recorded"
+                    .to_owned(),
+            );
+        }
         if let Some(errors) = &self.policy.last_error {
             let live = self.policy.generation;
             problems.push(format!("policy: the files on disk are refused; generation {live} goes on"));
@@ -301,6 +313,7 @@ pub(crate) mod tests {
             pid: 812,
             started: "2026-03-01T10:00:00Z".into(),
             uptime_s: 93_784,
+            observes: false,
             mode: "enforcing".into(),
             kernel: KernelStatus {
                 attached_cgroup: "/sys/fs/cgroup".into(),

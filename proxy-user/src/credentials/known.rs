@@ -138,6 +138,7 @@ pub(super) fn is_key_piece(piece: &str) -> bool {
 }
 
 /// Tells what was taken out apart without telling it: under a key of this host, so that nobody else can try values out.
+#[derive(Clone)]
 pub struct Fingerprints(hmac::Key);
 
 impl Fingerprints {
@@ -152,6 +153,14 @@ impl Fingerprints {
             None => source.create()?,
         };
         Ok(Self::new(key.bytes()))
+    }
+
+    /// With the key in this folder; nothing when there is none yet.
+    ///
+    /// # Errors
+    /// The key cannot be read, or others can read it.
+    pub fn read(state: &Path) -> Result<Option<Self>, StoreError> {
+        Ok(KeySource::file(state.join(KEY_FILE)).read()?.map(|key| Self::new(key.bytes())))
     }
 
     /// With this key.

@@ -44,6 +44,9 @@ impl Book {
             reason: "test".into(),
             credential: None,
             mistrust: None,
+            refusal: None,
+            basis: None,
+            fingerprints: Vec::new(),
             generation: 1,
         };
         self.recorder.begin(decision).unwrap()

@@ -13,7 +13,8 @@ use aya::{
     },
 };
 use proxy_common::{
-    EVERYBODY, Facts, MAX_NETWORK_RULES, NETWORK_KEY_BITS, NetworkKey, STANDS_BY_START, Standing, names,
+    EVERYBODY, Facts, MAX_NETWORK_RULES, NETWORK_KEY_BITS, NetworkKey, PASSES_AND_IS_TOLD, STANDS_BY_START,
+    Standing, names,
 };
 
 use super::{
@@ -47,6 +48,8 @@ pub enum Stand {
     Nobody,
     /// It has none, and everything that is not mediated is open to it.
     Passes,
+    /// Everything that is not mediated is open to it because nothing is denied: what it does with that is told.
+    Observed(Option<u32>),
 }
 
 /// The maps of rules and standings.
@@ -121,6 +124,9 @@ impl Network {
             Stand::Open(id) => Standing { identity: slot(Some(id)), pass: 1 },
             Stand::Nobody => Standing::default(),
             Stand::Passes => Standing { identity: 0, pass: 1 },
+            Stand::Observed(id) => {
+                Standing { identity: id.map_or(0, |id| slot(Some(id))), pass: PASSES_AND_IS_TOLD }
+            }
         };
         let of_every_start = Facts { exec_tgid: 0, exec_ns: 0, ..facts };
         let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,6 +27,14 @@ pub struct Exceeded {
     pub retry_after: Duration,
 }
 
+impl Exceeded {
+    /// Whose, and which, as [`Scope::names`] has it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        super::scope::named(&self.whose, &self.limit)
+    }
+}
+
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { whose, limit, .. } = self;

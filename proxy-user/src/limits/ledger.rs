@@ -91,6 +91,12 @@ impl Ledger {
         Ok(Self { path, quotas: Mutex::new(quotas), written: Mutex::new(text) })
     }
 
+    /// One in which nothing was used, for who only asks which limits there are: it has no file, and is never written.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self { path: PathBuf::new(), quotas: Mutex::default(), written: Mutex::default() }
+    }
+
     /// The quota with this name; it is the same one for the same name.
     #[must_use]
     pub fn quota(&self, whose: &str, per: Period) -> Arc<Quota> {

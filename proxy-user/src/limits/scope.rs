@@ -15,12 +15,20 @@ use super::{gcra::Gcra, ledger::Ledger, quota::Quota};
 pub struct Scope {
     /// For people: `identity bot`.
     pub(super) whose: String,
+    /// Of each limit: whose, and which.
+    names: Vec<Arc<str>>,
     pub(super) wait: Duration,
     pub(super) cells: Vec<(Spanned<Limit>, Cell)>,
     pub(super) clock: Instant,
 }
 
 impl Scope {
+    /// Whose, and which, of each limit: `identity bot: 60/min`.
+    #[must_use]
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
     /// How long a call may wait for its turn.
     #[must_use]
     pub fn patience(&self) -> Duration {
@@ -89,8 +97,14 @@ impl Registry {
                 (limit.clone(), cell)
             })
             .collect();
-        Some(Arc::new(Scope { whose, wait: limits.wait, cells, clock: self.clock }))
+        let names = limits.each.iter().map(|limit| named(&whose, limit).into()).collect();
+        Some(Arc::new(Scope { whose, names, wait: limits.wait, cells, clock: self.clock }))
     }
+}
+
+/// One limit, and whose.
+pub(super) fn named(whose: &str, limit: &Limit) -> String {
+    format!("{whose}: {}", limit.as_str())
 }
 
 /// The one with this name, as long as anybody uses it.

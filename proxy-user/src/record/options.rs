@@ -64,6 +64,8 @@ impl Options {
                 boot_id: boot_id.trim().to_owned(),
                 pid: std::process::id(),
                 policy_generation: None,
+                policy_digest: None,
+                observes: false,
             },
             instead: None,
             flush_within: Duration::from_millis(50),

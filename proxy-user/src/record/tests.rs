@@ -47,6 +47,9 @@ fn allow(path: &str) -> Decision {
         reason: "allowed".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        refusal: None,
+        basis: None,
+        fingerprints: Vec::new(),
         generation: 1,
     }
 }

@@ -22,8 +22,9 @@ use crate::accept::{Accepted, Origin};
 use crate::authorize::tests::{live, workload};
 use crate::authorize::{Identifier, LivePolicy, PolicyStore};
 use crate::base::addr::{ClientAddr, OriginalDst};
+use crate::config::QueryNames;
 use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
-use crate::credentials::{Credentials, Fingerprints, KeySource, Outcall, Secret, Store};
+use crate::credentials::{Credentials, Fingerprints, KeySource, Outcall, Redaction, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
 use crate::http::book::Book;
 use crate::limits::Backoff;
@@ -116,6 +117,7 @@ impl World {
                 Fingerprints::new(&[1; 32]),
                 wishes.forward,
             ),
+            redaction: Redaction::new(Fingerprints::new(&[1; 32]), Vec::new(), QueryNames::None),
             settings: Settings { ports: vec![upstream.port()], ..wishes.settings },
             backoff: Backoff::default(),
             counters: Counters::default(),
