@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_journal::archive::{IdPrefix, Walk, index_name};
+use proxy_journal::archive::{Counted, IdPrefix, Walk, index_name};
 use proxy_journal::{
     Archive, Decision, Filter, Head, Indexes, Outcome, Prepared, Record, Recovery, Rule, Ruling, Source,
     Timestamp, Verdict, Workload, Writer, index, packed, segment,
@@ -169,14 +169,40 @@ fn ask(dir: &Path, name: &str, filter: Filter, most: usize) -> Result<(), Box<dy
     Ok(())
 }
 
+fn count(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let begun = Instant::now();
+    let mut archive = Archive::open(dir, Indexes::Read)?;
+    let filter = Filter { kinds: vec!["call".into()], ..Filter::default() };
+    let mut walk = Walk::new(&archive, filter, false);
+    let mut counted = Counted::default();
+    while let Some(batch) = archive.next(&mut walk)? {
+        for hit in &batch.hits {
+            if let Some(at) = counted.of_row(&batch.words, hit, &[index::IDENTITY, index::API]) {
+                counted.add(at, hit, hit.row.ruling);
+            } else if let Some(call) = archive.read(hit, walk.filter())? {
+                let at = counted.group(vec![call.facts.identity, call.facts.api]);
+                counted.add(at, hit, call.facts.ruling);
+            }
+        }
+    }
+    let (groups, total) = counted.sorted();
+    println!(
+        "stats of everything: {} calls in {} groups in {:?}",
+        total.calls,
+        groups.len(),
+        begun.elapsed()
+    );
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
     let dir: PathBuf = args.next().ok_or("give an empty directory")?.into();
     let records = args.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(10_000_000);
+    let begun = Instant::now();
     if dir.read_dir()?.next().is_some() {
         return Err("the directory is not empty".into());
     }
-    let begun = Instant::now();
     let ([lines, packed, indexes], id, indexing) = write(&dir, records)?;
     println!("written in {:?}, of which {indexing:?} for indexes", begun.elapsed());
     println!(
@@ -209,6 +235,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ask(&dir, "--host nowhere", Filter { hosts: text("nowhere"), ..Filter::default() }, 10)?;
         let since = Some(Timestamp::from_micros(BEGIN + records * 400));
         ask(&dir, "--since (the last fifth)", Filter { since, ..Filter::default() }, 10)?;
+        count(&dir)?;
         let begun = Instant::now();
         let wanted = IdPrefix::parse(&id.to_string()).ok_or("an id")?;
         let found = Archive::open(&dir, Indexes::Read)?.find(&wanted, 20)?;

@@ -93,6 +93,29 @@ pub struct Facts {
     pub pid: Option<u32>,
 }
 
+/// What a line is to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The decision of a call that goes on: an outcome follows.
+    Opens(Uuid),
+    /// The outcome of a call.
+    Ends(Uuid),
+    /// It stands alone.
+    Alone,
+}
+
+impl Part {
+    /// Of a line without its newline.
+    pub fn of(line: &[u8]) -> Part {
+        let Ok((_, brief)) = Brief::of_line(line) else { return Part::Alone };
+        match brief.id() {
+            Some(id) if brief.is_opening() => Part::Opens(id),
+            Some(id) if brief.is_outcome() => Part::Ends(id),
+            _ => Part::Alone,
+        }
+    }
+}
+
 impl Facts {
     /// Of a line that is a record, and of the decision that it is the outcome of. Lines are without their newline.
     ///

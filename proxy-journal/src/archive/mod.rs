@@ -3,6 +3,7 @@
 //! Of a segment that is closed the index lies beside it; where it is missing, or is of something else, it is made anew, and
 //! written there if that may be done. The last segment, which grows, is indexed in memory as it is when it is looked at.
 
+mod count;
 mod files;
 mod find;
 mod pages;
@@ -20,6 +21,7 @@ use crate::segment;
 use crate::source::is_packed;
 use crate::timestamp::Timestamp;
 
+pub use count::{Counted, Group, Key};
 pub use files::{Kept, index_name};
 pub use find::{IdPrefix, Pieces};
 pub use walk::{Batch, Walk};
@@ -126,13 +128,19 @@ impl Archive {
         })
     }
 
-    /// The last segment, and how many bytes of it were looked at.
+    /// Whether there is no segment.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The last segment, and where its last line ends that was whole when it was looked at.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn end(&mut self) -> io::Result<Option<Place>> {
         let Some(last) = self.parts.len().checked_sub(1) else { return Ok(None) };
-        let offset = self.index(last)?.summary().length;
+        let summary = self.index(last)?.summary();
+        let offset = summary.length.saturating_sub(summary.torn);
         Ok(self.parts.get(last).map(|part| Place { segment: part.number, offset }))
     }
 

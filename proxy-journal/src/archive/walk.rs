@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{Archive, Hit, Place, Words};
-use crate::facts::Facts;
+use crate::facts::Part;
 use crate::filter::Filter;
-use crate::index::{Judged, OTHER, Row, Selection};
+use crate::index::{Judged, OTHER, Row, Selection, short_id};
 
 /// How far a search has come.
 pub struct Walk {
@@ -34,18 +36,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A word of a row: `Ok(None)` where there is nothing.
-    ///
-    /// # Errors
-    /// The index does not have it: the line must be read.
-    pub fn word(words: &Words, row: &Row, column: usize) -> Result<Option<String>, ()> {
-        let number = row.words.get(column).copied().unwrap_or(OTHER);
-        match (usize::from(number).checked_sub(1), words.get(column)) {
-            _ if row.unpaired || number == OTHER => Err(()),
-            (None, _) => Ok(None),
-            (Some(at), Some(known)) => known.get(at).map(|word| Some(word.clone())).ok_or(()),
-            (Some(_), None) => Err(()),
+    /// A word of a row: `Some(None)` where there is nothing, `None` when the index does not have it: the line must be read.
+    pub fn word(words: &Words, row: &Row, column: usize) -> Option<Option<String>> {
+        let number = row.word(column);
+        if row.unpaired || number == OTHER {
+            return None;
         }
+        let Some(at) = usize::from(number).checked_sub(1) else { return Some(None) };
+        words.get(column)?.get(at).cloned().map(Some)
     }
 }
 
@@ -124,24 +122,35 @@ impl Archive {
 
     /// The decision of an outcome that stands in another segment.
     fn decision_of(&mut self, hit: &Hit) -> io::Result<Option<Place>> {
-        let waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => self.all_waiting()?,
-        };
-        let places = waiting.get(&hit.row.id).cloned().unwrap_or_default();
-        self.waiting = Some(waiting);
-        let before = places.into_iter().filter(|place| *place < hit.place).collect::<Vec<_>>();
-        if before.is_empty() {
+        if !self.waiting()?.contains_key(&hit.row.id) {
             return Ok(None);
         }
-        let id = self.line(hit.place)?.and_then(|line| Facts::of(&line.text, None).ok()?.id);
-        for place in before.into_iter().rev() {
-            let found = self.line(place)?.and_then(|line| Facts::of(&line.text, None).ok()?.id);
-            if found.is_some() && found == id {
+        let Some(line) = self.line(hit.place)? else { return Ok(None) };
+        let Part::Ends(id) = Part::of(&line.text) else { return Ok(None) };
+        self.decision_before(id, hit.place)
+    }
+
+    /// The decision of the call with this id whose outcome is not in its segment, but at this place or later.
+    ///
+    /// # Errors
+    /// A segment or an index cannot be read.
+    pub fn decision_before(&mut self, id: Uuid, outcome: Place) -> io::Result<Option<Place>> {
+        let places = self.waiting()?.get(&short_id(id)).cloned().unwrap_or_default();
+        for place in places.into_iter().rev().filter(|place| *place < outcome) {
+            let Some(line) = self.line(place)? else { continue };
+            if Part::of(&line.text) == Part::Opens(id) {
                 return Ok(Some(place));
             }
         }
         Ok(None)
+    }
+
+    fn waiting(&mut self) -> io::Result<&HashMap<u64, Vec<Place>>> {
+        let waiting = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => self.all_waiting()?,
+        };
+        Ok(self.waiting.insert(waiting))
     }
 
     /// All decisions whose outcome is not in their segment.
@@ -149,11 +158,10 @@ impl Archive {
         let mut waiting: HashMap<u64, Vec<Place>> = HashMap::new();
         for part in 0..self.parts.len() {
             let segment = self.parts.get(part).map_or(0, |part| part.number);
-            let (index, _) = match self.load(part, false) {
+            let (mut index, _) = match self.load(part, false) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 loaded => loaded?,
             };
-            let mut index = index;
             for number in (0..index.blocks()).filter(|number| index.is_open(*number)).collect::<Vec<_>>() {
                 let block = index.block(number).map_err(|bad| self.damaged(part, bad))?;
                 for row in (0..block.len()).map(|row| block.row(row)) {

@@ -1,5 +1,7 @@
 //! Some thousand rows by columns, and what is in them in short.
 
+use std::cell::OnceCell;
+
 use super::{
     ANSWERED, DICTIONARIES, ENDED, ERROR, INTERRUPTED, KIND, ROWS, Row, Ruling, UNPAIRED, number, wide,
 };
@@ -205,6 +207,8 @@ fn flags(row: &Row) -> u8 {
 #[derive(Debug)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
+    /// Those that were asked for.
+    columns: [OnceCell<Vec<u64>>; WIDTHS.len()],
     rows: usize,
     first_offset: u64,
     first_time: u64,
@@ -215,7 +219,8 @@ impl Block {
     pub(super) fn new(entry: &Entry, bytes: Vec<u8>) -> Option<Block> {
         let rows = usize::try_from(entry.rows).ok()?;
         let (first_offset, first_time) = (entry.first_offset, entry.first_time);
-        (bytes.len() == rows * ROW).then_some(Block { bytes, rows, first_offset, first_time })
+        let columns = Default::default();
+        (bytes.len() == rows * ROW).then_some(Block { bytes, columns, rows, first_offset, first_time })
     }
 
     /// How many bytes a block with so many rows has.
@@ -229,14 +234,22 @@ impl Block {
     }
 
     fn value(&self, column: usize, row: usize) -> u64 {
+        let Some(values) = self.columns.get(column) else { return 0 };
+        values.get_or_init(|| self.column(column)).get(row).copied().unwrap_or(0)
+    }
+
+    /// All values of a column: put together plane by plane, which is several times as fast as row by row.
+    fn column(&self, column: usize) -> Vec<u64> {
         let before: usize = WIDTHS.iter().take(column).sum();
         let width = WIDTHS.get(column).copied().unwrap_or(0);
-        let mut value = 0;
+        let mut values = vec![0; self.rows];
         for place in 0..width {
-            let at = (before + place) * self.rows + row;
-            value |= u64::from(self.bytes.get(at).copied().unwrap_or(0)) << (8 * place);
+            let plane = self.bytes.get((before + place) * self.rows..).unwrap_or_default();
+            for (value, byte) in values.iter_mut().zip(plane) {
+                *value |= u64::from(*byte) << (8 * place);
+            }
         }
-        value
+        values
     }
 
     fn half(&self, column: usize, row: usize) -> u16 {

@@ -34,7 +34,7 @@ pub fn build(segment: impl BufRead, out: impl Write) -> io::Result<Summary> {
             Some(RawLine::Whole(line)) => builder.line(line)?,
             Some(RawLine::TooLong) => builder.unreadable()?,
             Some(RawLine::Torn(bytes)) => torn = bytes,
-            None => return builder.finish(lines.end + torn),
+            None => return builder.finish(lines.end + torn, torn),
         }
         builder.next_offset = lines.end;
     }
@@ -72,6 +72,7 @@ impl<W: Write> Builder<W> {
             blocks: 0,
             summary: Summary {
                 length: 0,
+                torn: 0,
                 records: 0,
                 first_seq: 0,
                 last_seq: 0,
@@ -190,7 +191,7 @@ impl<W: Write> Builder<W> {
         self.out.write_all(bytes)
     }
 
-    fn finish(mut self, length: u64) -> io::Result<Summary> {
+    fn finish(mut self, length: u64, torn: u64) -> io::Result<Summary> {
         self.end_block(false)?;
         let mut open: Vec<Row> = self.open.drain().map(|(_, row)| row).collect();
         open.sort_by_key(|row| row.offset);
@@ -198,7 +199,7 @@ impl<W: Write> Builder<W> {
             self.push(row, true)?;
         }
         self.end_block(true)?;
-        self.summary.length = length;
+        (self.summary.length, self.summary.torn) = (length, torn);
 
         let words = self.words.bytes();
         let directory = std::mem::take(&mut self.directory);
@@ -231,13 +232,14 @@ pub(super) struct Footer {
 }
 
 /// Bytes of the footer.
-pub(super) const FOOTER: usize = 9 * 8 + 64 + 8;
+pub(super) const FOOTER: usize = 10 * 8 + 64 + 8;
 
 impl Footer {
     fn bytes(&self) -> Vec<u8> {
-        let Summary { length, records, first_seq, last_seq, last_hash, rows } = self.summary;
+        let Summary { length, torn, records, first_seq, last_seq, last_hash, rows } = self.summary;
         let numbers = [
             length,
+            torn,
             records,
             first_seq,
             last_seq,
@@ -255,15 +257,15 @@ impl Footer {
 
     pub(super) fn read(bytes: &[u8; FOOTER]) -> Option<Footer> {
         let rest = bytes.strip_suffix(&MAGIC)?;
-        let (hash, rest) = (std::str::from_utf8(rest.last_chunk::<64>()?).ok()?, rest.get(..9 * 8)?);
-        let mut numbers = [0; 9];
+        let (hash, rest) = (std::str::from_utf8(rest.last_chunk::<64>()?).ok()?, rest.get(..10 * 8)?);
+        let mut numbers = [0; 10];
         for (number, bytes) in numbers.iter_mut().zip(rest.chunks_exact(8)) {
             *number = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        let [length, records, first_seq, last_seq, rows, blocks, words, packed_words, packed_directory] =
+        let [length, torn, records, first_seq, last_seq, rows, blocks, words, packed_words, packed_directory] =
             numbers;
         let last_hash = ChainHash::from_hex(hash)?;
-        let summary = Summary { length, records, first_seq, last_seq, last_hash, rows };
+        let summary = Summary { length, torn, records, first_seq, last_seq, last_hash, rows };
         let blocks = u32::try_from(blocks).ok()?;
         Some(Footer { summary, blocks, words, packed_words, packed_directory })
     }

@@ -77,6 +77,8 @@ pub(crate) const ENDED: u8 = 16;
 pub struct Summary {
     /// Its length in bytes, before it was compressed.
     pub length: u64,
+    /// How many of them are a half last line.
+    pub torn: u64,
     /// How many records it has.
     pub records: u64,
     /// Sequence number of its first record; 0 when it has none.
@@ -118,6 +120,13 @@ pub struct Row {
     pub unpaired: bool,
     /// Numbers in the dictionaries.
     pub(crate) words: [u16; DICTIONARIES],
+}
+
+impl Row {
+    /// The number of its word in the dictionary of a column.
+    pub fn word(&self, column: usize) -> u16 {
+        self.words.get(column).copied().unwrap_or(OTHER)
+    }
 }
 
 /// The first eight bytes of an id: in its first 48 bits the milliseconds of its call.

@@ -32,10 +32,13 @@ pub(crate) struct Selection {
     needs_time: bool,
 }
 
+/// Whether a word, or that there is none, is asked for.
+type Fits<'a> = &'a dyn Fn(Option<&str>) -> bool;
+
 impl Selection {
     /// For this index.
     pub(crate) fn new<R: Read + Seek>(filter: &Filter, index: &Index<R>) -> Selection {
-        let asks: [(usize, bool, &dyn Fn(Option<&str>) -> bool); 5] = [
+        let asks: [(usize, bool, Fits<'_>); 5] = [
             (KIND, !filter.kinds.is_empty() || !filter.quiet.is_empty(), &|word| filter.fits_kind(word)),
             (IDENTITY, !filter.identities.is_empty(), &|word| filter.fits_identity(word)),
             (API, !filter.apis.is_empty(), &|word| fits(&filter.apis, word)),
