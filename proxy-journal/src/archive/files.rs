@@ -136,6 +136,8 @@ fn beside(path: &Path) -> Result<Loaded, BadIndex> {
 /// Writes an index so that there is a whole one or none.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let made = path.with_extension(format!("idx.{}", std::process::id()));
+    // What one of the same number left that was killed.
+    let _ = fs::remove_file(&made);
     let file = File::options()
         .write(true)
         .create_new(true)
