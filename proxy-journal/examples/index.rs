@@ -1,6 +1,6 @@
 //! Measures the index: `cargo run --release -p proxy-journal --example index DIR [RECORDS]`.
 //!
-//! Writes a journal of that many records (10 million) into DIR, which must be empty, segment after segment of 64 MiB, each of
+//! Writes a journal of that many records (10 million) into DIR, unless there is one already, segment after segment of 64 MiB, each of
 //! which is compressed and indexed before the next one is begun; then asks it what `vouchsafe audit` asks.
 
 use std::error::Error;
@@ -101,10 +101,10 @@ fn call(dice: &mut Dice, at: u64) -> (Uuid, Record, Option<(u64, Record)>) {
     (id, Record::Decision(Arc::new(decision)), ended)
 }
 
-/// Writes the journal; bytes of lines, of segments and of indexes, the id of a call in the middle, and time for indexing.
-fn write(dir: &Path, records: u64) -> Result<([u64; 3], Uuid, Duration), Box<dyn Error>> {
+/// Writes the journal; bytes of lines, of segments and of indexes, and time for indexing.
+fn write(dir: &Path, records: u64) -> Result<([u64; 3], Duration), Box<dyn Error>> {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    let (mut sizes, mut middle, mut indexing) = ([0; 3], Uuid::nil(), Duration::ZERO);
+    let (mut sizes, mut indexing) = ([0; 3], Duration::ZERO);
     let (mut number, mut at, mut head) = (1, BEGIN, Head::GENESIS);
     let mut open = std::collections::BinaryHeap::new();
     let mut waiting = std::collections::HashMap::new();
@@ -124,9 +124,6 @@ fn write(dir: &Path, records: u64) -> Result<([u64; 3], Uuid, Duration), Box<dyn
                 }
             }
             let (id, decision, ended) = call(&mut dice, at);
-            if middle.is_nil() && writer.head().seq > records / 2 {
-                middle = id;
-            }
             writer.append_all([&Prepared::new(&decision, Timestamp::from_micros(at))?])?;
             if let Some((end, outcome)) = ended {
                 waiting.insert(id, outcome);
@@ -149,7 +146,7 @@ fn write(dir: &Path, records: u64) -> Result<([u64; 3], Uuid, Duration), Box<dyn
         }
         number += 1;
     }
-    Ok((sizes, middle, indexing))
+    Ok((sizes, indexing))
 }
 
 fn ask(dir: &Path, name: &str, filter: Filter, most: usize) -> Result<(), Box<dyn Error>> {
@@ -199,21 +196,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
     let dir: PathBuf = args.next().ok_or("give an empty directory")?.into();
     let records = args.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(10_000_000);
-    let begun = Instant::now();
-    if dir.read_dir()?.next().is_some() {
-        return Err("the directory is not empty".into());
+    if dir.read_dir()?.next().is_none() {
+        let begun = Instant::now();
+        let ([lines, packed, indexes], indexing) = write(&dir, records)?;
+        println!("written in {:?}, of which {indexing:?} for indexes", begun.elapsed());
+        println!(
+            "{records} records: {} bytes a record, {} compressed, {} in the index; {} MB of lines, {} MB of indexes",
+            lines / records,
+            packed / records,
+            indexes / records,
+            lines / 1_000_000,
+            indexes / 1_000_000,
+        );
     }
-    let ([lines, packed, indexes], id, indexing) = write(&dir, records)?;
-    println!("written in {:?}, of which {indexing:?} for indexes", begun.elapsed());
-    println!(
-        "{records} records: {} bytes a record, {} compressed, {} in the index; {} segments' lines {} MB, indexes {} MB",
-        lines / records,
-        packed / records,
-        indexes / records,
-        lines / SEGMENT + 1,
-        lines / 1_000_000,
-        indexes / 1_000_000,
-    );
+    let mut archive = Archive::open(&dir, Indexes::Read)?;
+    let since = Some(Timestamp::from_micros(BEGIN + records * 250));
+    let mut walk = Walk::new(&archive, Filter { since, ..Filter::default() }, false);
+    let batch = archive.next(&mut walk)?.ok_or("a call in the middle")?;
+    let call = batch.hits.first().map(|hit| archive.read(hit, walk.filter())).transpose()?.flatten();
+    let id = call.and_then(|call| call.facts.id).ok_or("its id")?;
+    drop(archive);
     let bot: Vec<_> = vec!["bot-7".into()];
     let text: fn(&str) -> Vec<proxy_journal::Pattern> = |text| vec![text.into()];
     for round in ["first", "again"] {

@@ -347,6 +347,26 @@ fn an_index_of_another_segment_is_made_anew_and_one_that_lies_is_told() {
         .unwrap();
     assert_eq!(kept, [(1, Kept::There), (2, Kept::There), (3, Kept::Open)]);
 
+    // Made up, with the length and the end of its segment: what it says of a call is not what stands there.
+    let plain = fs::read_to_string(dir.path().join(segment::file_name(2))).unwrap();
+    let id = crate::Entry::parse(plain.lines().next().unwrap().as_bytes()).unwrap().text;
+    let id = &id[id.find("\"id\":\"").unwrap() + 6..][..18];
+    let made_up = plain.replace(id, "00000000-0000-7000");
+    assert!(made_up != plain && made_up.len() == plain.len());
+    let mut bytes = Vec::new();
+    crate::index::build(made_up.as_bytes(), &mut bytes).unwrap();
+    let right = fs::read(&second).unwrap();
+    fs::write(&second, &bytes).unwrap();
+    let mut archive = Archive::open(dir.path(), Indexes::Read).unwrap();
+    let mut walk = Walk::new(&archive, everything.clone(), true);
+    let mut told = Vec::new();
+    while let Some(batch) = archive.next(&mut walk).unwrap() {
+        let read = batch.hits.iter().map(|hit| archive.read(hit, &everything));
+        told.extend(read.filter_map(|read| read.err().map(|error| error.to_string())));
+    }
+    assert!(!told.is_empty() && told[0].contains("journal-00000002.idx"), "{told:?}");
+    fs::write(&second, &right).unwrap();
+
     // Damaged in the middle: its rows are not those of the segment.
     let mut bytes = fs::read(&first).unwrap();
     bytes[20] ^= 0xff;
@@ -410,6 +430,18 @@ fn an_archive_goes_on_when_a_segment_is_compressed_or_goes() {
     fs::remove_file(plain(2)).unwrap();
     fs::remove_file(plain(1)).unwrap();
     assert_eq!(found(&mut archive, &Filter::default(), true).len(), 10);
+
+    // Also between what the index says and the reading of it.
+    let mut archive = Archive::open(dir.path(), Indexes::Keep).unwrap();
+    let mut walk = Walk::new(&archive, Filter::default(), true);
+    let batch = archive.next(&mut walk).unwrap().unwrap();
+    packed::pack(all[2].as_slice(), File::create(dir.path().join(segment::packed_name(3))).unwrap()).unwrap();
+    fs::remove_file(plain(3)).unwrap();
+    assert_eq!(batch.hits.len(), 5);
+    assert!(archive.read(&batch.hits[0], &Filter::default()).unwrap().is_some());
+    let batch = archive.next(&mut walk).unwrap().unwrap();
+    fs::remove_file(dir.path().join(segment::packed_name(2))).unwrap();
+    assert_eq!(archive.read(&batch.hits[0], &Filter::default()).unwrap(), None, "it has gone");
 }
 
 #[test]

@@ -80,11 +80,16 @@ fn what_is_looked_for_is_found_told_and_counted() {
         (&story["decision"]["record"]["path"], &story["outcome"]["record"]["status"]),
         (&"/v1/two".into(), &200.into())
     );
-    assert_eq!(story["policy"]["record"]["generation"], story["decision"]["record"]["generation"], "{story}");
+    // The first policy is no load: it was there when the daemon began.
+    assert_eq!(
+        story["start"]["record"]["policy_generation"], story["decision"]["record"]["generation"],
+        "{story}"
+    );
     assert_eq!(story["start"]["record"]["pid"], world.daemon_pid());
     let page = world.vouchsafe(&["audit", "show", &allowed]).stdout;
     let (pid, first) = (story["decision"]["record"]["workload"]["pid"].to_string(), "first byte after");
     assert!(page.contains(&format!("process     {pid} ")) && page.contains(first), "{page}");
+    assert!(page.contains("policy      generation 1, live since the daemon started"), "{page}");
     // The first eight digits are of the last minute: of all calls here.
     let several = world.vouchsafe(&["audit", "show", &id[..4]]);
     assert!(several.code == Some(1) && several.stderr.contains("more than one id"), "{several:?}");

@@ -115,6 +115,24 @@ pub(super) fn show(args: &ShowArgs, dir: &Path, out: &mut impl Write) -> anyhow:
     Ok(())
 }
 
+/// The policy that decided.
+fn generation(decision: Option<&Standing>) -> Option<u64> {
+    match decision.map(|standing| &standing.entry.content) {
+        Some(Content::Known(Record::Decision(decision) | Record::Connection(decision))) => {
+            Some(decision.generation)
+        }
+        _ => None,
+    }
+}
+
+/// The policy that was live already when a daemon began to write.
+fn live_at(start: &Standing) -> Option<u64> {
+    match &start.entry.content {
+        Content::Known(Record::Start(start)) => start.policy_generation,
+        _ => None,
+    }
+}
+
 /// Looks from the newest to the oldest for what happened around a place, no further than the start before it.
 fn around(archive: &mut Archive, place: Place, generation: Option<u64>) -> std::io::Result<Around> {
     let kinds = ["start", "stop", "policy"].map(Into::into).to_vec();
@@ -191,6 +209,10 @@ fn write(
                     policy.entry.time
                 )?;
             }
+        }
+        (None, Some(start)) if live_at(start).is_some() && live_at(start) == generation(decision) => {
+            let generation = live_at(start).unwrap_or(0);
+            writeln!(page, "policy      generation {generation}, live since the daemon started")?;
         }
         (None, _) => writeln!(page, "policy      its load is in no segment here")?,
     }
