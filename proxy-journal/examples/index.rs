@@ -3,6 +3,8 @@
 //! Writes a journal of that many records (10 million) into DIR, unless there is one already, segment after segment of 64 MiB, each of
 //! which is compressed and indexed before the next one is begun; then asks it what `vouchsafe audit` asks.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use proxy_journal::archive::{Counted, IdPrefix, Walk, index_name};
 use proxy_journal::{
-    Archive, Decision, Filter, Head, Indexes, Outcome, Prepared, Record, Recovery, Rule, Ruling, Source,
+    Archive, Decision, Filter, Indexes, Outcome, Prepared, Record, Rule, Ruling, SegmentStart, Source,
     Timestamp, Verdict, Workload, Writer, index, packed, segment,
 };
 use uuid::{Timestamp as UuidTime, Uuid};
@@ -105,46 +107,50 @@ fn call(dice: &mut Dice, at: u64) -> (Uuid, Record, Option<(u64, Record)>) {
 fn write(dir: &Path, records: u64) -> Result<([u64; 3], Duration), Box<dyn Error>> {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let (mut sizes, mut indexing) = ([0; 3], Duration::ZERO);
-    let (mut number, mut at, mut head) = (1, BEGIN, Head::GENESIS);
-    let mut open = std::collections::BinaryHeap::new();
-    let mut waiting = std::collections::HashMap::new();
-    while head.seq < records {
-        let segment = Cursor::new(Vec::with_capacity(80 << 20));
-        let recovery = Recovery { head, len: 0, torn_bytes: 0, open: Vec::new() };
-        let mut writer = Writer::resume(segment, &recovery);
+    let mut at = BEGIN;
+    let mut open = BinaryHeap::new();
+    let mut waiting = HashMap::new();
+    let mut writer = Writer::new(Cursor::new(Vec::new()));
+    while writer.head().seq < records {
         while writer.len() < SEGMENT && writer.head().seq < records {
             at += dice.roll(2_000);
-            while let Some((std::cmp::Reverse(end), id)) = open.pop() {
+            while let Some((Reverse(end), id)) = open.pop() {
                 if end > at {
-                    open.push((std::cmp::Reverse(end), id));
+                    open.push((Reverse(end), id));
                     break;
                 }
                 if let Some(outcome) = waiting.remove(&id) {
-                    writer.append_all([&Prepared::new(&outcome, Timestamp::from_micros(end))?])?;
+                    writer.append(&outcome, Timestamp::from_micros(end))?;
                 }
             }
             let (id, decision, ended) = call(&mut dice, at);
-            writer.append_all([&Prepared::new(&decision, Timestamp::from_micros(at))?])?;
+            writer.append(&decision, Timestamp::from_micros(at))?;
             if let Some((end, outcome)) = ended {
                 waiting.insert(id, outcome);
-                open.push((std::cmp::Reverse(end), id));
+                open.push((Reverse(end), id));
             }
         }
-        head = writer.head();
-        let lines = writer.into_segment().into_inner();
+        let number = writer.number();
+        let first = Record::Segment(SegmentStart {
+            number: number + 1,
+            journal: None,
+            key: None,
+            reason: "size".into(),
+            boot_id: String::new(),
+            open: Vec::new(),
+        });
+        let next = Cursor::new(Vec::with_capacity(80 << 20));
+        let closed = writer.rotate(next, &Prepared::new(&first, Timestamp::from_micros(at))?);
+        let lines = closed.map_err(|(error, _)| error)?.into_inner();
         let (path, beside) = (dir.join(segment::packed_name(number)), dir.join(index_name(number)));
         packed::pack(lines.as_slice(), BufWriter::new(File::create(&path)?))?;
         let begun = Instant::now();
         index::build(Source::open(&path)?, BufWriter::new(File::create(&beside)?))?;
         indexing += begun.elapsed();
-        for (size, more) in sizes.iter_mut().zip([
-            u64::try_from(lines.len())?,
-            path.metadata()?.len(),
-            beside.metadata()?.len(),
-        ]) {
+        let lengths = [u64::try_from(lines.len())?, path.metadata()?.len(), beside.metadata()?.len()];
+        for (size, more) in sizes.iter_mut().zip(lengths) {
             *size += more;
         }
-        number += 1;
     }
     Ok((sizes, indexing))
 }

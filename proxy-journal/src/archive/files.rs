@@ -123,6 +123,22 @@ fn in_memory(bytes: Arc<[u8]>) -> io::Result<Loaded> {
     Index::open(Box::new(Cursor::new(bytes)) as Box<dyn Bytes>).map_err(io::Error::other)
 }
 
+/// Makes the index of a closed segment, if it has none that is right.
+///
+/// # Errors
+/// The segment cannot be read.
+pub fn keep_index(segment: &Path, number: u32) -> io::Result<Kept> {
+    let path = index_path(segment, number);
+    if let Ok(index) = beside(&path)
+        && fits(index.summary(), segment)?
+    {
+        return Ok(Kept::There);
+    }
+    let mut bytes = Vec::new();
+    index::build(Source::open(segment)?, &mut bytes)?;
+    Ok(if write(&path, &bytes).is_ok() { Kept::Written } else { Kept::NotWritten })
+}
+
 /// Opens an index that lies beside its segment: a file, and nothing that leads elsewhere.
 fn beside(path: &Path) -> Result<Loaded, BadIndex> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;

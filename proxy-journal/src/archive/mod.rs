@@ -22,7 +22,7 @@ use crate::source::is_packed;
 use crate::timestamp::Timestamp;
 
 pub use count::{Counted, Group, Key};
-pub use files::{Kept, index_name};
+pub use files::{Kept, index_name, keep_index};
 pub use find::{IdPrefix, Pieces};
 pub use walk::{Batch, Walk};
 

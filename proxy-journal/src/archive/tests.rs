@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::record::{Decision, Outcome, Record, Rule, Stop, Verdict, Workload};
 use crate::source::Source;
+use crate::tree::Tree;
 use crate::writer::Writer;
 use crate::{Head, Recovery, Ruling, packed};
 
@@ -130,7 +131,21 @@ fn resumed(bytes: Vec<u8>, head: Head) -> Writer<Cursor<Vec<u8>>> {
     let len = bytes.len() as u64;
     let mut segment = Cursor::new(bytes);
     segment.set_position(len);
-    Writer::resume(segment, &Recovery { head, len, torn_bytes: 0, open: Vec::new() })
+    Writer::resume(
+        segment,
+        &Recovery {
+            number: 1,
+            before: head,
+            head,
+            len,
+            tree: Tree::default(),
+            torn_bytes: 0,
+            lost: 0,
+            open: Vec::new(),
+            journal: None,
+            key: None,
+        },
+    )
 }
 
 /// Writes segments into a folder: every second one compressed, but for the last.

@@ -455,7 +455,11 @@ fn verify_tells_whole_broken_and_unreadable_apart_by_its_status() {
     assert!(status == 2 && said.contains("cannot be read: No such file"), "{said}");
     assert!(
         verify(
-            &VerifyArgs { paths: vec![path.clone(), path.clone()], expect_head: Some(head.hash), ..of(&path) },
+            &VerifyArgs {
+                paths: vec![path.clone(), path.clone()],
+                expect_head: Some(head.hash),
+                ..of(&path)
+            },
             &mut Vec::new(),
             &mut Vec::new()
         )
