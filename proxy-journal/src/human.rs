@@ -13,7 +13,6 @@ use crate::record::{
     SecretStep, Trace, Verdict,
 };
 use crate::text::{escape, escape_word};
-use crate::timestamp::Timestamp;
 
 /// How many open calls a [`Tail`] remembers; the outcome of an older one is shown without its request.
 const REMEMBERED: usize = 10_000;
@@ -43,23 +42,17 @@ impl Tail {
 
     /// The line for this record, without a newline; `None` for an allowed call, which is shown when it ends, and for checkpoints.
     pub fn show(&mut self, entry: &Entry) -> Option<String> {
-        let record = match &entry.content {
-            Content::Known(record) => record,
-            Content::Other(value) => return Some(self.other(entry.time, value)),
-        };
-        match record {
-            Record::Decision(decision) if decision.verdict == Verdict::Allow => {
+        let decision = match &entry.content {
+            Content::Known(Record::Decision(decision)) if decision.verdict == Verdict::Allow => {
                 self.remember(decision);
-                None
-            }
-            Record::Outcome(outcome) => {
-                let decision = self.open.remove(&outcome.id);
-                Some(self.stamp(entry.time, &ended(decision.as_deref(), outcome, self.colour)))
+                return None;
             }
             // Of these there are many, and they say nothing of calls.
-            Record::Checkpoint(_) => None,
-            record => Some(self.stamp(entry.time, &sentence(record, self.colour))),
-        }
+            Content::Known(Record::Checkpoint(_)) => return None,
+            Content::Known(Record::Outcome(outcome)) => self.open.remove(&outcome.id),
+            _ => None,
+        };
+        Some(line(entry, decision.as_deref(), self.colour))
     }
 
     fn remember(&mut self, decision: &Arc<Decision>) {
@@ -75,24 +68,70 @@ impl Tail {
             self.order.retain(|id| self.open.contains_key(id));
         }
     }
+}
 
-    fn stamp(&self, time: Timestamp, what: &str) -> String {
-        // 2026-11-24T20:00:00.123456Z, to the millisecond.
-        let time = time.to_string();
-        let time = format!("{}Z", time.get(..23).unwrap_or(&time));
-        format!("{} {what}", paint(&time, Paint::Dim, self.colour))
-    }
+/// One line for a record and, if it is an outcome, the decision that it belongs to: of a call the time, identity, verdict,
+/// method, host and path, status, duration, below each other; then what there is to say of it, and the process.
+pub fn line(entry: &Entry, decision: Option<&Decision>, colour: bool) -> String {
+    let what = match (&entry.content, decision) {
+        (Content::Known(Record::Outcome(outcome)), Some(decision)) => row(decision, Some(outcome), colour),
+        (Content::Known(Record::Decision(decision) | Record::Connection(decision)), _) => {
+            row(decision, None, colour)
+        }
+        (Content::Known(record), _) => sentence(record, colour),
+        (Content::Other(value), _) => other(value),
+    };
+    // 2026-11-24T20:00:00.123456Z, to the millisecond.
+    let time = entry.time.to_string();
+    let time = format!("{}Z", time.get(..23).unwrap_or(&time));
+    format!("{} {what}", paint(&time, Paint::Dim, colour))
+}
 
-    fn other(&self, time: Timestamp, value: &Value) -> String {
-        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("record");
-        let mut shown = value.clone();
-        if let Some(fields) = shown.as_object_mut() {
-            for envelope in ["v", "seq", "time", "prev", "hash", "kind"] {
-                fields.remove(envelope);
+/// The columns of a call.
+fn row(decision: &Decision, outcome: Option<&Outcome>, colour: bool) -> String {
+    let method = decision.method.as_deref().or(decision.scheme.as_deref()).unwrap_or("-");
+    let (verdict, shade) = verdict(decision);
+    let mut line = format!(
+        "{:<14} {} {:<6} {:<44}",
+        identity(decision),
+        paint(&format!("{verdict:<8}"), shade, colour),
+        escape_word(method),
+        target(decision)
+    );
+    match outcome {
+        Some(outcome) => {
+            let status = outcome.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+            let shade =
+                if outcome.status.is_none_or(|status| status < 400) { Paint::Green } else { Paint::Yellow };
+            let took = if outcome.interrupted { "-".to_owned() } else { duration(outcome.duration_us) };
+            let _ = write!(line, " {} {took:>7}", paint(&format!("{status:>3}"), shade, colour));
+            if outcome.interrupted {
+                let _ = write!(line, " {}", paint("interrupted", Paint::Yellow, colour));
+            }
+            if let Some(error) = error(outcome) {
+                let _ = write!(line, " {}", paint(&error, Paint::Red, colour));
+            }
+            if decision.observed {
+                let _ = write!(line, " {}", told(decision));
             }
         }
-        self.stamp(time, &format!("{} {}", escape_word(kind), escape(&shown.to_string())))
+        None => {
+            let _ = write!(line, " {:>3} {:>7} {}", "-", "-", told(decision));
+        }
     }
+    let _ = write!(line, " {}", process(decision));
+    line
+}
+
+fn other(value: &Value) -> String {
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or("record");
+    let mut shown = value.clone();
+    if let Some(fields) = shown.as_object_mut() {
+        for envelope in ["v", "seq", "time", "prev", "hash", "kind"] {
+            fields.remove(envelope);
+        }
+    }
+    format!("{} {}", escape_word(kind), escape(&shown.to_string()))
 }
 
 /// One record alone as a sentence, without its time; never more than one line. For a log that has its own times.
@@ -223,18 +262,32 @@ fn detached(detach: &Detach, colour: bool) -> String {
 
 /// A decision as one line: identity, verdict, request, reason, rule, process.
 pub fn decided(decision: &Decision, colour: bool) -> String {
-    let (verdict, shade) = match decision.verdict {
+    let (verdict, shade) = verdict(decision);
+    format!(
+        "{} {} {} {} {}",
+        identity(decision),
+        paint(verdict, shade, colour),
+        request(decision),
+        told(decision),
+        process(decision)
+    )
+}
+
+fn verdict(decision: &Decision) -> (&'static str, Paint) {
+    match decision.verdict {
         Verdict::Allow if decision.observed => ("observed", Paint::Yellow),
         Verdict::Allow => ("allow", Paint::Green),
         Verdict::Deny => ("deny", Paint::Red),
-    };
-    let mut line = format!("{} {} {}", identity(decision), paint(verdict, shade, colour), request(decision));
-    let _ = write!(line, " {}", escape(&decision.reason));
+    }
+}
+
+/// Why, and by which rule if that is not said there.
+fn told(decision: &Decision) -> String {
+    let mut line = escape(&decision.reason).into_owned();
     let told = |rule: &Rule| decision.reason.contains(&format!("{}:{}", rule.file, rule.line));
     if let Some(rule) = decision.rule.as_ref().filter(|rule| !told(rule)) {
         let _ = write!(line, " ({}:{})", escape_word(&rule.file), rule.line);
     }
-    let _ = write!(line, " {}", process(decision));
     line
 }
 
@@ -262,8 +315,8 @@ fn traced(trace: &Trace, colour: bool) -> String {
 pub fn ended(decision: Option<&Decision>, outcome: &Outcome, colour: bool) -> String {
     let mut line = match decision {
         Some(decision) => {
-            let allow = paint("allow", Paint::Green, colour);
-            format!("{} {allow} {}", identity(decision), request(decision))
+            let (verdict, shade) = verdict(decision);
+            format!("{} {} {}", identity(decision), paint(verdict, shade, colour), request(decision))
         }
         None => format!("call {} ended", outcome.id),
     };
@@ -276,21 +329,26 @@ pub fn ended(decision: Option<&Decision>, outcome: &Outcome, colour: bool) -> St
     } else {
         let _ = write!(line, " {}", duration(outcome.duration_us));
     }
-    if let Some(error) = &outcome.error {
-        let blame = match outcome.blame {
-            Some(Blame::Client) => "client: ",
-            Some(Blame::Upstream) => "upstream: ",
-            Some(Blame::Policy) => "policy: ",
-            Some(Blame::Host) => "host: ",
-            Some(Blame::Us) => "vouchsafe: ",
-            None => "",
-        };
-        let _ = write!(line, " {}", paint(&format!("{blame}{}", escape(error)), Paint::Red, colour));
+    if let Some(error) = error(outcome) {
+        let _ = write!(line, " {}", paint(&error, Paint::Red, colour));
     }
     if let Some(decision) = decision {
         let _ = write!(line, " {}", process(decision));
     }
     line
+}
+
+/// What went wrong, and by whom.
+fn error(outcome: &Outcome) -> Option<String> {
+    let blame = match outcome.blame {
+        Some(Blame::Client) => "client: ",
+        Some(Blame::Upstream) => "upstream: ",
+        Some(Blame::Policy) => "policy: ",
+        Some(Blame::Host) => "host: ",
+        Some(Blame::Us) => "vouchsafe: ",
+        None => "",
+    };
+    outcome.error.as_ref().map(|error| format!("{blame}{}", escape(error)))
 }
 
 fn identity(decision: &Decision) -> String {
@@ -303,10 +361,15 @@ fn process(decision: &Decision) -> String {
 
 /// `METHOD host/path`, or where the connection went when there is no request.
 fn request(decision: &Decision) -> String {
-    let mut line = String::new();
-    if let Some(method) = &decision.method {
-        let _ = write!(line, "{} ", escape_word(method));
+    match &decision.method {
+        Some(method) => format!("{} {}", escape_word(method), target(decision)),
+        None => target(decision),
     }
+}
+
+/// `host/path`, or where the connection went.
+fn target(decision: &Decision) -> String {
+    let mut line = String::new();
     match &decision.host {
         Some(host) => line.push_str(&escape_word(host)),
         None => {
@@ -329,7 +392,7 @@ fn request(decision: &Decision) -> String {
 }
 
 /// A duration with three digits or so: `830us`, `12.3ms`, `4.2s`.
-fn duration(us: u64) -> String {
+pub fn duration(us: u64) -> String {
     match us {
         0..1_000 => format!("{us}us"),
         1_000..1_000_000 => format!("{}.{}ms", us / 1_000, us % 1_000 / 100),

@@ -2,6 +2,7 @@
 //!
 //! In the order in which a record passes through it: it is spelled ([`record`]), prepared and appended ([`writer`]),
 //! found again after a kill ([`recover()`]), read ([`reader`]), proved ([`verify`], [`check`]) and shown ([`human`]).
+//! What somebody looks for ([`filter`]) is found by the indexes of closed segments ([`index`]), over all of them ([`archive`]).
 //! The format on disk is described at [`writer`].
 
 pub mod chain;
@@ -41,7 +42,17 @@ pub mod proof;
 pub mod human;
 
 pub use basis::{Basis, Condition, Fingerprint, Held, Question, RequestKind};
+pub mod facts;
+pub mod filter;
+
+pub mod index;
+
+pub mod archive;
+
+pub use archive::{Archive, Indexes, Place};
 pub use chain::{ChainHash, Head};
+pub use facts::{Facts, Ruling};
+pub use filter::{Filter, Pattern, StatusRange};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use keys::Keys;
 pub use line::{FORMAT_VERSION, MAX_LINE};

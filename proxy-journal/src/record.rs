@@ -13,8 +13,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::basis::{Basis, Fingerprint};
+use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::spelled::Spelled;
 
 /// One record, told apart on disk by its `"kind"`.

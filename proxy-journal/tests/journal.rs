@@ -289,8 +289,8 @@ fn a_call_is_one_line_of_the_tail() {
     assert_eq!(
         shown,
         [
-            "2026-11-24T20:00:01.000Z invoice-bot allow GET api.stripe.com/v1/invoices?… 200 12.3ms /opt/bots/invoice-bot[4242]",
-            "2026-11-24T20:00:02.000Z unknown deny POST api.stripe.com/v1/\\u{1b}[2J?… no identity matches this process /opt/bots/invoice-bot[4242]",
+            "2026-11-24T20:00:01.000Z invoice-bot    allow    GET    api.stripe.com/v1/invoices?…                 200  12.3ms /opt/bots/invoice-bot[4242]",
+            "2026-11-24T20:00:02.000Z unknown        deny     POST   api.stripe.com/v1/\\u{1b}[2J?…                  -       - no identity matches this process /opt/bots/invoice-bot[4242]",
         ]
     );
     assert_eq!(Timestamp::parse("2026-11-24T20:00:00.000000Z"), Some(at(0)));

@@ -14,7 +14,7 @@ use proxy_journal::{
 };
 use uuid::Uuid;
 
-use super::audit::{DEFAULT_DIR, journal_segments};
+use super::audit::{DirArgs, journal_segments};
 use crate::control::client;
 use crate::control::journal::{ROTATE_KEY_COMMAND, RotateKeyReport};
 
@@ -24,8 +24,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Arguments of `audit verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Journals to verify: files, or directories of segments
-    #[arg(value_name = "FILE|DIR", default_value = DEFAULT_DIR)]
+    /// Journals to verify: files, or directories of segments; by default the daemon's
+    #[arg(value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
     /// Its checkpoints must be signed by this key, or by one that it handed over to
     #[arg(long, value_name = "KEY")]
@@ -50,9 +50,9 @@ pub struct ProveArgs {
     /// The id of the call
     #[arg(value_name = "ID")]
     pub id: String,
-    /// Directory of the journal
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub dir: PathBuf,
+    /// Which journal.
+    #[command(flatten)]
+    pub(super) dir: DirArgs,
 }
 
 /// Arguments of `audit checkpoint`.
@@ -61,9 +61,9 @@ pub struct CheckpointArgs {
     /// All that are in the journal, and not only the newest
     #[arg(long)]
     pub all: bool,
-    /// Directory of the journal
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub dir: PathBuf,
+    /// Which journal.
+    #[command(flatten)]
+    pub(super) dir: DirArgs,
 }
 
 /// Arguments of `audit key`.
@@ -72,9 +72,9 @@ pub struct KeyArgs {
     /// What to do; without it the keys are shown.
     #[command(subcommand)]
     pub command: Option<KeyCommand>,
-    /// Directory of the journal
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub dir: PathBuf,
+    /// Which journal.
+    #[command(flatten)]
+    pub(super) dir: DirArgs,
 }
 
 /// What to do with keys.
@@ -88,7 +88,12 @@ pub enum KeyCommand {
 ///
 /// # Errors
 /// The arguments do not fit together, or what was found cannot be written.
-pub fn verify(args: &VerifyArgs, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<u8> {
+pub fn verify(
+    args: &VerifyArgs,
+    paths: &[PathBuf],
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> anyhow::Result<u8> {
     if let Some(path) = &args.proof {
         return verify_proof(path, args.key, out);
     }
@@ -99,11 +104,11 @@ pub fn verify(args: &VerifyArgs, out: &mut impl Write, err: &mut impl Write) -> 
         notes.extend(SignedNote::parse_all(&text).with_context(|| path.display().to_string())?);
     }
     let expected = Witness { head: args.expect_head, seq: args.expect_seq, notes, key: args.key };
-    if args.paths.len() > 1 && expected != Witness::default() {
+    if paths.len() > 1 && expected != Witness::default() {
         bail!("--key, --checkpoint, --expect-head and --expect-seq belong to one journal: give one path");
     }
     let mut worst = 0;
-    for path in &args.paths {
+    for path in paths {
         match check_settled(path, &expected) {
             Ok(report) => {
                 writeln!(out, "{report}")?;
@@ -148,13 +153,13 @@ fn verify_proof(path: &Path, key: Option<PublicKey>, out: &mut impl Write) -> an
 ///
 /// # Errors
 /// There is no such call, or it is not signed yet.
-pub fn prove(args: &ProveArgs, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn prove(args: &ProveArgs, dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let text = args.id.trim().trim_start_matches("urn:uuid:");
     let id = Uuid::try_parse(text).with_context(|| {
         format!("{text:?} is no id of a journal entry, as 01a210ed-2479-71f9-8e05-0f31b1b0c8cf")
     })?;
-    journal_segments(&args.dir)?;
-    let proof = proof::prove(&args.dir, id)?;
+    journal_segments(dir)?;
+    let proof = proof::prove(dir, id)?;
     writeln!(out, "{}", proof.to_text())?;
     Ok(())
 }
@@ -163,9 +168,9 @@ pub fn prove(args: &ProveArgs, out: &mut impl Write) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// There is none.
-pub fn checkpoint(args: &CheckpointArgs, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn checkpoint(args: &CheckpointArgs, dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let mut newest: Option<(Checkpoint, Timestamp)> = None;
-    for (_, path) in journal_segments(&args.dir)?.into_iter().rev() {
+    for (_, path) in journal_segments(dir)?.into_iter().rev() {
         for item in
             Reader::new(Source::open(&path).with_context(|| format!("{} cannot be read", path.display()))?)
         {
@@ -185,7 +190,7 @@ pub fn checkpoint(args: &CheckpointArgs, out: &mut impl Write) -> anyhow::Result
     let (checkpoint, time) = newest.ok_or_else(|| {
         anyhow!(
             "the journal in {} has no checkpoint; the daemon makes one within some seconds",
-            args.dir.display()
+            dir.display()
         )
     })?;
     if !args.all {
@@ -194,26 +199,27 @@ pub fn checkpoint(args: &CheckpointArgs, out: &mut impl Write) -> anyhow::Result
     Ok(())
 }
 
-/// Shows the keys of the journal, or has the next one sign.
+/// Has the next key sign.
 ///
 /// # Errors
-/// The keys cannot be read; the daemon does not run, or refuses.
-pub fn key(args: &KeyArgs, socket: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    if let Some(KeyCommand::Rotate) = args.command {
-        let report: RotateKeyReport = client::call(socket, ROTATE_KEY_COMMAND)?;
-        writeln!(
-            out,
-            "{} signs from now on; the one before is destroyed, and what it signed stays valid",
-            report.key
-        )?;
-        return Ok(());
-    }
-    journal_segments(&args.dir)?;
-    let path = args.dir.join(keys::FILE);
-    let keys = Keys::read(&args.dir).with_context(|| path.display().to_string())?;
+/// The daemon does not run, or refuses.
+pub fn rotate_key(socket: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let RotateKeyReport { key } = client::call(socket, ROTATE_KEY_COMMAND)?;
+    writeln!(out, "{key} signs from now on; the one before is destroyed, and what it signed stays valid")?;
+    Ok(())
+}
+
+/// Shows the keys of the journal.
+///
+/// # Errors
+/// They cannot be read.
+pub fn keys(dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    journal_segments(dir)?;
+    let path = dir.join(keys::FILE);
+    let keys = Keys::read(dir).with_context(|| path.display().to_string())?;
     let all: Vec<PublicKey> = keys.all().collect();
     let Some((live, former)) = all.split_last() else {
-        bail!("{}: nothing signs this journal yet; start the daemon", args.dir.display());
+        bail!("{}: nothing signs this journal yet; start the daemon", dir.display());
     };
     for key in former {
         writeln!(out, "{key}  handed over")?;

@@ -1,13 +1,12 @@
 //! `vouchsafe audit fingerprint`: the fingerprint of a known value, to find the calls that were about it.
 
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::config::DEFAULT_PATH;
+use crate::config::Config;
 use crate::credentials::Fingerprints;
 
 /// The longest value that is read.
@@ -21,18 +20,13 @@ an argument, which every user of the host could see.
   printf 42 | vouchsafe audit fingerprint
 prints what stands behind \"fingerprint\" in each record of a call that was about it. The key of the fingerprints is this host's and \
 only for root.")]
-pub struct FingerprintArgs {
-    /// The daemon's configuration
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
-}
+pub struct FingerprintArgs {}
 
 /// Reads the value and prints its fingerprint.
 ///
 /// # Errors
 /// There is no value or no key, or others can read the key.
-pub fn run(args: &FingerprintArgs) -> anyhow::Result<ExitCode> {
-    let config = super::load(&args.config)?;
+pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let key =
         Fingerprints::read(&config.state).context("the key of the fingerprints cannot be read; use sudo")?;
     let Some(fingerprints) = key else {

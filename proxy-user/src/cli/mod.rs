@@ -91,7 +91,7 @@ enum Command {
         #[command(flatten)]
         args: trust::TrustArgs,
     },
-    /// Show and verify the journal
+    /// Show, search and verify the journal
     Audit {
         #[command(flatten)]
         config: ConfigArg,
@@ -151,7 +151,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Ca { config, args } => ca::run(args, &load(&config.config)?),
         Command::Trust { config, args } => trust::run(&args, &load(&config.config)?),
-        Command::Audit { config, args } => audit::run(&args, || Ok(load(&config.config)?.control_socket())),
+        Command::Audit { config, args } => audit::run(&args, || load(&config.config)),
         Command::Status { config, args } => status::run(&args, &load(&config.config)?.control_socket()),
         Command::Who { config, args } => who::run(&args, &load(&config.config)?.control_socket()),
         Command::Reload(args) => status::reload(&load(&args.config)?.control_socket()),

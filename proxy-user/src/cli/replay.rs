@@ -23,7 +23,7 @@ use crate::app::recall::Settings;
 use crate::app::replay::{Otherwise, Replayed, replay, to_judge};
 use crate::authorize::{LivePolicy, Unidentified};
 use crate::base::{clock, duration};
-use crate::config::{self, Config, DEFAULT_PATH};
+use crate::config::{self, Config};
 
 /// How many ids stand for all calls of a line.
 const EXAMPLES: usize = 3;
@@ -34,9 +34,6 @@ const EXAMPLES: usize = 3;
 Exit code: 0 everything would be decided the same, 1 something would be decided otherwise, 2 the journal or the policy cannot be \
 read, 3 nothing is known to be decided otherwise, but of some calls it cannot be said.")]
 pub struct ReplayArgs {
-    /// The daemon's configuration
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
     /// The folder of the policy to decide by; by default the one that the daemon reads
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -116,9 +113,9 @@ struct Findings {
 ///
 /// # Errors
 /// What is told cannot be written.
-pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ReplayArgs, load: &dyn Fn() -> anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let found = match find(args) {
+    let found = match find(args, load) {
         Ok(found) => found,
         Err(error) => {
             eprintln!("vouchsafe: {error:#}");
@@ -134,8 +131,11 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(findings.code()))
 }
 
-fn find(args: &ReplayArgs) -> anyhow::Result<(Findings, PathBuf, String)> {
-    let config = super::load(&args.config)?;
+fn find(
+    args: &ReplayArgs,
+    load: &dyn Fn() -> anyhow::Result<Config>,
+) -> anyhow::Result<(Findings, PathBuf, String)> {
+    let config = load()?;
     let root = folder::or_configured(args.policies.as_ref(), &config.policies);
     let live = Arc::new(to_judge(folder::set_of(&root)?));
     let digest = Texts::read(&root).digest;

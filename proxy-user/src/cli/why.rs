@@ -1,19 +1,17 @@
 //! `vouchsafe why ID`: a call of the journal, and how it would be decided today.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use proxy_journal::{Content, Decision, Item, Outcome, Reader, Record, Timestamp, Verdict};
+use proxy_journal::{Content, Decision, Entry, Outcome, Place, Record, Timestamp, Verdict};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::audit::journal_segments;
+use super::audit::find_one;
 use super::policy::{explain, folder};
 use super::status::safe;
 use crate::app::recall::{Judgement, Recalled, Settings, When, recall, weigh};
@@ -28,7 +26,7 @@ use crate::config::{self, Config};
 The ID is in the header vouchsafe-journal-id of a refusal, in its body (instance), and in `vouchsafe audit tail --json`.
 Exit code: 0 it is told, 1 it cannot be: there is no such entry, or the policy has errors.")]
 pub struct WhyArgs {
-    /// The id of the journal entry
+    /// The id of the journal entry, or its beginning
     #[arg(value_name = "ID")]
     id: String,
     /// Directory of the journal; by default the daemon's
@@ -63,17 +61,8 @@ struct Today {
 /// # Errors
 /// The journal cannot be read or has no such entry, or the policy has errors.
 pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let text = args.id.trim().trim_start_matches("urn:uuid:");
-    let id = Uuid::try_parse(text).with_context(|| {
-        format!("{text:?} is no id of a journal entry, as 01a210ed-2479-71f9-8e05-0f31b1b0c8cf")
-    })?;
     let dir = args.dir.clone().unwrap_or_else(|| config.journal_dir());
-    let Some(found) = find(&dir, id)? else {
-        bail!(
-            "the journal in {} has no decision {id}; segments that were moved away are read with --dir",
-            dir.display()
-        );
-    };
+    let found = find(&dir, &args.id)?;
     let root = folder::or_configured(args.policies.as_ref(), &config.policies);
     let live = Arc::new(LivePolicy::new(folder::set_of(&root)?, 0));
     let unidentified = match config.unidentified {
@@ -99,45 +88,32 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The newest decision with this id, and its outcome. Only lines with the id in them are looked at more closely.
-fn find(dir: &Path, id: Uuid) -> anyhow::Result<Option<Found>> {
-    let segments = journal_segments(dir)?;
-    let wanted = id.as_hyphenated().to_string();
-    let (mut outcome, mut texts) = (None, Vec::new());
-    for (_, path) in segments.into_iter().rev() {
-        let file = File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let mut decision = None;
-        for line in BufReader::new(file).split(b'\n') {
-            let mut line = line.with_context(|| format!("{} cannot be read", path.display()))?;
-            if !contains(&line, wanted.as_bytes()) {
-                continue;
-            }
-            line.push(b'\n');
-            for item in Reader::new(line.as_slice()) {
-                let Item::Entry(entry) = item? else { continue };
-                let text = || serde_json::from_str(&entry.text).unwrap_or(Value::Null);
-                match entry.content {
-                    Content::Known(Record::Decision(found) | Record::Connection(found)) if found.id == id => {
-                        texts.push(text());
-                        decision = Some((entry.time, found));
-                    }
-                    Content::Known(Record::Outcome(found)) if found.id == id => {
-                        texts.push(text());
-                        outcome = Some(found);
-                    }
-                    _ => {}
-                }
-            }
+/// The decision with this id, and its outcome.
+fn find(dir: &Path, id: &str) -> anyhow::Result<Found> {
+    let (mut archive, id, pieces) = find_one(dir, id)?;
+    let mut texts = Vec::new();
+    let mut entry = |place: Option<Place>| -> anyhow::Result<Option<Entry>> {
+        let Some(line) = place.map(|place| archive.line(place)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let entry = Entry::parse(&line.text)?;
+        texts.push(serde_json::from_str(&entry.text).unwrap_or(Value::Null));
+        Ok(Some(entry))
+    };
+    let (decision, outcome) = (entry(pieces.decision)?, entry(pieces.outcome)?);
+    let outcome = match outcome.map(|entry| entry.content) {
+        Some(Content::Known(Record::Outcome(outcome))) => Some(outcome),
+        _ => None,
+    };
+    match decision.map(|entry| (entry.time, entry.content)) {
+        Some((at, Content::Known(Record::Decision(decision) | Record::Connection(decision)))) => {
+            Ok(Found { at, decision, texts, outcome })
         }
-        if let Some((at, decision)) = decision {
-            return Ok(Some(Found { at, decision, texts, outcome }));
-        }
+        _ => bail!(
+            "the journal in {} has the decision {id} no more, or not in a form that is known here",
+            dir.display()
+        ),
     }
-    Ok(None)
-}
-
-fn contains(line: &[u8], wanted: &[u8]) -> bool {
-    line.windows(wanted.len()).any(|part| part == wanted)
 }
 
 /// What the journal does not have, so that today's answer does not know it.

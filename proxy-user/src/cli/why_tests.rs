@@ -2,6 +2,7 @@
 
 use proxy_journal::Workload;
 use proxy_policy::{SourceFile, compile};
+use uuid::Uuid;
 
 use super::*;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::Deserialize;
 
+use super::redaction::QueryNames;
 use super::witness::Witness;
 use crate::base::{duration, size};
-use super::redaction::QueryNames;
 
 /// `[journal]`
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use proxy_journal::archive::{index_name, keep_index};
 use proxy_journal::source::is_packed;
 use proxy_journal::{Record, Retired, Source, packed, segment};
 use sha2::{Digest as _, Sha256};
@@ -99,7 +100,23 @@ impl Inner {
                 replace(&self.dir, &path, &name, |mut from, to| io::copy(&mut from, to).map(|_| ()))?;
             }
         }
+        self.index(live);
         self.retire(keep, live)
+    }
+
+    /// Makes the indexes that are missing. Who reads does without them, and makes them: nothing hangs on it.
+    fn index(&self, live: u32) {
+        let spill = self.dir.join(segment::SPILL);
+        for (number, path) in segment::list(&self.dir).unwrap_or_default() {
+            if number >= live || self.keeper.ends() {
+                break;
+            }
+            if !path.starts_with(&spill)
+                && let Err(error) = keep_index(&path, number)
+            {
+                tracing::debug!(%error, segment = number, "a segment of the journal cannot be indexed");
+            }
+        }
     }
 
     /// Removes the oldest closed segments as far as the settings say, after the journal says that it does.
@@ -132,6 +149,7 @@ impl Inner {
         self.note_now(&Record::Retired(retired)).map_err(io::Error::other)?;
         for (number, path) in over {
             fs::remove_file(&path)?;
+            let _ = fs::remove_file(path.with_file_name(index_name(number)));
             tracing::info!(segment = number, "a segment of the journal was removed, as its settings say");
         }
         sync_dir(&self.dir)

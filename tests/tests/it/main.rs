@@ -9,6 +9,7 @@
 
 mod addresses;
 mod attacks;
+mod audit;
 mod bounds;
 mod calls;
 mod detach;

