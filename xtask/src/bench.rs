@@ -11,7 +11,7 @@
 //! Beside the loads: what the hooks cost, also with many identities; a storm of short processes, of which none may be taken
 //! for another; and many connections in a row, with which memory must not grow. `cargo xtask bench storm flat` runs these
 //! two only. And what policies cost: decisions, and a reload under load (`cargo xtask bench policy`); and what credentials do
-//! (`cargo xtask bench credentials`), and the CA (`cargo xtask bench trust`). And what others have built, under the same loads (`cargo xtask bench peers`).
+//! (`cargo xtask bench credentials`), the CA (`cargo xtask bench trust`), and the journal (`cargo xtask bench journal`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
 //! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients that are in [`calls`], [`example`] runs programs of their own,
@@ -120,6 +120,8 @@ enum Part {
     Credentials,
     /// Generations of the CA, leaves, and what 10,000 hosts take.
     Trust,
+    /// What the journal costs: records in both modes, what calls wait for them, verification, a large one.
+    Journal,
     /// A load that goes on for 30 minutes: do memory and descriptors stay? Only when named.
     Soak,
     /// The same loads on what others have built; only when named, and alone.
@@ -186,6 +188,9 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         }
         if options.has(Part::Trust) {
             example::build(paths, "trust")?;
+        }
+        if options.has(Part::Journal) {
+            example::build(paths, "journal")?;
         }
         if options.is_peers() {
             peers::prepare(paths, options);
@@ -278,6 +283,14 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
     if options.has(Part::Trust) {
         println!("what the CA costs");
         report.trust = Some(example::run(paths, stage, "trust")?);
+    }
+    if options.has(Part::Journal) {
+        println!("what the journal costs");
+        // On the disk that the state of daemons is on, and not in a memory of files.
+        let records = if options.quick { "200000" } else { "10000000" };
+        let disk = paths.target.join("bench-state");
+        let variables = [("JOURNAL_RECORDS", records.as_ref()), ("TMPDIR", disk.as_os_str())];
+        report.journal = Some(example::run_with(paths, stage, "journal", &variables)?);
     }
     // Last: a policy of 10,000 identities leaves the daemon more memory than it needs.
     if options.has(Part::Connect) {

@@ -317,6 +317,7 @@ fn segments_are_closed_compressed_and_retired_while_calls_go_on_and_all_of_it_ve
         let mut names: Vec<String> = fs::read_dir(journal(world))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".jsonl") || name.ends_with(".zst"))
             .filter(|name| name.starts_with("journal-"))
             .collect();
         names.sort();

@@ -278,6 +278,8 @@ fn what_somebody_sets_while_the_journal_cannot_be_written_is_taken_down_when_it_
     let world = World::new();
     fs::create_dir_all(world.path("state/journal")).unwrap();
     let small = Small::over(world.path("state/journal"), "256k");
+    // A reserve would take them, for a while.
+    world.set("journal.reserve", "\"0\"");
     world.daemon();
     let fill = small.fill();
     let call = || world.curl(&["https://api.test/v1/x"]).status;

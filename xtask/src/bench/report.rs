@@ -28,6 +28,8 @@ pub(super) struct Report {
     pub(super) credentials: Option<String>,
     /// The table of the CA, as Markdown.
     pub(super) trust: Option<String>,
+    /// The tables of the journal, as Markdown.
+    pub(super) journal: Option<String>,
 }
 
 /// A row of the table, one cell for each column.
@@ -65,6 +67,7 @@ impl Report {
             policy: None,
             credentials: None,
             trust: None,
+            journal: None,
             resting: None,
             soak: None,
         }
@@ -110,7 +113,7 @@ impl Report {
         if let Some(soak) = &self.soak {
             text.push_str(&format!("\n{}", soak::told(soak)));
         }
-        for table in [&self.credentials, &self.trust].into_iter().flatten() {
+        for table in [&self.credentials, &self.trust, &self.journal].into_iter().flatten() {
             text.push_str(&format!("\n{table}"));
         }
         if let Some(findings) = &self.policy {
