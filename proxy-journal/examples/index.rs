@@ -53,7 +53,7 @@ impl std::ops::AddAssign for Spent {
 
 impl std::fmt::Display for Spent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.0?} ({:.0?} on a core)", self.0, self.1)
+        write!(f, "{} ms ({} ms on a core)", self.0.as_millis(), self.1.as_millis())
     }
 }
 
