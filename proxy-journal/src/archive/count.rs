@@ -8,7 +8,7 @@ use crate::facts::Ruling;
 use crate::index::{DICTIONARIES, number};
 
 /// Groups that are told apart; what bots make up (hosts, paths) must not fill the memory of those who look.
-const MOST_GROUPS: usize = 50_000;
+const MOST_GROUPS: usize = 20_000;
 
 /// The texts that a group has in common, in the order of what is counted by.
 pub type Key = Vec<Option<String>>;
@@ -28,8 +28,8 @@ pub struct Group {
     pub sent: u64,
     /// Bytes that were received.
     pub received: u64,
-    /// How many calls took so long, by the short numbers of microseconds.
-    durations: BTreeMap<u16, u64>,
+    /// How long they took.
+    durations: Durations,
 }
 
 impl Group {
@@ -44,7 +44,7 @@ impl Group {
         self.received = self.received.saturating_add(row.received);
         // How long a call took that a stop of the daemon ended is not known.
         if let Some(duration) = row.duration.filter(|_| !row.interrupted) {
-            *self.durations.entry(duration).or_default() += 1;
+            self.durations.add(duration >> COARSER, 1);
         }
     }
 
@@ -55,20 +55,67 @@ impl Group {
         self.errors += other.errors;
         self.sent = self.sent.saturating_add(other.sent);
         self.received = self.received.saturating_add(other.received);
-        for (duration, count) in &other.durations {
-            *self.durations.entry(*duration).or_default() += count;
+        for (duration, count) in other.durations.all() {
+            self.durations.add(duration, count);
         }
     }
 
     /// The duration, in microseconds, that this share (in a hundred) of the calls did not exceed.
     pub fn percentile(&self, percent: u64) -> Option<u64> {
-        let all: u64 = self.durations.values().sum();
+        let all: u64 = self.durations.all().map(|(_, count)| u64::from(count)).sum();
         let rank = all.saturating_mul(percent).div_ceil(100).max(1);
         let mut seen = 0;
-        self.durations.iter().find_map(|(duration, count)| {
-            seen += count;
-            (seen >= rank).then(|| number::of_short(*duration))
+        self.durations.all().find_map(|(duration, count)| {
+            seen += u64::from(count);
+            (seen >= rank).then(|| number::of_short(duration << COARSER))
         })
+    }
+}
+
+/// How many calls took so long, by the short numbers of microseconds, without their last bits: to less than a hundredth.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Durations {
+    /// While there are few, as most groups of many are: it takes little memory.
+    few: BTreeMap<u16, u32>,
+    /// Then: it takes little time.
+    many: Vec<u32>,
+}
+
+/// Bits of a short number that are left out.
+const COARSER: u32 = 3;
+
+/// How many different durations are few.
+const FEW: usize = 64;
+
+impl Durations {
+    fn add(&mut self, duration: u16, count: u32) {
+        if self.many.is_empty() {
+            let known = self.few.entry(duration).or_default();
+            *known = known.saturating_add(count);
+            if self.few.len() > FEW {
+                for (duration, count) in std::mem::take(&mut self.few) {
+                    self.add_many(duration, count);
+                }
+            }
+        } else {
+            self.add_many(duration, count);
+        }
+    }
+
+    fn add_many(&mut self, duration: u16, count: u32) {
+        let at = usize::from(duration);
+        if at >= self.many.len() {
+            self.many.resize(at + 1, 0);
+        }
+        if let Some(known) = self.many.get_mut(at) {
+            *known = known.saturating_add(count);
+        }
+    }
+
+    /// All that there are, the shortest first.
+    fn all(&self) -> impl Iterator<Item = (u16, u32)> {
+        let many = (0..).zip(self.many.iter().copied()).filter(|(_, count)| *count > 0);
+        self.few.iter().map(|(duration, count)| (*duration, *count)).chain(many)
     }
 }
 
@@ -143,5 +190,30 @@ impl Counted {
         groups.sort_by(|(a, left), (b, right)| right.calls.cmp(&left.calls).then_with(|| a.cmp(b)));
         groups.extend(self.rest.map(|at| (None, take(at))));
         (groups, total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn percentiles_are_those_of_the_sorted_durations_to_a_hundredth(mut all in prop::collection::vec(0..10_000_000_u64, 1..300)) {
+            let mut group = Group::default();
+            for duration in &all {
+                group.durations.add(number::short(*duration) >> COARSER, 1);
+            }
+            let mut twice = Group::default();
+            twice.merge(&group);
+            prop_assert_eq!(&twice, &group);
+            all.sort_unstable();
+            for percent in [1, 50, 99, 100] {
+                let rank = (all.len() * percent).div_ceil(100).max(1);
+                let (exact, told) = (all[rank - 1], group.percentile(percent as u64).unwrap());
+                prop_assert!(told <= exact && exact - told <= exact / 100 + 7, "{percent}: {exact} {told}");
+            }
+        }
     }
 }

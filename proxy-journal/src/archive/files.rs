@@ -1,7 +1,7 @@
 //! Indexes beside their segments: found, weighed, made anew, written so that nobody reads half of one.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Cursor, Read, Seek, Write as _};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read, Seek, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +85,7 @@ impl Archive {
     }
 
     pub(super) fn load(&mut self, at: usize, anew: bool) -> io::Result<(Loaded, Kept)> {
+        let next = self.parts.get(at + 1).map(|part| part.path.clone());
         let Some(part) = self.parts.get_mut(at) else { return Err(io::Error::other("no such segment")) };
         if let Some(bytes) = self.memory.get(&at) {
             return Ok((in_memory(Arc::clone(bytes))?, Kept::NotWritten));
@@ -100,8 +101,9 @@ impl Archive {
             && !anew
             && self.indexes != Indexes::Ignore
             && let Ok(index) = beside(&path)
-            && fits(index.summary(), &part.path)?
+            && (part.fits == Some(*index.summary()) || fits(index.summary(), &part.path, next.as_deref())?)
         {
+            part.fits = Some(*index.summary());
             return Ok((index, Kept::There));
         }
         let mut bytes = Vec::new();
@@ -130,7 +132,7 @@ fn in_memory(bytes: Arc<[u8]>) -> io::Result<Loaded> {
 pub fn keep_index(segment: &Path, number: u32) -> io::Result<Kept> {
     let path = index_path(segment, number);
     if let Ok(index) = beside(&path)
-        && fits(index.summary(), segment)?
+        && fits(index.summary(), segment, None)?
     {
         return Ok(Kept::There);
     }
@@ -167,11 +169,21 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Whether an index is that of this segment: as long, and with the same last record.
-fn fits(summary: &Summary, path: &Path) -> io::Result<bool> {
+/// Whether an index is that of this segment: as long, and with the same last record. That is the one that the next segment
+/// continues, which is sooner read than the end of a compressed one.
+fn fits(summary: &Summary, path: &Path, next: Option<&Path>) -> io::Result<bool> {
     let length = length(path)?;
     if length != summary.length {
         return Ok(false);
+    }
+    let mut line = Vec::new();
+    if let Some(Ok(next)) = next.map(Source::open)
+        && next.take(MAX_LINE as u64).read_until(b'\n', &mut line).is_ok()
+        && line.pop().is_some()
+        && let Ok(first) = line::split(&line)
+        && (first.seq, first.prev) == (summary.last_seq.saturating_add(1), summary.last_hash)
+    {
+        return Ok(true);
     }
     let mut window = 64 << 10;
     loop {

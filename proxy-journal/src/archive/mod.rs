@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::facts::Facts;
 use crate::filter::Filter;
-use crate::index::{BadIndex, DICTIONARIES, Row, short_id};
+use crate::index::{BadIndex, DICTIONARIES, Row, Summary, short_id};
 use crate::segment;
 use crate::source::is_packed;
 use crate::timestamp::Timestamp;
@@ -90,6 +90,8 @@ struct Part {
     path: PathBuf,
     /// Nothing is written to it any more.
     closed: bool,
+    /// What the index beside it says, when that was found to be of this segment.
+    fits: Option<Summary>,
 }
 
 /// The segments of a folder, as they were when it was opened.
@@ -115,7 +117,7 @@ impl Archive {
         let last = listed.last().map(|(number, _)| *number);
         let part = |(number, path): (u32, PathBuf)| {
             let closed = Some(number) != last || is_packed(&path);
-            Part { number, path, closed }
+            Part { number, path, closed, fits: None }
         };
         Ok(Archive {
             dir: dir.to_owned(),

@@ -198,3 +198,51 @@ fn a_journal_is_read_where_it_was_copied_to_and_an_index_that_lies_is_found_out(
     fs::write(name(1, "idx"), "nothing").unwrap();
     assert_eq!(audit(&["tail", "--api", "demo"]).1, found);
 }
+
+#[test]
+fn calls_are_found_in_segments_that_the_daemon_has_closed_compressed_and_indexed() {
+    let world = World::new();
+    world.set("journal.segment_size", "\"1 MiB\"");
+    world.daemon();
+    let journal = world.path("state/journal");
+    let options = ["audit", "tail", "-f", "--where", "path.matches('^/v1/(7|1400|last)$')", "--dir"];
+    let mut tail = world.bot(daemon_binary()).outside().args(options).arg(&journal).spawn();
+    let (calls, name) = (1500, |number: u32, end: &str| journal.join(format!("journal-{number:08}.{end}")));
+    let burst =
+        world.bot("curl").args(["-sS", "-o", "/dev/null", &format!("https://api.test/v1/[1-{calls}]")]).run();
+    assert_eq!(burst.code, Some(0), "{burst:?}");
+    wait_until("a segment that was compressed and indexed", || {
+        (name(1, "jsonl.zst").exists() && name(1, "idx").exists() && !name(1, "jsonl").exists()).then_some(())
+    });
+    assert_eq!(world.curl(&["https://api.test/v1/last"]).status, 200);
+    for path in ["/v1/1400", "/v1/last"] {
+        let line = loop {
+            let line = tail.line();
+            if !line.contains("api.test/v1/7 ") {
+                break line;
+            }
+        };
+        assert!(line.contains(&format!("api.test{path} ")), "{line}");
+    }
+    let count = |options: &[&str]| {
+        let told = json(
+            &world,
+            &[&["audit", "stats", "--json", "--by", "api", "--host", "api.test"][..], options].concat(),
+        );
+        told["total"]["calls"].as_u64().unwrap()
+    };
+    wait_until("all calls have ended", || (count(&[]) == calls + 1).then_some(()));
+    assert_eq!((count(&["--no-index"]), count(&["--where", "status == 200"])), (calls + 1, calls + 1));
+    let first = lines(&world, &["--json", "--where", "path == '/v1/7'"]);
+    let decision: Value = serde_json::from_str(&first[0]).unwrap();
+    let id = decision["id"].as_str().unwrap();
+    let story = json(&world, &["audit", "show", "--json", id]);
+    assert_eq!(
+        (&story["decision"]["segment"], &story["decision"]["record"]["path"]),
+        (&1.into(), &"/v1/7".into())
+    );
+    assert!(story["outcome"]["record"]["status"] == 200 && story["start"]["segment"] == 1, "{story}");
+    assert!(world.vouchsafe(&["why", id]).stdout.contains("decided     allow"));
+    assert!(world.vouchsafe(&["audit", "index"]).stdout.contains("segment 1: has its index"));
+    assert_eq!(world.vouchsafe(&["audit", "verify"]).code, Some(0));
+}
