@@ -15,6 +15,9 @@ use super::message::{Message, Severity};
 
 const VERSION: &str = "1.5.0";
 
+/// The methods that it has words for; another one is told by the operation alone.
+const METHODS: [&str; 8] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "TRACE"];
+
 /// Class and activity.
 const API: u32 = 6003;
 const NETWORK: u32 = 4001;
@@ -146,6 +149,13 @@ impl Event {
         }
     }
 
+    /// Of a process in a container: the profile that has it.
+    fn profile(&mut self, workload: &Workload) {
+        if workload.container.is_some() {
+            self.metadata("profiles", json!(["host", "security_control", "container"]));
+        }
+    }
+
     /// Adds to what has no place.
     fn unmapped(&mut self, more: Value) {
         match (self.0.get_mut("unmapped"), more) {
@@ -222,6 +232,7 @@ impl Event {
             self.status(allowed, Some(&decision.reason));
         }
         self.metadata("correlation_uid", json!(decision.id));
+        self.profile(&decision.workload);
         self.put("actor", actor(&decision.workload, decision.identity.as_deref()));
         let mut source = Map::new();
         source.insert("svc_name".into(), json!(decision.identity.as_deref().unwrap_or("unknown")));
@@ -259,7 +270,13 @@ impl Event {
                 }
             }
             url.insert("port".into(), json!(decision.port.unwrap_or(decision.dst.port())));
-            self.put("http_request", json!({ "http_method": method, "url": url, "uid": decision.id }));
+            let mut request = json!({ "url": url, "uid": decision.id });
+            if METHODS.contains(&method.as_str()) {
+                if let Value::Object(request) = &mut request {
+                    request.insert("http_method".into(), json!(method));
+                }
+            }
+            self.put("http_request", request);
             let path = decision.path.as_deref().unwrap_or("");
             let service = decision.api.as_deref().or(decision.host.as_deref()).unwrap_or("unknown");
             self.put(
@@ -305,6 +322,7 @@ impl Event {
     fn trace(mut self, trace: &Trace) -> Value {
         self.verdict(false);
         self.status(false, Some(&trace.reason));
+        self.profile(&trace.workload);
         self.put("actor", actor(&trace.workload, trace.identity.as_deref()));
         let mut process = Map::new();
         process.insert("pid".into(), json!(trace.target.pid));
