@@ -58,7 +58,8 @@ mod tests {
         let writer = std::thread::spawn(move || (1..=20_000).for_each(|seq| other.reached(seq)));
         let mut seen = 0;
         while seen < 20_000 {
-            signal.beyond(seen).await;
+            let within = std::time::Duration::from_secs(20);
+            tokio::time::timeout(within, signal.beyond(seen)).await.unwrap();
             assert!(signal.head() > seen);
             seen = signal.head();
         }
