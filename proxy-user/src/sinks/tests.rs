@@ -32,7 +32,15 @@ struct Running {
 impl Host {
     /// With these settings below `[journal]`, where `STATE` is its folder.
     fn new(journal: &str) -> Host {
-        let keep = tempfile::tempdir().unwrap();
+        Host::of(tempfile::tempdir().unwrap(), journal)
+    }
+
+    /// The same host with other settings.
+    fn with(self, journal: &str) -> Host {
+        Host::of(self.keep, journal)
+    }
+
+    fn of(keep: TempDir, journal: &str) -> Host {
         let state = keep.path().display().to_string();
         let text =
             format!("state = {state:?}\n[journal]\njournald = \"\"\n{}", journal.replace("STATE", &state));
@@ -45,7 +53,10 @@ impl Host {
 
     fn start(&self) -> Running {
         let plan = Plan::new(&self.config).unwrap();
-        let options = Options { flush_within: Duration::from_millis(5), ..Options::new("0.1.0") };
+        // Nothing is written by itself: a journal begins with its key, and ends with a checkpoint.
+        let (flush_within, checkpoint_within) = (Duration::from_millis(5), Duration::from_secs(3600));
+        let never = Options { checkpoint_within, checkpoint_records: u64::MAX, ..Options::new("0.1.0") };
+        let options = Options { flush_within, reserve: 4096, ..never };
         let recorder = Recorder::open(&self.config.journal_dir(), options).unwrap();
         let around = Around { config: &self.config, own_roots: Vec::new(), uplink: None, credentials: None };
         let sinks = plan.start(&around, &recorder.signal()).unwrap();

@@ -55,7 +55,8 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     let running = host.start();
     let recorder = &running.recorder;
     let started = next();
-    assert_eq!((&*started["VOUCHSAFE_KIND"], &*started["VOUCHSAFE_SEQ"]), ("start", "1"));
+    assert_eq!((&*started["VOUCHSAFE_KIND"], &*started["VOUCHSAFE_SEQ"]), ("key", "1"));
+    assert_eq!(next()["VOUCHSAFE_KIND"], "start");
     let mut hostile = deny("/a\nIDENTITY=admin\nVERDICT=allow\n");
     let exe = "/tmp/\u{1b}[2J\nPRIORITY=0\nx=y".into();
     hostile.workload = proxy_journal::Workload { exe, ..(*hostile.workload).clone() }.into();
@@ -103,7 +104,7 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     );
     recorder.stop("test").unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
-    eventually("all is sent", || running.health().sent == 7);
+    eventually("all is sent", || running.health().sent == 9);
     assert_eq!((running.health().rejected, running.health().lost), (0, 0));
 }
 
@@ -113,7 +114,7 @@ fn an_outcome_has_the_fields_of_a_decision_that_an_earlier_run_has_shown() {
     let journald = UnixDatagram::bind(host.path("socket")).unwrap();
     let running = host.start();
     let open = running.recorder.begin(allow("/v1/long")).unwrap();
-    eventually("the decision is shown", || running.health().sent == 2);
+    eventually("the decision is shown", || running.health().sent == 3);
     // As a kill leaves it: the call is open in the journal.
     running.sinks.stop();
     let segment = host.config.journal_dir().join("journal-00000001.jsonl");
@@ -144,15 +145,15 @@ fn a_journald_that_hangs_holds_up_no_call_and_gets_everything_when_it_reads_agai
     let took = begun.elapsed();
     let failing = || matches!(running.health().state, SinkState::Failing(_));
     eventually("it is seen to hang", failing);
-    assert!(running.health().behind > 9000 && took < Duration::from_secs(10), "{took:?}");
+    assert!(running.health().behind > 5000 && took < Duration::from_secs(10), "{took:?}");
     let mut buffer = vec![0; 1 << 20];
     let mut seqs = Vec::new();
     journald.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    while seqs.last() != Some(&10_001) {
+    while seqs.last() != Some(&10_002) {
         let length = journald.recv(&mut buffer).unwrap();
         seqs.push(fields(&buffer[..length])["VOUCHSAFE_SEQ"].parse().unwrap());
     }
-    assert!(seqs.iter().copied().eq(1..=10_001_u64), "each once, and in order");
+    assert!(seqs.iter().copied().eq(1..=10_002_u64), "each once, and in order");
 }
 
 #[test]
@@ -164,7 +165,8 @@ fn a_host_without_journald_is_told_by_health_alone_and_one_that_comes_later_gets
     let journald = UnixDatagram::bind(host.path("socket")).unwrap();
     let mut buffer = vec![0; 1 << 16];
     let length = journald.recv(&mut buffer).unwrap();
-    assert_eq!(fields(&buffer[..length])["VOUCHSAFE_KIND"], "start");
+    assert_eq!(fields(&buffer[..length])["VOUCHSAFE_KIND"], "key");
+    journald.recv(&mut buffer).unwrap();
     let length = journald.recv(&mut buffer).unwrap();
     assert_eq!(fields(&buffer[..length])["PATH"], "/call/0");
     eventually("journald is there", || running.health().state == SinkState::Ok);
@@ -226,7 +228,7 @@ fn journalctl_finds_the_calls_of_an_identity() {
     recorder.refused(hostile.clone()).unwrap();
     recorder.stop("test").unwrap();
     running.sinks.stop();
-    assert_eq!(running.health().sent, 5);
+    assert_eq!(running.health().sent, 7);
 
     eventually("journalctl finds the call", || {
         journald.find(&["IDENTITY=invoice-bot", "STATUS=200"]).len() == 1

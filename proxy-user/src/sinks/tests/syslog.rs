@@ -92,24 +92,24 @@ fn rsyslog_gets_each_record_as_one_message_that_its_own_text_cannot_forge() {
     hostile.reason = "]\"\\ \u{2028}".into();
     let id = running.recorder.refused(hostile).unwrap();
     running.recorder.begin(allow("/v1/invoices")).unwrap().complete(ok());
-    eventually("all is there", || rsyslog.messages().len() == 4);
+    eventually("all is there", || rsyslog.messages().len() == 5);
     running.stop();
-    eventually("the end is there", || rsyslog.messages().len() == 5);
+    eventually("the end is there", || rsyslog.messages().len() == 7);
     let all = rsyslog.messages();
     let lines: Vec<&str> = all.iter().map(|message| message["msg"].as_str().unwrap().trim_start()).collect();
     assert_eq!(lines, host.journal());
-    let denied = &all[1];
+    let denied = &all[2];
     assert_eq!(
         (&denied["pri"], &denied["msgid"], &denied["app-name"]),
         (&"84".into(), &"decision".into(), &"vouchsafe".into())
     );
     let data = denied["structured-data"].as_str().unwrap();
     assert!(
-        data.starts_with("[vouchsafe@32473 seq=\"2\" hash=\"") && data.contains(&format!("call=\"{id}\"")),
+        data.starts_with("[vouchsafe@32473 seq=\"3\" hash=\"") && data.contains(&format!("call=\"{id}\"")),
         "{data}"
     );
     assert!(data.contains(" verdict=\"deny\" ") && !data.contains(['\n', '\0']), "{data}");
-    let ended = all[3]["structured-data"].as_str().unwrap();
+    let ended = all[4]["structured-data"].as_str().unwrap();
     assert!(ended.contains("identity=\"invoice-bot\"") && ended.contains("status=\"200\""), "{ended}");
     assert!(all.iter().all(|message| message["protocol-version"] == "1"));
 }
@@ -166,14 +166,14 @@ fn a_receiver_that_does_not_read_holds_up_no_call_and_nothing_counts_as_sent_tha
     let (mut reads, _) = listener.accept().unwrap();
     reads.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let (mut text, mut chunk) = (Vec::new(), vec![0; 1 << 20]);
-    let last = b"\"seq\":20002,";
+    let last = b"\"seq\":20003,";
     while !text.windows(last.len()).rev().take(4096).any(|at| at == last) {
         let count = reads.read(&mut chunk).unwrap();
         text.extend_from_slice(&chunk[..count]);
     }
     assert!(has_all(
         seqs(frames(&text).iter().map(|frame| &frame[frame.find("] {").unwrap() + 2..])),
-        20_002
+        20_003
     ));
 }
 
@@ -254,7 +254,7 @@ fn rsyslog_over_tls_is_sent_to_when_it_proves_its_name_and_nobody_else_is() {
     }
     show(&known);
     rsyslog.start();
-    eventually("all is there", || has_all(rsyslog.seqs(), 4));
+    eventually("all is there", || has_all(rsyslog.seqs(), 5));
     running.stop();
-    eventually("the end is there", || has_all(rsyslog.seqs(), 5));
+    eventually("the end is there", || has_all(rsyslog.seqs(), 7));
 }
