@@ -34,6 +34,8 @@ pub mod sealed;
 pub mod keys;
 mod stitch;
 
+pub mod follow;
+
 pub mod recover;
 
 pub mod check;

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod uplink;
 pub mod record;
 pub mod credentials;
+pub mod sinks;
 pub mod limits;
 pub mod authorize;
 pub mod http1;

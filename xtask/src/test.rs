@@ -113,6 +113,12 @@ pub(crate) const NEEDS: &[Need] = &[
         ..Need::same("systemd-nspawn", "systemd-container", "systemd as PID 1")
     },
     Need::same("/lib/systemd/systemd-journald", "systemd", "the journal that the records are copied to"),
+    Need::same("/usr/sbin/rsyslogd", "rsyslog", "a syslog server that records are sent to"),
+    Need {
+        pacman: "rsyslog",
+        zypper: "rsyslog-module-gtls",
+        ..Need::same("/usr/share/doc/rsyslog-gnutls", "rsyslog-gnutls", "its TLS")
+    },
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 

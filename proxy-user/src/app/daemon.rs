@@ -46,6 +46,7 @@ use crate::{
     kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, own, take_listener},
     limits::{Backoff, Ledger, Registry},
     record::Recorder,
+    sinks,
     trust::{BotTls, Ca, UpstreamTls},
     uplink::Uplink,
     workload::{Workloads, identify::Matcher},
@@ -124,7 +125,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     if let Some(publisher) = &publisher {
         credentials = credentials.with_issuer(Arc::clone(publisher.issuer()));
     }
-    let credentials = Arc::new(credentials.reaching(config.hashicorp.as_ref(), config.exec.clone()));
+    let secrets = config.journal.sinks.values().flat_map(|sink| sink.secrets()).cloned().collect();
+    let credentials = credentials.sending(secrets).reaching(config.hashicorp.as_ref(), config.exec.clone());
+    let credentials = Arc::new(credentials);
     if let Some(problem) = credentials.problem() {
         tracing::error!("{problem}");
     }
@@ -146,7 +149,16 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     options.start.policy_generation = Some(first.generation());
     options.start.observes = observes;
     options.start.policy_digest = Some(last.digest.clone());
+    // A new sink begins with what this run writes.
+    let sinks = sinks::Plan::new(&config)?;
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);
+    let around = sinks::Around {
+        config: &config,
+        own_roots: ca.roots(),
+        uplink: uplink.clone(),
+        credentials: Some(Arc::clone(&credentials)),
+    };
+    let sinks = Arc::new(sinks.start(&around, &recorder.signal())?);
     let witnesses = Arc::new(Witnesses::new(&config, &recorder, &outcall)?);
     if let Some(why) = new_ca {
         authority.note(&recorder, why, None);
@@ -234,6 +246,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         services: Arc::clone(&services),
         reloader: Arc::clone(&reloader),
         rotator: Arc::clone(&rotator),
+        sinks: Arc::clone(&sinks),
         authority: Arc::clone(&authority),
         witnesses: Arc::clone(&witnesses),
         kernel: Arc::clone(&kernel),
@@ -358,7 +371,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         if let Err(error) = ledger.write(SystemTime::now()) {
             tracing::error!(%error, "what was used of the limits is not kept");
         }
-        recorder.stop(reason)
+        let stopped = recorder.stop(reason);
+        sinks.stop();
+        stopped
     };
     tokio::task::spawn_blocking(end).await??;
     witnesses.end().await;

@@ -23,6 +23,7 @@ use crate::{
         ca::{self, CaStatus, RotateCa, RotateCaReport},
         credentials::{self, CredentialReport, RotateOrder, SecretReport},
         detach, journal, plan,
+        sinks::SinkStatus,
         status::{
             Health, IdentityStatus, JournalStatus, KernelStatus, Mode, PolicyStatus, Protect, SecretsStatus,
             Treatment,
@@ -32,7 +33,8 @@ use crate::{
     credentials::About,
     forward::error::chain,
     kernel::{self, Kernel, OriginTable, Programs, Protecting},
-    record::{Durability, JournaldState},
+    record::Durability,
+    sinks::{SinkHealth, SinkState, Sinks},
     trust::{CaCertificate, Why},
     workload::{Workloads, identify::Matcher},
 };
@@ -43,6 +45,7 @@ pub(super) struct DaemonHandler {
     pub(super) services: Arc<Services>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) rotator: Arc<Rotator>,
+    pub(super) sinks: Arc<Sinks>,
     pub(super) authority: Arc<Authority>,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) kernel: Arc<Kernel>,
@@ -272,10 +275,9 @@ impl Handler for DaemonHandler {
         let last = self.reloader.last();
         let journal = self.services.recorder.health();
         let unidentified = self.unidentified();
-        let journald = match &journal.journald.state {
-            JournaldState::Failing(why) => Some(format!("records are not reaching journald: {why}")),
-            JournaldState::Off | JournaldState::Ok | JournaldState::Absent => None,
-        };
+        let sinks = self.sinks.health();
+        let sinks: Vec<SinkStatus> = sinks.into_iter().map(sink_status).collect();
+        let journald = sinks.iter().find(|sink| sink.name == config::JOURNALD);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -322,7 +324,8 @@ impl Handler for DaemonHandler {
                 witnesses: self.witnesses.status(),
                 health: Health::failed_if(journal.error),
             },
-            journald: Health::degraded_if(journald),
+            journald: journald.map(|sink| sink.health.clone()).unwrap_or_default(),
+            sinks,
             secrets: SecretsStatus {
                 count: number(self.services.credentials.count()),
                 health: match self.services.credentials.problem() {
@@ -394,5 +397,26 @@ impl Handler for DaemonHandler {
             credentials::ROTATE_COMMAND => Some(self.rotate_secret(peer, arguments)),
             _ => None,
         }
+    }
+}
+
+/// A sink as `status` tells it.
+fn sink_status(sink: SinkHealth) -> SinkStatus {
+    let absent = sink.state == SinkState::Absent;
+    let problem = match sink.state {
+        SinkState::Failing(why) => Some(why),
+        SinkState::Ok | SinkState::Absent => None,
+    };
+    SinkStatus {
+        name: sink.name,
+        to: sink.to,
+        health: Health::degraded_if(problem),
+        absent,
+        sent: sink.sent,
+        rejected: sink.rejected,
+        lost: sink.lost,
+        behind: sink.behind,
+        behind_s: sink.behind_s,
+        last_error: sink.last_error,
     }
 }

@@ -22,7 +22,6 @@ pub fn options(config: &Config) -> Options {
         keep_bytes: journal.keep_size,
         reserve: journal.reserve,
         spill: journal.spill.clone(),
-        journald: Some(journal.journald.clone()).filter(|path| !path.as_os_str().is_empty()),
         ..Options::new(env!("CARGO_PKG_VERSION"))
     }
 }

@@ -11,6 +11,13 @@ pub fn now() -> Moment {
     Moment(since.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(i64::MAX))
 }
 
+/// Now, in microseconds since the Unix epoch; 0 before it.
+#[must_use]
+pub fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// How long it is until a moment, by the host's clock; nothing when it is there.
 #[must_use]
 pub fn until(moment: Moment) -> Duration {

@@ -15,6 +15,7 @@ use crate::control::detach::{COMMAND, Order, Report};
 use crate::forward::error::chain;
 use crate::kernel;
 use crate::record::Recorder;
+use crate::sinks;
 
 /// Arguments of `vouchsafe detach`.
 #[derive(Debug, Args)]
@@ -73,11 +74,15 @@ fn alone(order: &Order, config: &Config) -> anyhow::Result<Report> {
     let record = Detach { by: order.by.clone(), pin, programs, error: None };
     let mut options = journal::options(config);
     options.instead = Some(Record::Detach(record.clone()));
+    let shown = sinks::Plan::journald_alone(config);
     let recorder = match Recorder::open(&config.journal_dir(), options) {
         Ok(recorder) => recorder,
         Err(error) if order.force => return take_off(config, Some(chain(&error))),
         Err(error) => return Err(error).context(NOTHING),
     };
+    let around = sinks::Around { config, own_roots: Vec::new(), uplink: None, credentials: None };
+    // It is in the journal; whoever it cannot be shown to now is shown it by the next start.
+    let _shown = shown.and_then(|plan| plan.start(&around, &recorder.signal()));
     take_off(config, None).inspect_err(|error| {
         let record = Detach { error: Some(format!("{error:#}")), ..record };
         if let Err(unwritten) = recorder.note(Record::Detach(record)) {

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::control::ca::CaStatus;
 use crate::control::client::{self, ClientError};
 use crate::control::peer::said_of_this_process;
+use crate::control::sinks::SinkStatus;
 use crate::control::status::{IdentityStatus, JournalStatus, Protect};
 use crate::control::{ReloadReport, Status};
 
@@ -159,6 +160,9 @@ fn write_page(page: &mut String, status: &Status, Colours { red, plain }: Colour
         safe(until)
     )?;
     write_journal(page, journal)?;
+    for sink in &status.sinks {
+        write_sink(page, sink)?;
+    }
     writeln!(page)?;
     write_identities(page, &policy.identities)?;
     writeln!(page, "any other workload: {}", status.unidentified.as_str())
@@ -185,6 +189,19 @@ fn write_journal(page: &mut String, journal: &JournalStatus) -> std::fmt::Result
         )?;
     }
     Ok(())
+}
+
+fn write_sink(page: &mut String, sink: &SinkStatus) -> std::fmt::Result {
+    write!(page, "sink      {} to {}: {} sent", safe(&sink.name), safe(&sink.to), sink.sent)?;
+    for (count, what) in [(sink.behind, "behind"), (sink.rejected, "rejected"), (sink.lost, "LOST")] {
+        if count > 0 {
+            write!(page, ", {count} {what}")?;
+        }
+    }
+    if sink.behind > 0 && sink.behind_s > 0 {
+        write!(page, " ({})", duration(sink.behind_s))?;
+    }
+    writeln!(page, "{}", if sink.absent { "; nobody is there" } else { "" })
 }
 
 fn write_identities(page: &mut String, identities: &[IdentityStatus]) -> std::fmt::Result {
@@ -253,6 +270,25 @@ mod tests {
         }
         assert!(!page.contains("origin_lost"), "counters that are zero are left out");
         assert!(!page.contains('\x1b'));
+    }
+
+    #[test]
+    fn each_sink_has_a_line_with_what_is_not_there_yet() {
+        let mut status = healthy();
+        let (name, to) = ("siem".to_owned(), "syslog at tls://siem:6514".to_owned());
+        let siem =
+            SinkStatus { name, to, sent: 7, behind: 3, behind_s: 65, lost: 2, ..SinkStatus::default() };
+        let pipe = SinkStatus {
+            name: "pipe".into(),
+            to: "/run/a\x1b".into(),
+            absent: true,
+            ..SinkStatus::default()
+        };
+        status.sinks = vec![siem, pipe];
+        let page = page(&status, false);
+        let line = "sink      siem to syslog at tls://siem:6514: 7 sent, 3 behind, 2 LOST (1 min 5 s)\n";
+        assert!(page.contains(line), "{page}");
+        assert!(page.contains("sink      pipe to /run/a\\u{1b}: 0 sent; nobody is there\n"), "{page}");
     }
 
     #[test]

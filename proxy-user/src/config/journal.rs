@@ -7,6 +7,7 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use super::redaction::QueryNames;
+use super::sinks::Sinks;
 use super::witness::Witness;
 use crate::base::{duration, size};
 
@@ -54,6 +55,8 @@ pub struct Journal {
     /// The headers whose values are.
     #[serde(deserialize_with = "super::redaction::header_names")]
     pub fingerprint_headers: Vec<HeaderName>,
+    /// Where records go, by name.
+    pub sinks: Sinks,
 }
 
 /// When a call may go on.
@@ -102,6 +105,7 @@ impl Default for Journal {
             fingerprint_query: QueryNames::None,
             fingerprint_headers: Vec::new(),
             journald: PathBuf::from("/run/systemd/journal/socket"),
+            sinks: Sinks::new(),
         }
     }
 }

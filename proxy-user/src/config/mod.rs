@@ -6,6 +6,7 @@ mod hashicorp;
 mod issuer;
 mod journal;
 mod redaction;
+mod sinks;
 mod uplink;
 mod witness;
 
@@ -26,6 +27,7 @@ pub use self::issuer::Issuer;
 pub use self::journal::{Durability, Journal, OnFull};
 pub use self::redaction::QueryNames;
 pub use self::rotation::{Maker, Rotation, Rotations};
+pub use self::sinks::{Format, From, JOURNALD, Receiver, Sink, Sinks, Tls as SinkTls};
 pub use self::uplink::{Direct, SiteProxy};
 pub use self::witness::Witness;
 use crate::base::duration;
@@ -488,6 +490,9 @@ impl Config {
         }
         if let Some(problem) = config.upstream.problem() {
             return Err(value(problem));
+        }
+        if let Some(problem) = sinks::problem(&config.journal.sinks) {
+            return Err(value(&problem));
         }
         let rotation = || rotation::problem(&config.rotation, config.hashicorp.as_ref());
         match exec::problem(&config.exec).or_else(rotation) {

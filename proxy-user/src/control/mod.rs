@@ -24,6 +24,7 @@ pub mod journal;
 pub mod peer;
 pub mod plan;
 pub mod server;
+pub mod sinks;
 pub mod status;
 pub mod who;
 

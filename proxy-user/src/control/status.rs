@@ -28,6 +28,9 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The copy of the records in the system's journal.
     pub journald: Health,
+    /// Where the records go besides.
+    #[serde(default)]
+    pub sinks: Vec<super::sinks::SinkStatus>,
     /// The secrets in memory.
     pub secrets: SecretsStatus,
     /// What signs the certificates that bots are shown.
@@ -284,6 +287,11 @@ impl Status {
                 ));
             }
         }
+        // journald is told above.
+        let others = self.sinks.iter().filter(|sink| sink.name != crate::config::JOURNALD);
+        problems.extend(others.filter_map(|sink| {
+            sink.health.problem().map(|problem| format!("sink {}: {problem}", sink.name))
+        }));
         if let Protect::Unavailable { problem } = &self.kernel.protect {
             problems.push(format!("protect: it is off, though protect = true: {problem}"));
         }
@@ -305,6 +313,7 @@ impl Status {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::control::sinks::SinkStatus;
 
     /// A daemon that is well.
     pub(crate) fn healthy() -> Status {
@@ -356,6 +365,7 @@ pub(crate) mod tests {
                 witnesses: Vec::new(),
             },
             journald: Health::Ok,
+            sinks: Vec::new(),
             secrets: SecretsStatus { count: 2, health: Health::Ok },
             ca: super::super::ca::CaStatus { generation: 1, permits: 2, ..Default::default() },
             listeners: vec!["127.0.0.1:15001".into()],
@@ -382,12 +392,21 @@ pub(crate) mod tests {
         status.journal.health = Health::failed_if(problem());
         status.journald = Health::degraded_if(problem());
         status.secrets.health = Health::failed_if(problem());
+        let siem = SinkStatus {
+            name: "siem".into(),
+            health: Health::degraded_if(problem()),
+            ..SinkStatus::default()
+        };
+        status.sinks = vec![siem, SinkStatus { name: "well".into(), ..SinkStatus::default() }];
         status.kernel.protect = Protect::Unavailable { problem: "no LSM".into() };
         status.policy.last_error = Some(vec!["a.toml:1:1: unknown key".into()]);
         let problems = status.problems();
-        for part in ["kernel: broken", "journal: broken", "journald: broken", "secrets: broken"] {
+        for part in
+            ["kernel: broken", "journal: broken", "journald: broken", "secrets: broken", "sink siem: broken"]
+        {
             assert!(problems.iter().any(|problem| problem == part), "{part}");
         }
+        assert!(!problems.iter().any(|problem| problem.contains("well")));
         assert!(problems.iter().any(|problem| problem.contains("off, though protect = true: no LSM")));
         assert!(problems.last().unwrap().contains("a.toml:1:1"));
     }

@@ -19,6 +19,7 @@ use super::kinds;
 use super::outcall::Outcall;
 use super::provider::{Ask, Provided, Provider};
 use super::refresh::RefreshTokens;
+use super::secret::Secret;
 use super::sources::{Held, SourceError, Sources};
 use super::store::{Store, StoreError};
 use super::vault::Changed;
@@ -106,6 +107,22 @@ impl Credentials {
             self.tools.sources.log_in_at(uplink, reference);
         }
         self
+    }
+
+    /// The same with secrets of this host that the sinks of the journal need.
+    #[must_use]
+    pub fn sending(self, references: Vec<SecretRef>) -> Self {
+        self.tools.sources.keep_for_sinks(references);
+        self
+    }
+
+    /// A secret of this host, as it is at the moment.
+    ///
+    /// # Errors
+    /// There is none, in words.
+    pub fn at_hand(&self, reference: &SecretRef) -> Result<Arc<Secret>, String> {
+        let held = self.tools.sources.held(reference).ok_or("it has not been read yet")?;
+        held.map(|held| held.secret).map_err(|error| error.to_string())
     }
 
     /// Reads the store again and swaps all secrets at once; returns how many there are. Blocks on files.

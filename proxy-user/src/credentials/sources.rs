@@ -62,6 +62,8 @@ pub(super) struct Sources {
     beyond: OnceLock<Beyond>,
     /// The login at the proxy of the site.
     login: OnceLock<SecretRef>,
+    /// What the sinks of the journal need.
+    sinks: OnceLock<Vec<SecretRef>>,
 }
 
 /// Where secrets are besides this host's own places.
@@ -74,7 +76,12 @@ impl Sources {
     /// With the daemon's own store, which is read now.
     #[must_use]
     pub(super) fn new(store: Store) -> Self {
-        Self { local: Arc::new(Local::new(store)), beyond: OnceLock::new(), login: OnceLock::new() }
+        Self {
+            local: Arc::new(Local::new(store)),
+            beyond: OnceLock::new(),
+            login: OnceLock::new(),
+            sinks: OnceLock::new(),
+        }
     }
 
     /// This host's own places with another secret in the store, in memory only, to try it.
@@ -83,6 +90,7 @@ impl Sources {
             local: Arc::new(self.local.with_candidate(name, secret)),
             beyond: OnceLock::new(),
             login: OnceLock::new(),
+            sinks: OnceLock::new(),
         }
     }
 
@@ -109,6 +117,11 @@ impl Sources {
             let held = local.held(&reference).ok_or("it has not been read yet")?;
             login(&held.map_err(|error| error.to_string())?.secret)
         }));
+    }
+
+    /// Keeps what sinks need at hand. Does nothing the second time.
+    pub(super) fn keep_for_sinks(&self, references: Vec<SecretRef>) {
+        let _ = self.sinks.set(references);
     }
 
     /// The daemon's own store.
@@ -141,6 +154,7 @@ impl Sources {
             all.extend(beyond.hashicorp.iter().flat_map(Hashicorp::login_secrets));
         }
         all.extend(self.login.get());
+        all.extend(self.sinks.get().into_iter().flatten());
         self.local.prepare(&all);
     }
 

@@ -18,7 +18,6 @@ impl Book {
         let directory = tempfile::tempdir().unwrap();
         let mut options = Options::new("test");
         options.flush_within = Duration::from_millis(1);
-        options.journald = None;
         let recorder = Arc::new(Recorder::open(directory.path(), options).unwrap());
         Self { directory, recorder }
     }

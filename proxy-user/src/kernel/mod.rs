@@ -18,6 +18,7 @@ mod network;
 pub mod own;
 mod protect;
 mod schedule;
+mod unread;
 
 use std::{
     io,
@@ -47,6 +48,7 @@ pub use self::{
     network::{KernelRule, Network, Stand},
     protect::Protecting,
     schedule::stand_last,
+    unread::unacknowledged,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));

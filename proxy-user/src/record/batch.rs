@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use proxy_journal::{AppendError, Blame, Decision, Outcome, Prepared, Record, Verdict};
 use tokio::sync::Notify;
 
-use super::journald::Message;
 use super::options::Durability;
 use super::recorder::{Inner, named, now};
 use super::state::Pending;
@@ -92,9 +91,7 @@ impl Recorder {
         } else {
             joined.batch.wait().await;
         }
-        let receipt = joined.receipt()?;
-        self.inner.sink.show(Message::Record(record));
-        Ok(receipt)
+        joined.receipt()
     }
 }
 

@@ -13,13 +13,11 @@
 //! * `recorder` is what all of it is asked by.
 //! * `batch` has calls that are decided at the same time written together.
 //! * `receipt` is the proof that a call is recorded.
-//! * `journald` shows the same records to systemd's journal.
-//! * `fields` spells them in its protocol.
+//! * `signal` tells those who read the journal as it grows.
 
 mod batch;
 mod committer;
-mod fields;
-mod journald;
+mod signal;
 mod keeper;
 mod options;
 mod receipt;
@@ -29,10 +27,10 @@ mod space;
 mod state;
 mod store;
 
-pub use journald::{JournaldHealth, JournaldState};
 pub use options::{Durability, Options};
 pub use receipt::Receipt;
 pub use recorder::{Health, Recorder};
+pub use signal::Signal;
 
 use std::path::PathBuf;
 
@@ -160,4 +158,4 @@ fn chain(error: &RecordError) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

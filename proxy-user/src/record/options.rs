@@ -48,8 +48,6 @@ pub struct Options {
     pub reserve: u64,
     /// Where the journal goes on when its own disk is full; `None`: calls are refused then.
     pub spill: Option<PathBuf>,
-    /// Socket of systemd's journal; `None` to leave it out.
-    pub journald: Option<PathBuf>,
 }
 
 impl Options {
@@ -81,7 +79,6 @@ impl Options {
             keep_bytes: None,
             reserve: 16 << 20,
             spill: None,
-            journald: Some(PathBuf::from("/run/systemd/journal/socket")),
         }
     }
 }

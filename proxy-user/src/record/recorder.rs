@@ -27,9 +27,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::committer::Terms;
-use super::journald::{JournaldHealth, Message, Sink};
 use super::keeper::{Bell, Keep};
 use super::options::{Durability, Options};
+use super::signal::Signal;
 use super::space::Reserve;
 use super::state::{Pending, State};
 use super::{Receipt, RecordError, store};
@@ -56,7 +56,6 @@ pub(super) struct Inner {
     pub(super) keeper: Bell,
     /// The newest checkpoint, as a signed note, when what it is over is on the disk.
     pub(super) checkpoints: watch::Sender<Option<Arc<str>>>,
-    pub(super) sink: Sink,
     /// Held for as long as anything can be written.
     _lock: File,
 }
@@ -88,8 +87,6 @@ pub struct Health {
     pub key: PublicKey,
     /// Records that no checkpoint is over yet.
     pub unsigned: u64,
-    /// How systemd's journal takes the records.
-    pub journald: JournaldHealth,
 }
 
 impl Recorder {
@@ -99,11 +96,7 @@ impl Recorder {
     /// # Errors
     /// [`RecordError`]: the directory is in use, may be written by others, is broken, or cannot be written.
     pub fn open(dir: &Path, options: Options) -> Result<Recorder, RecordError> {
-        let mut store = store::open(dir, &options)?;
-        let sink = Sink::start(options.journald.as_deref());
-        for record in std::mem::take(&mut store.begun) {
-            sink.show(Message::Record(record));
-        }
+        let store = store::open(dir, &options)?;
         let opened = |source| RecordError::Open { path: dir.to_owned(), source };
         let reserve = Reserve::take(dir, options.reserve).map_err(opened)?;
         if reserve.spent {
@@ -121,7 +114,6 @@ impl Recorder {
             flush_within: options.flush_within,
             keeper: Bell::default(),
             checkpoints: watch::channel(None).0,
-            sink,
             _lock: lock,
         });
         let recorder = Recorder { inner: Arc::clone(&inner), threads: Mutex::default() };
@@ -180,14 +172,16 @@ impl Recorder {
         if matches!(record, Record::Decision(_) | Record::Outcome(_)) {
             return Err(RecordError::Misuse("decisions and outcomes are not notes"));
         }
-        self.inner.write(&record, None)?;
-        self.inner.sink.show(Message::Record(record));
-        Ok(())
+        self.inner.write(&record, None)
+    }
+
+    /// Tells how far the journal is written.
+    pub fn signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.inner.lock().signal)
     }
 
     /// How the journal is.
     pub fn health(&self) -> Health {
-        let journald = self.inner.sink.health();
         let state = self.inner.lock();
         let error = state.write_fault.as_ref().or(state.sync_fault.as_ref());
         Health {
@@ -203,7 +197,6 @@ impl Recorder {
             spilled: state.spilled,
             key: state.key(),
             unsigned: state.unsigned,
-            journald,
         }
     }
 
@@ -251,10 +244,6 @@ impl Recorder {
                 tracing::error!("a thread of the journal ended in a panic");
             }
         }
-        if let (Some(stop), Ok(_)) = (stop, &written) {
-            self.inner.sink.show(Message::Record(stop));
-        }
-        self.inner.sink.stop();
         let note = written?;
         self.inner.reach_disk_now()?;
         if let Some(note) = note {
@@ -287,7 +276,6 @@ impl Inner {
         let decision = named(decision);
         let record = Record::Decision(Arc::clone(&decision));
         self.write(&record, Some(&decision))?;
-        self.sink.show(Message::Record(record));
         Ok(decision)
     }
 
@@ -382,9 +370,6 @@ impl Inner {
         drop(state);
         if tell {
             self.wake.notify_one();
-        }
-        if let Record::Outcome(outcome) = record {
-            self.sink.show(Message::Ended(Arc::clone(decision), outcome));
         }
     }
 }

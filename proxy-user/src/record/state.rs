@@ -13,6 +13,7 @@ use super::RecordError;
 use super::batch::{Batch, Ended};
 use super::options::Durability;
 use super::recorder::now;
+use super::signal::Signal;
 use super::signer::Signer;
 use super::space::{Reserve, is_full};
 use super::store::{self, Store};
@@ -22,6 +23,7 @@ use super::store::{self, Store};
 pub(super) struct State {
     dir: PathBuf,
     pub(super) writer: Writer<File>,
+    pub(super) signal: Arc<Signal>,
     /// The segment that is written to, once more.
     pub(super) sync: Arc<File>,
     pub(super) signer: Signer,
@@ -78,7 +80,7 @@ const NO_ROOM: &str = "the disk is full";
 
 impl State {
     pub(super) fn new(dir: &Path, store: Store, reserve: Reserve) -> (State, File) {
-        let Store { writer, sync, spilled, signer, lock, begun: _ } = store;
+        let Store { writer, sync, spilled, signer, lock } = store;
         let now = Instant::now();
         let since = |file: std::io::Result<std::time::SystemTime>| {
             let age = file.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
@@ -86,7 +88,10 @@ impl State {
         };
         let (segment_since, key_since) =
             (since(sync.metadata().and_then(|meta| meta.created())), since(signer.made()));
+        let signal = Arc::new(Signal::default());
+        signal.reached(writer.head().seq);
         let state = State {
+            signal,
             dir: dir.to_owned(),
             synced: (writer.len(), writer.head()),
             writer,
@@ -171,6 +176,7 @@ impl State {
 
     fn try_append(&mut self, last: Option<&Prepared>) -> Result<(), AppendError> {
         self.writer.append_all(self.pending.iter().map(|pending| &pending.line).chain(last))?;
+        self.signal.reached(self.writer.head().seq);
         let now = Instant::now();
         self.unsigned += u64::try_from(self.pending.len()).unwrap_or(u64::MAX) + u64::from(last.is_some());
         self.unsigned_since.get_or_insert(now);
@@ -248,6 +254,7 @@ impl State {
             let _ = std::fs::remove_file(&path);
             return Err(RecordError::Unwritable { path: to, source });
         }
+        self.signal.reached(self.writer.head().seq);
         let now = Instant::now();
         let before = self.synced.1;
         (self.sync, self.synced, self.segment_since, self.spilled) = (sync, (0, before), now, spill);

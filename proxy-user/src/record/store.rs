@@ -28,8 +28,6 @@ pub(super) struct Store {
     pub(super) signer: Signer,
     /// Locked as long as it is open.
     pub(super) lock: File,
-    /// The first records of this run, for the sinks.
-    pub(super) begun: Vec<Record>,
 }
 
 /// Opens or makes the journal in `dir`.
@@ -69,7 +67,7 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Store, RecordError> 
         note_key(dir, &path, &mut signer).map_err(at(&dir.join(proxy_journal::keys::FILE)))?;
     }
     let spilled = path.parent() != Some(dir);
-    Ok(Store { writer, sync: Arc::new(sync), spilled, signer, lock, begun })
+    Ok(Store { writer, sync: Arc::new(sync), spilled, signer, lock })
 }
 
 /// Opens the last segment with a record in it, and finds its end.

@@ -14,14 +14,13 @@ use proxy_journal::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{JournaldState, Options, RecordError, Recorder};
+use super::{Options, RecordError, Recorder};
 
 mod batch;
 mod evidence;
-mod journald;
 
 /// A decision to allow a call to this path.
-fn allow(path: &str) -> Decision {
+pub(crate) fn allow(path: &str) -> Decision {
     Decision {
         id: Uuid::nil(),
         workload: Workload {
@@ -54,16 +53,16 @@ fn allow(path: &str) -> Decision {
     }
 }
 
-fn deny(path: &str) -> Decision {
+pub(crate) fn deny(path: &str) -> Decision {
     Decision { verdict: Verdict::Deny, reason: "no rule allows it".into(), ..allow(path) }
 }
 
-/// Without journald, and with nothing that happens by itself: tests that want it set the times.
+/// With nothing that happens by itself: tests that want it set the times.
 fn quiet() -> Options {
     let hour = Duration::from_secs(3600);
     let never =
         Options { flush_within: hour, sync_within: hour, checkpoint_within: hour, ..Options::new("0.1.0") };
-    Options { journald: None, reserve: 4096, checkpoint_records: u64::MAX, ..never }
+    Options { reserve: 4096, checkpoint_records: u64::MAX, ..never }
 }
 
 fn dir() -> (TempDir, PathBuf) {
@@ -126,12 +125,12 @@ fn story(dir: &Path) -> Vec<String> {
     records(dir).iter().map(word).collect()
 }
 
-fn ok() -> Outcome {
+pub(crate) fn ok() -> Outcome {
     Outcome { status: Some(200), ..Outcome::default() }
 }
 
 /// Waits for a condition, and fails when it does not come true.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
@@ -157,7 +156,6 @@ fn the_decision_is_in_the_file_before_begin_returns() {
     assert_eq!((health.allowed, health.denied, health.open, health.pending), (1, 1, 0, 0));
     assert_eq!((health.error, health.head.seq), (None, 5));
     assert!(health.sync_lag.is_some(), "nothing was synced yet");
-    assert_eq!(health.journald.state, JournaldState::Off);
 }
 
 #[test]

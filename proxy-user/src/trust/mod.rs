@@ -54,6 +54,9 @@ pub type BotStream = tokio_rustls::server::TlsStream<crate::base::ahead::ReadAhe
 /// A verified connection to an API.
 pub type UpstreamStream = tokio_rustls::client::TlsStream<crate::base::ahead::ReadAhead>;
 
+/// A connection of our own whose TLS is verified.
+pub type VerifiedStream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
 /// The cryptography of every configuration: aws-lc-rs with the suites that rustls takes for safe.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =

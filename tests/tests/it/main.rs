@@ -35,6 +35,7 @@ mod replay;
 mod routes;
 mod runtimes;
 mod scripts;
+mod sinks;
 mod stores;
 mod storm;
 mod systemd;

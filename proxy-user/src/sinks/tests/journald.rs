@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 
-use proxy_journal::{Access, PolicyLoad, PolicyResult, Target, Trace};
+use proxy_journal::{Access, PolicyLoad, PolicyResult, Record, Target, Trace};
+
+use proxy_journal::Outcome;
 
 use super::*;
 
@@ -33,22 +35,27 @@ fn fields(mut datagram: &[u8]) -> HashMap<String, String> {
     found
 }
 
-fn showing(socket: &Path) -> Options {
-    Options { journald: Some(socket.to_owned()), ..quiet() }
+/// A host that shows its records at a socket.
+fn showing(socket: &str) -> Host {
+    let mut host = Host::new("");
+    host.config.journal.journald = if socket.starts_with('/') { socket.into() } else { host.path(socket) };
+    host
 }
 
 #[test]
 fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
-    let (keep, dir) = dir();
-    let socket = keep.path().join("socket");
-    let journald = UnixDatagram::bind(&socket).unwrap();
+    let host = showing("socket");
+    let journald = UnixDatagram::bind(host.path("socket")).unwrap();
     let mut buffer = vec![0; 1 << 20];
     let mut next = || {
         let length = journald.recv(&mut buffer).unwrap();
         fields(&buffer[..length])
     };
 
-    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    let running = host.start();
+    let recorder = &running.recorder;
+    let started = next();
+    assert_eq!((&*started["VOUCHSAFE_KIND"], &*started["VOUCHSAFE_SEQ"]), ("key", "1"));
     assert_eq!(next()["VOUCHSAFE_KIND"], "start");
     let mut hostile = deny("/a\nIDENTITY=admin\nVERDICT=allow\n");
     let exe = "/tmp/\u{1b}[2J\nPRIORITY=0\nx=y".into();
@@ -97,40 +104,72 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     );
     recorder.stop("test").unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
-    assert_eq!((recorder.health().journald.sent, recorder.health().journald.dropped), (7, 0));
+    eventually("all is sent", || running.health().sent == 9);
+    assert_eq!((running.health().rejected, running.health().lost), (0, 0));
 }
 
 #[test]
-fn a_journald_that_hangs_holds_up_no_call_and_what_it_misses_is_counted() {
-    let (keep, dir) = dir();
-    let socket = keep.path().join("socket");
-    // Bound, and never read.
-    let _journald = UnixDatagram::bind(&socket).unwrap();
-    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+fn an_outcome_has_the_fields_of_a_decision_that_an_earlier_run_has_shown() {
+    let host = showing("socket");
+    let journald = UnixDatagram::bind(host.path("socket")).unwrap();
+    let running = host.start();
+    let open = running.recorder.begin(allow("/v1/long")).unwrap();
+    eventually("the decision is shown", || running.health().sent == 3);
+    // As a kill leaves it: the call is open in the journal.
+    running.sinks.stop();
+    let segment = host.config.journal_dir().join("journal-00000001.jsonl");
+    let left = std::fs::read(&segment).unwrap();
+    drop(open);
+    drop(running);
+    std::fs::write(&segment, left).unwrap();
+    let running = host.start();
+    eventually("the rest is shown", || running.health().behind == 0 && running.health().sent >= 3);
+    let mut buffer = vec![0; 1 << 20];
+    let all: Vec<_> = std::iter::from_fn(|| {
+        journald.set_nonblocking(true).unwrap();
+        journald.recv(&mut buffer).ok().map(|length| fields(&buffer[..length]))
+    })
+    .collect();
+    let ended = all.iter().find(|shown| shown["VOUCHSAFE_KIND"] == "outcome").unwrap();
+    assert_eq!((&*ended["PATH"], &*ended["INTERRUPTED"], &*ended["PRIORITY"]), ("/v1/long", "1", "4"));
+}
+
+#[test]
+fn a_journald_that_hangs_holds_up_no_call_and_gets_everything_when_it_reads_again() {
+    let host = showing("socket");
+    // Bound, and not read.
+    let journald = UnixDatagram::bind(host.path("socket")).unwrap();
+    let running = host.start();
     let begun = Instant::now();
-    for call in 0..10_000 {
-        recorder.refused(deny(&format!("/{call}"))).unwrap();
+    running.deny(10_000);
+    let took = begun.elapsed();
+    let failing = || matches!(running.health().state, SinkState::Failing(_));
+    eventually("it is seen to hang", failing);
+    assert!(running.health().behind > 5000 && took < Duration::from_secs(10), "{took:?}");
+    let mut buffer = vec![0; 1 << 20];
+    let mut seqs = Vec::new();
+    journald.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    while seqs.last() != Some(&10_002) {
+        let length = journald.recv(&mut buffer).unwrap();
+        seqs.push(fields(&buffer[..length])["VOUCHSAFE_SEQ"].parse().unwrap());
     }
-    let health = recorder.health();
-    assert!(health.journald.dropped > 0, "{health:?}");
-    assert_eq!((health.denied, health.error), (10_000, None));
-    recorder.stop("test").unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert_eq!(records(&dir).len(), 10_002, "the file has them all");
+    assert!(seqs.iter().copied().eq(1..=10_002_u64), "each once, and in order");
 }
 
 #[test]
-fn a_host_without_journald_is_told_by_health_alone_and_one_that_comes_later_is_found() {
-    let (keep, dir) = dir();
-    let socket = keep.path().join("socket");
-    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
-    eventually("journald is absent", || recorder.health().journald.state == JournaldState::Absent);
-    let journald = UnixDatagram::bind(&socket).unwrap();
-    recorder.refused(deny("/a")).unwrap();
+fn a_host_without_journald_is_told_by_health_alone_and_one_that_comes_later_gets_everything() {
+    let host = showing("socket");
+    let running = host.start();
+    eventually("journald is absent", || running.health().state == SinkState::Absent);
+    running.deny(1);
+    let journald = UnixDatagram::bind(host.path("socket")).unwrap();
     let mut buffer = vec![0; 1 << 16];
     let length = journald.recv(&mut buffer).unwrap();
-    assert_eq!(fields(&buffer[..length])["PATH"], "/a");
-    eventually("journald is there", || recorder.health().journald.state == JournaldState::Ok);
+    assert_eq!(fields(&buffer[..length])["VOUCHSAFE_KIND"], "key");
+    journald.recv(&mut buffer).unwrap();
+    let length = journald.recv(&mut buffer).unwrap();
+    assert_eq!(fields(&buffer[..length])["PATH"], "/call/0");
+    eventually("journald is there", || running.health().state == SinkState::Ok);
 }
 
 /// A journald of its own, in a mount namespace of its own.
@@ -180,14 +219,16 @@ fn journalctl_finds_the_calls_of_an_identity() {
     let journald = Journald::start().expect("this test needs root, systemd-journald and a machine id");
     let socket = journald.path("/run/systemd/journal/socket");
     eventually("journald listens", || socket.exists());
-    let (_keep, dir) = dir();
-    let recorder = Recorder::open(&dir, showing(&socket)).unwrap();
+    let host = showing(socket.to_str().unwrap());
+    let running = host.start();
+    let recorder = &running.recorder;
     recorder.begin(allow("/v1/invoices")).unwrap().complete(ok());
     let mut hostile = deny("/a\nIDENTITY=invoice-bot\n");
     hostile.identity = None;
     recorder.refused(hostile.clone()).unwrap();
     recorder.stop("test").unwrap();
-    assert_eq!(recorder.health().journald.sent, 5);
+    running.sinks.stop();
+    assert_eq!(running.health().sent, 7);
 
     eventually("journalctl finds the call", || {
         journald.find(&["IDENTITY=invoice-bot", "STATUS=200"]).len() == 1

@@ -4,19 +4,13 @@
 //! newline itself goes as `NAME`, newline, its length (64 bits, little-endian), the value, newline. Names are constants
 //! of this file, and a value of the first form has no newline: no value can add a field.
 
-use proxy_journal::{
-    Blame, Decision, Outcome, PolicyResult, Record, SecretStep, Trace, Verdict, human, text,
-};
+use proxy_journal::{Content, Decision, Outcome, Record, Trace, Verdict, text};
+
+use super::message::Message;
 
 /// Longest value in bytes; the whole of it is in the journal file. All fields together stay below the 200 KiB that a
 /// datagram holds by default.
 const MAX_VALUE: usize = 8 << 10;
-
-/// Priorities of syslog.
-const ERROR: &str = "3";
-const WARNING: &str = "4";
-const NOTICE: &str = "5";
-const INFO: &str = "6";
 
 /// One datagram in the making.
 struct Fields(Vec<u8>);
@@ -110,31 +104,13 @@ impl Fields {
     }
 }
 
-/// The datagram for a record.
-pub(super) fn record(record: &Record) -> Vec<u8> {
-    let message = human::sentence(record, false);
-    let (priority, kind) = match record {
-        Record::Start(_) => (NOTICE, "start"),
-        Record::Stop(_) => (NOTICE, "stop"),
-        Record::Policy(load) if load.result == PolicyResult::Refused => (ERROR, "policy"),
-        Record::Policy(_) => (NOTICE, "policy"),
-        Record::Decision(decision) if decision.verdict == Verdict::Deny => (WARNING, "decision"),
-        Record::Decision(_) => (INFO, "decision"),
-        Record::Connection(_) => (INFO, "connection"),
-        Record::Trace(_) => (WARNING, "trace"),
-        Record::Outcome(_) => (WARNING, "outcome"),
-        Record::Recovered(_) => (WARNING, "recovered"),
-        Record::Detach(_) => (ERROR, "detach"),
-        Record::Bound(_) => (ERROR, "bound"),
-        Record::Secret(change) if change.change == SecretStep::Failed => (ERROR, "secret"),
-        Record::Secret(_) => (NOTICE, "secret"),
-        Record::Ca(_) => (NOTICE, "ca"),
-        Record::Key(_) => (NOTICE, "key"),
-        Record::Checkpoint(_) => (INFO, "checkpoint"),
-        Record::Segment(_) => (INFO, "segment"),
-        Record::Retired(_) => (NOTICE, "retired"),
-    };
-    let mut fields = Fields::begin(&message, priority, kind);
+/// The datagram for a record. The end of a call has the fields of its decision too: it is found by the same matches.
+pub(super) fn spell(message: &Message) -> Vec<u8> {
+    let priority = (message.severity() as u8).to_string();
+    let mut fields = Fields::begin(&message.sentence(), &priority, &message.kind());
+    fields.put("VOUCHSAFE_SEQ", &message.line.seq.to_string());
+    fields.put("VOUCHSAFE_TIME", &message.line.time.to_string());
+    let Content::Known(record) = &message.content else { return fields.0 };
     match record {
         Record::Decision(decision) | Record::Connection(decision) => fields.decision(decision),
         Record::Trace(trace) => fields.trace(trace),
@@ -143,26 +119,15 @@ pub(super) fn record(record: &Record) -> Vec<u8> {
             fields.maybe("VERSION", change.version.map(|version| version.to_string()).as_deref());
             fields.maybe("ERROR", change.error.as_deref());
         }
-        // Its decision is in an earlier run: one that was interrupted.
         Record::Outcome(outcome) => {
-            fields.put("CALL_ID", &outcome.id.to_string());
+            match &message.decision {
+                Some(decision) => fields.decision(decision),
+                None => fields.put("CALL_ID", &outcome.id.to_string()),
+            }
             fields.outcome(outcome);
         }
         _ => {}
     }
-    fields.0
-}
-
-/// The datagram for the end of a call, with the fields of its decision too: it is found by the same matches.
-pub(super) fn ended(decision: &Decision, outcome: &Outcome) -> Vec<u8> {
-    let priority = match outcome.blame {
-        Some(Blame::Us | Blame::Host) => ERROR,
-        _ if outcome.error.is_some() => NOTICE,
-        _ => INFO,
-    };
-    let mut fields = Fields::begin(&human::ended(Some(decision), outcome, false), priority, "outcome");
-    fields.decision(decision);
-    fields.outcome(outcome);
     fields.0
 }
 
