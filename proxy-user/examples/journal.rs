@@ -80,7 +80,7 @@ fn ok() -> Outcome {
 }
 
 fn options(durability: Durability) -> Options {
-    Options { durability, journald: None, ..Options::new("bench") }
+    Options { durability, ..Options::new("bench") }
 }
 
 /// Processor time of this process, in seconds.
