@@ -170,7 +170,13 @@ impl Inner {
     }
 
     /// Writes the bytes of the segment between two places once more, if they are still those that were written.
-    fn write_again(&self, number: u32, spilled: bool, from: (u64, Head), to: (u64, Head)) -> io::Result<()> {
+    pub(super) fn write_again(
+        &self,
+        number: u32,
+        spilled: bool,
+        from: (u64, Head),
+        to: (u64, Head),
+    ) -> io::Result<()> {
         let mut path = self.dir.clone();
         if spilled {
             path.push(segment::SPILL);

@@ -26,6 +26,7 @@ use proxy_journal::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::batch::Ended;
 use super::committer::Terms;
 use super::keeper::{Bell, Keep};
 use super::options::{Durability, Options};
@@ -244,8 +245,15 @@ impl Recorder {
                 tracing::error!("a thread of the journal ended in a panic");
             }
         }
+        let synced = self.inner.reach_disk_now();
+        for batch in std::mem::take(&mut self.inner.lock().written) {
+            batch.end(match &synced {
+                Ok(()) => Ended::Written,
+                Err(error) => Ended::Unsynced(super::chain(error)),
+            });
+        }
         let note = written?;
-        self.inner.reach_disk_now()?;
+        synced?;
         if let Some(note) = note {
             self.inner.checkpoints.send_replace(Some(Arc::from(note)));
         }

@@ -46,6 +46,14 @@ impl Reserve {
         Ok(reserve)
     }
 
+    /// Gives back the reserve of an earlier run, and whether there was any.
+    pub(super) fn give_back(dir: &Path) -> bool {
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let opened = OpenOptions::new().write(true).custom_flags(flags).open(dir.join(FILE));
+        opened
+            .is_ok_and(|file| file.metadata().is_ok_and(|meta| meta.blocks() > 0) && file.set_len(0).is_ok())
+    }
+
     /// Gives it back, so that a little can be written.
     pub(super) fn spend(&mut self) {
         self.spent = true;

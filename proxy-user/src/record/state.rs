@@ -75,6 +75,10 @@ pub(super) struct Pending {
     pub(super) allows: Option<Uuid>,
 }
 
+/// How many open calls the first record of a segment names, at most: it must fit into a line. Those beyond are as calls of a run whose
+/// end nobody recorded.
+const MAX_CARRIED: usize = 20_000;
+
 /// Why there is no room for calls.
 const NO_ROOM: &str = "the disk is full";
 
@@ -246,7 +250,7 @@ impl State {
             key: Some(self.signer.public()),
             reason: reason.to_owned(),
             boot_id: self.boot_id.clone(),
-            open: self.open.iter().copied().collect(),
+            open: self.open.iter().copied().take(MAX_CARRIED).collect(),
         });
         let line = Prepared::new(&start, now()).map_err(RecordError::TooLong)?;
         if let Err((source, file)) = self.writer.rotate(file, &line) {
@@ -311,7 +315,8 @@ impl State {
 
     /// Whether the committing thread must be told of what was written, after it had nothing to do before.
     pub(super) fn is_pressing(&self) -> bool {
-        self.wants_room()
+        !self.written.is_empty()
+            || self.wants_room()
             || self.writer.len() >= self.segment_bytes
             || self.unsigned >= self.checkpoint_records
     }

@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use nix::fcntl::OFlag;
 use proxy_journal::source::is_packed;
 use proxy_journal::{
-    Head, Outcome, Prepared, Record, Recovered, Recovery, Timestamp, Writer, recover, segment,
+    AppendError, Head, Outcome, Prepared, Record, Recovered, Recovery, Timestamp, Writer, recover, segment,
 };
 
 use super::RecordError;
 use super::options::Options;
 use super::signer::Signer;
+use super::space::{Reserve, is_full};
 
 /// The journal, ready to go on: repaired, locked, with its `start` record on the disk.
 #[derive(Debug)]
@@ -59,7 +60,14 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Store, RecordError> 
     }
     let begun = first_records(&recovery, options);
     let lines = begun.iter().map(|record| Prepared::new(record, now)).collect::<Result<Vec<_>, _>>();
-    writer.append_all(&lines.map_err(unwritable)?).map_err(unwritable)?;
+    let lines = lines.map_err(unwritable)?;
+    if let Err(error) = writer.append_all(&lines) {
+        // The last run may have ended because there was no room: what its reserve is for.
+        if !matches!(&error, AppendError::Write(error) if is_full(error)) || !Reserve::give_back(dir) {
+            return Err(unwritable(error));
+        }
+        writer.append_all(&lines).map_err(unwritable)?;
+    }
     sync.sync_all().map_err(at(&path))?;
     // The name of a new file is on the disk only when its directory is.
     sync_dir(path.parent().unwrap_or(dir)).map_err(at(dir))?;

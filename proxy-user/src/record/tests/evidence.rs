@@ -380,3 +380,62 @@ fn what_a_loss_of_power_left_is_kept_apart_and_an_attack_is_not_taken_for_one() 
     let error = Recorder::open(&dir, rebooted).unwrap_err();
     assert!(matches!(error, RecordError::Broken { .. }), "{error}");
 }
+
+#[test]
+fn a_call_that_waits_for_the_disk_when_the_daemon_ends_is_told() {
+    let (_keep, dir) = dir();
+    let recorder = Recorder::open(&dir, Options { durability: Durability::Sync, ..quiet() }).unwrap();
+    wait(async {
+        let mut waiting = Box::pin(recorder.begin_together(allow("/late")));
+        let polled = waiting.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        drop(polled);
+        recorder.stop("test").unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+        ended.expect("it waits for ever").unwrap().complete(ok());
+    });
+    assert!(story(&dir).contains(&"allow /late".to_owned()));
+}
+
+#[test]
+fn a_daemon_that_starts_on_a_full_disk_says_so_by_the_reserve_of_the_last_run() {
+    let keep = tempfile::tempdir().unwrap();
+    assert!(small_disk(keep.path(), 512), "this test mounts a file system, which needs root");
+    let (dir, filler) = (keep.path().join("journal"), keep.path().join("filler"));
+    let options = Options { reserve: 64 << 10, ..quiet() };
+    let recorder = Recorder::open(&dir, options.clone()).unwrap();
+    let mut file = File::create(&filler).unwrap();
+    while file.write_all(&[b'x'; 512]).is_ok() {}
+    // Until the last page of the journal has no room for another start; the reserve is still there.
+    while 4096 - segment(&dir).metadata().unwrap().len() % 4096 > 700 {
+        recorder.refused(deny("/x")).unwrap();
+    }
+    drop(recorder);
+    let recorder = Recorder::open(&dir, options).unwrap();
+    assert!(recorder.begin(allow("/no room")).is_err());
+    assert_eq!(story(&dir).last().unwrap(), "start");
+    drop((recorder, file));
+    nix::mount::umount2(keep.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn what_a_failed_sync_may_have_dropped_is_written_once_more_unless_it_is_not_what_was_written() {
+    let (_keep, dir) = dir();
+    let recorder = Recorder::open(&dir, quiet()).unwrap();
+    let place = |recorder: &Recorder| {
+        let state = recorder.inner.lock();
+        (state.writer.len(), state.writer.head())
+    };
+    let before = place(&recorder);
+    recorder.refused(deny("/a")).unwrap();
+    recorder.refused(deny("/b")).unwrap();
+    let after = place(&recorder);
+    let good = fs::read(segment(&dir)).unwrap();
+    recorder.inner.write_again(1, false, before, after).unwrap();
+    assert_eq!(fs::read(segment(&dir)).unwrap(), good);
+    let mut bad = good.clone();
+    let at = usize::try_from(before.0).unwrap() + 40;
+    bad[at] ^= 1;
+    fs::write(segment(&dir), &bad).unwrap();
+    let refused = recorder.inner.write_again(1, false, before, after).unwrap_err();
+    assert!(refused.to_string().contains("not there any more"), "{refused}");
+}
