@@ -271,10 +271,10 @@ impl Event {
             }
             url.insert("port".into(), json!(decision.port.unwrap_or(decision.dst.port())));
             let mut request = json!({ "url": url, "uid": decision.id });
-            if METHODS.contains(&method.as_str()) {
-                if let Value::Object(request) = &mut request {
-                    request.insert("http_method".into(), json!(method));
-                }
+            if METHODS.contains(&method.as_str())
+                && let Value::Object(request) = &mut request
+            {
+                request.insert("http_method".into(), json!(method));
             }
             self.put("http_request", request);
             let path = decision.path.as_deref().unwrap_or("");
