@@ -39,10 +39,12 @@ fn event(message: &Message, host: &str) -> Value {
     };
     match record {
         Record::Decision(decision) => {
+            event.unmapped(without_mapped(unmapped(message)));
             event.decision(decision);
             event.of_call(decision, None)
         }
         Record::Connection(decision) => {
+            event.unmapped(without_mapped(unmapped(message)));
             event.decision(decision);
             event.of(NETWORK, 1, None)
         }
@@ -104,6 +106,18 @@ fn unmapped(message: &Message) -> Value {
         all.remove(envelope);
     }
     Value::Object(all)
+}
+
+/// Of a decision, what has no place: also what later versions add to it.
+fn without_mapped(mut all: Value) -> Value {
+    if let Value::Object(all) = &mut all {
+        let mapped = [
+            "kind", "id", "dst", "scheme", "api", "host", "port", "method", "path", "verdict", "rule",
+            "reason",
+        ];
+        all.retain(|name, _| !mapped.contains(&name.as_str()));
+    }
+    all
 }
 
 /// An event in the making.
