@@ -51,9 +51,14 @@ impl Recalled {
     }
 }
 
+/// How many answers of one decision are kept: a refused call costs its sender nothing, and may not fill a record. What hangs on
+/// others cannot be said later.
+const MOST_KEPT: usize = 64;
+
 pub(crate) fn keep(kept: &RefCell<Vec<Answer>>, answer: Answer) {
     // Nobody else holds it: conditions are asked one after the other.
     if let Ok(mut kept) = kept.try_borrow_mut()
+        && kept.len() < MOST_KEPT
         && !kept.contains(&answer)
     {
         kept.push(answer);
@@ -96,4 +101,21 @@ pub(crate) fn view(api: &crate::model::Api) -> u64 {
 
 fn first(digest: &[u8]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::FileId;
+
+    #[test]
+    fn a_call_that_many_conditions_were_asked_for_does_not_fill_its_record() {
+        let kept = RefCell::default();
+        for key in (0..1000).chain(0..1000) {
+            let place = Place { file: FileId(0), line: 1, column: 1 };
+            keep(&kept, Answer { place, key, held: Ok(false) });
+        }
+        assert_eq!(kept.borrow().len(), MOST_KEPT);
+        assert_eq!(kept.borrow().last().map(|answer| answer.key), Some(63), "the first ones, each once");
+    }
 }
