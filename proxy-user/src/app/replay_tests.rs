@@ -583,3 +583,16 @@ fn a_refusal_before_any_policy_was_asked_is_no_decision_of_a_policy() {
     entry.refusal = None;
     assert!(matches!(replay(&live, &entry, SETTINGS, NOW), Replayed::Unknown(_)));
 }
+
+#[test]
+fn the_same_condition_about_other_values_is_another_condition() {
+    let role = |place: &str| format!("[[grant]]\nrole = \"reader\"\nwith = {{ place = \"{place}\" }}\n");
+    let (live, entry) = request(&format!("[identity]\nuser = \"root\"\n{}{}", role("b"), role("a")));
+    assert_eq!(entry.verdict, Verdict::Allow, "the second one allows it: {}", entry.reason);
+    assert_eq!(replay(&live, &entry, SETTINGS, NOW), Replayed::Same { other_limits: false });
+    let when = "when = 'captures.x == \"a\" && request.headers[\"x-env\"] == \"prod\"'\n";
+    let (_, entry) = request(&format!("{}{when}", BOT.replace("GET /**", "GET /{x}/b")));
+    assert_eq!(entry.verdict, Verdict::Allow, "{}", entry.reason);
+    let other = super::tests::live(&format!("{}{when}", BOT.replace("GET /**", "GET /a/{x}")));
+    assert!(matches!(replay(&other, &entry, SETTINGS, NOW), Replayed::Unknown(_)), "it is about b there");
+}
