@@ -110,7 +110,7 @@ fn throughput(dir: &Path, durability: Durability, at_once: u64) -> (f64, f64) {
                         recorder.begin_together(decision(&shared, caller << 32 | calls)).await.unwrap();
                     receipt.complete(ok());
                     calls += 1;
-                    if calls % 64 == 0 {
+                    if calls.is_multiple_of(64) {
                         tokio::task::yield_now().await;
                     }
                 }

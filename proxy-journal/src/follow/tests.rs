@@ -224,7 +224,7 @@ fn what_a_loss_of_power_took_back_is_told_and_what_stands_in_its_place_is_read()
         let mut resumed = kept(&follower);
         let mut file = OpenOptions::new().read(true).write(true).open(journal.path(1)).unwrap();
         file.set_len(wide(ends[16])).unwrap();
-        let recovery: Recovery = crate::recover(&mut file).unwrap();
+        let recovery: Recovery = crate::recover(&mut file, 1, None).unwrap();
         file.seek(SeekFrom::End(0)).unwrap();
         let mut writer = Writer::resume(file, &recovery);
         for n in 0..extra {
