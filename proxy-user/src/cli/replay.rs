@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::audit::journal_segments;
+use super::audit::{journal_segments, write_json};
 use super::policy::folder;
 use super::status::safe;
 use crate::app::policies::Texts;
@@ -124,7 +124,7 @@ pub fn run(args: &ReplayArgs, load: &dyn Fn() -> anyhow::Result<Config>) -> anyh
     };
     let (findings, root, digest) = &found;
     match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&findings.json(digest))?)?,
+        true => write_json(&findings.json(digest), &mut out)?,
         false => out.write_all(findings.page(root, digest).as_bytes())?,
     }
     out.flush()?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::audit::write_json;
 use crate::control::ca::CaStatus;
 use crate::control::client::{self, ClientError};
 use crate::control::peer::said_of_this_process;
@@ -69,7 +70,7 @@ pub fn run(args: &StatusArgs, socket: &Path) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+        write_json(&status, &mut out)?;
     } else {
         let coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         out.write_all(page(&status, coloured).as_bytes())?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::audit::write_json;
 use super::status::{DEGRADED, NOT_RUNNING, safe};
 use crate::control::client::{self, ClientError};
 use crate::control::who::{COMMAND, ConditionReport, IdentityReport, ProcessReport, Target, WhoReport};
@@ -47,7 +48,7 @@ pub fn run(args: &WhoArgs, socket: &Path) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        write_json(&report, &mut out)?;
     } else {
         out.write_all(page(&report).as_bytes())?;
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use proxy_journal::{Content, Decision, Entry, Outcome, Place, Record, Timestamp, Verdict};
 use serde_json::{Value, json};
 
-use super::audit::find_one;
+use super::audit::{find_one, write_json};
 use super::policy::{explain, folder};
 use super::status::safe;
 use crate::app::recall::{Judgement, Recalled, Settings, When, recall, weigh};
@@ -82,7 +82,7 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let today = Today { judged, weighed };
     let mut out = io::stdout().lock();
     match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&as_json(&found, &today))?)?,
+        true => write_json(&as_json(&found, &today), &mut out)?,
         false => out.write_all(page(&found, &today, &root).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)

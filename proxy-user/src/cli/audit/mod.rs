@@ -16,7 +16,6 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use proxy_journal::archive::{Call, IdPrefix, Pieces};
 use proxy_journal::{Archive, Content, Entry, Indexes, human, segment, text};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::evidence;
@@ -144,7 +143,10 @@ pub fn run(args: &AuditArgs, load: impl Fn() -> anyhow::Result<Config>) -> anyho
                 true => vec![journal()?],
                 false => args.paths.clone(),
             };
-            return Ok(ExitCode::from(evidence::verify(args, &paths, &mut out, &mut io::stderr())?));
+            match evidence::verify(args, &paths, &mut out, &mut io::stderr()) {
+                Ok(status) => return Ok(ExitCode::from(status)),
+                Err(error) => Err(error),
+            }
         }
         AuditCommand::Replay(args) => return super::replay::run(args, &load),
         AuditCommand::Fingerprint(_) => return super::fingerprint::run(&load()?),
@@ -218,7 +220,7 @@ fn json_lines(call: &Call) -> Vec<String> {
 }
 
 /// One object for programs, which does nothing to a terminal either.
-fn write_json(value: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> anyhow::Result<()> {
     for line in serde_json::to_string_pretty(value)?.lines() {
         writeln!(out, "{}", text::escape_json(line))?;
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::audit::write_json;
 use crate::cli::status::{DEGRADED, safe};
 use crate::config::Config;
 use crate::control::who::Target;
@@ -78,7 +79,7 @@ pub(super) fn run(args: &DoctorArgs, config: &Config) -> anyhow::Result<ExitCode
     let report = examine(target.as_ref(), &workloads, &OurRoots::new(roots))?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        write_json(&report, &mut out)?;
     } else {
         out.write_all(page(&report).as_bytes())?;
     }
