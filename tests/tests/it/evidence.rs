@@ -346,3 +346,76 @@ fn segments_are_closed_compressed_and_retired_while_calls_go_on_and_all_of_it_ve
         "{found:?}"
     );
 }
+
+/// Has `fdatasync` of the daemon do something else, until it is dropped.
+struct Inject(std::process::Child);
+
+impl Inject {
+    fn into(world: &World, what: &str) -> Inject {
+        let log = world.path("strace.log");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=fdatasync", "-e", &format!("inject=fdatasync:{what}"), "-o"]);
+        command.arg(&log).args(["-p", &world.daemon_pid().to_string()]);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let strace = command.spawn().unwrap();
+        wait_until("strace traces the daemon", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", world.daemon_pid())).unwrap();
+            (!status.contains("TracerPid:\t0\n")).then_some(())
+        });
+        // The threads, too, one after the other.
+        std::thread::sleep(Duration::from_millis(300));
+        Inject(strace)
+    }
+}
+
+impl Drop for Inject {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGINT);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn in_sync_mode_a_call_waits_for_a_slow_disk_and_is_refused_by_one_that_fails_and_goes_on_when_it_does_not() {
+    let world = World::new();
+    world.set("journal.durability", "\"sync\"");
+    world.secret("demo-key", CANARY);
+    world.daemon();
+    let upstream = Upstream::http1(&world);
+    let call = |name: &str| world.curl(&[&format!("https://raw.test/v1/{name}")]);
+    assert_eq!(call("before").status, 200);
+    {
+        let _slow = Inject::into(&world, "delay_enter=700000");
+        let begin = std::time::Instant::now();
+        let mut curl = world.bot("curl").args(["-sS", "-o", "/dev/null", "https://raw.test/v1/slow"]).spawn();
+        let written = || world.journal().iter().any(|record| record["path"] == "/v1/slow");
+        wait_until("it is written", || written().then_some(()));
+        assert!(
+            !upstream.seen().iter().any(|seen| seen.target == "/v1/slow"),
+            "it went out before it was on the disk"
+        );
+        assert_eq!(curl.wait(), Some(0));
+        assert!(begin.elapsed() >= Duration::from_millis(700));
+    }
+    {
+        let _failing = Inject::into(&world, "error=EIO");
+        let refused = call("failing");
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert_eq!(call("still").status, 503);
+        let status = world.vouchsafe(&["status"]);
+        assert!(status.code == Some(1) && status.stdout.contains("does not reach its disk"), "{status:?}");
+    }
+    wait_until("calls go on", || (call("again").status == 200).then_some(()));
+    assert!(
+        !upstream.seen().iter().any(|seen| seen.target.contains("failing") || seen.target.contains("still"))
+    );
+    // What is in the journal as allowed, and was not, has an outcome that says so.
+    let records = wait_until("an outcome", || {
+        let records = world.journal();
+        let id = records.iter().find(|record| record["path"] == "/v1/failing")?["id"].clone();
+        let outcome = records.iter().find(|record| record["kind"] == "outcome" && record["id"] == id)?;
+        Some(outcome["error"].as_str()?.to_owned())
+    });
+    assert!(records.contains("did not reach the disk"), "{records}");
+    assert_eq!(verify(&world, &[]).code, Some(0));
+}

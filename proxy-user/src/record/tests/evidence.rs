@@ -69,6 +69,9 @@ fn what_is_new_is_signed_soon_and_at_the_end_by_a_key_that_only_the_daemon_can_r
     let error = Recorder::open(&dir, quiet()).unwrap_err();
     assert!(matches!(error, RecordError::Key { found: Some(_), .. }), "{error}");
     fs::write(&secret, kept).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o622)).unwrap();
+    assert!(matches!(Recorder::open(&dir, quiet()), Err(RecordError::Exposed { mode: 0o622, .. })));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     drop(Recorder::open(&dir, quiet()).unwrap());
     verified(&dir, &Witness { key: Some(key), ..Witness::default() });
 }
@@ -401,17 +404,22 @@ fn a_call_that_waits_for_the_disk_when_the_daemon_ends_is_told() {
 fn a_daemon_that_starts_on_a_full_disk_says_so_by_the_reserve_of_the_last_run() {
     let keep = tempfile::tempdir().unwrap();
     assert!(small_disk(keep.path(), 512), "this test mounts a file system, which needs root");
-    let (dir, filler) = (keep.path().join("journal"), keep.path().join("filler"));
     let options = Options { reserve: 64 << 10, ..quiet() };
-    let recorder = Recorder::open(&dir, options.clone()).unwrap();
-    let mut file = File::create(&filler).unwrap();
+    // How much room there is in the last page after a run with a path of this length.
+    let run = |name: &str, length: usize| {
+        let dir = keep.path().join(name).join("journal");
+        let recorder = Recorder::open(&dir, options.clone()).unwrap();
+        recorder.refused(deny(&"/".repeat(length))).unwrap();
+        drop(recorder);
+        let room = 4096 - usize::try_from(segment(&dir).metadata().unwrap().len()).unwrap() % 4096;
+        (dir, room)
+    };
+    let (_, room) = run("tried", 1);
+    let (dir, room) = run("full", 1 + (room + 4096 - 100) % 4096);
+    assert_eq!(room, 100, "less than a start takes");
+    let mut file = File::create(keep.path().join("filler")).unwrap();
     while file.write_all(&[b'x'; 512]).is_ok() {}
-    // Until the last page of the journal has no room for another start; the reserve is still there.
-    while 4096 - segment(&dir).metadata().unwrap().len() % 4096 > 700 {
-        recorder.refused(deny("/x")).unwrap();
-    }
-    drop(recorder);
-    let recorder = Recorder::open(&dir, options).unwrap();
+    let recorder = Recorder::open(&dir, options.clone()).unwrap();
     assert!(recorder.begin(allow("/no room")).is_err());
     assert_eq!(story(&dir).last().unwrap(), "start");
     drop((recorder, file));
