@@ -194,6 +194,14 @@ fn what_another_signed_is_no_proof_and_no_checkpoint_of_this_journal() {
 }
 
 #[test]
+fn hand_overs_of_two_journals_are_those_of_none() {
+    let lines = [1, 99].map(|key| support::lines(of_one_call(key, 77).writer.segment().get_ref())[0].clone());
+    let parsed = |text: &[u8]| proxy_journal::Keys::parse(text);
+    assert!(lines.iter().all(|line| parsed(line).is_ok()));
+    assert!(parsed(&lines.concat()).is_err());
+}
+
+#[test]
 fn a_journal_written_anew_by_who_has_the_key_is_not_what_the_witness_has_seen() {
     let (mine, again) = (of_one_call(1, 77), of_one_call(1, 78));
     let notes = SignedNote::parse_all(&mine.notes.concat()).unwrap();
