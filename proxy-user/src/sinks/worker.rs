@@ -53,6 +53,8 @@ pub(super) struct Worker<W> {
     shared: Arc<Shared>,
     signal: Arc<Signal>,
     stopping: bool,
+    /// What was read may not be sent yet: whoever cuts that short begins again.
+    sending: bool,
 }
 
 /// What was handed over at about the same time.
@@ -88,6 +90,10 @@ pub(super) fn run<W: Way>(mut worker: Worker<W>, mut stopping: watch::Receiver<b
             _ = stopping.wait_for(|stop| *stop) => {}
         }
         worker.stopping = true;
+        if worker.sending {
+            // What was read and is not sent would be passed over, and the cursor move behind it with what follows.
+            worker.begin_again();
+        }
         let _ = tokio::time::timeout(within, worker.finish()).await;
         worker.keep(true);
     });
@@ -122,6 +128,7 @@ impl<W: Way> Worker<W> {
             shared,
             signal,
             stopping: false,
+            sending: false,
         }
     }
 
@@ -169,6 +176,7 @@ impl<W: Way> Worker<W> {
 
     /// Reads a batch and sends it.
     async fn round(&mut self) -> Result<Round, Trouble> {
+        self.sending = true;
         self.follower.read_up_to(self.signal.head());
         let batch =
             self.batch().map_err(|error| Trouble::new(format!("the journal cannot be read: {error}")))?;
@@ -189,6 +197,7 @@ impl<W: Way> Worker<W> {
             }
         }
         self.see_what_arrived().await?;
+        self.sending = false;
         Ok(if batch.is_empty() { Round::Idle } else { Round::Sent })
     }
 
@@ -321,11 +330,16 @@ impl<W: Way> Worker<W> {
     }
 
     /// Everything that is not sure is to be sent again.
-    fn failed(&mut self, trouble: Trouble) {
+    fn begin_again(&mut self) {
         self.way.reset();
         self.held.clear();
         self.bytes = 0;
         self.follower = Follower::resume(&self.journal, self.confirmed.clone());
+        self.sending = false;
+    }
+
+    fn failed(&mut self, trouble: Trouble) {
+        self.begin_again();
         let (sink, what) = (&self.shared.name, trouble.what);
         if trouble.absent {
             if self.shared.set(SinkState::Absent) {
