@@ -344,7 +344,10 @@ impl fmt::Display for Report {
                 if handed_over > 0 {
                     write!(f, ", the last of {} keys", handed_over + 1)?;
                 }
-                writeln!(f, "; {after} records are after it.")?;
+                writeln!(
+                    f,
+                    "; {after} records are after it, which who may write the file could have written."
+                )?;
                 if self.expected.key.is_none() {
                     writeln!(f, "Whose key that is, it cannot show: give the one that you know with --key.")?;
                 }

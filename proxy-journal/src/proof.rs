@@ -4,7 +4,8 @@
 //! checkpoints as signed notes, and the hand-overs of keys. Whoever trusts a key of the journal needs nothing else.
 
 use std::fmt;
-use std::io::{self, BufRead};
+use std::fs::File;
+use std::io::{self, BufRead, Read as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use crate::tree;
 const VERSION: u32 = 1;
 
 /// Longest proof that is read, in bytes.
-pub const MAX_PROOF: u64 = 64 << 20;
+const MAX_PROOF: u64 = 64 << 20;
 
 /// What proves the records of one call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +118,19 @@ pub struct Shown {
     pub trusted: bool,
     /// The records.
     pub entries: Vec<Entry>,
+}
+
+/// Reads the text of a proof, which may be anybody's.
+///
+/// # Errors
+/// It cannot be read, or is too long for one.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(MAX_PROOF + 1).read_to_string(&mut text)?;
+    match u64::try_from(read).is_ok_and(|read| read <= MAX_PROOF) {
+        true => Ok(text),
+        false => Err(io::Error::other("it is too long for a proof")),
+    }
 }
 
 /// Finds the records of the call and what proves them, in a directory of segments.

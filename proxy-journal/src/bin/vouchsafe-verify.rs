@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proxy_journal::check::{Witness, check};
-use proxy_journal::{Proof, PublicKey, SignedNote};
+use proxy_journal::{Proof, PublicKey, SignedNote, proof};
 
 const USAGE: &str = "\
 Usage: vouchsafe-verify [--key KEY] [--checkpoint FILE] [--expect-head HASH] [--expect-seq N] FILE|DIR...
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
 
 /// Proves a proof: 0 it does, 1 it does not, 2 it cannot be read.
 fn proved(path: &std::path::Path, key: Option<PublicKey>) -> u8 {
-    let text = match std::fs::read_to_string(path) {
+    let text = match proof::read(path) {
         Ok(text) => text,
         Err(error) => {
             let _ = writeln!(io::stderr(), "vouchsafe-verify: {}: {error}", path.display());

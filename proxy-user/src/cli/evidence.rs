@@ -1,6 +1,6 @@
 //! `vouchsafe audit verify`, `prove`, `checkpoint` and `key`: the journal as evidence. Only to have another key sign is the daemon needed.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -115,7 +115,13 @@ pub fn verify(
                 worst = worst.max(u8::from(!report.is_whole()));
             }
             Err(error) => {
-                writeln!(err, "{:#}", anyhow::Error::from(error))?;
+                let denied = matches!(&error, CheckError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+                let help = if denied {
+                    "; a journal is for its owner and root to read: use sudo, or verify a copy"
+                } else {
+                    ""
+                };
+                writeln!(err, "{:#}{help}", anyhow::Error::from(error))?;
                 worst = 2;
             }
         }
@@ -136,7 +142,7 @@ fn check_settled(path: &Path, expected: &Witness) -> Result<Report, CheckError> 
 }
 
 fn verify_proof(path: &Path, key: Option<PublicKey>, out: &mut impl Write) -> anyhow::Result<u8> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = proof::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     match Proof::parse(&text).and_then(|proof| proof.verify(key)) {
         Ok(shown) => {
             write!(out, "{shown}")?;

@@ -26,3 +26,15 @@ pub fn may_rotate(peer: Peer) -> Result<(), Failure> {
     let message = format!("uid {} may not have another key sign the journal", peer.uid);
     Err(Failure::new("not-allowed", message, "run the command as root"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_daemons_own_user_end_a_key() {
+        let peer = |uid| Peer { uid, gid: 0, pid: None };
+        assert!(may_rotate(peer(0)).is_ok() && may_rotate(peer(geteuid().as_raw())).is_ok());
+        assert_eq!(may_rotate(peer(1000)).unwrap_err().code, "not-allowed");
+    }
+}

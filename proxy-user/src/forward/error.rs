@@ -1,6 +1,5 @@
 //! What can go wrong on the way to the upstream.
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use proxy_policy::Elsewhere;
 
 use crate::authorize::{Kind, Refusal};
+pub use crate::base::causes::chain;
 use crate::credentials::Misplaced;
 use crate::http::StreamError;
 use crate::http::reflect::Closed;
@@ -301,20 +301,4 @@ impl ForwardError {
         };
         Refusal::new(kind, detail).with_internal(chain(self))
     }
-}
-
-/// An error with all its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -1,4 +1,5 @@
 //! What can stand between the daemon and the kernel, and what to do about it.
+pub(super) use crate::base::causes::chain;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -121,16 +122,4 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
         next = error.source();
     }
     None
-}
-
-/// All of a chain of errors in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

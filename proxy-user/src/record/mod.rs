@@ -36,6 +36,8 @@ use std::path::PathBuf;
 
 use proxy_journal::{AppendError, PublicKey, RecoverError};
 
+use crate::base::causes::chain;
+
 /// Why the journal cannot be opened, or a record is not in it. A call whose decision is not in it must be refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -144,17 +146,6 @@ pub enum RecordError {
     /// The daemon is ending; nothing more is begun.
     #[error("the journal is closed: the daemon is stopping")]
     Stopped,
-}
-
-/// An error with what it comes from.
-fn chain(error: &RecordError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -419,3 +419,29 @@ fn in_sync_mode_a_call_waits_for_a_slow_disk_and_is_refused_by_one_that_fails_an
     assert!(records.contains("did not reach the disk"), "{records}");
     assert_eq!(verify(&world, &[]).code, Some(0));
 }
+
+#[test]
+fn a_member_of_the_sockets_group_cannot_end_the_key_that_auditors_know() {
+    let world = World::new();
+    world.set("control.group", "\"nogroup\"");
+    world.secret("demo-key", CANARY);
+    world.daemon();
+    let key = world.status()["journal"]["key"].clone();
+    let program = world.copy(tests::daemon_binary(), "vouchsafe");
+    let run = |arguments: &[&str]| {
+        let mut command = world.enter(None);
+        command.args(["setpriv", "--reuid=4242", "--regid=nogroup", "--clear-groups"]).arg(&program);
+        let output = command.args(arguments).arg("--config").arg(world.config()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = run(&["status"]);
+    assert!(code == Some(0) && said.contains("key "), "it may look: {said}");
+    let (code, said) = run(&["audit", "key", "rotate"]);
+    assert!(code == Some(1) && said.contains("run the command as root"), "{said}");
+    // Nor read the journal, or its key.
+    for arguments in [&["audit", "verify"][..], &["audit", "tail"]] {
+        let (code, said) = run(arguments);
+        assert!(code != Some(0) && said.contains("use sudo"), "{said}");
+    }
+    assert_eq!(world.status()["journal"]["key"], key);
+}
