@@ -120,6 +120,7 @@ fn call(dice: &mut Dice, at: u64) -> (Uuid, Record, Option<(u64, Record)>) {
         reason: "allowed by the role reader".into(),
         credential: Some(format!("key-{api}")),
         mistrust: None,
+        capture: None,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 use crate::chain::{ChainHash, Head};
+use crate::kept::{self, Kept};
 use crate::key::PublicKey;
 use crate::keys::{self, Keys, KeysError};
 use crate::note::SignedNote;
@@ -76,6 +77,8 @@ pub struct Report {
     pub wrong: Option<String>,
     /// What could not be looked at, in words.
     pub remarks: Vec<String>,
+    /// What is known of the bodies that are kept for auditors, where there are any.
+    pub kept: Option<Kept>,
     /// What was expected.
     pub expected: Witness,
 }
@@ -153,6 +156,11 @@ pub fn check(path: &Path, expected: &Witness) -> Result<Report, CheckError> {
             .or_else(|| pinned(&stitch, expected))
             .or_else(|| witnessed(&stitch, &expected.notes, head, &heads, &mut remarks));
     }
+    let mut bodies = None;
+    if is_dir && first_break.is_none() && wrong.is_none() {
+        bodies = kept::check(path).map_err(failed(path))?;
+        remarks.extend(bodies.iter().flat_map(Kept::remarks));
+    }
     let Stitch { before, records, journal, key, keys, signed, .. } = stitch;
     let key = key.map(|key| (key, keys.len().saturating_sub(1)));
     Ok(Report {
@@ -168,6 +176,7 @@ pub fn check(path: &Path, expected: &Witness) -> Result<Report, CheckError> {
         signed,
         wrong,
         remarks,
+        kept: bodies,
         expected: expected.clone(),
     })
 }
@@ -290,6 +299,7 @@ impl Report {
             && self.torn_tail.is_none()
             && self.wrong.is_none()
             && self.missing().is_none()
+            && self.kept.as_ref().is_none_or(Kept::is_whole)
     }
 
     /// What the witness says that the journal does not have.
@@ -334,6 +344,13 @@ impl fmt::Display for Report {
             return write!(
                 f,
                 "The {records} records before it are proved. A kill in mid-write leaves this, and the daemon repairs it when it starts."
+            );
+        }
+        if let Some(what) = self.kept.as_ref().and_then(Kept::trouble) {
+            writeln!(f, "{file}: BROKEN: {what}")?;
+            return write!(
+                f,
+                "The {records} records are proved; a body that is not as its record says proves nothing."
             );
         }
         writeln!(f, "{file}: whole, {records} records, head {}", head.hash)?;

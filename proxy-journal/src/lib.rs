@@ -17,6 +17,7 @@ pub mod note;
 pub mod signed;
 pub mod tree;
 
+pub mod capture;
 pub mod record;
 
 mod line;
@@ -38,6 +39,8 @@ pub mod follow;
 
 pub mod recover;
 
+pub mod kept;
+
 pub mod check;
 pub mod proof;
 
@@ -52,9 +55,11 @@ pub mod index;
 pub mod archive;
 
 pub use archive::{Archive, Indexes, Place};
+pub use capture::{Capture, CaptureEnd, Part};
 pub use chain::{ChainHash, Head};
 pub use facts::{Facts, Ruling};
 pub use filter::{Filter, Pattern, StatusRange};
+pub use kept::Kept;
 pub use key::{PublicKey, SecretKey, Signature};
 pub use keys::Keys;
 pub use line::{FORMAT_VERSION, MAX_LINE};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::basis::{Basis, Fingerprint};
+use crate::capture::Capture;
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::spelled::Spelled;
 
@@ -170,6 +171,9 @@ pub struct Decision {
     /// Values of the request that this host was told to tell apart (`fingerprint_query`, `fingerprint_headers`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fingerprints: Vec<Fingerprint>,
+    /// So many bytes of each body are kept for auditors (`capture`); absent: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<u64>,
     /// Generation of the policy set that decided.
     pub generation: u64,
 }
@@ -393,6 +397,9 @@ pub struct Outcome {
     /// The proxy answered it itself, as the token endpoint of its API: nothing was sent, and no upstream dialled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answered: bool,
+    /// The bodies that are kept for auditors. An empty one is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<Capture>,
 }
 
 /// A credential that a client brought.

@@ -70,6 +70,7 @@ pub(crate) struct GrantBody {
     pub(crate) allows: bool,
     pub(crate) when: Option<Spanned<Arc<Condition>>>,
     pub(crate) body_limit: Option<usize>,
+    pub(crate) capture: Option<Spanned<u64>>,
     pub(crate) limits: Limits,
     pub(crate) credential: Option<Spanned<String>>,
 }
@@ -271,7 +272,9 @@ fn test_hint(key: &str) -> Option<Problem> {
 fn top_hint(key: &str) -> Option<Problem> {
     let table = match key {
         "exe" | "sha256" | "user" | "group" | "unit" | "cgroup" => "[identity]",
-        "allow" | "deny" | "when" | "body_limit" | "until" | "with" | "network" | "intercept" => "[[grant]]",
+        "allow" | "deny" | "when" | "body_limit" | "capture" | "until" | "with" | "network" | "intercept" => {
+            "[[grant]]"
+        }
         "include" | "params" => "[role.NAME]",
         "hosts" | "scheme" | "addresses" | "inject" | "strip" | "keep" | "mask" | "token_endpoint" => {
             "[api.NAME]"

@@ -32,6 +32,7 @@
 // Words: where something stands, what is wrong with it.
 mod diagnostic;
 mod place;
+mod size;
 mod source;
 mod suggest;
 
@@ -107,6 +108,7 @@ pub use plan::{Change, ChangeKind, IdentityChange, Plan};
 pub use rehearsal::{Attributes, Besides, Expect, Rehearsal, Spoken, TEST_SUFFIX};
 pub use schema::SCHEMA;
 pub use set::PolicySet;
+pub use size::parse_size;
 pub use source::SourceFile;
 pub use table::{ApiRow, CredentialRow, GrantRow, IdentityRows, Table};
 pub use token_endpoint::TokenEndpoint;

@@ -89,6 +89,7 @@ struct Piece {
     deny: Vec<Spanned<Arc<Operation>>>,
     when: Vec<When>,
     body_limit: Option<usize>,
+    capture: Option<Spanned<u64>>,
     limits: Limits,
 }
 
@@ -227,6 +228,7 @@ impl Linker<'_, '_> {
             deny: Vec::new(),
             when: Vec::new(),
             body_limit: body.body_limit,
+            capture: body.capture.clone(),
             limits: body.limits.clone(),
         })
     }
@@ -417,6 +419,7 @@ impl Linker<'_, '_> {
             until: draft.until.clone(),
             when: own.iter().chain(&piece.when).cloned().collect(),
             body_limit: draft.body.body_limit.or(piece.body_limit).unwrap_or(BODY_LIMIT),
+            capture: draft.body.capture.clone().or_else(|| piece.capture.clone()),
             mode: draft.mode,
             limits: std::iter::once(limited.clone())
                 .chain(of_role(piece))

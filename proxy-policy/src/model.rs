@@ -205,6 +205,8 @@ pub struct Grant {
     pub when: Vec<When>,
     /// The most bytes of a body that its conditions look at.
     pub body_limit: usize,
+    /// The most bytes of each body that are kept for auditors; `None`: none are.
+    pub capture: Option<Spanned<u64>>,
     /// Whether what keeps its operations from being allowed, and what it denies, is only recorded.
     pub mode: Mode,
     /// How much of it may be called: its own limits, and those of its role. Parts of one grant share what they use.

@@ -255,6 +255,7 @@ mod tests {
                 "/grant/0",
             ),
             (&format!("{identity}[[grant]]\nrole = \"r\"\nbody_limit = 0\n"), "/grant/0/body_limit"),
+            (&format!("{identity}[[grant]]\nrole = \"r\"\ncapture = \"1 MB\"\n"), "/grant/0/capture"),
             ("[role.r]\napi = \"a\"\nallow = [\"GET /\"]\nuntil = 2027-01-31\n", "/role/r"),
             ("[api.a]\nscheme = \"ftp\"\nhosts = [\"a\"]\n", "/api/a/scheme"),
             ("[api.a]\nhosts = []\n", "/api/a/hosts"),

@@ -219,6 +219,15 @@ impl PolicySet {
         Some((RuleRef { file, line, column, text: WholeGrant::TEXT }, until.map(Until::end)))
     }
 
+    /// Where it says that bodies are kept for auditors, from the first file to the last.
+    pub fn captures(&self) -> impl Iterator<Item = RuleRef<'_>> {
+        let grants = self.identities.iter().flat_map(|identity| &identity.grants);
+        grants.filter_map(|grant| {
+            let Place { file, line, column } = grant.capture.as_ref()?.place;
+            Some(RuleRef { file: self.file_name(file).unwrap_or_default(), line, column, text: "capture" })
+        })
+    }
+
     /// The next moment at which a network rule ends, of any identity.
     #[must_use]
     pub fn next_network_end(&self, now: Moment) -> Option<Moment> {

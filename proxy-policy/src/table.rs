@@ -67,6 +67,9 @@ pub struct GrantRow {
     /// The most bytes of a body that the conditions look at, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_limit: Option<usize>,
+    /// The most bytes of each body that are kept for auditors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<u64>,
     /// What is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
@@ -177,6 +180,7 @@ impl PolicySet {
             deny: grant.deny.iter().map(|operation| operation.as_str().to_owned()).collect(),
             when: grant.when.iter().map(condition).collect(),
             body_limit: looks_at_body.then_some(grant.body_limit),
+            capture: grant.capture.as_ref().map(|capture| capture.value),
             credential: grant
                 .credential
                 .and_then(|id| self.credential(id))
@@ -479,6 +483,8 @@ impl GrantRow {
         more("when", &mut self.when.iter());
         let body = self.body_limit.map(|limit| format!("at most {limit} bytes"));
         more("body", &mut body.iter());
+        let capture = self.capture.map(|most| format!("at most {most} bytes of each body, for auditors"));
+        more("capture", &mut capture.iter());
         more("with", &mut self.credential.iter());
         more("until", &mut self.until.iter());
         more("mode", &mut Some(&self.mode).into_iter().filter(|mode| *mode != Mode::Enforce.as_str()));

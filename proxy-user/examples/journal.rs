@@ -43,6 +43,7 @@ fn decision(workload: &proxy_journal::Spelled<Workload>, call: u64) -> Decision 
         reason: "allowed by \"GET /v1/invoices/**\" (roles/stripe-invoice-reader.toml:4)".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        capture: None,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

@@ -74,6 +74,7 @@ fn decision(id: Uuid, (who, unit, api, host, verdict): (u8, u8, u8, u8, u8)) -> 
         reason: "so".into(),
         credential: None,
         mistrust: None,
+        capture: None,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

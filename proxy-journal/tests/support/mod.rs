@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Outcome, Person, PolicyLoad,
-    PolicyResult, Prepared, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep,
-    SegmentStart, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
+    Access, Blame, Bound, CaChange, Capture, CaptureEnd, Container, Decision, Detach, Kubernetes, Outcome,
+    Part, Person, PolicyLoad, PolicyResult, Prepared, Record, Recovered, RemovedCredential, Rule,
+    SecretChange, SecretStep, SegmentStart, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 
@@ -46,6 +46,7 @@ pub(crate) fn decision(id: Uuid) -> Decision {
         reason: "allowed by the role stripe-invoice-reader".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        capture: None,
         refusal: None,
         basis: None,
         fingerprints: Vec::new(),
@@ -199,6 +200,7 @@ fn any_decision() -> impl Strategy<Value = Record> {
                 reason,
                 credential: identity,
                 mistrust: None,
+                capture: None,
                 refusal: None,
                 basis: None,
                 fingerprints: Vec::new(),
@@ -223,6 +225,19 @@ fn any_trace() -> impl Strategy<Value = Record> {
             Record::Trace(Arc::new(Trace { workload, identity, access, target, reason, generation: 1 }))
         },
     )
+}
+
+fn captures(id: Uuid, number: u64) -> Vec<Capture> {
+    let capture = |(part, end): (Part, CaptureEnd)| Capture {
+        part,
+        file: proxy_journal::kept::record_name(7, id, part),
+        end,
+        bytes: (end != CaptureEnd::Killed).then_some(number),
+        size: number / 3,
+        sha256: "00ff".repeat(16),
+    };
+    let ends = [(Part::Request, CaptureEnd::Whole), (Part::Response, CaptureEnd::Killed)];
+    ends.into_iter().take(usize::try_from(number % 3).unwrap()).map(capture).collect()
 }
 
 fn any_outcome() -> impl Strategy<Value = Record> {
@@ -258,6 +273,7 @@ fn any_outcome() -> impl Strategy<Value = Record> {
                 reflected: interrupted,
                 repeated: interrupted,
                 answered: interrupted,
+                captures: captures(id, number),
             })
         })
 }

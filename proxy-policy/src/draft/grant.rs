@@ -11,11 +11,12 @@ use crate::network::NetworkRule;
 use crate::operation::{Operation, Template, is_name};
 use crate::place::Spanned;
 use crate::read::{Reader, Section};
+use crate::size::parse_size;
 use crate::until::Until;
 use crate::when::Condition;
 
 /// What a grant may say, in the order of the documentation.
-const GRANT: [&str; 14] = [
+const GRANT: [&str; 15] = [
     "role",
     "with",
     "api",
@@ -24,6 +25,7 @@ const GRANT: [&str; 14] = [
     "credential",
     "when",
     "body_limit",
+    "capture",
     "limit",
     "wait",
     "until",
@@ -32,10 +34,23 @@ const GRANT: [&str; 14] = [
     "intercept",
 ];
 /// What a role may say.
-const ROLE: [&str; 10] =
-    ["params", "include", "api", "allow", "deny", "credential", "when", "body_limit", "limit", "wait"];
+const ROLE: [&str; 11] = [
+    "params",
+    "include",
+    "api",
+    "allow",
+    "deny",
+    "credential",
+    "when",
+    "body_limit",
+    "capture",
+    "limit",
+    "wait",
+];
 /// Bytes of a body that conditions look at, unless the grant or role says otherwise, and at most.
 const MAX_BODY: usize = 1024 * 1024;
+/// Bytes of a body that are kept for auditors, at most.
+const MAX_CAPTURE: u64 = 1 << 30;
 
 /// Reads a `[[grant]]`.
 pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft {
@@ -74,6 +89,16 @@ pub(crate) fn read(section: &Section<'_>, reader: &mut Reader<'_>) -> GrantDraft
                 reader.key_place(section, "until"),
                 "\"until\" ends what a grant allows, and this one only denies",
                 "remove it: a deny holds as long as it stands here",
+            );
+        }
+        if let Some(capture) = &body.capture
+            && !section.has("allow")
+            && section.has("deny")
+        {
+            reader.findings.error(
+                capture.place,
+                "\"capture\" keeps bodies of what a grant allows, and this one only denies",
+                "remove it, or write it into the grant that allows",
             );
         }
     }
@@ -135,6 +160,7 @@ fn no_operations(section: &Section<'_>, api: Option<Spanned<String>>) -> GrantBo
         allows: false,
         when: None,
         body_limit: None,
+        capture: None,
         limits: Limits::default(),
         credential: None,
     }
@@ -217,6 +243,7 @@ fn read_body(section: &Section<'_>, parameters: &[String], reader: &mut Reader<'
         deny: operations(&deny, parameters, reader),
         when: read_when(section, parameters, reader),
         body_limit: read_body_limit(section, reader),
+        capture: read_capture(section, reader),
         limits: limits::read(section, "limit", reader),
         credential,
     };
@@ -264,6 +291,23 @@ fn read_body_limit(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<usi
         None => {
             let help = format!("write a number of bytes from 1 to {MAX_BODY}; without it, it is 65536");
             reader.findings.error(limit.place, format!("\"body_limit\" cannot be {}", limit.value), help);
+            None
+        }
+    }
+}
+
+fn read_capture(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<Spanned<u64>> {
+    let text = reader.string(section, "capture")?;
+    let help = "write how much of each body is kept, from \"1 B\" to \"1 GiB\": capture = \"1 MiB\"";
+    match parse_size(&text) {
+        Ok(bytes) if (1..=MAX_CAPTURE).contains(&bytes) => Some(Spanned::new(bytes, text.place)),
+        Ok(_) => {
+            let message = format!("\"capture\" cannot be {}", quote(&text));
+            reader.findings.error(text.place, message, help);
+            None
+        }
+        Err(why) => {
+            reader.findings.error(text.place, why, help);
             None
         }
     }

@@ -132,8 +132,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         tracing::error!("{problem}");
     }
     // What can be wrong in files comes before anything is attached or listens.
-    let (first, last, identities, warnings) = reload::first(&config.policies, &limits, &credentials)
-        .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
+    let (first, last, identities, warnings) =
+        reload::first(&config.policies, !config.journal.auditors.is_empty(), &limits, &credentials)
+            .map_err(|errors| anyhow!("the policy is refused, so nothing is served:\n{errors}"))?;
     reload::warn(&warnings);
     let observes = config.mode == config::Mode::Observe;
     if observes {

@@ -22,6 +22,7 @@ pub fn options(config: &Config) -> Options {
         keep_bytes: journal.keep_size,
         reserve: journal.reserve,
         spill: journal.spill.clone(),
+        auditors: journal.auditors.clone(),
         ..Options::new(env!("CARGO_PKG_VERSION"))
     }
 }

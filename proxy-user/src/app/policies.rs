@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proxy_policy::{Compiled, PolicySet, Severity, SourceFile, TEST_SUFFIX, compile};
+use proxy_policy::{Compiled, PolicySet, RuleRef, Severity, SourceFile, TEST_SUFFIX, compile};
 use sha2::{Digest, Sha256};
 
 use crate::base::ownership;
@@ -151,6 +151,22 @@ impl Loaded {
             _ => Err(Errors(errors)),
         }
     }
+}
+
+/// The set, where this host can do what it says: without auditors no bodies can be kept.
+///
+/// # Errors
+/// Every grant that says `capture`, with its place.
+pub fn within_reach(set: PolicySet, root: &Path, auditors: bool) -> Result<PolicySet, Errors> {
+    let told = |at: RuleRef<'_>| {
+        let (root, RuleRef { file, line, column, .. }) = (root.display(), at);
+        format!(
+            "{root}/{file}:{line}:{column}: error: \"capture\" keeps bodies for auditors, and vouchsafe.toml names none\n  \
+             help: add auditors = [\"age1…\"] to its [journal], with the public key that `age-keygen` prints, and restart the daemon"
+        )
+    };
+    let errors: Vec<String> = set.captures().filter(|_| !auditors).map(told).collect();
+    if errors.is_empty() { Ok(set) } else { Err(Errors(errors)) }
 }
 
 fn check_owner(path: &Path, trouble: &mut Vec<String>) {

@@ -16,7 +16,7 @@ use super::{
     authority::Authority,
     behind::{behind_the_calls, let_go, started_behind},
     network,
-    policies::{Errors, Loaded},
+    policies::{Errors, Loaded, within_reach},
 };
 use crate::{
     authorize::{Callers, Identifier, LivePolicy, PolicyStore},
@@ -74,6 +74,8 @@ pub(super) struct Reloader {
     network: Arc<Network>,
     /// Nothing is denied on this host.
     observes: bool,
+    /// Somebody is named whom bodies can be kept for.
+    auditors: bool,
     /// What every governed workload may reach.
     open: Vec<NetworkRule>,
     limits: Arc<Registry>,
@@ -88,6 +90,7 @@ pub(super) struct Reloader {
 /// The first policy of a daemon. Without a valid one it does not start: what earlier daemons attached stays closed.
 pub(super) fn first(
     root: &Path,
+    auditors: bool,
     limits: &Registry,
     credentials: &Credentials,
 ) -> Result<(LivePolicy, LastLoad, usize, Vec<String>), Errors> {
@@ -95,7 +98,7 @@ pub(super) fn first(
     let loaded = Loaded::read(root);
     let digest = loaded.digest().to_owned();
     let warnings = loaded.warnings(WARNINGS);
-    let set = loaded.into_set()?;
+    let set = within_reach(loaded.into_set()?, root, auditors)?;
     let identities = set.summary().identities;
     let rules_at = clock::now();
     let next_end = set.next_network_end(rules_at);
@@ -140,6 +143,7 @@ impl Reloader {
             credentials: Arc::clone(&services.credentials),
             network,
             observes: config.mode == config::Mode::Observe,
+            auditors: !config.journal.auditors.is_empty(),
             open: config.network.allow.clone(),
             limits,
             authority,
@@ -157,10 +161,11 @@ impl Reloader {
     pub(super) fn reload(&self) -> Result<ReloadReport, Failure> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.last();
-        let root = self.root.clone();
+        let (root, auditors) = (self.root.clone(), self.auditors);
         let (digest, warnings, set) = behind_the_calls(move || {
             let loaded = Loaded::read(&root);
-            (loaded.digest().to_owned(), loaded.warnings(WARNINGS), loaded.into_set())
+            let (digest, warnings) = (loaded.digest().to_owned(), loaded.warnings(WARNINGS));
+            (digest, warnings, loaded.into_set().and_then(|set| within_reach(set, &root, auditors)))
         });
         let resolvers = network::resolvers();
         let live = self.store.live();

@@ -20,6 +20,7 @@ pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decis
         credential: permit.credential().and_then(|id| live.credential(id)).map(|known| known.name.clone()),
         rule: permit.rule().cloned(),
         observed: permit.is_observed(),
+        capture: permit.capture(),
         ..entry(subject, asked, Verdict::Allow, permit.reason(), Some(permit.basis()))
     }
 }
@@ -100,6 +101,7 @@ fn entry(
         reason: shortened(reason, verdict).to_owned(),
         credential: None,
         mistrust: None,
+        capture: None,
         refusal: None,
         fingerprints: Vec::new(),
         basis: basis.map(|basis| Box::new(Basis { path_cut, several: several(), ..basis.clone() })),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proxy_journal::{Basis, Question, Rule};
 use proxy_policy::{
-    Addresses, ApiId, BodyState, Call, Considered, CredentialId, Mask, Mode, Moment, Reason, Scheme, Source,
+    Addresses, ApiId, BodyState, Call, CallKind, Considered, CredentialId, Mask, Mode, Moment, Reason,
+    Scheme, Source,
 };
 
 use super::Unidentified;
@@ -34,6 +35,8 @@ pub struct Permit {
     untouched: bool,
     /// It asks for a token, which is answered here and told to last so long.
     answers: Option<Duration>,
+    /// So many bytes of each of its bodies are kept for auditors.
+    capture: Option<u64>,
 }
 
 /// What comes of a question.
@@ -82,6 +85,12 @@ impl Permit {
     #[must_use]
     pub fn answers(&self) -> Option<Duration> {
         self.answers
+    }
+
+    /// How many bytes of each body are kept for auditors, at most; `None`: nothing is.
+    #[must_use]
+    pub fn capture(&self) -> Option<u64> {
+        self.capture
     }
 
     /// Which answers are looked through for the credential.
@@ -208,6 +217,7 @@ fn decided(
             basis: basis(),
             untouched: observed,
             answers: None,
+            capture: None,
         };
         return Ok(Answer::Permit(permit));
     };
@@ -226,6 +236,7 @@ fn decided(
                 basis: basis(),
                 untouched: true,
                 answers: None,
+                capture: None,
             }));
         }
         Err(refusal) => return Err(refusal),
@@ -271,6 +282,16 @@ fn decided(
         untouched = true;
         denied.get_or_insert_with(|| elsewhere::told(live.set(), api, &elsewhere));
     }
+    // What is answered here has no bodies of anybody else.
+    let mut capture = captured(&decision).filter(|_| answers.is_none());
+    if capture.is_some() && facts.kind == CallKind::WebSocket {
+        if !subject.is_observed() {
+            let detail =
+                "the grant says that bodies are kept (capture), and what goes over a WebSocket is none";
+            return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
+        }
+        capture = None;
+    }
     let observed = denied.is_some();
     let mut reason = match denied {
         Some(why) => would_be(&why),
@@ -296,7 +317,14 @@ fn decided(
         observed,
         untouched,
         answers: answers.map(|endpoint| endpoint.expires_in),
+        capture,
     }))
+}
+
+/// What the grant that allows it says of bodies.
+fn captured(decision: &proxy_policy::Decision<'_>) -> Option<u64> {
+    let grant = decision.identity?.grants.get(decision.grant?)?;
+    grant.capture.as_ref().map(|capture| capture.value)
 }
 
 /// Whether what keeps the call from going on is only recorded: of its identity, or of the grant that allows it.

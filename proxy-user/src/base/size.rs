@@ -1,58 +1,20 @@
-//! Amounts of bytes as people write them in files: `"64 MiB"`, `"1 GiB"`, `"4096"`.
+//! Amounts of bytes in `vouchsafe.toml`, written as in policies: `"64 MiB"`.
 
+use proxy_policy::parse_size;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// Reads `"64 MiB"` and its like; the blank may be left out.
+/// [`parse_size`] for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// What is wrong, in words.
-pub fn parse(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.strip_prefix(' ').unwrap_or(unit) {
-        "" | "B" => Some(0),
-        "KiB" => Some(10),
-        "MiB" => Some(20),
-        "GiB" => Some(30),
-        "TiB" => Some(40),
-        _ => None,
-    };
-    let bytes =
-        number.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| {
-        format!(
-            "{text:?} is not an amount of bytes; write a number and a unit, such as \"64 MiB\" or \"1 GiB\""
-        )
-    })
-}
-
-/// [`parse`] for `#[serde(deserialize_with)]`.
-///
-/// # Errors
-/// As [`parse`].
+/// As [`parse_size`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    parse_size(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 /// [`deserialize`] of what may be left out.
 ///
 /// # Errors
-/// As [`parse`].
+/// As [`parse_size`].
 pub fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     deserialize(deserializer).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn an_amount_is_a_number_and_a_unit_of_1024() {
-        assert_eq!(parse("64 MiB"), Ok(64 << 20));
-        assert_eq!(parse("1GiB"), Ok(1 << 30));
-        assert_eq!(parse("4096"), Ok(4096));
-        for wrong in ["", "MiB", "1 MB", "1  MiB", "-1", "1.5 GiB", "99999999999 TiB"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -36,6 +36,7 @@ fn decision(method: Option<&str>, path: &str) -> Decision {
         reason: "then".into(),
         credential: None,
         mistrust: None,
+        capture: None,
         refusal: None,
         basis: None,
         fingerprints: Vec::new(),

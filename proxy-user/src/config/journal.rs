@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use age::x25519::Recipient;
 use http::HeaderName;
 use serde::Deserialize;
+use serde::de::Error as _;
 
 use super::redaction::QueryNames;
 use super::sinks::Sinks;
@@ -55,6 +57,9 @@ pub struct Journal {
     /// The headers whose values are.
     #[serde(deserialize_with = "super::redaction::header_names")]
     pub fingerprint_headers: Vec<HeaderName>,
+    /// Whom bodies are kept for, where a grant says so: public keys of age, one of whose owners can read them.
+    #[serde(deserialize_with = "auditors")]
+    pub auditors: Vec<Recipient>,
     /// Where records go, by name.
     pub sinks: Sinks,
 }
@@ -81,6 +86,30 @@ pub enum OnFull {
     Spill,
 }
 
+/// Auditors, at most: each makes the head of every file longer.
+const MOST_AUDITORS: usize = 16;
+
+fn auditors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Recipient>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    if texts.len() > MOST_AUDITORS {
+        return Err(D::Error::custom(format!("more than {MOST_AUDITORS} auditors")));
+    }
+    let parse = |text: &String| {
+        if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+            // Not repeated: it is a secret, and this is logged.
+            let why = "this is a secret key, which this host must not have: write its public key, age1…, and make another pair, \
+                       because this one was written here";
+            return Err(D::Error::custom(why));
+        }
+        text.parse::<Recipient>().map_err(|why| {
+            D::Error::custom(format!(
+                "{text:?} is no public key of age ({why}); write what `age-keygen` prints, age1…"
+            ))
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
 fn some_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration::deserialize_long(deserializer).map(Some)
 }
@@ -104,6 +133,7 @@ impl Default for Journal {
             witness: Vec::new(),
             fingerprint_query: QueryNames::None,
             fingerprint_headers: Vec::new(),
+            auditors: Vec::new(),
             journald: PathBuf::from("/run/systemd/journal/socket"),
             sinks: Sinks::new(),
         }

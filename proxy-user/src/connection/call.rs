@@ -13,7 +13,7 @@ use proxy_policy::{Host, Scheme};
 use super::mistrust::Doubt;
 use super::refusing::answer;
 use super::spell::{authority, target};
-use super::{Connection, admission, credential, standing, token, upgrade};
+use super::{Connection, admission, credential, keeping, standing, token, upgrade};
 use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
@@ -25,12 +25,12 @@ use crate::http::interims::Client;
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Incoming, Interims, Lapse, Leg, Replay, ReplyBody, RequestBody, Transfer, exchange, facts, hop,
-    reflect, seen,
+    Account, Incoming, Interims, Lapse, Leg, Replay, ReplyBody, RequestBody, RequestTap, Transfer, exchange,
+    facts, hop, reflect, seen,
 };
 use crate::http1::{OnSwitch, Spelling};
 use crate::limits::Pass;
-use crate::record::Receipt;
+use crate::record::{Capture, Receipt};
 
 pub(super) type Reply = Response<ReplyBody<UpstreamBody>>;
 
@@ -68,6 +68,8 @@ pub(super) struct Inbound {
     again: bool,
     /// How the client is sent what comes before the answer.
     client: Client,
+    /// Where its body is kept for auditors.
+    pub(super) tap: Option<RequestTap>,
 }
 
 impl Inbound {
@@ -78,8 +80,8 @@ impl Inbound {
         }
         let (headers, spelling, target) =
             (Arc::clone(&self.headers), self.spelling.clone(), self.target.clone());
-        let client = self.client.clone();
-        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version, client })
+        let (client, tap) = (self.client.clone(), self.tap.clone());
+        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version, client, tap })
     }
 }
 
@@ -92,11 +94,12 @@ struct Again {
     body: Option<Replay>,
     version: Version,
     client: Client,
+    tap: Option<RequestTap>,
 }
 
 impl Again {
     fn with(self, body: Replay, again: bool) -> Box<Inbound> {
-        let Self { headers, spelling, target, version, client, .. } = self;
+        let Self { headers, spelling, target, version, client, tap, .. } = self;
         let (websocket, upgrade, extended) = (false, None, None);
         Box::new(Inbound {
             headers,
@@ -110,6 +113,7 @@ impl Again {
             seen: None,
             again,
             client,
+            tap,
         })
     }
 }
@@ -173,6 +177,7 @@ impl Calls {
             seen: None,
             again: false,
             client,
+            tap: None,
         });
         let mut subject = subject;
         loop {
@@ -303,6 +308,14 @@ impl Calls {
         let id = receipt.id();
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
+        let capture = match keeping::open(services, permit, &mut account, &mut inbound).await {
+            Ok(capture) => capture,
+            Err(refusal) => {
+                account.refused(refusal.status());
+                account.fail(refusal.kind.blame(), refusal.reason());
+                return answer(&refusal, Some(id), subject, facts.method);
+            }
+        };
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
         let (upgrade, extended) = (inbound.upgrade.take(), inbound.extended.take());
         if permit.answers().is_some() {
@@ -336,7 +349,7 @@ impl Calls {
         });
         match covered {
             Ok((response, cover)) => {
-                let mut reply = self.relay(response, account, upgrade, lapse, cover);
+                let mut reply = self.relay(response, account, upgrade, lapse, (cover, capture));
                 if let Some(extended) = extended {
                     extended.spell(&mut reply);
                 }
@@ -461,8 +474,18 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound { headers, spelling, target: asked, mut body, version, websocket, again, client, .. } =
-            *inbound;
+        let Inbound {
+            headers,
+            spelling,
+            target: asked,
+            mut body,
+            version,
+            websocket,
+            again,
+            client,
+            tap,
+            ..
+        } = *inbound;
         let (mut target, authority) = (target(facts, asked)?, self.authority(facts)?);
         let mut headers = hop::strip_request(&headers, version, websocket);
         if attachment.as_ref().and_then(Attachment::needles).is_some() {
@@ -485,7 +508,7 @@ impl Calls {
             let (method, target, headers) = (facts.method, &mut target, &mut headers);
             if !stand.is_in_head(&Head { method, target, authority: &authority, headers })? {
                 let time = self.connection.services.settings.http.header_time;
-                exchange::fill(stand, headers, &mut body, time).await?;
+                exchange::fill(stand, headers, &mut body, tap.as_ref(), time).await?;
             }
         }
         let outbound = Box::new(Outbound {
@@ -494,7 +517,7 @@ impl Calls {
             authority,
             headers,
             spelling,
-            body: RequestBody::new(body, Arc::clone(&transfer), permit),
+            body: RequestBody::new(body, Arc::clone(&transfer), permit).tapped(tap),
             interims: Interims::new(client, needles, permit.mask(), Arc::clone(&transfer)),
             transfer,
             upgrade: websocket,
@@ -546,7 +569,7 @@ impl Calls {
         mut account: Account,
         client: Option<OnSwitch>,
         lapse: Lapse,
-        cover: Option<Cover>,
+        (cover, capture): (Option<Cover>, Option<Capture>),
     ) -> Reply {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -560,7 +583,7 @@ impl Calls {
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }
-        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse, cover));
+        let mut reply = response.map(|body| ReplyBody::stream(body, account, lapse, cover, capture));
         *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), false);
         *reply.version_mut() = Version::default();
         reply

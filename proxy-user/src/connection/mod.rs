@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`proxied`] what a client asks of a proxy that it meant to reach, [`passage`] the
-//! connections that go through or are refused as a whole, [`mistrust`] tells of clients that do not trust us, [`standing`] judges what is open again when the policy changes;
+//! connections that go through or are refused as a whole, [`mistrust`] tells of clients that do not trust us, [`keeping`] opens what bodies are kept in, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
@@ -23,6 +23,7 @@ pub mod admission;
 mod call;
 mod credential;
 mod first;
+mod keeping;
 mod mistrust;
 pub mod passage;
 mod proxied;

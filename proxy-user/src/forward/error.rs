@@ -12,6 +12,7 @@ use crate::credentials::Misplaced;
 use crate::http::StreamError;
 use crate::http::reflect::Closed;
 use crate::http1::Fault;
+use crate::record::NotKept;
 use crate::trust::{ConnectError, UpstreamFault};
 use crate::uplink::UplinkError;
 
@@ -155,6 +156,9 @@ pub enum ForwardError {
         /// What the connection said.
         source: StreamError,
     },
+    /// The request's body must be kept for auditors, and cannot be.
+    #[error(transparent)]
+    Unkept(NotKept),
     /// The head of the response did not come in time.
     #[error("no response from {addr} within {} s after the request", limit.as_secs_f32())]
     ResponseTimeout {
@@ -289,6 +293,9 @@ impl ForwardError {
                 (Kind::UpstreamFailed, format!("the response of {host} is not passed on: {why}"))
             }
             Self::Client { .. } => (Kind::ClientGone, "the request's body broke off".to_owned()),
+            Self::Unkept(_) => {
+                (Kind::JournalUnwritable, "its body must be kept for auditors, and cannot be".to_owned())
+            }
             Self::ResponseTimeout { .. } => {
                 (Kind::UpstreamTimeout, format!("{host} did not respond in time"))
             }

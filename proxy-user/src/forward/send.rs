@@ -253,6 +253,7 @@ async fn over_http1<T: Transport>(
     let head = in_time(head, limits.response_time, addr, &transfer).await?;
     let head = match head {
         Ok(head) => head,
+        Err(_) if transfer.unkept().is_some() => return Err(unkept(&transfer)),
         Err(source) if transfer.is_broken() => return Err(ForwardError::Client { source: source.into() }),
         Err(http1::Error::Ambiguous(fault)) => return Err(ForwardError::Ambiguous { addr, fault }),
         Err(source) => {
@@ -280,6 +281,11 @@ async fn over_http1<T: Transport>(
     Ok(response)
 }
 
+/// The request's body could not be kept.
+fn unkept(transfer: &Transfer) -> ForwardError {
+    transfer.unkept().cloned().map_or(ForwardError::Unrecorded, ForwardError::Unkept)
+}
+
 async fn over_http2<T: Transport>(
     limits: &ForwardLimits,
     asked: &mut Asked,
@@ -288,6 +294,7 @@ async fn over_http2<T: Transport>(
 ) -> Result<Response<UpstreamBody>, Failed> {
     let (addr, transfer) = (shared.addr.0, Arc::clone(&asked.transfer));
     let failed = |source: h2::Error| match (transfer.is_broken(), is_refused(&source)) {
+        _ if transfer.unkept().is_some() => unkept(&transfer),
         (true, _) => ForwardError::Client { source: source.into() },
         (false, true) => ForwardError::Untaken { addr, source: source.into() },
         (false, false) => ForwardError::Broken { addr, source: source.into() },

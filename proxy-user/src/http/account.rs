@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::body::Transfer;
 use crate::authorize::Refusal;
 use crate::limits::Pass;
-use crate::record::Receipt;
+use crate::record::{Ending, Receipt};
 
 /// Completes the receipt of one call exactly once.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Account {
     upstream: Option<SocketAddr>,
     proxied: Option<String>,
     pass: Pass,
+    /// Where its bodies are kept: the outcome goes that way.
+    ending: Option<Ending>,
 }
 
 impl Account {
@@ -43,6 +45,7 @@ impl Account {
             upstream: None,
             proxied: None,
             pass,
+            ending: None,
         }
     }
 
@@ -56,6 +59,11 @@ impl Account {
     #[must_use]
     pub fn transfer(&self) -> &Arc<Transfer> {
         &self.transfer
+    }
+
+    /// Notes that its bodies are kept.
+    pub fn kept(&mut self, ending: Ending) {
+        self.ending = Some(ending);
     }
 
     /// Notes the address that is dialled.
@@ -100,7 +108,7 @@ impl Account {
         // Its places are free for others, and its bytes are counted.
         std::mem::take(&mut self.pass).end(self.transfer.sent().saturating_add(self.transfer.received()));
         let (blame, error) = failure.unzip();
-        receipt.complete(Outcome {
+        let outcome = Outcome {
             // The receipt puts its own id in.
             id: uuid::Uuid::nil(),
             status: self.status.map(|status| status.as_u16()),
@@ -117,7 +125,12 @@ impl Account {
             reflected: self.transfer.is_reflected(),
             repeated: self.transfer.is_repeated(),
             answered: self.transfer.is_answered(),
-        });
+            captures: Vec::new(),
+        };
+        match self.ending.take() {
+            Some(ending) => ending.complete(receipt, outcome),
+            None => receipt.complete(outcome),
+        }
     }
 }
 

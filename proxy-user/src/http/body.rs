@@ -22,6 +22,7 @@ use crate::authorize::Refusal;
 use crate::credentials::ChunkError;
 use crate::http1;
 use crate::http2::{self, Breaks};
+use crate::record::NotKept;
 
 /// Counters of one call, shared by the two directions.
 #[derive(Debug, Default)]
@@ -36,6 +37,7 @@ pub struct Transfer {
     reflected: AtomicBool,
     repeated: AtomicBool,
     answered: AtomicBool,
+    unkept: OnceLock<NotKept>,
     elsewhere: Mutex<Option<SocketAddr>>,
     returned: Mutex<Returned>,
     is_back: Notify,
@@ -94,6 +96,17 @@ impl Transfer {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// Notes that the request's body must be kept for auditors, and cannot be.
+    pub(super) fn note_unkept(&self, why: NotKept) {
+        let _ = self.unkept.set(why);
+    }
+
+    /// Why the request's body cannot be kept, if it must be.
+    #[must_use]
+    pub fn unkept(&self) -> Option<&NotKept> {
+        self.unkept.get()
     }
 
     /// Has the request's body break off at the next look: the call is not permitted any more.
@@ -214,6 +227,8 @@ pub enum Broken<E> {
     Unsigned(ChunkError),
     /// It must be looked through, and cannot be unpacked for that.
     Packed(UnpackError),
+    /// It must be kept for auditors, and cannot be.
+    Unkept(NotKept),
 }
 
 impl<E: fmt::Display> fmt::Display for Broken<E> {
@@ -223,6 +238,7 @@ impl<E: fmt::Display> fmt::Display for Broken<E> {
             Self::Cut => f.write_str("the policy does not permit the call any more"),
             Self::Trailer(name) => write!(f, "{name} stands in the trailers"),
             Self::Unsigned(error) => write!(f, "{error}"),
+            Self::Unkept(error) => write!(f, "{error}"),
             Self::Packed(error) => write!(f, "it cannot be unpacked: {error}"),
         }
     }

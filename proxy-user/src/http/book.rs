@@ -43,6 +43,7 @@ impl Book {
             reason: "test".into(),
             credential: None,
             mistrust: None,
+            capture: None,
             refusal: None,
             basis: None,
             fingerprints: Vec::new(),

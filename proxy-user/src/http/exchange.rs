@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::body::Replay;
 use super::seen;
+use super::taps::RequestTap;
 use crate::credentials::{Misplaced, Stand, Textual};
 
 /// The most bytes of a body that is looked through.
@@ -22,6 +23,7 @@ pub async fn fill(
     stand: &Stand,
     headers: &mut HeaderMap,
     body: &mut Replay,
+    tap: Option<&RequestTap>,
     time: Duration,
 ) -> Result<(), Misplaced> {
     let textual = textual(headers).map_err(Misplaced::Body)?;
@@ -33,6 +35,8 @@ pub async fn fill(
         }
         Ok(Err(_)) | Err(_) => return Err(Misplaced::Body("it did not come whole, or not in time")),
     };
+    // As the client sent it, and not with the secret in it.
+    tap.iter().for_each(|tap| tap.push(0, &bytes));
     let data = stand.in_body(&bytes, textual)?;
     if headers.contains_key(CONTENT_LENGTH) {
         headers.insert(CONTENT_LENGTH, data.len().into());

@@ -11,7 +11,9 @@ use super::account::Account;
 use super::body::{Broken, Lapse, Paired, length};
 use super::hop;
 use super::reflect::{self, Cover};
+use super::taps::Held;
 use super::unpack::{Next, UnpackError, Unpacker};
+use crate::record::Capture;
 
 /// How many frames that give nothing to hand on are taken before others have their turn.
 const TURNS: usize = 16;
@@ -47,8 +49,15 @@ where
     /// What the upstream sends, looked through as `cover` says; closes the account at its end, and breaks off when the call
     /// lapses.
     #[must_use]
-    pub fn stream(inner: B, account: Account, lapse: Lapse, cover: Option<Cover>) -> Self {
-        Self::Stream(Box::new(Metered { inner, account, lapse: Some(lapse), cover, behind: None }))
+    pub fn stream(
+        inner: B,
+        account: Account,
+        lapse: Lapse,
+        cover: Option<Cover>,
+        capture: Option<Capture>,
+    ) -> Self {
+        let (lapse, behind, held) = (Some(lapse), None, Held::Nothing);
+        Self::Stream(Box::new(Metered { inner, account, lapse, cover, behind, capture, held }))
     }
 }
 
@@ -111,6 +120,9 @@ pub struct Metered<B: Body<Data = Bytes> + Unpin> {
     cover: Option<Cover>,
     /// What comes behind that which was held back.
     behind: Option<Frame<Bytes>>,
+    /// Where it is kept for auditors, as the client gets it.
+    capture: Option<Capture>,
+    held: Held,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Metered<B> {
@@ -134,6 +146,10 @@ where
     B::Error: std::fmt::Display,
 {
     fn is_end(&self) -> bool {
+        self.held.is_nothing() && self.is_all_here()
+    }
+
+    fn is_all_here(&self) -> bool {
         let holds = self.cover.as_ref().is_some_and(|cover| cover.masker.holds());
         self.is_through() && self.behind.is_none() && !holds
     }
@@ -149,8 +165,55 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
+        let frame = match self.capture.is_some() {
+            true => ready!(self.poll_kept(cx)),
+            false => ready!(self.poll_next(cx)),
+        };
+        // Behind trailers nobody looks for more.
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
+            self.account.close();
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The same with what passes kept: the last of it waits until all before it is.
+    fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
+        loop {
+            let Some(capture) = &mut self.capture else { return Poll::Ready(None) };
+            let kept = match self.held.is_nothing() {
+                true => capture.poll_room(cx),
+                false => capture.poll_end(cx),
+            };
+            if let Err(why) = ready!(kept) {
+                self.account.fail(Blame::Host, why.to_string());
+                return Poll::Ready(Some(Err(Broken::Unkept(why))));
+            }
+            if !self.held.is_nothing() {
+                self.capture = None;
+                return Poll::Ready(self.held.take().map(Ok));
+            }
+            let frame = match ready!(self.poll_next(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    self.held = Held::End;
+                    continue;
+                }
+            };
+            if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
+                capture.push(data);
+            }
+            if frame.is_trailers() || self.is_all_here() {
+                self.held = Held::Frame(frame);
+                continue;
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Counted<B::Error>>> {
         if let Some(frame) = self.behind.take() {
-            return Poll::Ready(Some(Ok(self.handed(frame))));
+            return Poll::Ready(Some(Ok(frame)));
         }
         // Asked first: an upstream that always has more would keep it from being heard.
         if self.is_cut(cx) {
@@ -186,27 +249,12 @@ where
                 return Poll::Ready(Some(Err(self.spoiled(error))));
             }
             return Poll::Ready(match frame.and_then(Result::err) {
-                Some(trailers) => {
-                    let frame = self.masked(trailers);
-                    Some(Ok(self.handed(frame)))
-                }
-                None => {
-                    let rest = self.rest();
-                    self.account.close();
-                    rest.map(|rest| Ok(Frame::data(rest)))
-                }
+                Some(trailers) => Some(Ok(self.masked(trailers))),
+                None => self.rest().map(|rest| Ok(Frame::data(rest))),
             });
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// A frame of the end: behind trailers nobody looks for more.
-    fn handed(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        if frame.is_trailers() {
-            self.account.close();
-        }
-        frame
     }
 
     /// The end of a body that cannot be unpacked.
@@ -273,7 +321,7 @@ where
 impl<B: Body<Data = Bytes> + Unpin> Drop for Metered<B> {
     fn drop(&mut self) {
         // A body whose length was known is dropped after its last byte, without a look for the end.
-        if self.is_through() {
+        if self.is_through() && self.held.is_nothing() {
             self.account.close();
         }
     }

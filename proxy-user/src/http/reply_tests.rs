@@ -36,7 +36,7 @@ impl Body for Script {
 fn reply(book: &Book, frames: &[Result<&'static str, &'static str>], sized: bool) -> ReplyBody<Script> {
     let mut account = Account::open(book.receipt(), Arc::default(), Pass::default());
     account.answered(http::StatusCode::OK);
-    ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account, Lapse::never(), None)
+    ReplyBody::stream(Script(frames.iter().copied().collect(), sized), account, Lapse::never(), None, None)
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn reflected(bodies: bool) -> (Bytes, http::HeaderMap, bool) {
     let data = |text: &'static str| Ok::<_, io::Error>(Frame::data(Bytes::from_static(text.as_bytes())));
     let frames = [data("a rk_live_01"), data("23456789 b rk_live_"), Ok(Frame::trailers(trailers))];
     let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-    let whole = ReplyBody::stream(body, account, Lapse::never(), Some(cover)).collect().await.unwrap();
+    let whole = ReplyBody::stream(body, account, Lapse::never(), Some(cover), None).collect().await.unwrap();
     let trailers = whole.trailers().cloned().unwrap();
     let outcomes = book.outcomes().await;
     assert_eq!(outcomes.len(), 1);
@@ -136,7 +136,7 @@ fn packed_reply<B: Body<Data = Bytes, Error = io::Error> + Unpin>(
         crate::credentials::Attachment::of_token(crate::credentials::Inject::bearer(), SECRET.as_bytes());
     let masker = Masker::new(Arc::clone(attachment.needles().unwrap()), true);
     let cover = Cover { masker, unpacker: Some(Unpacker::new(&[coding])) };
-    ReplyBody::stream(body, account, Lapse::never(), Some(cover))
+    ReplyBody::stream(body, account, Lapse::never(), Some(cover), None)
 }
 
 fn of(frames: Frames) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {

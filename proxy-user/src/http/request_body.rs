@@ -12,8 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::body::{Broken, Replay, StreamError, Transfer, length};
 use super::facts;
+use super::taps::{Held, RequestTap};
 use crate::authorize::Permit;
 use crate::credentials::{ChunkError, Chunks, Strip, strip};
+use crate::record::NotKept;
 
 /// The body of a request on its way to the upstream. Its trailers cannot bring a credential.
 #[derive(Debug)]
@@ -27,6 +29,11 @@ pub struct RequestBody {
     /// What was taken so far, to send it again if nobody processed it; nothing when that is too much, or it is not as it came.
     kept: Option<Kept>,
     had_body: bool,
+    /// Where it is kept for auditors, as it came.
+    tap: Option<RequestTap>,
+    /// Its place in the body as it came, and what waits there.
+    at: u64,
+    held: Held,
 }
 
 /// Bytes of a body that are kept until the upstream begins to answer, and frames: small ones take room, too.
@@ -62,7 +69,37 @@ impl RequestBody {
         let ended = inner.is_end_stream();
         transfer.whole.store(ended, Ordering::Release);
         let kept = (!ended && !inner.exchanged).then(Kept::default);
-        Self { inner, transfer, strip, chunks: None, kept, had_body: !ended }
+        Self {
+            inner,
+            transfer,
+            strip,
+            chunks: None,
+            kept,
+            had_body: !ended,
+            tap: None,
+            at: 0,
+            held: Held::Nothing,
+        }
+    }
+
+    /// Has it kept for auditors.
+    #[must_use]
+    pub fn tapped(mut self, tap: Option<RequestTap>) -> Self {
+        self.tap = tap.filter(|_| self.had_body);
+        self
+    }
+
+    /// Keeps what came, unless something was put into it: then it was kept before.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(tap), Some(data)) = (&self.tap, frame.data_ref().filter(|_| !self.inner.exchanged)) {
+            tap.push(self.at, data);
+            self.at += length(data);
+        }
+    }
+
+    fn unkept<T>(&self, why: NotKept) -> Poll<Option<Result<T, Broken<StreamError>>>> {
+        self.transfer.note_unkept(why.clone());
+        Poll::Ready(Some(Err(Broken::Unkept(why))))
     }
 
     /// Has its chunks signed anew on their way. Their lengths stay.
@@ -99,7 +136,24 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(Broken::Cut)));
         }
         loop {
+            if let Some(tap) = &this.tap {
+                let kept = match this.held.is_nothing() {
+                    true => tap.poll_room(cx),
+                    false => tap.poll_end(cx),
+                };
+                if let Err(why) = ready!(kept) {
+                    return this.unkept(why);
+                }
+                if !this.held.is_nothing() {
+                    // It is not asked again.
+                    this.tap = None;
+                    return Poll::Ready(this.held.take().map(Ok));
+                }
+            }
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+            if let Some(Ok(frame)) = &frame {
+                this.keep(frame);
+            }
             this.transfer.taken.store(true, Ordering::Release);
             if let (Some(kept), Some(Ok(frame))) = (&mut this.kept, &frame)
                 && !kept.add(frame)
@@ -113,6 +167,10 @@ impl Body for RequestBody {
                         return Poll::Ready(Some(Err(Broken::Unsigned(error))));
                     }
                     this.transfer.whole.store(true, Ordering::Release);
+                    if this.tap.is_some() {
+                        this.held = Held::End;
+                        continue;
+                    }
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
@@ -144,12 +202,16 @@ impl Body for RequestBody {
             if this.inner.is_end_stream() {
                 this.transfer.whole.store(true, Ordering::Release);
             }
+            if this.tap.is_some() && (this.inner.is_end_stream() || frame.is_trailers()) {
+                this.held = Held::Frame(frame);
+                continue;
+            }
             return Poll::Ready(Some(Ok(frame)));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.held.is_nothing() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

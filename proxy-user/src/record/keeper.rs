@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use proxy_journal::archive::{index_name, keep_index};
 use proxy_journal::source::is_packed;
-use proxy_journal::{Record, Retired, Source, packed, segment};
+use proxy_journal::{Record, Retired, Source, kept, packed, segment};
 use sha2::{Digest as _, Sha256};
 
 use super::recorder::Inner;
@@ -124,7 +124,8 @@ impl Inner {
         let mut closed = Vec::new();
         for (number, path) in segment::list(&self.dir)?.into_iter().filter(|(number, _)| *number < live) {
             let meta = fs::metadata(&path)?;
-            closed.push((number, path, meta.len(), meta.modified()?));
+            let bodies = kept::size(&self.dir, number)?;
+            closed.push((number, path, meta.len() + bodies, meta.modified()?));
         }
         let mut total: u64 = closed.iter().map(|(_, _, bytes, _)| bytes).sum();
         let mut over: Vec<(u32, PathBuf)> = Vec::new();
@@ -150,6 +151,12 @@ impl Inner {
         for (number, path) in over {
             fs::remove_file(&path)?;
             let _ = fs::remove_file(path.with_file_name(index_name(number)));
+            let bodies = kept::folder(&self.dir, number);
+            if let Err(error) = fs::remove_dir_all(&bodies)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::error!(%error, "{} is in no journal any more and cannot be removed", bodies.display());
+            }
             tracing::info!(segment = number, "a segment of the journal was removed, as its settings say");
         }
         sync_dir(&self.dir)

@@ -13,9 +13,12 @@
 //! * `recorder` is what all of it is asked by.
 //! * `batch` has calls that are decided at the same time written together.
 //! * `receipt` is the proof that a call is recorded.
+//! * `capture` is one body that is kept for auditors, `captures` the thread that writes them.
 //! * `signal` tells those who read the journal as it grows.
 
 mod batch;
+mod capture;
+mod captures;
 mod committer;
 mod signal;
 mod keeper;
@@ -27,6 +30,7 @@ mod space;
 mod state;
 mod store;
 
+pub use capture::{Capture, Captures, Ending, NotKept};
 pub use options::{Durability, Options};
 pub use receipt::Receipt;
 pub use recorder::{Health, Recorder};
@@ -136,6 +140,14 @@ pub enum RecordError {
         path: PathBuf,
         /// What the disk said.
         why: String,
+    },
+    /// The bodies of a call cannot be kept.
+    #[error("the bodies of this call must be kept for auditors and cannot be in {}: {why}", path.display())]
+    Uncaptured {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: std::sync::Arc<str>,
     },
     /// The record is too long for the journal.
     #[error("this call cannot be recorded, so it is refused")]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use age::x25519::Recipient;
 use proxy_journal::{Record, Start};
 
 /// When a decision counts as written.
@@ -48,6 +49,8 @@ pub struct Options {
     pub reserve: u64,
     /// Where the journal goes on when its own disk is full; `None`: calls are refused then.
     pub spill: Option<PathBuf>,
+    /// Whom bodies are kept for; none: none are.
+    pub auditors: Vec<Recipient>,
 }
 
 impl Options {
@@ -79,6 +82,7 @@ impl Options {
             keep_bytes: None,
             reserve: 16 << 20,
             spill: None,
+            auditors: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,10 +24,12 @@ use std::time::{Duration, Instant, SystemTime};
 use proxy_journal::{
     AppendError, Decision, Head, Outcome, Prepared, PublicKey, Record, Stop, Timestamp, Verdict, text,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::batch::Ended;
+use super::capture::Captures;
+use super::captures::{self, Work};
 use super::committer::Terms;
 use super::keeper::{Bell, Keep};
 use super::options::{Durability, Options};
@@ -43,6 +46,8 @@ const MAX_ERROR: usize = 4096;
 pub struct Recorder {
     pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where bodies are kept for auditors, if there are any.
+    captures: Option<Mutex<Sender<Work>>>,
 }
 
 /// What receipts and the flushing thread share with the recorder.
@@ -117,7 +122,7 @@ impl Recorder {
             checkpoints: watch::channel(None).0,
             _lock: lock,
         });
-        let recorder = Recorder { inner: Arc::clone(&inner), threads: Mutex::default() };
+        let mut recorder = Recorder { inner: Arc::clone(&inner), threads: Mutex::default(), captures: None };
         let terms = Terms {
             flush_within: options.flush_within,
             sync_within: options.sync_within,
@@ -127,6 +132,17 @@ impl Recorder {
         };
         let (compress, keep_for, keep_bytes) = (options.compress, options.keep_for, options.keep_bytes);
         let keep = Keep { compress, keep_for, keep_bytes };
+        if !options.auditors.is_empty() {
+            let (work, orders) = channel();
+            recorder.captures = Some(Mutex::new(work.clone()));
+            let (auditors, durability, reserve) = (options.auditors, options.durability, options.reserve);
+            let terms = captures::Terms { auditors, durability, reserve };
+            let keeping = Arc::clone(&inner);
+            // The first of them, so that it is the first to end.
+            recorder
+                .spawn("journal-bodies", move || keeping.keep_bodies(&terms, work, &orders))
+                .map_err(opened)?;
+        }
         let committing = Arc::clone(&inner);
         recorder.spawn("journal", move || committing.commit_until_stopped(&terms)).map_err(opened)?;
         recorder.spawn("journal-keeper", move || inner.keep_until_stopped(&keep)).map_err(opened)?;
@@ -152,6 +168,28 @@ impl Recorder {
         let receipt = Receipt::new(Arc::clone(&self.inner), decision);
         self.inner.reach_disk()?;
         Ok(receipt)
+    }
+
+    /// Opens what the bodies of a call are kept in, at most `most` bytes of each, before anything of it goes anywhere.
+    ///
+    /// # Errors
+    /// They cannot be kept: the call must be refused.
+    pub async fn capture(
+        &self,
+        receipt: &Receipt,
+        most: u64,
+        has_request: bool,
+    ) -> Result<Captures, RecordError> {
+        let failed = |why: Arc<str>| RecordError::Uncaptured { path: self.inner.dir.clone(), why };
+        let work = self.captures.as_ref().ok_or_else(|| failed("no auditors are named".into()))?;
+        let (answer, opened) = oneshot::channel();
+        let open = Work::Open { id: receipt.id(), most, has_request, answer };
+        let sent = work.lock().unwrap_or_else(PoisonError::into_inner).send(open);
+        let opened = match sent {
+            Ok(()) => opened.await.ok(),
+            Err(_) => None,
+        };
+        opened.unwrap_or_else(|| Err("the thread that writes them has ended".into())).map_err(failed)
     }
 
     /// Writes the decision to deny a call or a connection, and returns its id. A nil `id` is replaced as in `begin`.
@@ -228,6 +266,14 @@ impl Recorder {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         if threads.is_empty() {
             return Ok(());
+        }
+        let mut threads = threads.into_iter();
+        if let Some(work) = &self.captures {
+            let _ = work.lock().unwrap_or_else(PoisonError::into_inner).send(Work::Stop);
+            // What it still has to write are outcomes, which come before the end.
+            if threads.next().is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("the thread that keeps bodies ended in a panic");
+            }
         }
         let stop =
             reason.map(|reason| Record::Stop(Stop { reason: text::shorten(reason, MAX_ERROR).to_owned() }));

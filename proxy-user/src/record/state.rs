@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) unsigned_since: Option<Instant>,
     /// When the segment was begun.
     pub(super) segment_since: Instant,
+    /// Bytes of bodies that are kept of its calls.
+    pub(super) captured: u64,
     /// When the key took over.
     pub(super) key_since: Instant,
     /// Why the last write failed.
@@ -79,6 +81,9 @@ pub(super) struct Pending {
 /// end nobody recorded.
 const MAX_CARRIED: usize = 20_000;
 
+/// Bodies of a segment may take so many times the room of its records.
+const MOST_CAPTURED: u64 = 16;
+
 /// Why there is no room for calls.
 const NO_ROOM: &str = "the disk is full";
 
@@ -111,6 +116,7 @@ impl State {
             unsigned: 1,
             unsigned_since: Some(now),
             segment_since,
+            captured: 0,
             key_since,
             write_fault: None,
             sync_fault: None,
@@ -262,6 +268,7 @@ impl State {
         let now = Instant::now();
         let before = self.synced.1;
         (self.sync, self.synced, self.segment_since, self.spilled) = (sync, (0, before), now, spill);
+        self.captured = 0;
         (self.unsigned, self.unsigned_since) = (1, Some(now));
         self.unsynced_since.get_or_insert(now);
         Ok(())
@@ -317,13 +324,18 @@ impl State {
     pub(super) fn is_pressing(&self) -> bool {
         !self.written.is_empty()
             || self.wants_room()
-            || self.writer.len() >= self.segment_bytes
+            || self.is_long()
             || self.unsigned >= self.checkpoint_records
+    }
+
+    /// Whether the segment is long enough, alone or with what is kept of bodies: all of that goes when the segment goes.
+    fn is_long(&self) -> bool {
+        self.writer.len() >= self.segment_bytes || self.captured / MOST_CAPTURED >= self.segment_bytes
     }
 
     /// Whether the segment is due to end, and why.
     pub(super) fn is_due(&self, age: Duration) -> Option<&'static str> {
-        if self.writer.len() >= self.segment_bytes {
+        if self.is_long() {
             Some("size")
         } else if self.segment_since.elapsed() >= age {
             Some("age")

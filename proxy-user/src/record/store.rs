@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use nix::fcntl::OFlag;
 use proxy_journal::source::is_packed;
 use proxy_journal::{
-    AppendError, Head, Outcome, Prepared, Record, Recovered, Recovery, Timestamp, Writer, recover, segment,
+    AppendError, Head, Outcome, Prepared, Record, Recovered, Recovery, Timestamp, Writer, kept, recover,
+    segment,
 };
 
 use super::RecordError;
@@ -58,7 +59,7 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Store, RecordError> 
         let record = signer.introduction(writer.head());
         writer.append(&record, now).map_err(unwritable)?;
     }
-    let begun = first_records(&recovery, options);
+    let begun = first_records(dir, &recovery, options);
     let lines = begun.iter().map(|record| Prepared::new(record, now)).collect::<Result<Vec<_>, _>>();
     let lines = lines.map_err(unwritable)?;
     if let Err(error) = writer.append_all(&lines) {
@@ -177,7 +178,7 @@ fn link(dir: &Path, spill: &Path) -> Result<(), RecordError> {
 
 /// What a run begins with: the repair, an outcome for each call that the last run left open, the start or what is there
 /// instead of it.
-fn first_records(recovery: &Recovery, options: &Options) -> Vec<Record> {
+fn first_records(dir: &Path, recovery: &Recovery, options: &Options) -> Vec<Record> {
     let mut records = Vec::with_capacity(recovery.open.len() + 2);
     if recovery.torn_bytes > 0 || recovery.lost > 0 || !recovery.open.is_empty() {
         let closed = u64::try_from(recovery.open.len()).unwrap_or(u64::MAX);
@@ -186,7 +187,12 @@ fn first_records(recovery: &Recovery, options: &Options) -> Vec<Record> {
     }
     records.extend(recovery.open.iter().map(|id| {
         let error = Some("the daemon ended before the call did".to_owned());
-        Record::Outcome(Outcome { id: *id, interrupted: true, error, ..Outcome::default() })
+        // What cannot be looked at is not named: nobody vouches for it.
+        let captures = kept::left_of(dir, *id).unwrap_or_else(|error| {
+            tracing::error!(call = %id, %error, "what was kept of the bodies of an interrupted call cannot be read");
+            Vec::new()
+        });
+        Record::Outcome(Outcome { id: *id, interrupted: true, error, captures, ..Outcome::default() })
     }));
     records.push(options.instead.clone().unwrap_or_else(|| Record::Start(options.start.clone())));
     records

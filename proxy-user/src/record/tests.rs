@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::{Options, RecordError, Recorder};
 
 mod batch;
+mod captures;
 mod evidence;
 
 /// A decision to allow a call to this path.
@@ -46,6 +47,7 @@ pub(crate) fn allow(path: &str) -> Decision {
         reason: "allowed".into(),
         credential: Some("stripe-restricted".into()),
         mistrust: None,
+        capture: None,
         refusal: None,
         basis: None,
         fingerprints: Vec::new(),

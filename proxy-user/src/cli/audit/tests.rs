@@ -58,6 +58,7 @@ fn call(number: u128) -> [Record; 2] {
         reason: "allowed".into(),
         credential: None,
         mistrust: None,
+        capture: None,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

@@ -24,7 +24,7 @@ fn files(dir: &Path) -> Vec<String> {
 }
 
 /// Runs a future to its end on this thread.
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

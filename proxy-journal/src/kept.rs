@@ -1,0 +1,240 @@
+//! Bodies that are kept for auditors: where their files lie, and whether they are as the journal says.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::capture::{Capture, CaptureEnd, Part};
+use crate::reader::{Content, Entry, Lines, RawLine};
+use crate::record::Record;
+use crate::segment;
+use crate::source::Source;
+use crate::text;
+
+/// The folder, in the directory of the journal.
+pub const FOLDER: &str = "captures";
+/// How the name of a file ends as long as it is written to.
+pub const UNFINISHED: &str = ".part";
+
+/// The folder with the files of the calls that a segment decided, in the directory of the journal.
+#[must_use]
+pub fn folder(dir: &Path, segment: u32) -> PathBuf {
+    dir.join(FOLDER).join(format!("{segment:08}"))
+}
+
+/// The name of a file in that folder.
+#[must_use]
+pub fn file_name(id: Uuid, part: Part) -> String {
+    format!("{id}.{}.age", part.word())
+}
+
+/// The name of a file as records have it.
+#[must_use]
+pub fn record_name(segment: u32, id: Uuid, part: Part) -> String {
+    format!("{segment:08}/{}", file_name(id, part))
+}
+
+/// The segments that have a folder.
+///
+/// # Errors
+/// [`FOLDER`] cannot be read.
+pub fn folders(dir: &Path) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(dir.join(FOLDER)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut segments = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        segments
+            .extend(name.to_str().filter(|name| name.len() == 8).and_then(|name| name.parse::<u32>().ok()));
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Bytes of the files of a segment.
+///
+/// # Errors
+/// They cannot be looked at.
+pub fn size(dir: &Path, segment: u32) -> io::Result<u64> {
+    let mut bytes = 0;
+    match fs::read_dir(folder(dir, segment)) {
+        Ok(entries) => {
+            for entry in entries {
+                bytes += entry?.metadata()?.len();
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(bytes)
+}
+
+/// What is left of the bodies of a call that was open when the daemon was stopped.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub fn left_of(dir: &Path, id: Uuid) -> io::Result<Vec<Capture>> {
+    let mut found = Vec::new();
+    for segment in folders(dir)? {
+        for part in [Part::Request, Part::Response] {
+            let path = folder(dir, segment).join(file_name(id, part));
+            let unfinished = PathBuf::from(format!("{}{UNFINISHED}", path.display()));
+            match fs::rename(&unfinished, &path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) if !path.exists() => continue,
+                Ok(()) | Err(_) => {}
+            }
+            let (size, sha256) = digest(&path)?;
+            let file = record_name(segment, id, part);
+            found.push(Capture { part, file, end: CaptureEnd::Killed, bytes: None, size, sha256 });
+        }
+    }
+    Ok(found)
+}
+
+/// Length and SHA-256 of a file.
+fn digest(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let (mut sha, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((size, hex(&sha.finalize()))),
+            read => {
+                sha.update(buffer.get(..read).unwrap_or_default());
+                size += u64::try_from(read).unwrap_or(u64::MAX);
+            }
+        }
+    }
+}
+
+/// In hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is known of the bodies that a journal says are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Files that are as their records say,
+    pub whole: u64,
+    /// that are not there,
+    pub missing: Vec<String>,
+    /// that are other than their records say,
+    pub altered: Vec<String>,
+    /// and that no record names: of calls under way, and what somebody put there.
+    pub unnamed: Vec<String>,
+}
+
+impl Kept {
+    /// Whether each is as its record says.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.altered.is_empty()
+    }
+
+    /// What is wrong with them, in words.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let told = |what: &str, names: &[String]| {
+            let first = names.first()?;
+            let more = match names.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            Some(format!("{FOLDER}/{}{more} {what}", text::escape_word(first)))
+        };
+        let altered = told("is not what was kept", &self.altered);
+        let missing = told("is missing, and no record says that it was removed", &self.missing);
+        let told: Vec<_> = altered.into_iter().chain(missing).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// What there is to say of them besides.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.whole > 0 {
+            remarks
+                .push(format!("{} bodies that are kept for auditors are as their records say.", self.whole));
+        }
+        if let Some(first) = self.unnamed.first() {
+            let (number, first) = (self.unnamed.len(), text::escape_word(first));
+            remarks.push(format!(
+                "{number} files in {FOLDER}/ are in no record, of calls that have not ended or put there: {first}"
+            ));
+        }
+        remarks
+    }
+}
+
+/// Holds the files of a journal against its records; nothing where it has no folder for them, and a copy was made without. What the records
+/// say is proved elsewhere (by [`crate::check`]).
+///
+/// # Errors
+/// The journal or a file cannot be read.
+pub fn check(dir: &Path) -> io::Result<Option<Kept>> {
+    const MARK: &[u8] = b"\"captures\":[{";
+    if !dir.join(FOLDER).exists() {
+        return Ok(None);
+    }
+    let mut kept = Kept::default();
+    let mut named = HashSet::new();
+    let mark = memchr::memmem::Finder::new(MARK);
+    for (_, path) in segment::list(dir)? {
+        let mut lines = Lines::new(Source::open(&path)?);
+        while let Some(line) = lines.next()? {
+            let RawLine::Whole(line) = line else { continue };
+            if mark.find(line).is_none() {
+                continue;
+            }
+            let Ok(entry) = Entry::parse(line) else { continue };
+            let Content::Known(Record::Outcome(outcome)) = entry.content else { continue };
+            for capture in outcome.captures {
+                kept.hold(dir, outcome.id, &capture);
+                named.insert(capture.file);
+            }
+        }
+    }
+    for segment in folders(dir)? {
+        for entry in fs::read_dir(folder(dir, segment))? {
+            let name = format!("{segment:08}/{}", entry?.file_name().to_string_lossy());
+            if !named.contains(&name) {
+                kept.unnamed.push(name);
+            }
+        }
+    }
+    kept.unnamed.sort_unstable();
+    // Those of segments that were removed meanwhile went with them.
+    let oldest = segment::list(dir)?.first().map_or(0, |(number, _)| *number);
+    kept.missing.retain(|name| segment_of(name).is_none_or(|segment| segment >= oldest));
+    Ok(Some(kept))
+}
+
+/// The segment in whose folder a file lies.
+fn segment_of(file: &str) -> Option<u32> {
+    file.split('/').next()?.parse().ok()
+}
+
+impl Kept {
+    fn hold(&mut self, dir: &Path, id: Uuid, capture: &Capture) {
+        // Only names that the daemon gives: a record leads nowhere else.
+        let path = match segment_of(&capture.file) {
+            Some(segment) if capture.file == record_name(segment, id, capture.part) => {
+                dir.join(FOLDER).join(&capture.file)
+            }
+            _ => return self.altered.push(capture.file.clone()),
+        };
+        match digest(&path) {
+            Ok((size, sha256)) if size == capture.size && sha256 == capture.sha256 => self.whole += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing.push(capture.file.clone()),
+            Ok(_) | Err(_) => self.altered.push(capture.file.clone()),
+        }
+    }
+}
