@@ -119,6 +119,7 @@ pub(crate) const NEEDS: &[Need] = &[
         zypper: "rsyslog-module-gtls",
         ..Need::same("/usr/share/doc/rsyslog-gnutls", "rsyslog-gnutls", "its TLS")
     },
+    Need::same("age", "age", "what an auditor reads the bodies with that are kept"),
     Need::same("/etc/ssl/certs", "ca-certificates", "the system's roots, which the daemon reads"),
 ];
 

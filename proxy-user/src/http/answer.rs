@@ -21,6 +21,9 @@ use super::server::Handler;
 use crate::http1::{OnSwitch, Switched};
 use crate::http2::{Answering, Arriving, Breaks as _, Outflow, Unsent, switched};
 
+/// How long a client may take to see an answer, before a stream is reset on which it still sends.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Answers a request. Ends when the client does not want the answer any more, or takes nothing of it for `write_time`, too.
 pub(super) async fn answer<H: Handler>(
     handler: Arc<H>,
@@ -85,6 +88,12 @@ pub(super) async fn answer<H: Handler>(
             }
         }
     }
+    if answering.is_left() {
+        // It is whole, and no more of the request is taken. A reset behind it (RFC 9113 §8.1) some clients, curl 7.88 among them, take for
+        // that of the answer: they have time to end the stream themselves.
+        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| out.poll_gone(cx))).await;
+        return;
+    }
     // A request may go on behind its answer.
     poll_fn(|cx| match out.poll_gone(cx) {
         Poll::Ready(()) => Poll::Ready(()),
@@ -110,10 +119,8 @@ fn arriving(
         head.extensions.insert(take);
         return Some((Request::from_parts(head, Incoming::Empty), Some((give, stream))));
     }
-    let mut body = Arriving::new(stream, &head.headers);
-    if asks_for_100(&head.headers) {
-        body = body.expected(answering.interims());
-    }
+    let expects = asks_for_100(&head.headers);
+    let body = Arriving::new(stream, &head.headers).answered(|| answering.interims(), expects);
     Some((Request::from_parts(head, Incoming::Http2(body)), None))
 }
 

@@ -13,6 +13,8 @@ struct Stream {
     respond: SendResponse<Bytes>,
     /// The h2 crate would send an interim answer behind the one that it is for.
     is_answered: bool,
+    /// Nobody takes the rest of the request.
+    is_left: bool,
 }
 
 /// The answering side of a stream.
@@ -30,7 +32,7 @@ impl Answering {
     /// Of a request that just came.
     #[must_use]
     pub fn new(respond: SendResponse<Bytes>) -> Self {
-        Self(Arc::new(Mutex::new(Stream { respond, is_answered: false })))
+        Self(Arc::new(Mutex::new(Stream { respond, is_answered: false, is_left: false })))
     }
 
     /// Where interim answers go.
@@ -54,6 +56,12 @@ impl Answering {
         stream.respond.send_response(head, ended)
     }
 
+    /// Whether the client has more of its request to send, and nobody takes it.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        lock(&self.0).is_left
+    }
+
     /// Resets the stream.
     pub fn reset(&self, reason: Reason) {
         lock(&self.0).respond.send_reset(reason);
@@ -70,6 +78,13 @@ impl Interims {
         if !stream.is_answered {
             let _ = stream.respond.send_informational(head);
         }
+    }
+}
+
+impl Interims {
+    /// Notes that nobody takes the rest of the request.
+    pub(super) fn leave(&self) {
+        lock(&self.0).is_left = true;
     }
 }
 

@@ -17,8 +17,10 @@ pub struct Arriving {
     stream: RecvStream,
     /// Bytes that are still to come, where that is known. The h2 crate holds the sender to it.
     left: Option<u64>,
-    /// Whose sender waits for 100 before it sends (RFC 9110 §10.1.1).
-    expects: Option<Interims>,
+    /// The stream that it is answered on, where there is one.
+    answered: Option<Interims>,
+    /// Its sender waits for 100 before it sends (RFC 9110 §10.1.1).
+    expects: bool,
     /// All data came; trailers may follow.
     is_data_over: bool,
 }
@@ -29,13 +31,16 @@ impl Arriving {
     pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
         let said = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let left = if stream.is_end_stream() { Some(0) } else { said };
-        Self { stream, left, expects: None, is_data_over: false }
+        Self { stream, left, answered: None, expects: false, is_data_over: false }
     }
 
-    /// The same, whose client waits to be asked for it.
+    /// The same of a request that is answered there; `expects`: whose client waits to be asked for it.
     #[must_use]
-    pub fn expected(self, interims: Interims) -> Self {
-        Self { expects: Some(interims).filter(|_| !self.stream.is_end_stream()), ..self }
+    pub fn answered(mut self, interims: impl FnOnce() -> Interims, expects: bool) -> Self {
+        if !self.stream.is_end_stream() {
+            (self.answered, self.expects) = (Some(interims()), expects);
+        }
+        self
     }
 }
 
@@ -51,14 +56,16 @@ impl Body for Arriving {
         while !this.is_data_over {
             let data = match this.stream.poll_data(cx) {
                 Poll::Pending => {
-                    if let Some(interims) = this.expects.take() {
+                    if std::mem::take(&mut this.expects)
+                        && let Some(interims) = &this.answered
+                    {
                         interims.send(StatusCode::CONTINUE, HeaderMap::new());
                     }
                     return Poll::Pending;
                 }
                 Poll::Ready(data) => data.transpose()?,
             };
-            this.expects = None;
+            this.expects = false;
             match data {
                 None => this.is_data_over = true,
                 // A frame with nothing in it.
@@ -82,5 +89,13 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(answered) = self.answered.take().filter(|_| !self.stream.is_end_stream()) {
+            answered.leave();
+        }
     }
 }

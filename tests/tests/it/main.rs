@@ -12,6 +12,7 @@ mod attacks;
 mod audit;
 mod bounds;
 mod calls;
+mod captures;
 mod detach;
 mod evidence;
 mod conformance;

@@ -159,14 +159,16 @@ fn a_header_of_a_megabyte_is_431_over_either_version() {
 fn an_upload_that_is_refused_early_still_gets_its_answer() {
     let scene = Scene::set();
     let body = scene.world.path("upload");
-    std::fs::write(&body, vec![b'u'; 8 << 20]).unwrap();
-    let body = body.to_str().unwrap();
+    std::fs::write(&body, vec![b'u'; 30 << 20]).unwrap();
+    let (body, data) = (body.to_str().unwrap(), format!("@{}", body.display()));
     for version in ["--http1.1", "--http2"] {
-        // Without `Expect: 100-continue`, curl sends all that it has.
-        let answer =
-            scene.world.curl(&[version, "-H", "expect:", "-T", body, "https://api.test/v1/forbidden/x"]);
-        assert_eq!(answer.status, 403, "{answer:?}");
-        assert_eq!(answer.json()["type"], "urn:vouchsafe:problem:not-granted", "{answer:?}");
+        for how in [["-T", body], ["--data-binary", &data]] {
+            // Without `Expect: 100-continue`, curl sends all that it has.
+            let url = "https://api.test/v1/forbidden/x";
+            let answer = scene.world.curl(&[&[version, "-H", "expect:"][..], &how, &[url]].concat());
+            assert_eq!(answer.status, 403, "{answer:?}");
+            assert_eq!(answer.json()["type"], "urn:vouchsafe:problem:not-granted", "{answer:?}");
+        }
     }
     assert!(scene.world.seen().is_empty());
 }
