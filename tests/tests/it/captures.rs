@@ -298,7 +298,7 @@ fn a_body_for_which_there_is_no_room_breaks_off_and_no_other_call_begins() {
     assert!(fs::metadata(got).unwrap().len() < 10 << 20);
     let outcome = wait_until("the outcome", || {
         let outcomes = world.journal().into_iter().filter(|record| record["kind"] == "outcome");
-        outcomes.filter(|record| record["status"] == 200).last()
+        outcomes.rev().find(|record| record["status"] == 200)
     });
     assert_eq!(outcome["blame"], "host", "{outcome}");
     assert!(outcome["error"].as_str().unwrap().contains("kept for auditors"), "{outcome}");
