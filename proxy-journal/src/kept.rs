@@ -1,6 +1,6 @@
 //! Bodies that are kept for auditors: where their files lie, and whether they are as the journal says.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -76,27 +76,48 @@ pub fn size(dir: &Path, segment: u32) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// What is left of the bodies of a call that was open when the daemon was stopped.
-///
-/// # Errors
-/// A file is there and cannot be read.
-pub fn left_of(dir: &Path, id: Uuid) -> io::Result<Vec<Capture>> {
-    let mut found = Vec::new();
-    for segment in folders(dir)? {
-        for part in [Part::Request, Part::Response] {
-            let path = folder(dir, segment).join(file_name(id, part));
-            let unfinished = PathBuf::from(format!("{}{UNFINISHED}", path.display()));
-            match fs::rename(&unfinished, &path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Err(_) if !path.exists() => continue,
-                Ok(()) | Err(_) => {}
+/// What is left of the bodies of calls that were open when the daemon was stopped; files that were under way have their names then. One
+/// that cannot be read is left out, and told to `failed`: nobody vouches for it.
+pub fn left_of(
+    dir: &Path,
+    open: &[Uuid],
+    mut failed: impl FnMut(&Path, &io::Error),
+) -> HashMap<Uuid, Vec<Capture>> {
+    let mut found: HashMap<Uuid, Vec<Capture>> = HashMap::new();
+    let open: HashSet<Uuid> = open.iter().copied().collect();
+    if open.is_empty() {
+        return found;
+    }
+    for segment in folders(dir).unwrap_or_default() {
+        let folder = folder(dir, segment);
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((id, part)) = named(&name).filter(|(id, _)| open.contains(id)) else { continue };
+            let path = folder.join(file_name(id, part));
+            let taken = match name.ends_with(UNFINISHED) {
+                true => fs::rename(entry.path(), &path),
+                false => Ok(()),
+            };
+            match taken.and_then(|()| digest(&path)) {
+                Ok((size, sha256)) => {
+                    let file = record_name(segment, id, part);
+                    let capture = Capture { part, file, end: CaptureEnd::Killed, bytes: None, size, sha256 };
+                    found.entry(id).or_default().push(capture);
+                }
+                Err(error) => failed(&path, &error),
             }
-            let (size, sha256) = digest(&path)?;
-            let file = record_name(segment, id, part);
-            found.push(Capture { part, file, end: CaptureEnd::Killed, bytes: None, size, sha256 });
         }
     }
-    Ok(found)
+    found.values_mut().for_each(|captures| captures.sort_by_key(|capture| capture.part));
+    found
+}
+
+/// Of which call a file with this name is, finished or not.
+fn named(name: &str) -> Option<(Uuid, Part)> {
+    let name = name.strip_suffix(UNFINISHED).unwrap_or(name).strip_suffix(".age")?;
+    let (id, part) = name.split_once('.')?;
+    let part = [Part::Request, Part::Response].into_iter().find(|known| known.word() == part)?;
+    Some((id.parse().ok()?, part))
 }
 
 /// Length and SHA-256 of a file.

@@ -26,6 +26,8 @@ use super::store::{file, sync_dir};
 
 /// Room that is left to the journal itself, at least.
 const LEAST_ROOM: u64 = 1 << 20;
+/// Bodies at once, each with a file that is open.
+const MOST_BODIES: usize = 4096;
 /// Finished files that wait for the disk, each open.
 const MOST_UNSYNCED: usize = 256;
 
@@ -192,6 +194,9 @@ impl Writing<'_> {
     }
 
     fn open(&mut self, id: Uuid, most: u64, has_request: bool) -> Result<Captures, Arc<str>> {
+        if self.bodies.len() >= MOST_BODIES {
+            return Err("as many bodies are under way as can be kept at once".into());
+        }
         let segment = self.inner.lock().writer.number();
         let failed = |error: io::Error| Arc::from(error.to_string());
         let folder = self.folder(segment).map_err(failed)?;

@@ -185,13 +185,12 @@ fn first_records(dir: &Path, recovery: &Recovery, options: &Options) -> Vec<Reco
         let (dropped_bytes, lost_bytes) = (recovery.torn_bytes, recovery.lost);
         records.push(Record::Recovered(Recovered { dropped_bytes, lost_bytes, closed }));
     }
+    let mut bodies = kept::left_of(dir, &recovery.open, |path, error| {
+        tracing::error!(file = %path.display(), %error, "what was kept of the body of an interrupted call cannot be read");
+    });
     records.extend(recovery.open.iter().map(|id| {
         let error = Some("the daemon ended before the call did".to_owned());
-        // What cannot be looked at is not named: nobody vouches for it.
-        let captures = kept::left_of(dir, *id).unwrap_or_else(|error| {
-            tracing::error!(call = %id, %error, "what was kept of the bodies of an interrupted call cannot be read");
-            Vec::new()
-        });
+        let captures = bodies.remove(id).unwrap_or_default();
         Record::Outcome(Outcome { id: *id, interrupted: true, error, captures, ..Outcome::default() })
     }));
     records.push(options.instead.clone().unwrap_or_else(|| Record::Start(options.start.clone())));
