@@ -43,10 +43,12 @@ pub enum Receiver {
         /// The facility of all messages, 0 to 23.
         facility: u8,
     },
-    /// A collector of OpenTelemetry (OTLP/HTTP).
+    /// A collector of OpenTelemetry.
     Otlp {
-        /// Where logs are taken: the whole URL.
+        /// Where logs are taken: the whole URL, which has no path for gRPC.
         url: String,
+        /// How it is spoken to.
+        protocol: Protocol,
         /// Headers that it wants, each with a secret as its value.
         headers: Vec<(String, SecretRef)>,
         /// Whether bodies are compressed.
@@ -67,6 +69,21 @@ pub struct Tls {
     pub name: Option<String>,
     /// A client certificate, and its key.
     pub client: Option<(SecretRef, SecretRef)>,
+}
+
+/// How OTLP is spoken, by the names that `OTEL_EXPORTER_OTLP_PROTOCOL` has for it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over HTTP/1.1, in protobuf.
+    #[default]
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    /// Over HTTP/1.1, in JSON.
+    #[serde(rename = "http/json")]
+    HttpJson,
+    /// As a call of gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
 }
 
 /// How a record is spelled.
@@ -124,6 +141,7 @@ struct Written {
     address: Option<String>,
     facility: Option<Facility>,
     url: Option<String>,
+    protocol: Option<Protocol>,
     headers: Option<BTreeMap<String, Reference>>,
     gzip: Option<bool>,
     roots: Option<Vec<PathBuf>>,
@@ -167,7 +185,8 @@ impl<'de> Deserialize<'de> for Sink {
 impl Written {
     fn checked(self) -> Result<Sink, String> {
         let syslog = self.address.is_some() || self.facility.is_some();
-        let otlp = self.url.is_some() || self.headers.is_some() || self.gzip.is_some();
+        let otlp =
+            self.url.is_some() || self.protocol.is_some() || self.headers.is_some() || self.gzip.is_some();
         let tls = self.roots.is_some()
             || self.name.is_some()
             || self.client_certificate.is_some()
@@ -177,7 +196,7 @@ impl Written {
                 (self.path.is_some() || otlp).then_some("address, facility, roots, name and client_…")
             }
             Kind::Otlp => {
-                (self.path.is_some() || syslog).then_some("url, headers, gzip, roots, name and client_…")
+                (self.path.is_some() || syslog).then_some("url, protocol, headers, gzip, roots and client_…")
             }
             Kind::File => (syslog || otlp || tls).then_some("path"),
         };
@@ -218,20 +237,20 @@ impl Written {
             }
             Kind::Otlp => {
                 const HELP: &str = "a sink of kind \"otlp\" needs url = \"https://HOST:PORT/v1/logs\" (http only for 127.0.0.1, [::1] and \
-                                    localhost), without user, query and fragment";
+                                    localhost), without user, query and fragment; with protocol = \"grpc\" url = \"https://HOST:PORT\"";
+                let protocol = self.protocol.unwrap_or_default();
                 let url = self.url.filter(|url| is_place(url)).ok_or(HELP)?;
+                if protocol == Protocol::Grpc && url.matches('/').count() > 2 {
+                    // Which service is called is no choice; a path would be dropped without a word.
+                    return Err(
+                        "with protocol = \"grpc\" the url has no path: write url = \"https://HOST:PORT\""
+                            .to_owned(),
+                    );
+                }
                 let mut headers = Vec::new();
                 for (name, Reference(secret)) in self.headers.into_iter().flatten() {
                     let known = http::HeaderName::from_bytes(name.as_bytes());
-                    let own = [
-                        "content-type",
-                        "content-length",
-                        "content-encoding",
-                        "transfer-encoding",
-                        "host",
-                        "connection",
-                    ];
-                    if !known.is_ok_and(|known| !own.contains(&known.as_str())) {
+                    if !known.is_ok_and(|known| is_free(known.as_str())) {
                         return Err(format!(
                             "headers has {name:?}, which is no name of a header, or one that is set here"
                         ));
@@ -246,11 +265,28 @@ impl Written {
                     return Err("name is for kind = \"syslog\"; an url has its host".to_owned());
                 }
                 let tls = spoken(self.roots, None, self.client_certificate, self.client_key)?;
-                Receiver::Otlp { url, headers, gzip: self.gzip.unwrap_or(true), tls }
+                Receiver::Otlp { url, protocol, headers, gzip: self.gzip.unwrap_or(true), tls }
             }
         };
         Ok(Sink { to, format, from })
     }
+}
+
+/// Whether a header may be chosen: not those of the message, of the connection, or of gRPC, whose `-bin` are not what they look like.
+fn is_free(name: &str) -> bool {
+    let own = [
+        "content-type",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "host",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    !own.contains(&name) && !name.starts_with("grpc-") && !name.ends_with("-bin")
 }
 
 fn spoken(
@@ -327,7 +363,15 @@ mod tests {
         )
         .unwrap();
         assert_eq!(otlp.secrets().len(), 1);
-        assert!(matches!(otlp.to, Receiver::Otlp { gzip: true, .. }));
+        assert!(matches!(otlp.to, Receiver::Otlp { gzip: true, protocol: Protocol::HttpProtobuf, .. }));
+        let json = parsed(
+            "kind = \"otlp\"\nurl = \"https://otel:4318/v1/logs\"\nprotocol = \"http/json\"\ngzip = false",
+        );
+        assert!(matches!(json.unwrap().to, Receiver::Otlp { gzip: false, protocol: Protocol::HttpJson, .. }));
+        let grpc = parsed("kind = \"otlp\"\nurl = \"https://[::1]:4317\"\nprotocol = \"grpc\"").unwrap();
+        assert!(
+            matches!(grpc.to, Receiver::Otlp { url, protocol: Protocol::Grpc, .. } if url == "https://[::1]:4317")
+        );
     }
 
     #[test]
@@ -356,6 +400,19 @@ mod tests {
                 "no name of a header",
             ),
             ("kind = \"otlp\"\nurl = \"https://otel/v1/logs\"\nheaders = { Host = \"vault:x\" }", "set here"),
+            ("kind = \"otlp\"\nurl = \"https://otel:4317\"\nheaders = { TE = \"vault:x\" }", "set here"),
+            (
+                "kind = \"otlp\"\nurl = \"https://otel:4317\"\nheaders = { grpc-timeout = \"vault:x\" }",
+                "set here",
+            ),
+            (
+                "kind = \"otlp\"\nurl = \"https://otel:4317\"\nheaders = { x-key-bin = \"vault:x\" }",
+                "set here",
+            ),
+            ("kind = \"otlp\"\nurl = \"https://otel:4317/v1/logs\"\nprotocol = \"grpc\"", "no path"),
+            ("kind = \"otlp\"\nurl = \"http://otel:4317\"\nprotocol = \"grpc\"", "needs url"),
+            ("kind = \"otlp\"\nurl = \"https://otel:4317\"\nprotocol = \"http\"", "unknown variant"),
+            ("kind = \"file\"\npath = \"/x\"\nprotocol = \"grpc\"", "not for this kind"),
         ] {
             let error = parsed(sink).unwrap_err();
             assert!(

@@ -71,7 +71,7 @@ pub use live::{CredentialState, Credentials, LiveCredential, bound_to};
 pub use mask::{Masker, Needles};
 pub use memory::{give_back_memory, protect_process_memory};
 pub use name::{NameError, SecretName};
-pub use outcall::{IssuerAnswer, IssuerUrl, Outcall, OutcallError};
+pub use outcall::{IssuerAnswer, IssuerUrl, Outcall, OutcallError, Stream};
 pub use placeholder::{Stand, Textual};
 pub use probe::Probed;
 pub use program::{Program, ProgramError};

@@ -189,17 +189,43 @@ impl Outcall {
         }
         let body = Full::new(Bytes::from_owner(Sent(body)));
         let request = request.body(body).map_err(|error| format!("the call cannot be spelled: {error}"))?;
+        exchange_over(self.stream(url, Alpn::Http1).await?, request).await
+    }
+
+    /// A connection on which `alpn` is spoken, for calls that share one. It is verified as for [`Outcall::call`].
+    ///
+    /// # Errors
+    /// The server cannot be reached, does not prove its name, or is not one that takes calls in that protocol.
+    pub async fn open(&self, url: &IssuerUrl, alpn: Alpn) -> Result<Box<dyn Stream>, OutcallError> {
+        let failed = |what: String| OutcallError { url: without_query(url), what };
+        match tokio::time::timeout(TIME, self.stream(url, alpn)).await {
+            Ok(stream) => stream.map_err(failed),
+            Err(_) => Err(failed(format!("no connection within {} s", TIME.as_secs()))),
+        }
+    }
+
+    async fn stream(&self, url: &IssuerUrl, alpn: Alpn) -> Result<Box<dyn Stream>, String> {
         if url.is_plain() && self.client.is_some() {
             return Err("it is called over http, and a client certificate needs https".to_owned());
         }
         let tcp = self.connect(url).await?;
         if url.is_plain() {
-            return exchange_over(tcp, request).await;
+            return Ok(Box::new(tcp));
         }
-        let connected = self.tls.connect_as(tcp, url.host(), Alpn::Http1, self.client.as_ref()).await;
-        exchange_over(connected.map_err(|error| error.to_string())?, request).await
+        let connected = self.tls.connect_as(tcp, url.host(), alpn, self.client.as_ref()).await;
+        let connected = connected.map_err(|error| error.to_string())?;
+        // HTTP/1.1 is what a server speaks that has no ALPN.
+        if alpn == Alpn::Http2 && connected.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err("it does not speak HTTP/2 there (its TLS offers no h2)".to_owned());
+        }
+        Ok(Box::new(connected))
     }
 }
+
+/// A connection that stands.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Outcall {
     /// A connection to an issuer: directly, or through the proxy of the site.
@@ -248,10 +274,10 @@ async fn connect(host: &str, port: u16, loopback_alone: bool) -> Result<TcpStrea
     Err(format!("no connection: {last}"))
 }
 
-async fn exchange_over<S>(stream: S, request: Request<Full<Bytes>>) -> Result<IssuerAnswer, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn exchange_over(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+) -> Result<IssuerAnswer, String> {
     let broke = |error: hyper::Error| format!("it broke off: {error}");
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_HEADERS)

@@ -287,10 +287,10 @@ fn start(
             let link = link::Dial { host: host.clone(), port: *port, tls: spoken, secrets };
             run!(syslog::Syslog::new(link, *facility, spelling))
         }
-        Receiver::Otlp { url, headers, gzip, tls: spoken } => {
+        Receiver::Otlp { url, protocol, headers, gzip, tls: spoken } => {
             let uplink = around.uplink.clone();
-            let way = otlp::Way { tls: tls(spoken)?, client: spoken.client.clone(), uplink, secrets };
-            let otlp = otlp::Otlp::new(url, headers.clone(), *gzip, way, spelling);
+            let place = otlp::Place { tls: tls(spoken)?, client: spoken.client.clone(), uplink, secrets };
+            let otlp = otlp::Otlp::new(url, *protocol, headers.clone(), *gzip, place, spelling);
             run!(otlp.map_err(|why| SinkError::Url { name: name.clone(), why })?)
         }
     };

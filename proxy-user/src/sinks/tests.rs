@@ -11,10 +11,12 @@ use crate::config::Config;
 use crate::record::tests::{allow, deny, eventually, ok};
 use crate::record::{Options, Recorder};
 
+mod collector;
 mod file;
 mod journald;
 mod ocsf;
 mod otlp;
+mod otlp_grpc;
 mod syslog;
 
 /// A host with a journal; what is in it stays over restarts.

@@ -31,6 +31,8 @@ const LOOK_HELD: Duration = Duration::from_millis(250);
 /// How long it waits after trouble: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a receiver may tell to wait.
+const LONGEST_TOLD: Duration = Duration::from_secs(300);
 /// And for somebody who is not there, which costs nothing to see.
 const LONGEST_ABSENT: Duration = Duration::from_secs(2);
 
@@ -143,10 +145,13 @@ impl<W: Way> Worker<W> {
                 Ok(Round::Idle) => self.rest().await,
                 Err(trouble) => {
                     let longest = if trouble.absent { LONGEST_ABSENT } else { LONGEST_WAIT };
-                    let after = trouble.after.map(|after| after.min(Duration::from_secs(300)));
+                    // When a receiver said, and not before; but an answer of "at once" is no load without an end.
+                    let told = trouble.after.map(|after| after.clamp(FIRST_WAIT, LONGEST_TOLD));
                     self.failed(trouble);
-                    let pause = after.unwrap_or(wait.min(longest));
-                    tokio::time::sleep(jittered(pause)).await;
+                    // Not all hosts come back at the same moment.
+                    let half = wait.min(longest) / 2;
+                    let (pause, spread) = told.map_or((half, half), |told| (told, told / 4));
+                    tokio::time::sleep(pause + spread.mul_f64(chance())).await;
                     wait = (wait * 2).min(longest);
                 }
             }
@@ -375,10 +380,10 @@ impl<W: Way> Worker<W> {
     }
 }
 
-/// Between half of it and all of it, so that not all hosts come back at the same moment.
-fn jittered(wait: Duration) -> Duration {
+/// A number from 0 to 1.
+fn chance() -> f64 {
     let mut byte = [0];
-    // Without randomness it is a little longer.
+    // Without randomness it is less.
     let _ = aws_lc_rs::rand::fill(&mut byte);
-    wait.mul_f64(0.5 + f64::from(byte[0]) / 510.0)
+    f64::from(byte[0]) / 255.0
 }
