@@ -27,9 +27,7 @@ pub use self::issuer::Issuer;
 pub use self::journal::{Durability, Journal, OnFull};
 pub use self::redaction::QueryNames;
 pub use self::rotation::{Maker, Rotation, Rotations};
-pub use self::sinks::{
-    Format, From, JOURNALD, Protocol as OtlpProtocol, Receiver, Sink, Sinks, Tls as SinkTls,
-};
+pub use self::sinks::{Format, From, JOURNALD, OtlpProtocol, Receiver, Sink, Sinks, Tls as SinkTls};
 pub use self::uplink::{Direct, SiteProxy};
 pub use self::witness::Witness;
 use crate::base::duration;

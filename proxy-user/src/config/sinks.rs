@@ -48,7 +48,7 @@ pub enum Receiver {
         /// Where logs are taken: the whole URL, which has no path for gRPC.
         url: String,
         /// How it is spoken to.
-        protocol: Protocol,
+        protocol: OtlpProtocol,
         /// Headers that it wants, each with a secret as its value.
         headers: Vec<(String, SecretRef)>,
         /// Whether bodies are compressed.
@@ -73,7 +73,7 @@ pub struct Tls {
 
 /// How OTLP is spoken, by the names that `OTEL_EXPORTER_OTLP_PROTOCOL` has for it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-pub enum Protocol {
+pub enum OtlpProtocol {
     /// Over HTTP/1.1, in protobuf.
     #[default]
     #[serde(rename = "http/protobuf")]
@@ -141,7 +141,7 @@ struct Written {
     address: Option<String>,
     facility: Option<Facility>,
     url: Option<String>,
-    protocol: Option<Protocol>,
+    protocol: Option<OtlpProtocol>,
     headers: Option<BTreeMap<String, Reference>>,
     gzip: Option<bool>,
     roots: Option<Vec<PathBuf>>,
@@ -240,7 +240,7 @@ impl Written {
                                     localhost), without user, query and fragment; with protocol = \"grpc\" url = \"https://HOST:PORT\"";
                 let protocol = self.protocol.unwrap_or_default();
                 let url = self.url.filter(|url| is_place(url)).ok_or(HELP)?;
-                if protocol == Protocol::Grpc && url.matches('/').count() > 2 {
+                if protocol == OtlpProtocol::Grpc && url.matches('/').count() > 2 {
                     // Which service is called is no choice; a path would be dropped without a word.
                     return Err(
                         "with protocol = \"grpc\" the url has no path: write url = \"https://HOST:PORT\""
@@ -363,14 +363,17 @@ mod tests {
         )
         .unwrap();
         assert_eq!(otlp.secrets().len(), 1);
-        assert!(matches!(otlp.to, Receiver::Otlp { gzip: true, protocol: Protocol::HttpProtobuf, .. }));
+        assert!(matches!(otlp.to, Receiver::Otlp { gzip: true, protocol: OtlpProtocol::HttpProtobuf, .. }));
         let json = parsed(
             "kind = \"otlp\"\nurl = \"https://otel:4318/v1/logs\"\nprotocol = \"http/json\"\ngzip = false",
         );
-        assert!(matches!(json.unwrap().to, Receiver::Otlp { gzip: false, protocol: Protocol::HttpJson, .. }));
+        assert!(matches!(
+            json.unwrap().to,
+            Receiver::Otlp { gzip: false, protocol: OtlpProtocol::HttpJson, .. }
+        ));
         let grpc = parsed("kind = \"otlp\"\nurl = \"https://[::1]:4317\"\nprotocol = \"grpc\"").unwrap();
         assert!(
-            matches!(grpc.to, Receiver::Otlp { url, protocol: Protocol::Grpc, .. } if url == "https://[::1]:4317")
+            matches!(grpc.to, Receiver::Otlp { url, protocol: OtlpProtocol::Grpc, .. } if url == "https://[::1]:4317")
         );
     }
 
