@@ -55,6 +55,9 @@ pub(super) struct Worker<W> {
     shared: Arc<Shared>,
     signal: Arc<Signal>,
     stopping: bool,
+    /// Last record that was told to be lost, and how far lines were told to be none: after trouble all of it is read again.
+    lost_to: u64,
+    unreadable_to: (u32, u64),
     /// What was read may not be sent yet: whoever cuts that short begins again.
     sending: bool,
 }
@@ -130,6 +133,8 @@ impl<W: Way> Worker<W> {
             shared,
             signal,
             stopping: false,
+            lost_to: 0,
+            unreadable_to: (0, 0),
             sending: false,
         }
     }
@@ -235,11 +240,18 @@ impl<W: Way> Worker<W> {
         Ok(batch)
     }
 
-    /// What the journal said that is no record.
-    fn told(&self, step: &Step) {
+    /// What the journal said that is no record: told and counted once, however often it is read.
+    fn told(&mut self, step: &Step) {
+        let place = &self.follower.cursor().place;
+        let place = (place.segment, place.offset);
         let (sink, shared) = (&self.shared.name, &self.shared);
         match step {
             Step::Lost { first, last } => {
+                let first = (*first).max(self.lost_to.saturating_add(1));
+                if first > *last {
+                    return;
+                }
+                self.lost_to = *last;
                 shared.lost.fetch_add(last - first + 1, Ordering::Relaxed);
                 tracing::error!(
                     sink,
@@ -249,6 +261,8 @@ impl<W: Way> Worker<W> {
                 );
             }
             Step::Changed { read, back_to } => {
+                self.lost_to = self.lost_to.min(*back_to);
+                self.unreadable_to = (0, 0);
                 tracing::warn!(
                     sink,
                     read,
@@ -256,7 +270,9 @@ impl<W: Way> Worker<W> {
                     "the journal is not what was read of it (a loss of power, or another journal): it is sent again from there"
                 );
             }
+            Step::Unreadable(_) if place <= self.unreadable_to => {}
             Step::Unreadable(fault) => {
+                self.unreadable_to = place;
                 shared.rejected.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     sink,

@@ -1,5 +1,10 @@
 //! What leaves the host: the real daemon, killed and restarted, to files and to a collector; its events held against their schema.
 
+mod authority;
+mod collectors;
+mod rotation;
+mod syslog_ng;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -85,6 +90,7 @@ fn a_collector_gets_every_record_as_the_official_types_read_it_and_its_key_is_no
     world.secret("otel-key", "sesame-CANARY");
     world.set("journal.sinks.otel.kind", "\"otlp\"");
     world.set("journal.sinks.otel.url", &format!("\"http://{PLACE}/v1/logs\""));
+    world.set("journal.sinks.otel.protocol", "\"http/json\"");
     world.set("journal.sinks.otel.headers", "{ x-key = \"vault:otel-key\" }");
     world.daemon();
     // Nobody is there at first.
@@ -96,7 +102,7 @@ fn a_collector_gets_every_record_as_the_official_types_read_it_and_its_key_is_no
     let script = world.write("collector.py", include_str!("sinks/collector.py"));
     let out = world.path("otel.jsonl");
     let (path, script) = (format!("PYTHONPATH={}", packages.display()), script.display().to_string());
-    let collector = ["/usr/bin/python3", &script, "4318", out.to_str().unwrap(), "sesame-CANARY"];
+    let collector = ["/usr/bin/python3", &script, "http", "4318", out.to_str().unwrap(), "sesame-CANARY"];
     world.server("collector", "env", &[&[path.as_str()], &collector[..]].concat(), PLACE);
     assert_eq!(world.curl(&["https://api.test/v1/late"]).status, 200);
     world.kill9();

@@ -54,7 +54,8 @@ pub(super) struct Answer {
 struct Open {
     sender: Sender,
     since: Instant,
-    connection: JoinHandle<()>,
+    /// Carries the connection; ends with it.
+    connection: JoinHandle<Result<(), hyper::Error>>,
 }
 
 enum Sender {
@@ -92,10 +93,16 @@ impl Channel {
         }
         // A collector may close a connection that rests whenever it likes. What it got of the request comes twice at most.
         let mut open = self.open().await?;
-        let answer = open.call(request.clone()).await;
-        let answer = answer.map_err(|what| Trouble::new(format!("{}: {what}", self.url)))?;
-        self.kept = Some(open);
-        Ok(answer)
+        match open.call(request.clone()).await {
+            Ok(answer) => {
+                self.kept = Some(open);
+                Ok(answer)
+            }
+            Err(what) => {
+                let what = open.end().await.unwrap_or(what);
+                Err(Trouble::new(format!("{}: {what}", self.url)))
+            }
+        }
     }
 
     async fn open(&self) -> Result<Open, Trouble> {
@@ -110,12 +117,12 @@ impl Channel {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.max_header_list_size(MAX_HEADER_BYTES);
             let (sender, connection) = builder.handshake(stream).await.map_err(broke)?;
-            (Sender::Http2(sender), tokio::spawn(async { drop(connection.await) }))
+            (Sender::Http2(sender), tokio::spawn(connection))
         } else {
             let mut builder = http1::Builder::new();
             builder.max_headers(MAX_HEADERS);
             let (sender, connection) = builder.handshake(stream).await.map_err(broke)?;
-            (Sender::Http1(sender), tokio::spawn(async { drop(connection.await) }))
+            (Sender::Http1(sender), tokio::spawn(connection))
         };
         Ok(Open { sender, since: Instant::now(), connection })
     }
@@ -137,6 +144,12 @@ impl Open {
         };
         let answer = tokio::time::timeout(TIME, exchange).await;
         answer.unwrap_or_else(|_| Err(format!("no answer within {} s", TIME.as_secs())))
+    }
+
+    /// Why the connection ended, if it did: a request that it was cut off from says less (a TLS alert comes there, for one).
+    async fn end(&mut self) -> Option<String> {
+        let ended = tokio::time::timeout(Duration::from_millis(100), &mut self.connection).await;
+        ended.ok()?.ok()?.err().map(|error| told(&error))
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
@@ -174,10 +187,17 @@ async fn read(answer: Response<Incoming>) -> Result<Answer, String> {
     Ok(Answer { status: head.status, headers: head.headers, trailers, body })
 }
 
-/// An error with what is behind it, in words.
+/// An error with all that is behind it, in words.
 fn told(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("it broke off: {error}: {source}"),
-        None => format!("it broke off: {error}"),
+    let mut text = format!("it broke off: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
     }
+    text
 }

@@ -118,11 +118,14 @@ fn what_retention_took_before_it_was_sent_is_counted_as_lost() {
     assert_eq!(text.len(), 15);
     std::fs::write(journal.join("journal-00000002.jsonl"), text[9..].join("\n") + "\n").unwrap();
     std::fs::remove_file(journal.join("journal-00000001.jsonl")).unwrap();
-    std::fs::rename(host.path("away"), host.path("folder")).unwrap();
     let signal = std::sync::Arc::new(crate::record::Signal::default());
     signal.reached(15);
     let around = Around { config: &host.config, own_roots: Vec::new(), uplink: None, credentials: None };
     let sinks = Plan::new(&host.config).unwrap().start(&around, &signal).unwrap();
+    eventually("it is told", || sinks.health()[0].lost == 3);
+    // It tries again and again, and reads it again and again.
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::rename(host.path("away"), host.path("folder")).unwrap();
     eventually("the rest is sent", || sinks.health()[0].sent == 6);
     assert_eq!(sinks.health()[0].lost, 3);
     let all = lines(&host.path("folder/calls"));
