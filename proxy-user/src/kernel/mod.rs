@@ -48,7 +48,7 @@ pub use self::{
     network::{KernelRule, Network, Stand},
     protect::Protecting,
     schedule::stand_last,
-    unread::unacknowledged,
+    unread::{unacknowledged, window},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));

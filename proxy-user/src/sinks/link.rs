@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use proxy_policy::SecretRef;
@@ -15,7 +15,7 @@ use super::way::Trouble;
 use crate::base::socket;
 use crate::config::SinkTls;
 use crate::credentials::{Credentials, Secret};
-use crate::kernel::unacknowledged;
+use crate::kernel::{unacknowledged, window};
 use crate::trust::{Alpn, ClientIdentity, UpstreamTls, VerifiedStream};
 
 /// Until TCP stands.
@@ -60,7 +60,15 @@ pub(super) struct Dial {
 }
 
 /// An open connection.
-pub(super) enum Link {
+pub(super) struct Link {
+    stream: Stream,
+    /// The largest window that its receiver has shown.
+    largest: u32,
+    /// Since when the receiver is seen not to read.
+    unread_since: Option<Instant>,
+}
+
+enum Stream {
     Plain(TcpStream),
     Tls(Box<VerifiedStream>),
 }
@@ -78,11 +86,11 @@ impl Dial {
             }
         };
         socket::prepare(&tcp);
-        let Some((tls, spoken)) = &self.tls else { return Ok(Link::Plain(tcp)) };
+        let Some((tls, spoken)) = &self.tls else { return Ok(Link::of(Stream::Plain(tcp))) };
         let identity = self.secrets.identity(spoken.client.as_ref())?;
         let name = spoken.name.as_deref().unwrap_or(&self.host);
         match tls.connect_as(tcp, name, Alpn::Nothing, identity.as_ref()).await {
-            Ok(stream) => Ok(Link::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Link::of(Stream::Tls(Box::new(stream)))),
             Err(error) => Err(Trouble::new(error.to_string())),
         }
     }
@@ -101,33 +109,54 @@ async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
 }
 
 impl Link {
+    fn of(stream: Stream) -> Link {
+        Link { stream, largest: 0, unread_since: None }
+    }
+
     /// Writes all of it, for as long as the receiver takes anything.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
-        match self {
-            Link::Plain(stream) => write(stream, bytes).await,
-            Link::Tls(stream) => write(stream.as_mut(), bytes).await,
+        match &mut self.stream {
+            Stream::Plain(stream) => write(stream, bytes).await,
+            Stream::Tls(stream) => write(stream.as_mut(), bytes).await,
         }
     }
 
-    /// Bytes that the receiver's host does not have yet. It is trouble when the receiver has gone.
+    /// Bytes that the receiver does not have yet, as far as that is seen from here: those that its host has not acknowledged; and all of
+    /// them while less than half of the room is left that it had, for then it does not read. (One that has read everything shows
+    /// more: Linux tells of a window that has doubled, `tcp_cleanup_rbuf` in net/ipv4/tcp.c.) It is trouble when the receiver has gone.
     pub(super) fn waiting(&mut self) -> Result<u64, Trouble> {
-        let closed = match self {
-            Link::Plain(stream) => is_closed(stream),
-            Link::Tls(stream) => is_closed(stream.as_mut()),
+        let closed = match &mut self.stream {
+            Stream::Plain(stream) => is_closed(stream),
+            Stream::Tls(stream) => is_closed(stream.as_mut()),
         };
-        let tcp = match self {
-            Link::Plain(stream) => stream,
-            Link::Tls(stream) => stream.get_ref().0,
+        let tcp = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
         };
         closed?;
-        unacknowledged(tcp).map_err(|error| Trouble::new(format!("the connection is none: {error}")))
+        let none = |error| Trouble::new(format!("the connection is none: {error}"));
+        // In this order: the window is one of after what was acknowledged.
+        let waiting = unacknowledged(tcp).map_err(none)?;
+        let window = window(tcp).map_err(none)?.unwrap_or(u32::MAX);
+        if window < self.largest / 2 {
+            self.unread_since.get_or_insert_with(Instant::now);
+            return Ok(u64::MAX);
+        }
+        self.largest = self.largest.max(window);
+        self.unread_since = None;
+        Ok(waiting)
+    }
+
+    /// For how long the receiver is seen not to read.
+    pub(super) fn unread_for(&self) -> Duration {
+        self.unread_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Says that nothing more comes, and waits until the receiver says so too: then it has read everything.
     pub(super) async fn end(&mut self) -> bool {
-        match self {
-            Link::Plain(stream) => end(stream).await,
-            Link::Tls(stream) => end(stream.as_mut()).await,
+        match &mut self.stream {
+            Stream::Plain(stream) => end(stream).await,
+            Stream::Tls(stream) => end(stream.as_mut()).await,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The way to a syslog server: RFC 5424 messages, counted in octets (RFC 6587 §3.4.1), over TCP or over TLS (RFC 5425).
 //!
 //! Syslog acknowledges nothing. What the server's host has acknowledged is held back for a while longer, and counts as arrived when
-//! the connection still stands then: a server that ends with bytes unread resets it.
+//! the connection still stands then, for a server that ends with bytes unread resets it, and when the room that the server has for more
+//! shows that it reads. A server that seems not to is asked in the one way there is: by an end of the connection, which it answers
+//! when it has read everything.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,17 +19,22 @@ const SD_ID: &str = "vouchsafe@32473";
 /// Longest value of structured data in bytes; the message has the whole of it.
 const MAX_VALUE: usize = 1024;
 
+/// How long a server may seem not to read until it is asked, and how long it has to answer.
+const UNREAD_FOR: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 pub(super) struct Syslog {
     dial: Dial,
     link: Option<Link>,
     facility: u8,
     spelling: Spelling,
     frames: Vec<u8>,
+    patience: Duration,
 }
 
 impl Syslog {
     pub(super) fn new(dial: Dial, facility: u8, spelling: Spelling) -> Syslog {
-        Syslog { dial, link: None, facility, spelling, frames: Vec::new() }
+        Syslog { dial, link: None, facility, spelling, frames: Vec::new(), patience: UNREAD_FOR }
     }
 }
 
@@ -51,7 +58,14 @@ impl Way for Syslog {
     }
 
     async fn waiting(&mut self) -> Result<u64, Trouble> {
-        self.link.as_mut().map_or(Ok(0), Link::waiting)
+        let Some(link) = &mut self.link else { return Ok(0) };
+        let waiting = link.waiting()?;
+        if link.unread_for() <= self.patience {
+            return Ok(waiting);
+        }
+        let has_read = tokio::time::timeout(ANSWER_WITHIN, link.end()).await.unwrap_or(false);
+        self.link = None;
+        if has_read { Ok(0) } else { Err(Trouble::new("the receiver does not read what it is sent")) }
     }
 
     async fn end(&mut self) -> bool {
@@ -137,7 +151,82 @@ fn put(text: &mut String, name: &'static str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+
+    use super::super::link::Secrets;
     use super::*;
+    use crate::config::Format;
+
+    /// Most of what a server has room for that never read anything.
+    const MOST: usize = 120_000;
+
+    /// A way to a server that was sent so many bytes, and the server's end.
+    async fn sent(bytes: usize) -> (Syslog, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dial = Dial { host: "127.0.0.1".to_owned(), port, tls: None, secrets: Secrets::new(None) };
+        let mut link = dial.open().await.unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(link.waiting(), Ok(0));
+        for _ in 0..bytes / 2000 {
+            // In parts, as messages are.
+            let written = tokio::time::timeout(Duration::from_millis(300), link.write(&[b'x'; 2000])).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if written.is_err() {
+                break;
+            }
+        }
+        let patience = Duration::from_millis(300);
+        (
+            Syslog { link: Some(link), patience, ..Syslog::new(dial, 10, Spelling::new(Format::Native)) },
+            server,
+        )
+    }
+
+    #[tokio::test]
+    async fn nothing_has_arrived_at_a_server_that_does_not_read_and_all_of_it_when_it_has_read() {
+        // More than it has room for, and less.
+        for bytes in [64 << 20, MOST] {
+            let (mut syslog, mut server) = sent(bytes).await;
+            assert_eq!(syslog.waiting().await, Ok(u64::MAX), "{bytes}");
+            if bytes == MOST {
+                server.read_exact(&mut vec![0; bytes]).unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert_eq!(syslog.waiting().await, Ok(0));
+                drop(server);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert!(syslog.waiting().await.is_err());
+            } else {
+                // It goes away without having read.
+                drop(server);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert!(syslog.waiting().await.is_err());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_seems_not_to_read_for_long_is_asked_by_an_end_of_the_connection() {
+        let (mut syslog, mut server) = sent(MOST).await;
+        assert_eq!(syslog.waiting().await, Ok(u64::MAX));
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        // It did not read, and does now, to the end.
+        let reader = std::thread::spawn(move || server.read_to_end(&mut Vec::new()).unwrap());
+        assert_eq!(syslog.waiting().await, Ok(0));
+        assert_eq!((reader.join().unwrap(), syslog.link.is_none()), (MOST, true));
+        // One that goes away instead, with all of it unread.
+        let (mut syslog, server) = sent(MOST).await;
+        assert_eq!(syslog.waiting().await, Ok(u64::MAX));
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let gone = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(server);
+        });
+        let error = syslog.waiting().await.unwrap_err();
+        assert!(error.what.contains("does not read"), "{error:?}");
+        gone.join().unwrap();
+    }
 
     #[test]
     fn no_value_ends_its_parameter_its_element_or_its_line() {

@@ -68,7 +68,8 @@ struct Held {
     records: u64,
     bytes: u64,
     first: Instant,
-    last: Instant,
+    /// When it was seen first that the receiver's host has it.
+    arrived: Option<Instant>,
 }
 
 /// What a round came to.
@@ -292,9 +293,9 @@ impl<W: Way> Worker<W> {
                 held.after = after;
                 held.records += records;
                 held.bytes = self.bytes;
-                held.last = now;
+                held.arrived = None;
             }
-            _ => self.held.push_back(Held { after, records, bytes: self.bytes, first: now, last: now }),
+            _ => self.held.push_back(Held { after, records, bytes: self.bytes, first: now, arrived: None }),
         }
     }
 
@@ -305,9 +306,13 @@ impl<W: Way> Worker<W> {
             return self.way.waiting().await.map(drop);
         }
         let arrived = self.bytes.saturating_sub(self.way.waiting().await?);
+        let now = Instant::now();
+        for held in self.held.iter_mut().take_while(|held| held.bytes <= arrived) {
+            held.arrived.get_or_insert(now);
+        }
         while let Some(held) = self.held.front()
             && held.bytes <= arrived
-            && held.last.elapsed() >= W::HOLD
+            && held.arrived.is_some_and(|at| now.duration_since(at) >= W::HOLD)
         {
             if let Some(held) = self.held.pop_front() {
                 self.confirm(held.after);

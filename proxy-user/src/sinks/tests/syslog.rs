@@ -158,7 +158,8 @@ fn a_receiver_that_does_not_read_holds_up_no_call_and_nothing_counts_as_sent_tha
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     std::thread::sleep(Duration::from_secs(6));
     let health = running.health();
-    assert!(health.behind > 10_000, "{health:?}");
+    // At the most what came before its room was half full.
+    assert!(health.behind > 19_900, "{health:?}");
     // It goes away without having read: everything comes again.
     let mut some = vec![0; 4096];
     silent.read_exact(&mut some).unwrap();
