@@ -67,4 +67,16 @@ mod tests {
         let idle = signal.beyond(20_000);
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), idle).await.is_err());
     }
+
+    #[tokio::test]
+    async fn who_waits_already_is_woken() {
+        use futures_util::FutureExt as _;
+        let signal = Signal::default();
+        for seq in 0..100 {
+            let mut waiting = std::pin::pin!(signal.beyond(seq));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            signal.reached(seq + 1);
+            assert!(waiting.now_or_never().is_some(), "{seq}");
+        }
+    }
 }

@@ -226,4 +226,18 @@ mod tests {
         let any = Any { type_url: "google.rpc.RetryInfo".to_owned(), value: negative };
         assert_eq!(retry_after(&Status { code: 14, message: String::new(), details: vec![any] }), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_server_says_is_read_without_a_panic(bytes: Vec<u8>, text in "[%0-9a-f ]{0,40}", seconds: i64, nanos: i32) {
+            let _ = message(&bytes);
+            let _ = Status::decode(bytes.as_slice()).map(|status| retry_after(&status));
+            let encoded = base64::engine::general_purpose::STANDARD.encode(&bytes);
+            let fields = [("grpc-status", "14"), ("grpc-message", &*text), ("grpc-status-details-bin", &*encoded)];
+            proptest::prop_assert!(ended(&answer("application/grpc", &[], Some(&fields))).is_ok());
+            let value = RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }.encode_to_vec();
+            let any = Any { type_url: "x/google.rpc.RetryInfo".to_owned(), value };
+            let _ = retry_after(&Status { code: 14, message: text, details: vec![any] });
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub(super) enum Reply {
     Raw(Vec<(&'static str, &'static str)>, Vec<u8>, Option<Vec<(&'static str, &'static str)>>),
     /// An answer, after which the connection is closed.
     Last(Box<Reply>),
+    /// The connection is cut off, without an answer.
+    Gone,
 }
 
 type Answering = Box<dyn Fn(usize, &[LogRecord]) -> Reply + Send + Sync>;
@@ -189,6 +191,9 @@ fn http1(listener: &TcpListener, seen: &Seen, answer: &Answering, json: bool) {
             };
             let reply = seen.ask(request, answer);
             let (reply, last) = if let Reply::Last(inner) = reply { (*inner, true) } else { (reply, false) };
+            if matches!(reply, Reply::Gone) {
+                break;
+            }
             let spelled = |response: &ExportLogsServiceResponse| match json {
                 // 64 bits are a text in the JSON of protobuf, which the official types write as a number here.
                 true => {
@@ -212,7 +217,7 @@ fn http1(listener: &TcpListener, seen: &Seen, answer: &Answering, json: bool) {
                     ("503 Service Unavailable".to_owned(), after, status(14, "busy", None))
                 }
                 Reply::Status(code, text) => (format!("{code} Told"), String::new(), status(0, text, None)),
-                Reply::Raw(..) | Reply::Last(_) => unreachable!(),
+                Reply::Raw(..) | Reply::Last(_) | Reply::Gone => unreachable!(),
             };
             let is_error = !line.starts_with("200") && json;
             let (kind, body) = match is_error {
@@ -230,6 +235,14 @@ fn http1(listener: &TcpListener, seen: &Seen, answer: &Answering, json: bool) {
             }
         }
     }
+}
+
+/// How a connection of HTTP/2 is to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    None,
+    AfterThis,
+    Cut,
 }
 
 type Fields = Vec<(&'static str, &'static str)>;
@@ -253,7 +266,7 @@ fn grpc(listener: TcpListener, seen: &Arc<Seen>, answer: Answering) {
             seen.connections.fetch_add(1, Ordering::SeqCst);
             let (seen, answer) = (Arc::clone(seen), Arc::clone(&answer));
             tokio::spawn(async move {
-                let (last, mut closing) = tokio::sync::watch::channel(false);
+                let (last, mut closing) = tokio::sync::watch::channel(End::None);
                 let service = hyper::service::service_fn(|request| {
                     let (seen, answer, last) = (Arc::clone(&seen), Arc::clone(&answer), last.clone());
                     async move { call(request, &seen, answer, &last).await }
@@ -262,8 +275,12 @@ fn grpc(listener: TcpListener, seen: &Arc<Seen>, answer: Answering) {
                 let mut connection = std::pin::pin!(http2.serve_connection(TokioIo::new(stream), service));
                 tokio::select! {
                     _ = connection.as_mut() => return,
-                    _ = closing.wait_for(|last| *last) => connection.as_mut().graceful_shutdown(),
+                    _ = closing.wait_for(|end| *end != End::None) => {}
                 }
+                if *closing.borrow() == End::Cut {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             });
         }
@@ -274,7 +291,7 @@ async fn call(
     request: http::Request<hyper::body::Incoming>,
     seen: &Arc<Seen>,
     answer: Arc<Answering>,
-    last: &tokio::sync::watch::Sender<bool>,
+    last: &tokio::sync::watch::Sender<End>,
 ) -> Result<Response<BoxBody<Bytes, std::io::Error>>, std::convert::Infallible> {
     let (head, body) = request.into_parts();
     assert_eq!(head.uri.path(), "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
@@ -299,7 +316,11 @@ async fn call(
     let reply = tokio::task::spawn_blocking(move || own.ask(request, &answer)).await.unwrap();
     let (reply, is_last) = if let Reply::Last(inner) = reply { (*inner, true) } else { (reply, false) };
     if is_last {
-        last.send_replace(true);
+        last.send_replace(End::AfterThis);
+    }
+    if matches!(reply, Reply::Gone) {
+        last.send_replace(End::Cut);
+        std::future::pending::<()>().await;
     }
     let framed = |response: ExportLogsServiceResponse| {
         let bytes = response.encode_to_vec();
@@ -328,7 +349,7 @@ async fn call(
             (map(grpc()), Vec::new(), Some(fields))
         }
         Reply::Raw(headers, body, trailers) => (map(headers), body, trailers.map(map)),
-        Reply::Last(_) => unreachable!(),
+        Reply::Last(_) | Reply::Gone => unreachable!(),
     };
     let mut frames = Vec::new();
     if !body.is_empty() {

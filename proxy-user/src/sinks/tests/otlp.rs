@@ -141,19 +141,26 @@ fn what_was_on_its_way_when_the_daemon_ended_is_not_passed_over() {
 }
 
 #[test]
-fn requests_share_a_connection_and_one_that_the_collector_closed_is_no_trouble() {
+fn requests_share_a_connection_and_one_that_the_collector_closed_or_cut_is_no_trouble() {
     each(|protocol| {
-        let collector = Collector::start(protocol, |number, _| {
-            if number == 2 { Reply::Last(Box::new(Reply::Taken)) } else { Reply::Taken }
+        let cut = AtomicBool::new(false);
+        let collector = Collector::start(protocol, move |_, records| {
+            let has = |wanted| records.iter().any(|record| seq(record) == wanted);
+            match (has(4), has(7)) {
+                (true, _) => Reply::Last(Box::new(Reply::Taken)),
+                // Once; it has one record at the second time as well.
+                (_, true) if !cut.swap(true, Ordering::SeqCst) => Reply::Gone,
+                _ => Reply::Taken,
+            }
         });
         let host = collector.host();
         let running = host.start();
-        for round in 0..6 {
+        for round in 0..8 {
             running.deny(1);
             eventually("it is taken", || has_all(collector.seqs(), 3 + round));
         }
-        assert!(collector.requests().len() >= 6);
-        assert_eq!(collector.connections(), 2);
+        assert!(collector.requests().len() >= 9);
+        assert_eq!(collector.connections(), 3);
         assert_eq!(running.health().last_error, None);
         running.stop();
     });

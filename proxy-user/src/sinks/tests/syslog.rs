@@ -147,6 +147,23 @@ fn no_record_is_missing_from_an_rsyslog_that_was_not_there_and_was_killed_again_
 }
 
 #[test]
+fn after_a_stop_that_the_server_answered_nothing_comes_twice() {
+    let port = free_port();
+    let host = tcp(port);
+    let mut rsyslog = Rsyslog::new(&host, "", &format!("port=\"{port}\" address=\"127.0.0.1\""));
+    rsyslog.start();
+    for round in 1..=3 {
+        let running = host.start();
+        running.deny(3);
+        // Not held back for long enough to be sure without an answer.
+        running.stop();
+        let last = u64::try_from(host.journal().len()).unwrap();
+        eventually("all is there", || rsyslog.seqs().contains(&last));
+        assert_eq!(rsyslog.seqs(), (1..=last).collect::<Vec<_>>(), "after run {round}");
+    }
+}
+
+#[test]
 fn a_receiver_that_does_not_read_holds_up_no_call_and_nothing_counts_as_sent_that_it_did_not_get() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = tcp(listener.local_addr().unwrap().port());

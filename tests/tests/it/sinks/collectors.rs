@@ -67,6 +67,7 @@ fn rotel_passes_on_every_record_that_it_got_in_protobuf_in_json_and_by_grpc() {
         world.set(&format!("journal.sinks.{name}.url"), &format!("\"{url}\""));
         world.set(&format!("journal.sinks.{name}.format"), &format!("\"{format}\""));
     }
+    world.set("journal.sinks.json.gzip", "false");
     world.daemon();
     assert_eq!(world.curl(&["https://api.test/v1/early"]).status, 200);
     for (name, ..) in sinks {
@@ -125,6 +126,7 @@ fn demands_a_certificate(kind: &str, protocol: &str, path: &str) {
     world.set("journal.sinks.otel.url", &format!("\"https://localhost:4443{path}\""));
     world.set("journal.sinks.otel.roots", &format!("[\"{}\"]", roots.display()));
     world.set("journal.sinks.otel.headers", "{ x-key = \"vault:otel-key\" }");
+    world.set("journal.sinks.otel.gzip", "false");
     collector(&world, kind, 4443, "sesame-CANARY", &["server.pem", "server.key", "clients.pem"]);
     // Without a certificate.
     world.daemon();
@@ -178,4 +180,31 @@ fn a_collector_over_http_that_demands_a_certificate_gets_every_record_from_who_h
 #[test]
 fn a_collector_of_grpc_that_demands_a_certificate_gets_every_record_from_who_has_it() {
     demands_a_certificate("grpc", "grpc", "");
+}
+
+#[test]
+fn a_server_of_https_that_offers_no_http2_is_told_to_be_no_collector_of_grpc() {
+    let world = World::new();
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let (certificate, key) = servers.issue("localhost");
+    world.write("server.pem", &certificate);
+    world.write("server.key", &key);
+    world.write("clients.pem", &clients.pem);
+    let roots = world.write("servers.pem", &servers.pem);
+    let (certificate, key) = clients.issue("vouchsafe-host-7");
+    world.secret("otel-cert", &certificate);
+    world.secret("otel-cert-key", &key);
+    world.set("journal.sinks.otel.kind", "\"otlp\"");
+    world.set("journal.sinks.otel.protocol", "\"grpc\"");
+    world.set("journal.sinks.otel.url", "\"https://localhost:4443\"");
+    world.set("journal.sinks.otel.roots", &format!("[\"{}\"]", roots.display()));
+    world.set("journal.sinks.otel.client_certificate", "\"vault:otel-cert\"");
+    world.set("journal.sinks.otel.client_key", "\"vault:otel-cert-key\"");
+    collector(&world, "http", 4443, "-", &["server.pem", "server.key", "clients.pem"]);
+    world.daemon();
+    wait_until("it is told", || {
+        let error = status(&world, "otel")["last_error"].as_str().unwrap_or_default().to_owned();
+        error.contains("does not speak HTTP/2").then_some(())
+    });
+    assert_eq!(lines(&world, "otel.jsonl").len(), 0);
 }

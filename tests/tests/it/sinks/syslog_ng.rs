@@ -35,10 +35,13 @@ fn syslog_ng() -> (PathBuf, PathBuf) {
             "-o",
             "APT::Sandbox::User=root",
         ];
-        let install =
-            [&get[..], &["install", "--reinstall", "syslog-ng-core", "libivykis0", "libnet1", "libjson-c5"]]
-                .concat();
-        run("apt-get", &install);
+        // With what it needs and this host has not.
+        let install = [&get[..], &["install", "--reinstall", "syslog-ng-core"]].concat();
+        if !Command::new("apt-get").args(&install).output().unwrap().status.success() {
+            // The index may be an old one, or none.
+            run("apt-get", &["update"]);
+            run("apt-get", &install);
+        }
         for deb in std::fs::read_dir(&debs).unwrap().flatten().map(|entry| entry.path()) {
             if deb.extension().is_some_and(|end| end == "deb") {
                 run("dpkg-deb", &["-x", deb.to_str().unwrap(), root.to_str().unwrap()]);
