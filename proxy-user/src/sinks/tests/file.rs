@@ -132,6 +132,32 @@ fn what_retention_took_before_it_was_sent_is_counted_as_lost() {
     assert_eq!(seqs(all.iter().map(String::as_str)), [1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15]);
 }
 
+#[test]
+fn a_line_that_is_no_record_is_counted_once_and_the_rest_is_sent() {
+    let host = Host::new(
+        &FILE.replace("STATE/calls", "STATE/folder/calls").replace("kind", "from = \"start\"\nkind"),
+    );
+    let running = host.start();
+    running.deny(6);
+    running.stop();
+    let (journal, mut text) = (host.config.journal_dir(), host.journal());
+    let last = u64::try_from(text.len()).unwrap();
+    text[4].replace_range(..1, "x");
+    std::fs::write(journal.join("journal-00000001.jsonl"), text.join("\n") + "\n").unwrap();
+    let signal = std::sync::Arc::new(crate::record::Signal::default());
+    signal.reached(last);
+    let around = Around { config: &host.config, own_roots: Vec::new(), uplink: None, credentials: None };
+    let sinks = Plan::new(&host.config).unwrap().start(&around, &signal).unwrap();
+    eventually("it is told", || sinks.health()[0].rejected == 1);
+    // Its folder is not there: it tries again and again, and reads it again and again.
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::create_dir(host.path("folder")).unwrap();
+    eventually("the rest is sent", || sinks.health()[0].sent == last - 1);
+    assert_eq!(sinks.health()[0].rejected, 1);
+    let all = lines(&host.path("folder/calls"));
+    assert!(seqs(all.iter().map(String::as_str)).into_iter().eq((1..=last).filter(|seq| *seq != 5)));
+}
+
 fn mkfifo(host: &Host) {
     nix::unistd::mkfifo(&host.path("calls"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
 }
