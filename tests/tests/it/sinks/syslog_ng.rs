@@ -70,8 +70,8 @@ log { source(s_vouchsafe); destination(d_vouchsafe); };
 fn start(world: &World) {
     let (root, libraries) = syslog_ng();
     let at = |name: &str| world.path(name).display().to_string();
-    let version = std::fs::read_dir(&libraries).unwrap().flatten().map(|entry| entry.path());
-    let modules = version.filter(|path| path.join("libaffile.so").exists()).next().unwrap();
+    let mut versions = std::fs::read_dir(&libraries).unwrap().flatten().map(|entry| entry.path());
+    let modules = versions.find(|path| path.join("libaffile.so").exists()).unwrap();
     let more = std::fs::read_dir(root.join("usr/lib")).unwrap().flatten().map(|entry| entry.path());
     let more: Vec<String> = more.map(|path| path.display().to_string()).collect();
     let search = format!("LD_LIBRARY_PATH={}:{}", libraries.display(), more.join(":"));
