@@ -88,7 +88,10 @@ fn rotel_passes_on_every_record_that_it_got_in_protobuf_in_json_and_by_grpc() {
         let (there, journal) = (lines(&world, "otel.jsonl"), seqs(&world.journal()));
         let times = |seq_of_it: &u64| there.iter().filter(|record| seq(record) == *seq_of_it).count();
         let ocsf = there.iter().filter(|record| record["body"]["class_uid"].is_u64()).count();
-        (journal.iter().all(|seq| times(seq) >= 3) && ocsf >= journal.len()).then_some(there)
+        // The outcome of a call may be written after its answer.
+        let ended = there.iter().filter(|record| record["event"] == "vouchsafe.outcome").count();
+        let is_all = journal.iter().all(|seq| times(seq) >= 3) && ocsf >= journal.len() && ended >= 3 * 21;
+        is_all.then_some(there)
     });
     for record in &records {
         assert_eq!(record["attributes"]["vouchsafe.seq"], seq(record));
@@ -96,9 +99,7 @@ fn rotel_passes_on_every_record_that_it_got_in_protobuf_in_json_and_by_grpc() {
         let kind = record["attributes"]["vouchsafe.kind"].as_str().unwrap();
         assert_eq!(record["event"], format!("vouchsafe.{kind}"));
     }
-    let ended = records.iter().filter(|record| record["event"] == "vouchsafe.outcome");
-    assert!(ended.clone().count() >= 63);
-    for record in ended {
+    for record in records.iter().filter(|record| record["event"] == "vouchsafe.outcome") {
         assert_eq!(record["attributes"]["http.response.status_code"], 200);
     }
     for (name, ..) in sinks {
