@@ -185,7 +185,7 @@ impl Writing<'_> {
             Work::Forget { keys } => {
                 for key in keys {
                     if let Some(body) = self.bodies.remove(&key) {
-                        body.remove(&self.inner.dir);
+                        body.discard(&self.inner.dir);
                     }
                 }
             }
@@ -358,12 +358,6 @@ impl Body {
     /// Takes a file away that nobody will name.
     fn discard(&self, dir: &Path) {
         let _ = fs::remove_file(unfinished(&kept::folder(dir, self.segment), self.id, self.part));
-    }
-
-    /// The same, also when it was finished.
-    fn remove(&self, dir: &Path) {
-        self.discard(dir);
-        let _ = fs::remove_file(kept::folder(dir, self.segment).join(kept::file_name(self.id, self.part)));
     }
 }
 

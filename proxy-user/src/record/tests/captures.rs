@@ -151,6 +151,10 @@ fn a_call_that_breaks_off_keeps_what_came_and_one_that_never_began_nothing() {
     let (receipt, Captures { request, response, ending }) = begin(&recorder, 100, true);
     drop((request, response, ending));
     drop(receipt);
+    // Nor when it is forgotten before its bodies are.
+    let (receipt, Captures { request, response, ending }) = begin(&recorder, 100, true);
+    drop((ending, receipt));
+    drop((request, response));
     recorder.stop("test").unwrap();
     let outcomes = kept_of(&dir);
     let captures: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.captures).collect();
