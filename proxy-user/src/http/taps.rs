@@ -75,3 +75,30 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use age::x25519::Identity;
+
+    use super::*;
+    use crate::record::tests::captures::{begin, keeping, kept_of, read};
+    use crate::record::tests::{dir, ok};
+    use crate::record::{Captures, Recorder};
+
+    #[test]
+    fn what_is_sent_again_is_kept_once_from_the_place_on_where_it_broke_off() {
+        let (_keep, dir) = dir();
+        let auditor = Identity::generate();
+        let recorder = Recorder::open(&dir, keeping(&auditor)).unwrap();
+        let (receipt, Captures { request, response, ending }) = begin(&recorder, 100, true);
+        let tap = RequestTap::new(request.unwrap());
+        for (at, data) in [(0, "once"), (4, " and"), (0, "once"), (4, " and for"), (12, " all")] {
+            tap.push(at, &Bytes::from_static(data.as_bytes()));
+        }
+        drop((tap, response));
+        ending.complete(receipt, ok());
+        recorder.stop("test").unwrap();
+        let outcome = kept_of(&dir).pop().unwrap();
+        assert_eq!(read(&dir, &outcome.captures[0], &auditor), b"once and for all");
+    }
+}

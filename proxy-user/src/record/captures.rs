@@ -27,7 +27,7 @@ use super::store::{file, sync_dir};
 /// Room that is left to the journal itself, at least.
 const LEAST_ROOM: u64 = 1 << 20;
 /// Bodies at once, each with a file that is open.
-const MOST_BODIES: usize = 4096;
+const MOST_BODIES: usize = if cfg!(test) { 8 } else { 4096 };
 /// Finished files that wait for the disk, each open.
 const MOST_UNSYNCED: usize = 256;
 

@@ -206,3 +206,33 @@ fn reads_as(mut one: Source, mut other: Source) -> io::Result<bool> {
         other.consume(both);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_compressed_is_held_against_what_it_was_made_from_byte_by_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "one line of it\n".repeat(60_000);
+        let plain = dir.path().join("journal-00000001.jsonl");
+        fs::write(&plain, &text).unwrap();
+        let packed = dir.path().join("journal-00000001.jsonl.zst");
+        let reads_as = |text: &str| {
+            packed::pack(text.as_bytes(), File::create(&packed).unwrap()).unwrap();
+            super::reads_as(Source::open(&packed).unwrap(), Source::open(&plain).unwrap()).unwrap()
+        };
+        assert!(reads_as(&text));
+        let (last, middle) = (text.len() - 2, text.len() / 2);
+        for other in [
+            format!("{}x", &text[..last]) + "\n",
+            text.replacen("one", "two", 1),
+            format!("{}#{}", &text[..middle], &text[middle + 1..]),
+            text[..text.len() - 15].to_owned(),
+            text.clone() + "more\n",
+            String::new(),
+        ] {
+            assert!(!reads_as(&other), "{} bytes", other.len());
+        }
+    }
+}

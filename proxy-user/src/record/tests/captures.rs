@@ -11,12 +11,12 @@ use super::evidence::wait;
 use super::*;
 use crate::record::{Capture, Captures, Durability, NotKept, Receipt};
 
-fn keeping(auditor: &Identity) -> Options {
+pub(crate) fn keeping(auditor: &Identity) -> Options {
     Options { auditors: vec![auditor.to_public()], ..quiet() }
 }
 
 /// A call that keeps at most so much of each body.
-fn begin(recorder: &Recorder, most: u64, has_request: bool) -> (Receipt, Captures) {
+pub(crate) fn begin(recorder: &Recorder, most: u64, has_request: bool) -> (Receipt, Captures) {
     let receipt = recorder.begin(allow("/kept")).unwrap();
     let captures = wait(recorder.capture(&receipt, most, has_request)).unwrap();
     (receipt, captures)
@@ -33,7 +33,7 @@ fn end(capture: &mut Capture) -> Result<(), NotKept> {
 }
 
 /// The outcomes, each with what it says is kept.
-fn kept_of(dir: &Path) -> Vec<Outcome> {
+pub(crate) fn kept_of(dir: &Path) -> Vec<Outcome> {
     let outcome = |record| match record {
         Record::Outcome(outcome) => Some(outcome),
         _ => None,
@@ -41,7 +41,7 @@ fn kept_of(dir: &Path) -> Vec<Outcome> {
     records(dir).into_iter().filter_map(outcome).collect()
 }
 
-fn read(dir: &Path, capture: &proxy_journal::Capture, auditor: &Identity) -> Vec<u8> {
+pub(crate) fn read(dir: &Path, capture: &proxy_journal::Capture, auditor: &Identity) -> Vec<u8> {
     let file = File::open(dir.join(kept::FOLDER).join(&capture.file)).unwrap();
     let decryptor = age::Decryptor::new(file).unwrap();
     let mut text = Vec::new();
@@ -358,4 +358,48 @@ fn without_auditors_nothing_is_kept_and_the_call_does_not_begin() {
     let receipt = recorder.begin(allow("/x")).unwrap();
     let refused = wait(recorder.capture(&receipt, 100, true)).unwrap_err();
     assert!(refused.to_string().contains("no auditors are named"), "{refused}");
+}
+
+#[test]
+fn only_so_many_bodies_are_kept_at_once_and_others_when_they_have_ended() {
+    let (_keep, dir) = dir();
+    let auditor = Identity::generate();
+    let recorder = Recorder::open(&dir, keeping(&auditor)).unwrap();
+    let mut open: Vec<_> = (0..4).map(|_| begin(&recorder, 100, true)).collect();
+    let receipt = recorder.begin(allow("/one too many")).unwrap();
+    let refused = wait(recorder.capture(&receipt, 100, true)).unwrap_err();
+    assert!(refused.to_string().contains("as many bodies"), "{refused}");
+    let (receipt, Captures { request, response, ending }) = open.pop().unwrap();
+    drop((request, response));
+    ending.complete(receipt, ok());
+    drop(begin(&recorder, 100, true));
+}
+
+#[test]
+fn a_record_that_names_a_file_elsewhere_vouches_for_nothing() {
+    let (_keep, dir) = dir();
+    let auditor = Identity::generate();
+    let recorder = Recorder::open(&dir, keeping(&auditor)).unwrap();
+    let (receipt, Captures { mut response, ending, .. }) = begin(&recorder, 100, false);
+    push(&mut response, b"body").unwrap();
+    end(&mut response).unwrap();
+    ending.complete(receipt, ok());
+    // Of another call, with the file of the first; and one out of the folder, with a file that is as it says.
+    recorder.inner.flush();
+    let mut first = None;
+    eventually("the outcome", || {
+        recorder.inner.flush();
+        first = kept_of(&dir).pop();
+        first.is_some()
+    });
+    let captures = first.unwrap().captures;
+    recorder.begin(allow("/other")).unwrap().complete(Outcome { captures: captures.clone(), ..ok() });
+    let out = dir.join("captures/elsewhere");
+    fs::copy(dir.join("captures").join(&captures[0].file), &out).unwrap();
+    let elsewhere = proxy_journal::Capture { file: "elsewhere".into(), ..captures[0].clone() };
+    recorder.begin(allow("/elsewhere")).unwrap().complete(Outcome { captures: vec![elsewhere], ..ok() });
+    recorder.stop("test").unwrap();
+    let report = check(&dir, &Witness::default()).unwrap();
+    let kept = report.kept.as_ref().unwrap();
+    assert_eq!((kept.whole, kept.altered.len(), report.is_whole()), (1, 2, false), "{report}");
 }
