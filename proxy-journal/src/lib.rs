@@ -18,6 +18,8 @@ pub mod signed;
 pub mod tree;
 
 pub mod capture;
+pub mod workload;
+
 pub mod record;
 
 mod line;
@@ -67,9 +69,9 @@ pub use note::{NotANote, Note, SignedNote};
 pub use proof::Proof;
 pub use reader::{Content, Entry, Item, Reader};
 pub use record::{
-    Access, Blame, Bound, CaChange, Container, Decision, Detach, Kubernetes, Mistrust, Outcome, Person,
-    PolicyLoad, PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start,
-    Stop, Target, Trace, Verdict, Workload,
+    Access, Blame, Bound, CaChange, Decision, Detach, IdentityKeys, Mistrust, Outcome, Person, PolicyLoad,
+    PolicyResult, Record, Recovered, RemovedCredential, Rule, SecretChange, SecretStep, Start, Stop, Target,
+    Trace, Verdict,
 };
 pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;
@@ -79,4 +81,5 @@ pub use spelled::Spelled;
 pub use timestamp::Timestamp;
 pub use tree::Tree;
 pub use verify::{Break, Fault, SealFault, Verification, Verifier};
+pub use workload::{Container, Footing, Known, Kubernetes, Workload};
 pub use writer::{AppendError, Appended, Prepared, Writer};

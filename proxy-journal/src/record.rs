@@ -7,6 +7,7 @@
 //! it does not know makes [`crate::Content::Other`], which still verifies and can be shown.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::basis::{Basis, Fingerprint};
 use crate::capture::Capture;
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::spelled::Spelled;
+use crate::workload::Workload;
 
 /// One record, told apart on disk by its `"kind"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +74,9 @@ pub struct Start {
     /// Digest of its files, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_digest: Option<String>,
+    /// What its identities ask, as in [`PolicyLoad`].
+    #[serde(default, skip_serializing_if = "IdentityKeys::is_empty")]
+    pub identity_keys: IdentityKeys,
     /// Nothing is denied by policy in this run (`mode = "observe"`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub observes: bool,
@@ -83,6 +88,9 @@ pub struct Stop {
     /// Why, in words: `SIGTERM`, `upgrade`.
     pub reason: String,
 }
+
+/// Each identity of a policy, and a key that stands for all that it asks of a workload, in 16 hexadecimal digits.
+pub type IdentityKeys = BTreeMap<String, String>;
 
 /// A policy set was loaded or refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +106,9 @@ pub struct PolicyLoad {
     /// Every error with its place, when it was refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+    /// What its identities ask: those with the same key, in whatever policy, are met by the same workloads. Empty when there are too many.
+    #[serde(default, skip_serializing_if = "IdentityKeys::is_empty")]
+    pub identity_keys: IdentityKeys,
 }
 
 /// Whether a policy set went live.
@@ -193,92 +204,6 @@ pub struct Mistrust {
     /// What to do: a command, but for a few things that none can do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
-}
-
-/// The process that called, as the kernel captured it when it connected.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Workload {
-    /// Process id (thread group) in the host's namespace.
-    pub pid: u32,
-    /// Start of the process in nanoseconds since boot; with the pid it names one process of one boot.
-    pub start_time_ns: u64,
-    /// Path of the executable: a label, the file is named by device and inode.
-    pub exe: String,
-    /// Device of the executable, as the kernel numbers it.
-    pub exe_dev: u64,
-    /// Inode of the executable.
-    pub exe_ino: u64,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Id of the control group (version 2).
-    pub cgroup: u64,
-    /// Path of the control group below its mount, when it could still be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup_path: Option<String>,
-    /// Unit of systemd that the control group belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// Inode of the network namespace.
-    pub netns: u64,
-    /// It is another one than the host's.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub foreign: bool,
-    /// Name of the thread, which the process chooses itself: a label only.
-    pub comm: String,
-    /// The run of the unit: systemd's InvocationID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invocation: Option<String>,
-    /// Inode of the mount namespace, when it could be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mntns: Option<u64>,
-    /// The container that the control group belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<Container>,
-    /// The script that its interpreter was started with, as it was written there: a label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub script: Option<String>,
-    /// The executables of its parents up to the leader of its session: labels only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ancestors: Vec<String>,
-}
-
-/// A container, and what its runtime said of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Container {
-    /// `docker`, `podman`, `containerd`, `crio` or `nerdctl`.
-    pub runtime: String,
-    /// Its full id.
-    pub id: String,
-    /// Its name; `namespace/pod/container` in Kubernetes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The image that it was made from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// Who beside root could have made it up: `uid 1000` for a rootless one, `anybody`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claimed_by: Option<String>,
-    /// Its pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubernetes: Option<Kubernetes>,
-}
-
-/// A pod.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Kubernetes {
-    /// Its uid.
-    pub pod_uid: String,
-    /// Its namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Its name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// Its service account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_account: Option<String>,
 }
 
 /// What was decided.

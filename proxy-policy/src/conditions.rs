@@ -2,6 +2,8 @@
 //!
 //! Patterns follow the table of the crate documentation: `*` stays in one path segment, `**` crosses slashes.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::container::{ContainerPattern, KubernetesPattern};
 use crate::diagnostic::{Problem, quote};
 use crate::glob::{Glob, Plain};
@@ -219,6 +221,42 @@ impl Conditions {
             && kubernetes.is_none()
     }
 
+    /// Names what they ask: those that ask the same of a workload have the same key, wherever they stand.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        fn text<T>(asked: Option<&Spanned<T>>, of: impl Fn(&T) -> String) -> Option<String> {
+            asked.map(|asked| of(&asked.value))
+        }
+        let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let Self {
+            exe,
+            sha256,
+            user,
+            group,
+            cgroup,
+            unit,
+            script,
+            script_sha256,
+            clean_environment: _,
+            container,
+            kubernetes,
+            place: _,
+        } = self;
+        let parts = [
+            text(exe.as_ref(), |it| it.as_str().to_owned()),
+            text(sha256.as_ref(), hex),
+            text(user.as_ref(), Clone::clone),
+            text(group.as_ref(), Clone::clone),
+            text(cgroup.as_ref(), |it| it.as_str().to_owned()),
+            text(unit.as_ref(), |it| it.as_str().to_owned()),
+            text(script.as_ref(), |it| it.as_str().to_owned()),
+            text(script_sha256.as_ref(), hex),
+            text(container.as_ref(), |it| it.as_str().to_owned()),
+            text(kubernetes.as_ref(), |it| it.as_str().to_owned()),
+        ];
+        crate::memory::first(&Sha256::digest(format!("{parts:?} {}", self.want_clean_environment())))
+    }
+
     /// Whether they say which script is executed.
     #[must_use]
     pub fn name_a_script(&self) -> bool {
@@ -310,6 +348,36 @@ mod tests {
 
     fn exe(text: &str) -> ExePattern {
         ExePattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn what_asks_the_same_has_the_same_key_and_every_condition_is_in_it() {
+        let key = |before: &str, conditions: &str| {
+            let text = format!("{before}[identity]\n{conditions}\n");
+            let compiled = crate::compile(&[crate::SourceFile::new("policies/bot.toml", text)]);
+            let set = compiled.set.unwrap_or_else(|| panic!("{conditions}: {:?}", compiled.diagnostics));
+            set.identity_named("bot").unwrap().conditions.key()
+        };
+        let digest = "ab".repeat(32);
+        let all = [
+            "exe = '/opt/a'".to_owned(),
+            "exe = '/opt/*'".to_owned(),
+            format!("sha256 = '{digest}'"),
+            "user = 'a'".to_owned(),
+            "group = 'a'".to_owned(),
+            "unit = 'a'".to_owned(),
+            "cgroup = '/a'".to_owned(),
+            "exe = '/opt/a'\nscript = '/opt/a'".to_owned(),
+            format!("exe = '/opt/a'\nscript_sha256 = '{digest}'"),
+            "container = 'docker:a'".to_owned(),
+            "kubernetes = 'a/b'".to_owned(),
+            "exe = '/opt/a'\nclean_environment = true".to_owned(),
+        ];
+        let keys: std::collections::BTreeSet<u64> = all.iter().map(|it| key("", it)).collect();
+        assert_eq!(keys.len(), all.len());
+        for conditions in &all {
+            assert_eq!(key("", conditions), key("description = 'moved'\n\n", conditions));
+        }
     }
 
     #[test]

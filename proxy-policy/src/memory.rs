@@ -99,7 +99,8 @@ pub(crate) fn view(api: &crate::model::Api) -> u64 {
     first(&Sha256::digest(text))
 }
 
-fn first(digest: &[u8]) -> u64 {
+/// The first eight bytes of a digest, as a number.
+pub(crate) fn first(digest: &[u8]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

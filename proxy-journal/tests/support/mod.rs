@@ -288,13 +288,21 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
                 pid,
                 policy_generation: generation,
                 policy_digest: None,
+                identity_keys: Default::default(),
                 observes: pid % 2 == 1,
             })
         });
     let policy =
         (any::<u64>(), text(), prop::collection::vec(text(), 0..3)).prop_map(|(number, digest, errors)| {
             let result = if errors.is_empty() { PolicyResult::Loaded } else { PolicyResult::Refused };
-            Record::Policy(PolicyLoad { generation: number, digest, identities: number, result, errors })
+            Record::Policy(PolicyLoad {
+                generation: number,
+                digest,
+                identities: number,
+                result,
+                errors,
+                identity_keys: Default::default(),
+            })
         });
     prop_oneof![
         4 => any_decision(),

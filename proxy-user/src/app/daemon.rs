@@ -26,7 +26,7 @@ use super::{
     journal,
     listeners::Acceptor,
     namespaces::Namespaces,
-    network, observer,
+    network, observer, reidentify,
     reload::{self, Reloader},
     rotation::Rotator,
     supervisor,
@@ -150,6 +150,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     options.start.policy_generation = Some(first.generation());
     options.start.observes = observes;
     options.start.policy_digest = Some(last.digest.clone());
+    options.start.identity_keys = reidentify::keys(first.set());
     // A new sink begins with what this run writes.
     let sinks = sinks::Plan::new(&config)?;
     let recorder = Arc::new(Recorder::open(&config.journal_dir(), options)?);

@@ -19,6 +19,7 @@ mod probe;
 pub mod recall;
 pub mod replay;
 pub mod rehearse;
+pub mod reidentify;
 mod reload;
 mod rotation;
 mod supervisor;

@@ -12,12 +12,14 @@ use proxy_journal::{Basis, Decision, Question};
 use proxy_policy::{CallKind, CallPath, Host, Moment, Recalled as Answers, Scheme, Transport};
 
 use super::rehearse::{Decided, Weighed};
+use super::reidentify::Identities;
 use crate::authorize::{
     Answer, Facts, LivePolicy, Look, Passage, Refusal, Subject, Unidentified, authorize, authorize_passage,
     authorize_whole, basis, consider, recall_network, told,
 };
 use crate::base::addr::OriginalDst;
-use crate::workload::{Identified, Workload};
+use crate::workload::Identified;
+use crate::workload::recalled::{self, Recaller};
 
 /// What a policy says of a recorded call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Judgement {
     pub if_it_was: &'static str,
     /// The same, for the policy.
     pub kind: CallKind,
+    /// The identity that it is judged for.
+    pub identity: Option<String>,
     /// Whether it would go on; `None`: it hangs on a condition that looks at what is not recorded.
     pub allowed: Option<bool>,
     /// Whether it would only because it is observed.
@@ -71,6 +75,15 @@ pub enum When {
     At(Moment),
 }
 
+/// Who the workload of a recorded call is taken for.
+#[derive(Clone, Copy)]
+pub enum Who<'a> {
+    /// For who it was then.
+    AsThen,
+    /// For who it would be.
+    Anew(&'a Identities, &'a Recaller),
+}
+
 /// A recorded call, to be judged.
 struct Case<'a> {
     subject: Subject,
@@ -88,8 +101,9 @@ pub fn recall(
     status: Option<u16>,
     settings: Settings<'_>,
     when: When,
+    who: Who<'_>,
 ) -> Recalled {
-    let case = match Case::of(live, entry, settings, when) {
+    let case = match Case::of(live, entry, settings, when, who) {
         Ok(case) => case,
         Err(why) => return Recalled::Not(why),
     };
@@ -98,8 +112,12 @@ pub fn recall(
         Ok(question) => case.connection(question).map(|judged| vec![judged]),
         Err(why) => Err(why),
     };
+    let identity = case.subject.identity().map(|identity| &identity.name);
     match judged {
-        Ok(judged) => Recalled::Decided(judged),
+        Ok(judged) => {
+            let told = |judgement| Judgement { identity: identity.cloned(), ..judgement };
+            Recalled::Decided(judged.into_iter().map(told).collect())
+        }
         Err(why) => Recalled::Not(why),
     }
 }
@@ -114,7 +132,7 @@ pub fn weigh(
     kind: CallKind,
 ) -> (Option<Decided>, Vec<Weighed>) {
     let nothing = (None, Vec::new());
-    let Ok(case) = Case::of(live, entry, settings, when) else { return nothing };
+    let Ok(case) = Case::of(live, entry, settings, when, Who::AsThen) else { return nothing };
     let (Ok(parts), Ok(answers)) = (case.parts(), case.answers()) else { return nothing };
     let facts = case.facts(&parts, kind);
     let look = answers.as_ref().map_or(Look::Nothing, Look::Recalled);
@@ -137,6 +155,7 @@ impl<'a> Case<'a> {
         entry: &'a Decision,
         settings: Settings<'_>,
         when: When,
+        who: Who<'_>,
     ) -> Result<Self, String> {
         let basis = entry.basis.as_deref();
         if basis.is_none() && entry.refusal.is_some() {
@@ -151,7 +170,7 @@ impl<'a> Case<'a> {
             Some(_) => Unidentified::Deny,
             None => settings.unidentified,
         };
-        Ok(Self { subject: subject(live, entry)?, entry, basis, unidentified, now })
+        Ok(Self { subject: subject(live, entry, who)?, entry, basis, unidentified, now })
     }
 
     /// What the policy is asked for; of records without a basis, what it must have been.
@@ -297,6 +316,7 @@ impl<'a> Case<'a> {
                 Judgement {
                     if_it_was,
                     kind,
+                    identity: None,
                     allowed: Some(true),
                     observed: permit.is_observed(),
                     reason: permit.reason().to_owned(),
@@ -321,6 +341,7 @@ impl Judgement {
         Self {
             if_it_was: "a connection",
             kind: CallKind::Plain,
+            identity: None,
             allowed: None,
             observed: false,
             reason: String::new(),
@@ -348,38 +369,28 @@ fn protocol(name: &str) -> Option<u8> {
     known.map(Transport::number).or_else(|| (!name.is_empty()).then_some(0))
 }
 
-/// The workload as it is recorded, with the identity that it had.
-fn subject(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Subject, String> {
-    let recorded = &entry.workload;
-    let several = entry.basis.as_ref().map(|basis| basis.several.as_slice()).unwrap_or_default();
-    let identified = match &entry.identity {
-        Some(name) => match live.set().identity_named(name) {
-            Some(identity) => Identified::One(identity.id),
-            None => {
-                return Err(format!(
-                    "{name} is not in the policy: which identity it would have is not known"
-                ));
-            }
-        },
-        None if !several.is_empty() => Identified::Ambiguous(several.to_vec()),
-        None => Identified::None("it had none when it called".to_owned().into()),
+/// The workload as it is recorded.
+fn subject(live: &Arc<LivePolicy>, entry: &Decision, who: Who<'_>) -> Result<Subject, String> {
+    let identified = match who {
+        Who::AsThen => as_then(live, entry)?,
+        Who::Anew(identities, recaller) => identities.identify(live.set(), entry, recaller)?,
     };
-    let workload = Workload {
-        pid: recorded.pid,
-        start_time_ns: recorded.start_time_ns,
-        exe: Some(recorded.exe.clone()).filter(|exe| !exe.is_empty()),
-        exe_dev: recorded.exe_dev,
-        exe_ino: recorded.exe_ino,
-        uid: recorded.uid,
-        gid: recorded.gid,
-        cgroup: recorded.cgroup_path.clone(),
-        unit: recorded.unit.clone(),
-        comm: recorded.comm.clone(),
-        foreign: recorded.foreign,
-        ..Workload::default()
-    };
+    let workload = recalled::workload(&entry.workload);
     let observed = entry.basis.as_ref().map_or_else(|| live.observes(), |basis| basis.host_observes);
     Ok(Subject::new(Arc::new(workload), Arc::clone(live), identified).where_all_is_observed(observed))
+}
+
+/// The identity that it had.
+fn as_then(live: &LivePolicy, entry: &Decision) -> Result<Identified, String> {
+    let several = entry.basis.as_ref().map(|basis| basis.several.as_slice()).unwrap_or_default();
+    match &entry.identity {
+        Some(name) => match live.set().identity_named(name) {
+            Some(identity) => Ok(Identified::One(identity.id)),
+            None => Err(format!("{name} is not in the policy: which identity it would have is not known")),
+        },
+        None if !several.is_empty() => Ok(Identified::Ambiguous(several.to_vec())),
+        None => Ok(Identified::None("it had none when it called".to_owned().into())),
+    }
 }
 
 fn refused(refusal: Refusal) -> Judgement {

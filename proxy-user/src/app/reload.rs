@@ -8,8 +8,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use notify::{EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
-use proxy_journal::{PolicyLoad, PolicyResult, Record};
-use proxy_policy::{Moment, NetworkRule};
+use proxy_journal::{IdentityKeys, PolicyLoad, PolicyResult, Record};
+use proxy_policy::{Moment, NetworkRule, PolicySet};
 use tokio::sync::mpsc;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     behind::{behind_the_calls, let_go, started_behind},
     network,
     policies::{Errors, Loaded, within_reach},
+    reidentify,
 };
 use crate::{
     authorize::{Callers, Identifier, LivePolicy, PolicyStore},
@@ -192,7 +193,7 @@ impl Reloader {
                     if let Err(error) = self.network.apply(generation, &rules) {
                         return Err(self.refuse(&last, digest, vec![error.to_string()]));
                     }
-                    self.note(generation, &digest, count, PolicyResult::Loaded, Vec::new());
+                    self.note(loaded(generation, &digest, &set));
                     let next = LivePolicy::new(set, generation)
                         .with_resolvers(resolvers.clone())
                         .with_limits(&self.limits)
@@ -232,7 +233,14 @@ impl Reloader {
         let repeated = last.digest == digest && last.errors.as_ref() == Some(&errors);
         if !repeated {
             let generation = self.store.live().generation() + 1;
-            self.note(generation, &digest, 0, PolicyResult::Refused, errors.clone());
+            self.note(PolicyLoad {
+                generation,
+                digest: digest.clone(),
+                identities: 0,
+                result: PolicyResult::Refused,
+                errors: errors.clone(),
+                identity_keys: IdentityKeys::new(),
+            });
             tracing::error!("the new policy is refused, the old one goes on:\n{}", errors.join("\n"));
         }
         self.last.store(Arc::new(LastLoad { digest, errors: Some(errors.clone()), ..last.clone() }));
@@ -245,15 +253,7 @@ impl Reloader {
         failure
     }
 
-    fn note(
-        &self,
-        generation: u64,
-        digest: &str,
-        identities: u64,
-        result: PolicyResult,
-        errors: Vec<String>,
-    ) {
-        let load = PolicyLoad { generation, digest: digest.to_owned(), identities, result, errors };
+    fn note(&self, load: PolicyLoad) {
         if let Err(error) = self.recorder.note(Record::Policy(load)) {
             tracing::error!(%error, "the journal does not take the record of a policy load");
         }
@@ -296,8 +296,7 @@ impl Reloader {
         self.network.apply(generation, &rules)?;
         let next_end = set.next_network_end(now);
         self.last.store(Arc::new(LastLoad { rules_at: now, next_end, ..(*last).clone() }));
-        let identities = u64::try_from(set.summary().identities).unwrap_or(u64::MAX);
-        self.note(generation, &last.live_digest, identities, PolicyResult::Loaded, Vec::new());
+        self.note(loaded(generation, &last.live_digest, &set));
         let next = LivePolicy::new(set, generation)
             .with_resolvers(resolvers.to_vec())
             .with_limits(&self.limits)
@@ -355,5 +354,16 @@ impl Reloader {
             // Its outcome is in the log, the journal and the status.
             let _ = tokio::task::spawn_blocking(move || this.reload().map(drop)).await;
         }
+    }
+}
+/// What the journal says of a policy that goes live.
+fn loaded(generation: u64, digest: &str, set: &PolicySet) -> PolicyLoad {
+    PolicyLoad {
+        generation,
+        digest: digest.to_owned(),
+        identities: u64::try_from(set.summary().identities).unwrap_or(u64::MAX),
+        result: PolicyResult::Loaded,
+        errors: Vec::new(),
+        identity_keys: reidentify::keys(set),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proxy_journal::{Decision, Rule, Verdict};
 use proxy_policy::{Moment, PolicySet};
 
-use super::recall::{Judgement, Recalled, Settings, When, recall};
+use super::recall::{Judgement, Recalled, Settings, When, Who, recall};
 use crate::authorize::LivePolicy;
 use crate::limits::{Ledger, Registry};
 
@@ -28,7 +28,7 @@ pub enum Replayed {
 /// What is decided otherwise. Calls for which all of this is the same belong together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Otherwise {
-    /// What changes, `allow -> deny`, `other credential`, `other rule`.
+    /// What changes, `allow -> deny`, `other identity`, `other credential`, `other rule`.
     pub change: String,
     /// The rule that decided, and the credential.
     pub then: Told,
@@ -39,6 +39,8 @@ pub struct Otherwise {
 /// By what something is decided.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Told {
+    /// The identity.
+    pub identity: Option<String>,
     /// `"GET /v1/**" (policies/bot.toml:3)`; of what no rule decided, the word for the refusal.
     pub rule: String,
     /// The credential.
@@ -58,11 +60,12 @@ pub fn replay(
     entry: &Decision,
     settings: Settings<'_>,
     recorded: Moment,
+    who: Who<'_>,
 ) -> Replayed {
     if entry.basis.is_none() && entry.refusal.is_some() {
         return Replayed::NotAsked;
     }
-    let judged = match recall(live, entry, None, settings, When::Then(recorded)) {
+    let judged = match recall(live, entry, None, settings, When::Then(recorded), who) {
         Recalled::Decided(judged) => judged,
         Recalled::Not(why) => return Replayed::Unknown(why),
     };
@@ -93,10 +96,15 @@ fn compare(entry: &Decision, now: &Judgement) -> Replayed {
         Replayed::Otherwise(Otherwise {
             change,
             then: Told {
+                identity: entry.identity.clone(),
                 rule: by(entry.rule.as_ref(), entry.refusal.as_deref()),
                 credential: credential(&entry.credential),
             },
-            now: Told { rule: by(now.rule.as_ref(), now.refusal), credential: credential(&now.credential) },
+            now: Told {
+                identity: now.identity.clone(),
+                rule: by(now.rule.as_ref(), now.refusal),
+                credential: credential(&now.credential),
+            },
         })
     };
     let same = Replayed::Same { other_limits: false };
@@ -129,6 +137,7 @@ fn compare(entry: &Decision, now: &Judgement) -> Replayed {
                 .to_owned(),
         ),
         (was, is, _) if was != is => otherwise(format!("{was} -> {is}")),
+        _ if entry.identity != now.identity => otherwise("other identity".to_owned()),
         _ if entry.credential != now.credential => otherwise("other credential".to_owned()),
         _ if !same_rule(entry.rule.as_ref(), now.rule.as_ref()) => otherwise("other rule".to_owned()),
         _ => {

@@ -395,7 +395,7 @@ fn then(entry: &Decision) -> Whole {
 }
 
 fn again(live: &Arc<LivePolicy>, entry: &Decision) -> Result<Whole, String> {
-    match recall(live, entry, None, SETTINGS, When::Then(Moment(0))) {
+    match recall(live, entry, None, SETTINGS, When::Then(Moment(0)), Who::AsThen) {
         Recalled::Not(why) => Err(why),
         Recalled::Decided(judged) => {
             let [it] = &judged[..] else { return Err(format!("several answers: {judged:?}")) };
@@ -429,7 +429,7 @@ fn check(live: &Arc<LivePolicy>, entry: &Decision) -> Result<(), TestCaseError> 
         (expected.7, found.7) = Default::default();
     }
     prop_assert_eq!(found, expected, "{:?}", entry);
-    prop_assert_eq!(replay(live, &entry, SETTINGS, NOW), Replayed::Same { other_limits: false });
+    prop_assert_eq!(replay(live, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Same { other_limits: false });
     Ok(())
 }
 
@@ -501,7 +501,7 @@ const PROD: &str = "when = 'request.headers[\"x-env\"] == \"prod\"'\n";
 #[test]
 fn what_another_policy_decides_otherwise_is_told_with_both_rules_and_credentials() {
     let (_, entry) = request(&format!("{BOT}{PROD}"));
-    let change = |bot: String| match replay(&live(&bot), &entry, SETTINGS, NOW) {
+    let change = |bot: String| match replay(&live(&bot), &entry, SETTINGS, NOW, Who::AsThen) {
         Replayed::Otherwise(it) => (it.change, it.now.rule, it.now.credential),
         other => panic!("{other:?}"),
     };
@@ -517,14 +517,14 @@ fn what_another_policy_decides_otherwise_is_told_with_both_rules_and_credentials
     assert_eq!(change(observed).0, "allow -> observe");
     let gone =
         compile(&files(BOT).into_iter().filter(|it| it.path != "policies/bot.toml").collect::<Vec<_>>());
-    let told = replay(&Arc::new(to_judge(gone.set.unwrap())), &entry, SETTINGS, NOW);
+    let told = replay(&Arc::new(to_judge(gone.set.unwrap())), &entry, SETTINGS, NOW, Who::AsThen);
     assert!(matches!(&told, Replayed::Unknown(why) if why.contains("not in the policy")), "{told:?}");
 }
 
 #[test]
 fn a_condition_that_was_not_asked_then_is_not_guessed() {
     let (_, entry) = request(&format!("{BOT}{PROD}"));
-    let replayed = |bot: String| replay(&live(&bot), &entry, SETTINGS, NOW);
+    let replayed = |bot: String| replay(&live(&bot), &entry, SETTINGS, NOW, Who::AsThen);
     // The same condition about the same headers, wherever it stands.
     let moved = format!("description = \"moved\"\n\n{BOT}{PROD}");
     assert_eq!(replayed(moved), Replayed::Same { other_limits: false });
@@ -550,7 +550,7 @@ fn another_view_of_the_headers_is_another_condition() {
         _ => file,
     });
     let set = compile(&stripped.collect::<Vec<_>>()).set.unwrap();
-    let told = replay(&Arc::new(to_judge(set)), &entry, SETTINGS, NOW);
+    let told = replay(&Arc::new(to_judge(set)), &entry, SETTINGS, NOW, Who::AsThen);
     assert!(matches!(told, Replayed::Unknown(_)), "what it looked at would be taken out now: {told:?}");
 }
 
@@ -568,20 +568,20 @@ fn a_call_that_a_limit_refused_is_refused_as_long_as_the_limit_is_there() {
         credential: None,
         ..allowed.clone()
     };
-    assert_eq!(replay(&live, &entry, SETTINGS, NOW), Replayed::Same { other_limits: false });
+    assert_eq!(replay(&live, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Same { other_limits: false });
     let wider = super::tests::live(&bot.replace("5/min", "50/min"));
-    assert!(matches!(replay(&wider, &entry, SETTINGS, NOW), Replayed::Unknown(_)));
-    assert_eq!(replay(&wider, &allowed, SETTINGS, NOW), Replayed::Same { other_limits: true });
+    assert!(matches!(replay(&wider, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Unknown(_)));
+    assert_eq!(replay(&wider, &allowed, SETTINGS, NOW, Who::AsThen), Replayed::Same { other_limits: true });
 }
 
 #[test]
 fn a_refusal_before_any_policy_was_asked_is_no_decision_of_a_policy() {
     let (live, mut entry) = request(BOT);
     (entry.verdict, entry.refusal, entry.basis) = (Verdict::Deny, Some("bad-request".into()), None);
-    assert_eq!(replay(&live, &entry, SETTINGS, NOW), Replayed::NotAsked);
+    assert_eq!(replay(&live, &entry, SETTINGS, NOW, Who::AsThen), Replayed::NotAsked);
     // A record of an older version does not say who refused it, nor all that the call was.
     entry.refusal = None;
-    assert!(matches!(replay(&live, &entry, SETTINGS, NOW), Replayed::Unknown(_)));
+    assert!(matches!(replay(&live, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Unknown(_)));
 }
 
 #[test]
@@ -589,10 +589,13 @@ fn the_same_condition_about_other_values_is_another_condition() {
     let role = |place: &str| format!("[[grant]]\nrole = \"reader\"\nwith = {{ place = \"{place}\" }}\n");
     let (live, entry) = request(&format!("[identity]\nuser = \"root\"\n{}{}", role("b"), role("a")));
     assert_eq!(entry.verdict, Verdict::Allow, "the second one allows it: {}", entry.reason);
-    assert_eq!(replay(&live, &entry, SETTINGS, NOW), Replayed::Same { other_limits: false });
+    assert_eq!(replay(&live, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Same { other_limits: false });
     let when = "when = 'captures.x == \"a\" && request.headers[\"x-env\"] == \"prod\"'\n";
     let (_, entry) = request(&format!("{}{when}", BOT.replace("GET /**", "GET /{x}/b")));
     assert_eq!(entry.verdict, Verdict::Allow, "{}", entry.reason);
     let other = super::tests::live(&format!("{}{when}", BOT.replace("GET /**", "GET /a/{x}")));
-    assert!(matches!(replay(&other, &entry, SETTINGS, NOW), Replayed::Unknown(_)), "it is about b there");
+    assert!(
+        matches!(replay(&other, &entry, SETTINGS, NOW, Who::AsThen), Replayed::Unknown(_)),
+        "it is about b there"
+    );
 }

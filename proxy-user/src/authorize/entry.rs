@@ -145,6 +145,7 @@ fn spelled_out(workload: &Workload) -> proxy_journal::Workload {
         container: workload.container.as_deref().map(container),
         script: workload.script.get().cloned().flatten(),
         ancestors: workload.ancestors.get().cloned().unwrap_or_default(),
+        known: workload.evidence.get().as_deref().cloned(),
     }
 }
 
@@ -162,8 +163,9 @@ pub fn container(known: &Container) -> proxy_journal::Container {
             Maker::User(uid) => Some(format!("uid {uid}")),
             Maker::Anybody => Some("anybody".to_owned()),
         },
-        kubernetes: known.pod.as_ref().map(|uid| proxy_journal::Kubernetes {
-            pod_uid: uid.clone(),
+        // A runtime can say of which namespace it is where the path does not have the pod.
+        kubernetes: (known.pod.is_some() || told.namespace.is_some()).then(|| proxy_journal::Kubernetes {
+            pod_uid: known.pod.clone().unwrap_or_default(),
             namespace: told.namespace.clone(),
             pod: told.pod.clone(),
             service_account: told.account.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
-use proxy_journal::{Content, Decision, Item, PolicyResult, Reader, Record, Source, Timestamp};
+use proxy_journal::{Content, Decision, IdentityKeys, Item, PolicyResult, Reader, Record, Source, Timestamp};
 use proxy_policy::Moment;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -19,11 +19,13 @@ use super::audit::{journal_segments, write_json};
 use super::policy::folder;
 use super::status::safe;
 use crate::app::policies::Texts;
-use crate::app::recall::Settings;
+use crate::app::recall::{Settings, Who};
+use crate::app::reidentify::Identities;
 use crate::app::replay::{Otherwise, Replayed, replay, to_judge};
 use crate::authorize::{LivePolicy, Unidentified};
 use crate::base::{clock, duration};
 use crate::config::{self, Config};
+use crate::workload::recalled::Recaller;
 
 /// How many ids stand for all calls of a line.
 const EXAMPLES: usize = 3;
@@ -66,6 +68,13 @@ fn since(text: &str) -> Result<Moment, String> {
     })
 }
 
+/// A policy of then.
+struct Then {
+    digest: String,
+    /// `None`: the journal does not say what its identities asked.
+    identities: Option<Identities>,
+}
+
 /// Some calls that belong together.
 #[derive(Debug, Default)]
 struct Batch {
@@ -101,8 +110,8 @@ struct Findings {
     unknown: BTreeMap<String, Batch>,
     other_limits: Batch,
     not_asked: u64,
-    /// Decisions of workloads without an identity.
-    nobodys: u64,
+    /// Decisions that are judged for the identity of then, because what its policy asked is not recorded.
+    as_then: u64,
     /// Lines that are no records.
     unreadable: u64,
     /// By how many decisions of a policy, and its digest as far as the journal has it.
@@ -158,7 +167,12 @@ fn read(
     };
     let ports = config.ports();
     let settings = Settings { unidentified, ports: &ports };
-    let mut digests: BTreeMap<u64, String> = BTreeMap::new();
+    let mut policies: BTreeMap<u64, Then> = BTreeMap::new();
+    let recaller = Recaller::default();
+    let then = |digest: String, keys: &IdentityKeys| {
+        let identities = (!keys.is_empty()).then(|| Identities::new(keys, live.set()));
+        Then { digest, identities }
+    };
     for (number, path) in journal_segments(dir)? {
         let source = open(dir, number, &path)?;
         for item in Reader::new(source) {
@@ -175,11 +189,12 @@ fn read(
             match entry.content {
                 // The numbers of generations begin anew.
                 Content::Known(Record::Start(start)) => {
-                    digests.clear();
-                    digests.extend(start.policy_generation.zip(start.policy_digest));
+                    policies.clear();
+                    let first = start.policy_generation.zip(start.policy_digest);
+                    policies.extend(first.map(|(of, digest)| (of, then(digest, &start.identity_keys))));
                 }
                 Content::Known(Record::Policy(load)) if load.result == PolicyResult::Loaded => {
-                    digests.insert(load.generation, load.digest);
+                    policies.insert(load.generation, then(load.digest, &load.identity_keys));
                 }
                 Content::Known(Record::Decision(decision) | Record::Connection(decision)) => {
                     let at = seconds(entry.time);
@@ -187,9 +202,14 @@ fn read(
                         && (args.identity.is_empty()
                             || decision.identity.as_ref().is_some_and(|it| args.identity.contains(it)));
                     if wanted {
-                        let digest = digests.get(&decision.generation).cloned();
+                        let policy = policies.get(&decision.generation);
+                        let digest = policy.map(|policy| policy.digest.clone());
                         *findings.policies.entry(digest).or_default() += 1;
-                        findings.add(&decision, replay(live, &decision, settings, at));
+                        let who = match policy.and_then(|policy| policy.identities.as_ref()) {
+                            Some(identities) => Who::Anew(identities, &recaller),
+                            None => Who::AsThen,
+                        };
+                        findings.add(&decision, replay(live, &decision, settings, at, who), who);
                     }
                 }
                 _ => {}
@@ -219,9 +239,9 @@ fn seconds(time: Timestamp) -> Moment {
 }
 
 impl Findings {
-    fn add(&mut self, decision: &Decision, replayed: Replayed) {
+    fn add(&mut self, decision: &Decision, replayed: Replayed, who: Who<'_>) {
         let id = decision.id;
-        self.nobodys += u64::from(decision.identity.is_none() && replayed != Replayed::NotAsked);
+        self.as_then += u64::from(matches!(who, Who::AsThen) && replayed != Replayed::NotAsked);
         match replayed {
             Replayed::Same { other_limits } => {
                 self.same += 1;
@@ -267,9 +287,14 @@ impl Findings {
             }
             line(format_args!("  {}: {}", it.change, calls(some.count)));
             for (when, told) in [("then", &it.then), ("now ", &it.now)] {
+                let who = match (&told.identity, it.now.identity == it.then.identity) {
+                    (_, true) => String::new(),
+                    (Some(name), false) => format!("{} by ", safe(name)),
+                    (None, false) => "nobody by ".to_owned(),
+                };
                 let credential =
                     told.credential.as_deref().map(|name| format!(", credential {}", safe(name)));
-                line(format_args!("    {when} {}{}", safe(&told.rule), credential.unwrap_or_default()));
+                line(format_args!("    {when} {who}{}{}", safe(&told.rule), credential.unwrap_or_default()));
             }
             line(format_args!("    such as {}", some.ids()));
         }
@@ -291,8 +316,11 @@ impl Findings {
                 self.other_limits.count
             ));
         }
-        if self.nobodys > 0 {
-            line(format_args!("{} had no identity and are judged as if they still had none", self.nobodys));
+        if self.as_then > 0 {
+            line(format_args!(
+                "{} are judged for who called then: what the policy of then asked is not recorded",
+                calls(self.as_then)
+            ));
         }
         if self.not_asked > 0 {
             line(format_args!("{} more were refused before a policy was asked", self.not_asked));
@@ -307,8 +335,9 @@ impl Findings {
 
     fn json(&self, digest: &str) -> Value {
         let otherwise = self.otherwise.iter().map(|((identity, it), some)| {
-            let told =
-                |told: &crate::app::replay::Told| json!({ "rule": told.rule, "credential": told.credential });
+            let told = |it: &crate::app::replay::Told| {
+                json!({ "identity": it.identity, "rule": it.rule, "credential": it.credential })
+            };
             json!({
                 "identity": Option::from(identity).filter(|name: &&String| !name.is_empty()),
                 "change": it.change,
@@ -328,7 +357,7 @@ impl Findings {
             "otherwise": otherwise.collect::<Vec<_>>(),
             "cannot_be_said": unknown.collect::<Vec<_>>(),
             "other_limits": self.other_limits.json(),
-            "without_identity": self.nobodys,
+            "judged_as_then": self.as_then,
             "not_asked": self.not_asked,
             "unreadable_lines": self.unreadable,
             "by_this_policy": self.policies.get(&Option::from(digest.to_owned())).copied().unwrap_or_default(),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::audit::{find_one, write_json};
 use super::policy::{explain, folder};
 use super::status::safe;
-use crate::app::recall::{Judgement, Recalled, Settings, When, recall, weigh};
+use crate::app::recall::{Judgement, Recalled, Settings, When, Who, recall, weigh};
 use crate::app::rehearse::{Decided, Weighed};
 use crate::authorize::{LivePolicy, Unidentified};
 use crate::base::clock;
@@ -72,7 +72,7 @@ pub fn run(args: &WhyArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let settings = Settings { unidentified, ports: &config.ports() };
     let status = found.outcome.as_ref().and_then(|outcome| outcome.status);
     let when = When::At(clock::now());
-    let judged = recall(&live, &found.decision, status, settings, when);
+    let judged = recall(&live, &found.decision, status, settings, when, Who::AsThen);
     let weighed = match &judged {
         Recalled::Decided(all) => {
             all.iter().map(|it| weigh(&live, &found.decision, settings, when, it.kind)).collect()

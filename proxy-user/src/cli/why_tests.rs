@@ -48,7 +48,7 @@ fn today(entry: &Decision, status: Option<u16>) -> Recalled {
     let files = POLICY.map(|(path, text)| SourceFile { path: path.into(), text: text.into() });
     let live = Arc::new(LivePolicy::new(compile(&files).set.unwrap(), 0));
     let settings = Settings { unidentified: Unidentified::Deny, ports: &[80, 443] };
-    recall(&live, entry, status, settings, When::At(clock::now()))
+    recall(&live, entry, status, settings, When::At(clock::now()), Who::AsThen)
 }
 
 fn words(entry: &Decision, status: Option<u16>) -> Vec<&'static str> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use age::x25519::Recipient;
-use proxy_journal::{Record, Start};
+use proxy_journal::{IdentityKeys, Record, Start};
 
 /// When a decision counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +66,7 @@ impl Options {
                 pid: std::process::id(),
                 policy_generation: None,
                 policy_digest: None,
+                identity_keys: IdentityKeys::new(),
                 observes: false,
             },
             instead: None,

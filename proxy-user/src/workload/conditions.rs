@@ -2,7 +2,7 @@
 //!
 //! Invariant: deciding and explaining ask the same question. Deciding stops at the first condition that does not hold.
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -10,13 +10,14 @@ use std::{
 };
 
 use nix::unistd::{Group, User};
+use proxy_journal::Known;
 use proxy_policy::{Conditions, ExePattern};
 
 use super::{
     Workload,
     container::{Container, Maker},
     digest::Digests,
-    environment,
+    environment, evidence,
     files::{self, FileId},
     process,
     script::{self, NotFound, Script, Scripts},
@@ -141,13 +142,43 @@ impl Lookups {
     }
 }
 
+/// What the examinations of one workload at one moment share.
+pub(super) struct Common {
+    /// Its executable's path as it is now.
+    label: OnceCell<String>,
+    /// What was found, whatever came of it.
+    known: RefCell<Known>,
+}
+
+impl Common {
+    /// Blocks on the file system.
+    pub(super) fn of(workload: &Workload) -> Self {
+        Self { label: OnceCell::new(), known: RefCell::new(evidence::of(workload)) }
+    }
+
+    /// Of a workload that is not there any more.
+    pub(super) fn unknown() -> Self {
+        Self { label: OnceCell::new(), known: RefCell::default() }
+    }
+
+    pub(super) fn into_known(self) -> Known {
+        self.known.into_inner()
+    }
+
+    /// Nobody else holds it: examinations follow each other.
+    fn note(&self, note: impl FnOnce(&mut Known)) {
+        if let Ok(mut known) = self.known.try_borrow_mut() {
+            note(&mut known);
+        }
+    }
+}
+
 /// The conditions of one identity, about to be held against one workload. Blocks on the file system.
 pub(super) struct Examination<'a> {
     lookups: &'a Lookups,
     workload: &'a Workload,
     conditions: &'a Conditions,
-    /// Its executable's path as it is now, looked up once for all identities.
-    label: &'a OnceCell<String>,
+    common: &'a Common,
     /// The path of the policy that names the executable, once it was looked for and found.
     path: Option<PathBuf>,
     /// The script, once it was asked for.
@@ -155,14 +186,14 @@ pub(super) struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    /// `label` is one cell for all examinations of the workload at this moment.
+    /// `common` is one for all examinations of the workload at this moment.
     pub(super) fn new(
         lookups: &'a Lookups,
         workload: &'a Workload,
         conditions: &'a Conditions,
-        label: &'a OnceCell<String>,
+        common: &'a Common,
     ) -> Self {
-        Self { lookups, workload, conditions, label, path: None, script: None }
+        Self { lookups, workload, conditions, common, path: None, script: None }
     }
 
     /// Whether `exe` names another file, and nothing is near about that: such an identity counts for no decision. Of thousands
@@ -181,7 +212,7 @@ impl<'a> Examination<'a> {
 
     /// Its executable's path as it is now: it may have been replaced since it was seen.
     fn label(&self) -> &'a str {
-        self.label.get_or_init(|| {
+        self.common.label.get_or_init(|| {
             process::executable_label(self.workload.pid, self.workload.start_time_ns, self.file())
                 .or_else(|| self.workload.exe.clone())
                 .unwrap_or_else(|| "a file whose path is not known".into())
@@ -281,14 +312,15 @@ impl<'a> Examination<'a> {
     fn sha256(&self) -> Option<(String, String, Option<Miss>)> {
         let wanted = self.conditions.sha256.as_ref()?.value;
         let digest = self.lookups.digests.of(self.workload, self.path.as_deref());
+        // The content is pinned, so its path does not matter; but what can be written may have run as something else than what
+        // was read.
+        let label = self.workload.exe.as_deref().map_or_else(|| Path::new("its executable"), Path::new);
+        let others = digest.as_ref().and_then(|(_, file)| writers::of_file(file, label, self.workload.uid));
+        if let (Some((digest, _)), None) = (&digest, &others) {
+            self.common.note(|known| known.sha256 = Some(hex(digest)));
+        }
         let miss = match &digest {
-            // The content is pinned, so its path does not matter; but what can be written may have run as something else
-            // than what was read.
-            Some((digest, file)) if *digest == wanted => {
-                let label =
-                    self.workload.exe.as_deref().map_or_else(|| Path::new("its executable"), Path::new);
-                writers::of_file(file, label, self.workload.uid).map(writable)
-            }
+            Some((digest, _)) if *digest == wanted => others.map(writable),
             Some(_) => self.miss("its executable has another SHA-256 than the policy names".into()),
             None => self.miss("its executable cannot be read any more, so its SHA-256 is unknown".into()),
         };
@@ -305,6 +337,9 @@ impl Examination<'_> {
     fn found_script(&mut self, wanted: &str) -> Result<&Script, Answer> {
         let (workload, pinned) = (self.workload, self.conditions.are_pinned());
         let path = self.path.as_deref();
+        if let (Some(path), None) = (path, &self.script) {
+            self.note_script(path);
+        }
         let found = self.script.get_or_insert_with(|| match path {
             Some(path) => self.lookups.scripts.of(workload, path, pinned),
             None => Err(NotFound::far("its executable is not the interpreter")),
@@ -313,6 +348,19 @@ impl Examination<'_> {
             let miss = Miss { near: none.near, told: false, why: none.why.clone() };
             (wanted.to_owned(), "none".to_owned(), Some(miss))
         })
+    }
+
+    /// Takes note of the script that counts for whoever asks, whatever this identity makes of it.
+    fn note_script(&self, path: &Path) {
+        let of = |pinned| Some(self.lookups.scripts.of(self.workload, path, pinned).ok()?.path);
+        self.common.note(|known| {
+            if known.script.is_none() {
+                let (own, shared) = (of(false), of(true));
+                known.script_shared = own.is_none() && shared.is_some();
+                let path = own.or(shared).map(|path| path.display().to_string());
+                known.script = Some(path.unwrap_or_default());
+            }
+        });
     }
 
     fn script(&mut self) -> Option<Answer> {
@@ -338,12 +386,13 @@ impl Examination<'_> {
 
     fn script_sha256(&mut self) -> Option<Answer> {
         let wanted = self.conditions.script_sha256.as_ref()?.value;
-        let lookups = self.lookups;
+        let (lookups, common) = (self.lookups, self.common);
         let script = match self.found_script(&hex(&wanted)) {
             Ok(script) => script,
             Err(answer) => return Some(answer),
         };
         let digest = script::open(script).and_then(|mut file| lookups.digests.of_file(&mut file).ok());
+        common.note(|known| known.script_sha256 = digest.as_ref().map(hex));
         let why = match digest {
             Some(digest) if digest == wanted => None,
             Some(_) => Some("its script has another SHA-256 than the policy names"),

@@ -190,6 +190,14 @@ impl Container {
         }
     }
 
+    /// One of a record: nothing more becomes known of it.
+    #[must_use]
+    pub fn recorded(runtime: ContainerRuntime, id: String, maker: Maker, told: Told) -> Self {
+        let told = State { asked: None, told: Arc::new(Told { complete: true, ..told }) };
+        let (runtimes, seen) = (Arc::default(), Instant::now());
+        Self { runtime, id, pod: None, maker, runtimes, seen, told: Mutex::new(told) }
+    }
+
     /// What its runtime said of it when it was last asked. Does not wait.
     #[must_use]
     pub fn told(&self) -> Arc<Told> {

@@ -1,6 +1,5 @@
 //! Workload → identity: every condition of every identity, and a reason when none matches.
 use std::{
-    cell::OnceCell,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -11,7 +10,7 @@ use proxy_policy::{Identity, PolicySet};
 
 use super::{
     Identified, Reason, Workload,
-    conditions::{Check, Condition, Examination, Lookups, Miss},
+    conditions::{Check, Common, Condition, Examination, Lookups, Miss},
 };
 use crate::kernel::Programs;
 
@@ -134,9 +133,12 @@ impl Matcher {
         if workload.start_time_ns == 0 && depth == Depth::Decide {
             return (decide(workload, &[]), Vec::new());
         }
-        let label = OnceCell::new();
-        let judged: Vec<Judged<'p>> =
-            set.identities().filter_map(|identity| self.examine(workload, identity, depth, &label)).collect();
+        let common = Common::of(workload);
+        let judged: Vec<Judged<'p>> = set
+            .identities()
+            .filter_map(|identity| self.examine(workload, identity, depth, &common))
+            .collect();
+        workload.evidence.set(common.into_known());
         (decide(workload, &judged), judged)
     }
 
@@ -146,9 +148,9 @@ impl Matcher {
         workload: &Workload,
         identity: &'p Identity,
         depth: Depth,
-        label: &OnceCell<String>,
+        common: &Common,
     ) -> Option<Judged<'p>> {
-        let mut examination = Examination::new(&self.lookups, workload, &identity.conditions, label);
+        let mut examination = Examination::new(&self.lookups, workload, &identity.conditions, common);
         if depth == Depth::Decide && examination.is_far() {
             return None;
         }

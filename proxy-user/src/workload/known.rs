@@ -13,6 +13,7 @@ use std::{
 
 use proxy_common::{COMM_LEN, Capture};
 
+use super::evidence::Latest;
 use super::{
     Workload,
     container::{self, Container},
@@ -141,6 +142,7 @@ impl Workloads {
             ancestors: OnceLock::new(),
             trusts: OnceLock::new(),
             script: OnceLock::new(),
+            evidence: Latest::default(),
             comm: String::from_utf8_lossy(comm).into_owned(),
         }
     }

@@ -8,12 +8,14 @@ pub mod conditions;
 pub mod container;
 pub mod digest;
 mod environment;
+pub mod evidence;
 pub mod files;
 pub mod identify;
 pub mod inspect;
 mod invocation;
 mod known;
 pub mod process;
+pub mod recalled;
 mod interpreter;
 pub mod script;
 pub mod runtime;
@@ -78,6 +80,8 @@ pub struct Workload {
     pub ancestors: OnceLock<Vec<String>>,
     /// The script that its interpreter was started with, as it was written there: a label. Set by the identification.
     pub script: OnceLock<Option<String>>,
+    /// What else was found of it. Set by each identification.
+    pub evidence: evidence::Latest,
     /// It asked for something over TLS that ends here, so it trusts us.
     pub trusts: OnceLock<()>,
     /// The kernel's `comm`: a label.

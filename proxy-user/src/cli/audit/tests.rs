@@ -93,6 +93,7 @@ fn loaded() -> Record {
         identities: 1,
         result: PolicyResult::Loaded,
         errors: Vec::new(),
+        identity_keys: Default::default(),
     })
 }
 

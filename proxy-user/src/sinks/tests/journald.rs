@@ -79,7 +79,8 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
     assert_eq!((&*shown["UNIT"], &*shown["HOST"]), ("invoice-bot.service", "api.stripe.com"));
 
     let (digest, errors) = (String::new(), vec!["policies/a.toml:3:1: unknown key".to_owned()]);
-    let load = PolicyLoad { generation: 2, digest, identities: 0, result: PolicyResult::Refused, errors };
+    let (result, identity_keys) = (PolicyResult::Refused, Default::default());
+    let load = PolicyLoad { generation: 2, digest, identities: 0, result, errors, identity_keys };
     recorder.note(Record::Policy(load)).unwrap();
     let shown = next();
     assert_eq!((&*shown["PRIORITY"], shown["MESSAGE"].contains("a.toml:3:1")), ("3", true));
