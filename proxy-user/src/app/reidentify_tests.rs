@@ -68,7 +68,8 @@ impl Scene {
         };
         let mut all = vec![SourceFile::new(
             "apis/a.toml".to_owned(),
-            "[api.plain]\nscheme = \"http\"\nhosts = [\"plain.test\"]\naddresses = [\"192.0.2.0/24\"]\n".to_owned(),
+            "[api.plain]\nscheme = \"http\"\nhosts = [\"plain.test\"]\naddresses = [\"192.0.2.0/24\"]\n"
+                .to_owned(),
         )];
         for (at, conditions) in identities.iter().enumerate() {
             let text = conditions.join("\n").replace("{root}", root);

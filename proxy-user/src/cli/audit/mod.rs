@@ -6,6 +6,7 @@ mod follow;
 mod index;
 mod show;
 mod stats;
+mod story;
 mod tail;
 
 use std::io::{self, IsTerminal as _, Write};

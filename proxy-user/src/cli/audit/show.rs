@@ -8,13 +8,10 @@ use anyhow::bail;
 use clap::Args;
 use proxy_journal::archive::{Line, Walk};
 use proxy_journal::text::{escape, escape_word};
-use proxy_journal::{
-    Archive, Container, Content, Decision, Entry, Filter, Outcome, Place, PolicyResult, Record, Verdict,
-    human,
-};
+use proxy_journal::{Archive, Content, Entry, Filter, Place, PolicyResult, Record, Verdict, human};
 use serde_json::{Value, json};
 
-use super::{JournalArgs, find_one, unreadable, write_json};
+use super::{JournalArgs, find_one, story, unreadable, write_json};
 
 /// Arguments of `audit show`.
 #[derive(Debug, Args)]
@@ -76,6 +73,8 @@ struct Around {
     policy: Option<Standing>,
     /// The first end or start of a daemon after it.
     after: Option<Standing>,
+    /// The first checkpoint over the last of its records.
+    checkpoint: Option<Standing>,
 }
 
 pub(super) fn show(args: &ShowArgs, dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
@@ -95,7 +94,9 @@ pub(super) fn show(args: &ShowArgs, dir: &Path, out: &mut impl Write) -> anyhow:
         }
         _ => None,
     };
-    let around = around(&mut archive, first.place, generation).map_err(failed)?;
+    let mut around = around(&mut archive, first.place, generation).map_err(failed)?;
+    let last = outcome.as_ref().unwrap_or(first);
+    around.checkpoint = checkpoint(&mut archive, last).map_err(failed)?;
     if args.json {
         let json = |standing: &Option<Standing>| standing.as_ref().map(Standing::json);
         let told = json!({
@@ -105,6 +106,7 @@ pub(super) fn show(args: &ShowArgs, dir: &Path, out: &mut impl Write) -> anyhow:
             "policy": json(&around.policy),
             "start": json(&around.start),
             "after": json(&around.after),
+            "checkpoint": json(&around.checkpoint),
         });
         return write_json(&told, out);
     }
@@ -167,6 +169,23 @@ fn around(archive: &mut Archive, place: Place, generation: Option<u64>) -> std::
     Ok(around)
 }
 
+/// The first checkpoint behind a record, in its segment.
+fn checkpoint(archive: &mut Archive, of: &Standing) -> std::io::Result<Option<Standing>> {
+    let filter = Filter { kinds: vec!["checkpoint".into()], since: Some(of.entry.time), ..Filter::default() };
+    let mut walk = Walk::new(archive, filter, false);
+    while let Some(batch) = archive.next(&mut walk)? {
+        for hit in &batch.hits {
+            if hit.place.segment > of.place.segment {
+                return Ok(None);
+            }
+            if hit.place > of.place {
+                return Ok(archive.line(hit.place)?.as_ref().and_then(Standing::new));
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn write(
     page: &mut String,
     decision: Option<&Standing>,
@@ -180,8 +199,8 @@ fn write(
     };
     match record {
         Some(Content::Known(Record::Decision(told) | Record::Connection(told))) => {
-            write_who(page, told)?;
-            write_decision(page, told)?;
+            story::write_who(page, told)?;
+            story::write_decision(page, told)?;
             if ended.is_none()
                 && told.verdict == Verdict::Allow
                 && matches!(record, Some(Content::Known(Record::Decision(_))))
@@ -197,7 +216,7 @@ fn write(
         None => writeln!(page, "decision    in no segment here")?,
     }
     if let (Some(outcome), Some(standing)) = (ended, outcome) {
-        write_outcome(page, outcome, standing)?;
+        story::write_outcome(page, outcome, standing.entry.time)?;
     }
     match (&around.policy, &around.start) {
         (Some(policy), _) => {
@@ -214,7 +233,10 @@ fn write(
             let generation = live_at(start).unwrap_or(0);
             writeln!(page, "policy      generation {generation}, live since the daemon started")?;
         }
-        (None, _) => writeln!(page, "policy      its load is in no segment here")?,
+        (None, _) => {
+            let generation = generation(decision).map(|it| format!("generation {it}, "));
+            writeln!(page, "policy      {}its load is in no segment here", generation.unwrap_or_default())?;
+        }
     }
     if let Some(start) = &around.start
         && let Content::Known(Record::Start(told)) = &start.entry.content
@@ -235,156 +257,16 @@ fn write(
             writeln!(page, "{what:<11} stands in {}", standing.told())?;
         }
     }
-    Ok(())
-}
-
-fn write_who(page: &mut String, decision: &Decision) -> std::fmt::Result {
-    let part = |text: &Option<String>| text.as_deref().map(escape_word).unwrap_or_default().into_owned();
-    let host =
-        decision.host.as_deref().map_or_else(|| decision.dst.to_string(), |host| escape_word(host).into());
-    match &decision.method {
-        Some(method) => {
-            let query = if decision.has_query { "?…" } else { "" };
-            let (method, scheme, path) = (escape_word(method), part(&decision.scheme), part(&decision.path));
-            write!(page, "request     {method} {scheme}://{host}{path}{query}, to {}", decision.dst)?;
+    match around.checkpoint.as_ref().map(|standing| (standing, &standing.entry.content)) {
+        Some((standing, Content::Known(Record::Checkpoint(checkpoint)))) => {
+            let signed = if checkpoint.is_signed(standing.entry.time) { "signed" } else { "NOT signed" };
+            writeln!(
+                page,
+                "checkpoint  {signed} by {}, {}, over {} records of segment {}; `vouchsafe audit verify` holds them against it",
+                checkpoint.key, standing.entry.time, checkpoint.size, checkpoint.segment
+            )?;
         }
-        None => write!(
-            page,
-            "request     a connection ({}) to {host}, to {}",
-            part(&decision.scheme),
-            decision.dst
-        )?,
-    }
-    match decision.proxy {
-        Some(proxy) => writeln!(page, ", by way of the proxy {proxy}")?,
-        None => writeln!(page)?,
-    }
-    if let Some(api) = &decision.api {
-        writeln!(page, "api         {}", escape_word(api))?;
-    }
-    let identity = decision.identity.as_deref().map_or("none".into(), escape_word);
-    writeln!(page, "identity    {identity}")?;
-    let workload = &decision.workload;
-    let (exe, comm) = (escape_word(&workload.exe), escape_word(&workload.comm));
-    writeln!(
-        page,
-        "process     {} {exe} (thread {comm}), uid {}, gid {}",
-        workload.pid, workload.uid, workload.gid
-    )?;
-    let (dev, ino, start) = (workload.exe_dev, workload.exe_ino, workload.start_time_ns);
-    writeln!(page, "            executable: device {dev}, inode {ino}; started {start} ns after boot")?;
-    if let Some(script) = &workload.script {
-        writeln!(page, "script      {}", escape_word(script))?;
-    }
-    if let Some(unit) = &workload.unit {
-        let run = workload.invocation.as_deref().map(|run| format!(", run {}", escape_word(run)));
-        writeln!(page, "unit        {}{}", escape_word(unit), run.unwrap_or_default())?;
-    }
-    if let Some(cgroup) = &workload.cgroup_path {
-        writeln!(page, "cgroup      {}", escape_word(cgroup))?;
-    }
-    if let Some(container) = &workload.container {
-        write_container(page, container)?;
-    }
-    if !workload.ancestors.is_empty() {
-        let ancestors: Vec<_> = workload.ancestors.iter().map(|exe| escape_word(exe)).collect();
-        writeln!(page, "started by  {}", ancestors.join(" ← "))?;
-    }
-    Ok(())
-}
-
-fn write_container(page: &mut String, container: &Container) -> std::fmt::Result {
-    write!(page, "container   {} {}", escape_word(&container.runtime), escape_word(&container.id))?;
-    let told =
-        [("name", &container.name), ("image", &container.image), ("claimed by", &container.claimed_by)];
-    for (what, text) in told {
-        if let Some(text) = text {
-            write!(page, ", {what} {}", escape(text))?;
-        }
-    }
-    writeln!(page)?;
-    let Some(pod) = &container.kubernetes else { return Ok(()) };
-    write!(page, "pod         {}", escape_word(&pod.pod_uid))?;
-    let told = [("namespace", &pod.namespace), ("name", &pod.pod), ("service account", &pod.service_account)];
-    for (what, text) in told {
-        if let Some(text) = text {
-            write!(page, ", {what} {}", escape_word(text))?;
-        }
-    }
-    writeln!(page)
-}
-
-fn write_decision(page: &mut String, decision: &Decision) -> std::fmt::Result {
-    let verdict = match (decision.verdict, decision.observed) {
-        (Verdict::Allow, true) => "observed",
-        (Verdict::Allow, false) => "allow",
-        (Verdict::Deny, _) => "deny",
-    };
-    writeln!(page, "decided     {verdict}: {}", escape(&decision.reason))?;
-    if let Some(rule) = &decision.rule {
-        writeln!(page, "rule        \"{}\" ({}:{})", escape(&rule.text), escape_word(&rule.file), rule.line)?;
-    }
-    if let Some(credential) = &decision.credential {
-        writeln!(page, "credential  {}", escape_word(credential))?;
-    }
-    if let Some(mistrust) = &decision.mistrust {
-        let certain = if mistrust.certain { "the client said so" } else { "the client only went away" };
-        write!(page, "mistrust    {certain}")?;
-        for (what, text) in
-            [("runtime", &mistrust.runtime), ("cause", &mistrust.cause), ("to do", &mistrust.mend)]
-        {
-            if let Some(text) = text {
-                write!(page, "; {what}: {}", escape(text))?;
-            }
-        }
-        writeln!(page)?;
-    }
-    Ok(())
-}
-
-fn write_outcome(page: &mut String, outcome: &Outcome, standing: &Standing) -> std::fmt::Result {
-    let status = outcome.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
-    let took = human::duration(outcome.duration_us);
-    if outcome.interrupted {
-        writeln!(
-            page,
-            "outcome     interrupted: the daemon was stopped in mid-call, told {}",
-            standing.entry.time
-        )?;
-    } else {
-        write!(page, "outcome     {status} after {took}")?;
-        if let Some(first) = outcome.ttfb_us {
-            write!(page, ", first byte after {}", human::duration(first))?;
-        }
-        let (sent, received) = (outcome.bytes_sent, outcome.bytes_received);
-        writeln!(page, "; {sent} bytes sent, {received} received; ended {}", standing.entry.time)?;
-    }
-    match (outcome.upstream, &outcome.proxied) {
-        (Some(upstream), Some(proxied)) => {
-            writeln!(page, "upstream    {upstream}, for {}", escape_word(proxied))?
-        }
-        (Some(upstream), None) => writeln!(page, "upstream    {upstream}")?,
-        (None, _) => {}
-    }
-    if let Some(error) = &outcome.error {
-        let blame = outcome.blame.map(|blame| format!(" (blame: {blame:?})").to_lowercase());
-        writeln!(page, "error       {}{}", escape(error), blame.unwrap_or_default())?;
-    }
-    for removed in &outcome.removed {
-        let (place, fingerprint) = (escape(&removed.place), escape_word(&removed.fingerprint));
-        writeln!(
-            page,
-            "removed     a credential that the client brought: {place}, fingerprint {fingerprint}"
-        )?;
-    }
-    for (told, what) in [
-        (outcome.reflected, "the upstream sent the credential back, and it was covered"),
-        (outcome.repeated, "it was sent once more"),
-        (outcome.answered, "the proxy answered it itself"),
-    ] {
-        if told {
-            writeln!(page, "            {what}")?;
-        }
+        _ => writeln!(page, "checkpoint  none is over it yet, or none is in a segment here")?,
     }
     Ok(())
 }
