@@ -207,6 +207,15 @@ impl<'a> Case<'a> {
         let port = dst.port();
         let whole = |host: &Host| authorize_whole(&self.subject, host, port, self.address(), now);
         let passed = match question {
+            // Of a tunnel that was refused by its name, nobody looked up where that is.
+            Question::Network
+                if self.address().is_none()
+                    && self.subject.identity().is_some_and(|identity| !identity.network.is_empty()) =>
+            {
+                return Err(
+                    "it was refused without looking up its host, and where that was is not recorded".into()
+                );
+            }
             Question::Network => {
                 let protocol = protocol(self.entry.scheme.as_deref().unwrap_or_default())
                     .ok_or("what traffic it was is not recorded")?;

@@ -26,7 +26,9 @@ pub(crate) mod tests;
 pub use asked::{Asked, Facts, Seen, SeenBody};
 pub use basis::Look;
 pub use callers::Callers;
-pub use passage::{Passage, authorize_network, authorize_passage, authorize_whole, recall_network};
+pub use passage::{
+    Passage, authorize_network, authorize_passage, authorize_whole, recall_network, refuse_by_name,
+};
 pub use permit::{Answer, Permit, authorize, consider, told};
 pub use policy::{LivePolicy, PolicyStore};
 pub use refusal::{Kind, Over, Refusal};

@@ -136,10 +136,8 @@ pub fn authorize_network(
     now: Moment,
 ) -> Result<Passage, Refusal> {
     let basis = Basis {
-        unidentified_pass: unidentified == Unidentified::Pass,
         resolver: subject.live().resolvers().contains(&dst.ip()),
-        host_observes: subject.is_observed(),
-        ..basis::of(Question::Network, now)
+        ..network_basis(subject, unidentified, now)
     };
     network(subject, protocol, dst, unidentified, now, subject.live().resolvers())
         .map(|passage| Passage { basis: basis.clone().into(), ..passage })
@@ -147,7 +145,34 @@ pub fn authorize_network(
         .map_err(|refusal| refusal.with_basis(basis))
 }
 
-/// The same for what is recorded, whatever the resolvers of the host are now. Opens nothing.
+fn network_basis(subject: &Subject, unidentified: Unidentified, now: Moment) -> Basis {
+    Basis {
+        unidentified_pass: unidentified == Unidentified::Pass,
+        host_observes: subject.is_observed(),
+        ..basis::of(Question::Network, now)
+    }
+}
+
+/// The refusal of a connection to a name that need not be looked up: the identity has no network grant at all. Nothing where it has one,
+/// where the workload has no identity, or where nothing is denied.
+#[must_use]
+pub fn refuse_by_name(
+    subject: &Subject,
+    host: &Host,
+    port: u16,
+    unidentified: Unidentified,
+    now: Moment,
+) -> Option<Refusal> {
+    let identity = subject.identity()?;
+    if !identity.network.is_empty() || subject.is_observed() {
+        return None;
+    }
+    let (who, host) = (&identity.name, host.name());
+    let detail = format!("{who} may not reach tcp {host}:{port}: no network grant allows it");
+    Some(Refusal::new(Kind::NotGranted, detail).with_basis(network_basis(subject, unidentified, now)))
+}
+
+/// As [`authorize_network`], for what is recorded, whatever the resolvers of the host are now. Opens nothing.
 ///
 /// # Errors
 /// As [`authorize_network`].

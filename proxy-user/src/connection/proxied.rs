@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use super::call::{Calls, Reply};
 use super::passage::Way;
 use super::{Connection, told};
-use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry};
+use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry, refuse_by_name};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
 use crate::forward::error::chain;
@@ -69,14 +69,14 @@ impl Connection {
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let judged = match &request.target {
             Ok((host, port)) => self.may_tunnel(&subject, host, *port).await,
-            Err(refusal) => Err(refusal.clone()),
+            Err(refusal) => Err(refusal.clone().into()),
         };
-        let refusal = match judged {
+        let No { refusal, at } = match judged {
             Ok(inner) => match request.open().await {
                 Some(stream) => return Box::pin(inner.within(stream)).await,
                 None => return,
             },
-            Err(refusal) => refusal,
+            Err(no) => no,
         };
         let target = request.target.as_ref().ok();
         let asked = Asked {
@@ -84,7 +84,8 @@ impl Connection {
             port: target.map(|(_, port)| *port),
             ..match target {
                 Some((host, port)) => {
-                    Asked::of(nowhere(*port), "tcp", Some(host.name())).through(Some(*proxy))
+                    let dst = at.unwrap_or_else(|| nowhere(*port));
+                    Asked::of(dst, "tcp", Some(host.name())).through(Some(*proxy))
                 }
                 None => Asked::of(*proxy, "http", None),
             }
@@ -102,7 +103,7 @@ impl Connection {
     }
 
     /// The connection that the tunnel is, unless it is clear by now that nothing in it could be permitted.
-    async fn may_tunnel(&self, subject: &Subject, host: &Host, port: u16) -> Result<Self, Refusal> {
+    async fn may_tunnel(&self, subject: &Subject, host: &Host, port: u16) -> Result<Self, No> {
         let Self { services, dst: proxy, .. } = self;
         let settings = &services.settings;
         is_somewhere(host)?;
@@ -113,7 +114,10 @@ impl Connection {
         };
         let may_pass = |dst| way.decide(subject, dst, settings.unidentified);
         match &way {
-            Way::Network => may_have_network(subject, host, port)?,
+            Way::Network => {
+                let refusal = refuse_by_name(subject, host, port, settings.unidentified, clock::now());
+                refusal.map_or(Ok(()), Err)?;
+            }
             Way::Unmatched(_) if apis.is_empty() && !host.is_address() => drop(may_pass(nowhere(port))?),
             Way::Unmatched(_) | Way::Whole(..) => {}
         }
@@ -128,8 +132,10 @@ impl Connection {
             let open = all.map(OriginalDst).find(|dst| may_pass(*dst).is_ok());
             found.dst = match open {
                 Some(dst) => dst,
-                None => return may_pass(found.dst).and(Err(none_permits(subject, host, port))),
+                None => found.dst,
             };
+            // What is recorded of a refusal is the address that it was about.
+            may_pass(found.dst).map_err(|refusal| No { refusal, at: Some(found.dst) })?;
             found.others.clear();
         }
         Ok(self.to(Some(found), host, port, *proxy))
@@ -236,6 +242,19 @@ impl Calls {
     }
 }
 
+/// Why there is no tunnel.
+struct No {
+    refusal: Refusal,
+    /// The address that it is about, where one is.
+    at: Option<OriginalDst>,
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, at: None }
+    }
+}
+
 /// A port, and no address.
 fn nowhere(port: u16) -> OriginalDst {
     OriginalDst(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
@@ -256,20 +275,4 @@ fn apis<'s>(subject: &'s Subject, host: &Host, port: u16) -> Vec<&'s Api> {
     let set = subject.live().set();
     let both = [Scheme::Https, Scheme::Http].into_iter();
     both.filter_map(|scheme| set.api_for(scheme, host.name(), port)).collect()
-}
-
-/// Without any network grant, names need not be looked up to know that none permits them.
-fn may_have_network(subject: &Subject, host: &Host, port: u16) -> Result<(), Refusal> {
-    match subject.identity() {
-        Some(identity) if identity.network.is_empty() && !subject.is_observed() => {
-            Err(none_permits(subject, host, port))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn none_permits(subject: &Subject, host: &Host, port: u16) -> Refusal {
-    let who = subject.identity().map_or("the workload", |identity| identity.name.as_str());
-    let detail = format!("{who} may not reach tcp {}:{port}: no network grant allows it", host.name());
-    Refusal::new(Kind::NotGranted, detail)
 }

@@ -81,6 +81,7 @@ fn world() -> World {
         &["telnet://203.0.113.10:8080"],
         &["telnet://203.0.113.10:8081"],
         &["--max-time", "1", "tftp://203.0.113.10/x"],
+        &["-p", "-x", "http://203.0.113.10:80", "http://other.test:9999/x"],
     ] {
         world.curl(&[&["--max-time", "5"], call].concat());
     }
@@ -89,6 +90,11 @@ fn world() -> World {
         &[],
     );
     world.bot(world.path("elsewhere/curl")).args(["-sS", "https://api.test/v1/x"]).run();
+    world.python(
+        "import http.client as h\nc = h.HTTPConnection('203.0.113.10', 80)\nc.set_tunnel('other.test', 9999)\n\
+         try: c.connect()\nexcept OSError: pass",
+        &[],
+    );
     assert_eq!(world.terminate(), Some(0));
     world
 }
@@ -137,7 +143,7 @@ fn what_the_live_policy_decided_it_decides_again_from_the_journal_alone() {
         assert!(!policy.contains(canary), "{canary} is in the journal");
     }
     let (some, told) = replay(&world, &world.path("etc"), &["--identity", "python"]);
-    assert_eq!((some.code, &told["same"]), (Some(0), &1.into()), "{told:#}");
+    assert_eq!((some.code, &told["same"]), (Some(0), &2.into()), "{told:#}");
     let (some, told) = replay(&world, &world.path("etc"), &["--since", "2200-01-01"]);
     assert_eq!((some.code, &told["same"]), (Some(0), &0.into()), "{told:#}");
 }
@@ -178,4 +184,88 @@ fn another_policy_is_told_by_what_it_would_decide_otherwise_and_never_by_guesses
     let broken = world.path("broken");
     let page = world.vouchsafe(&["audit", "replay", "--policies", broken.to_str().unwrap()]);
     assert_eq!(page.code, Some(2), "{page:?}");
+}
+
+/// The folder of the live policy, with another file in it.
+fn with_file(world: &World, name: &str, file: &str, text: &str) -> std::path::PathBuf {
+    let to = other(world, name, GRANTS);
+    let root = world.path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    fs::write(to.join(file), text.replace("{root}", &root)).unwrap();
+    to
+}
+
+fn sum(told: &Value, of: &str) -> u64 {
+    told[of].as_array().unwrap().iter().map(|it| it["count"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn who_would_call_by_another_identity_is_judged_by_what_was_recorded_of_the_process() {
+    let world = world();
+    let free = "[[grant]]\napi = \"demo\"\nallow = [\"GET /v1/**\"]\ncredential = \"demo-key\"\n";
+    // Who is curl now is the one from elsewhere.
+    let identity = "[identity]\nexe = \"{root}/elsewhere/curl\"\nuser = \"root\"\n";
+    let moved = with_file(&world, "moved", "policies/curl.toml", &format!("{identity}{free}"));
+    let (finished, told) = replay(&world, &moved, &[]);
+    assert_eq!((finished.code, sum(&told, "cannot_be_said")), (Some(1), 0), "{told:#}");
+    assert_eq!(told["judged_as_then"], 0, "{told:#}");
+    let all = told["otherwise"].as_array().unwrap();
+    let gained: Vec<_> = all.iter().filter(|it| it["change"] == "deny -> allow").collect();
+    assert!(gained.len() == 1 && gained[0]["count"] == 1, "{told:#}");
+    assert_eq!(
+        (&gained[0]["then"]["identity"], &gained[0]["now"]["identity"]),
+        (&Value::Null, &"curl".into())
+    );
+    let lost: Vec<_> = all.iter().filter(|it| it["change"] == "allow -> deny").collect();
+    assert!(!lost.is_empty() && lost.iter().all(|it| it["identity"] == "curl"), "{told:#}");
+    assert!(lost.iter().all(|it| it["now"]["identity"].is_null() && it["now"]["rule"] == "unknown-workload"));
+    let page = world.vouchsafe(&["audit", "replay", "--policies", moved.to_str().unwrap()]).stdout;
+    assert!(page.contains("    now  curl by \"GET /v1/**\"") && page.contains("now  nobody by "), "{page}");
+
+    // What asks the same is the same, by whatever name.
+    let etc = world.path("etc/policies/curl.toml");
+    let renamed = with_file(&world, "renamed", "policies/courier.toml", &fs::read_to_string(etc).unwrap());
+    fs::remove_file(renamed.join("policies/curl.toml")).unwrap();
+    let (_, told) = replay(&world, &renamed, &[]);
+    assert_eq!(sum(&told, "cannot_be_said"), 0, "{told:#}");
+    let changed = |it: &Value| it["change"] == "other identity" && it["now"]["identity"] == "courier";
+    assert!(told["otherwise"].as_array().unwrap().iter().all(changed), "{told:#}");
+    assert!(sum(&told, "otherwise") >= 5, "{told:#}");
+
+    // Nobody asked for the digest then.
+    let digest = "a".repeat(64);
+    let pinned = with_file(
+        &world,
+        "pinned",
+        "policies/curl.toml",
+        &format!("[identity]\nexe = \"{{root}}/bots/curl\"\nsha256 = \"{digest}\"\n{free}"),
+    );
+    let (finished, told) = replay(&world, &pinned, &[]);
+    assert_eq!(finished.code, Some(3), "{told:#}");
+    let why = told["cannot_be_said"][0]["why"].as_str().unwrap();
+    assert!(why.contains("whether it would be curl hangs on sha256, which is not recorded"), "{told:#}");
+}
+
+#[test]
+fn a_tunnel_that_was_refused_by_its_name_is_judged_where_no_address_is_needed() {
+    let world = world();
+    let tunnels: Vec<Value> = world
+        .journal()
+        .into_iter()
+        .filter(|it| it["method"] == "CONNECT" && it["kind"] == "decision")
+        .collect();
+    let of = |identity: &str| tunnels.iter().find(|it| it["identity"] == identity).unwrap().clone();
+    assert_eq!(
+        (&of("python")["basis"]["of"], &of("python")["dst"]),
+        (&"network".into(), &"0.0.0.0:9999".into())
+    );
+    assert_ne!(of("curl")["dst"], "0.0.0.0:9999", "it has network grants, so the address was looked up");
+    let python = fs::read_to_string(world.path("etc/policies/python.toml")).unwrap();
+    let grant = "\n[[grant]]\nnetwork = [\"tcp 203.0.113.0/24:9999\"]\n";
+    let open = with_file(&world, "open", "policies/python.toml", &format!("{python}{grant}"));
+    let (finished, told) = replay(&world, &open, &["--identity", "python"]);
+    assert_eq!((finished.code, &told["same"]), (Some(3), &1.into()), "{told:#}");
+    assert!(
+        told["cannot_be_said"][0]["why"].as_str().unwrap().contains("without looking up its host"),
+        "{told:#}"
+    );
 }
