@@ -97,6 +97,46 @@ fn report() -> Value {
 
 const BY_PATH: &str = "script = \"{root}/scripts/report.py\"";
 
+/// What a copy of the policy with another identity would have decided: the exit code, and what it says.
+fn replayed(world: &World, name: &str, of: impl Fn(&str) -> String) -> (Option<i32>, String) {
+    let to = world.path(name);
+    for folder in ["apis", "credentials", "policies"] {
+        fs::create_dir_all(to.join(folder)).unwrap();
+        for file in fs::read_dir(world.path("etc").join(folder)).unwrap().map(Result::unwrap) {
+            fs::write(to.join(folder).join(file.file_name()), of(&fs::read_to_string(file.path()).unwrap()))
+                .unwrap();
+        }
+    }
+    let told = world.vouchsafe(&["audit", "replay", "--policies", to.to_str().unwrap()]);
+    (told.code, told.stdout)
+}
+
+#[test]
+fn the_script_of_a_recorded_call_is_held_against_other_identities() {
+    let mut scene = Scene::new("script = \"{root}/scripts/report.py\"");
+    let script = scene.script.clone();
+    assert_eq!(scene.started_with(&[script.to_str().unwrap()]).0, "report");
+    let known = &scene.world.decision(Some("/v1/call-1"))["workload"]["known"];
+    assert_eq!(
+        (&known["exe"], &known["script"]),
+        (&"own".into(), &script.to_str().unwrap().into()),
+        "{known}"
+    );
+    let digest = sha256(&script);
+    let with = |name: &str, other: &str| {
+        let line = format!("script = \"{}\"", script.display());
+        replayed(&scene.world, name, |text| text.replace(&line, other))
+    };
+    let folder = script.parent().unwrap().display();
+    let (code, told) = with("any", &format!("script = \"{folder}/*.py\""));
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = with("evil", &format!("script = \"{folder}/evil.py\""));
+    assert!(code == Some(1) && told.contains("now  nobody by unknown-workload"), "{told}");
+    // Nobody asked for its content.
+    let (code, told) = with("content", &format!("script_sha256 = \"{digest}\""));
+    assert!(code == Some(3) && told.contains("hangs on script_sha256, which is not recorded"), "{told}");
+}
+
 #[test]
 fn a_script_is_itself_however_it_is_started() {
     let mut scene = Scene::new(BY_PATH);
