@@ -190,13 +190,32 @@ impl Follower {
     pub fn from_end(dir: &Path) -> io::Result<Follower> {
         for _ in 0..TRIES {
             let Some((number, path)) = segment::list(dir)?.pop() else { break };
-            match end_of(number, &path) {
+            match line_before(number, &path, u64::MAX) {
                 Ok(place) => return Ok(Follower::resume(dir, place.into())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         Follower::from_start(dir)
+    }
+
+    /// From a place between two lines of a segment, as it was read otherwise.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn from_place(dir: &Path, segment: u32, offset: u64) -> io::Result<Follower> {
+        for _ in 0..TRIES {
+            let all = segment::list(dir)?;
+            let Some((_, path)) = all.iter().find(|(number, _)| *number == segment) else { break };
+            match line_before(segment, path, offset) {
+                Ok(place) => return Ok(Follower::resume(dir, place.into())),
+                // It is being compressed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // It is gone; what comes after it is found.
+        Ok(Follower::resume(dir, Place { segment, offset, seq: 0, hash: None }.into()))
     }
 
     /// How far it has read.
@@ -464,19 +483,19 @@ fn stands(path: &Path, place: &Place) -> io::Result<bool> {
     }
 }
 
-/// The place behind the last whole line of a segment.
-fn end_of(number: u32, path: &Path) -> io::Result<Place> {
+/// The place behind the last whole line of a segment that ends before this offset.
+fn line_before(number: u32, path: &Path, before: u64) -> io::Result<Place> {
     let mut bytes = Vec::new();
     let begin = if crate::source::is_packed(path) {
-        // It is closed: the next one is not there yet.
-        Source::open(path)?.read_to_end(&mut bytes)?;
+        Source::open(path)?.take(before).read_to_end(&mut bytes)?;
         0
     } else {
         let mut file = File::open(path)?;
+        let before = before.min(file.metadata()?.len());
         // The last whole line, and a half one behind it.
-        let begin = file.metadata()?.len().saturating_sub(2 * wide(MAX_LINE));
+        let begin = before.saturating_sub(2 * wide(MAX_LINE));
         file.seek(SeekFrom::Start(begin))?;
-        file.read_to_end(&mut bytes)?;
+        file.take(before - begin).read_to_end(&mut bytes)?;
         begin
     };
     let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {

@@ -9,9 +9,10 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::record::{Decision, Outcome, Record, Rule, Stop, Verdict, Workload};
+use crate::record::{Decision, Outcome, Record, Rule, Stop, Verdict};
 use crate::source::Source;
 use crate::tree::Tree;
+use crate::workload::Workload;
 use crate::writer::Writer;
 use crate::{Head, Recovery, Ruling, packed};
 

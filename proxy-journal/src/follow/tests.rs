@@ -330,3 +330,39 @@ impl Follower {
         Follower::resume(&self.dir, self.cursor.clone())
     }
 }
+
+#[test]
+fn from_a_place_between_two_lines_what_follows_is_read_and_what_was_before_is_known() {
+    let mut journal = Journal::new();
+    journal.write(5);
+    let dir = journal.dir.path().to_owned();
+    let mut ends = vec![(0, 0)];
+    let mut follower = journal.follow();
+    for seq in 1..=5 {
+        assert!(matches!(follower.next().unwrap(), Step::Line(line) if line.seq == seq));
+        ends.push((follower.cursor().place.offset, seq));
+    }
+    let check = || {
+        for (offset, seq) in &ends {
+            let mut follower = Follower::from_place(&dir, 1, *offset).unwrap();
+            assert_eq!(follower.cursor().place.seq, *seq);
+            assert_eq!(all(&mut follower), ((*seq + 1..=5).collect(), vec![]), "from {offset}");
+        }
+    };
+    check();
+    journal.roll();
+    journal.pack(1);
+    check();
+    // Another journal in its place is seen from the first look on.
+    let mut follower = Follower::from_place(&dir, 1, ends[3].0).unwrap();
+    let mut other = Journal::new();
+    other.us = 7;
+    other.write(5);
+    std::fs::remove_file(dir.join(packed_name(1))).unwrap();
+    std::fs::copy(other.path(1), journal.path(1)).unwrap();
+    let (seqs, told) = all(&mut follower);
+    assert_eq!((seqs, told), (vec![1, 2, 3, 4, 5], vec![Step::Changed { read: 3, back_to: 0 }]));
+    // One that is gone is found out, too.
+    let gone = Follower::from_place(&dir, 9, 100).unwrap();
+    assert_eq!(gone.cursor().place, Place { segment: 9, offset: 100, seq: 0, hash: None });
+}

@@ -1,17 +1,12 @@
-//! Reads a journal on as it grows: over restarts of the daemon, a repair of its end, into the next segment, and whatever
-//! becomes of those that were read.
+//! Following the journal for people: what comes is shown as calls, and what becomes of the journal meanwhile is told.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io::{self, BufReader, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 
-use anyhow::{Context as _, bail};
 use proxy_journal::archive::{Call, Line};
 use proxy_journal::facts::Part;
-use proxy_journal::source::is_packed;
-use proxy_journal::{Archive, Facts, Item, Place, Reader, Source, segment, text};
+use proxy_journal::follow::{Follower, Step};
+use proxy_journal::{Archive, Facts, Place, text};
 use uuid::Uuid;
 
 use super::filter::Wanted;
@@ -20,134 +15,36 @@ use super::{human_line, json_lines};
 /// How many open calls are remembered; the outcome of an older one is shown without its request.
 const REMEMBERED: usize = 10_000;
 
-/// How often a segment is looked for that was there a moment ago: it is compressed, or comes to its time.
-const TRIES: usize = 10;
-
-/// Where reading is.
-pub(super) struct Follower {
-    dir: PathBuf,
-    number: u32,
-    /// Of a segment that is not compressed; it stays readable when it is removed.
-    file: Option<File>,
-    path: PathBuf,
-    /// End of the last whole line that was read: a half line is read again when it is whole, or was replaced.
-    offset: u64,
-}
-
-impl Follower {
-    /// Begins at this place, in the last segment.
-    pub(super) fn begin(dir: &Path, place: Place) -> anyhow::Result<Follower> {
-        for _ in 0..TRIES {
-            let listed = segment::list(dir).with_context(|| format!("{} cannot be read", dir.display()))?;
-            let Some((number, path)) = listed.into_iter().find(|(number, _)| *number >= place.segment) else {
-                break;
-            };
-            let offset = if number == place.segment { place.offset } else { 0 };
-            match open(&path) {
-                Ok(file) => return Ok(Follower { dir: dir.to_owned(), number, file, path, offset }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("{} cannot be read", path.display()));
-                }
-            }
-        }
-        bail!("{}: the segments of the journal have gone", dir.display())
-    }
-
-    /// Shows what was written since the last look.
-    pub(super) fn look(&mut self, shower: &mut Shower, out: &mut impl Write) -> anyhow::Result<()> {
-        for _ in 0..TRIES {
-            // What follows is looked for first: when it is there, nothing more is written to this segment.
-            let listed = segment::list(&self.dir).unwrap_or_default();
-            self.read(shower, out)?;
-            let next = listed.iter().find(|(number, _)| *number > self.number);
-            let mine = listed.iter().find(|(number, _)| *number == self.number);
-            let (number, path) = match (next, mine) {
-                (Some((number, path)), _) => {
-                    if *number > self.number + 1 {
-                        let gap = (self.number + 1, *number - 1);
-                        shower.say(
-                            out,
-                            &format!("segments {} to {} have gone before they were shown", gap.0, gap.1),
-                        )?;
-                    }
-                    (*number, path.clone())
-                }
-                (None, Some((number, path))) if self.was_replaced(path)? => {
-                    shower.say(
-                        out,
-                        &format!("{} was replaced; it is shown from its beginning", path.display()),
-                    )?;
-                    (*number, path.clone())
-                }
-                (None, None) => match listed.first() {
-                    Some((number, path)) => {
-                        shower.say(out, &format!("the journal was replaced; {} is shown", path.display()))?;
-                        (*number, path.clone())
-                    }
-                    None => return Ok(()),
-                },
-                (None, Some(_)) => return Ok(()),
-            };
-            match open(&path) {
-                Ok(file) => (self.number, self.file, self.path, self.offset) = (number, file, path, 0),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("{} cannot be read", path.display()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether another file has the name of this segment now, or this one lost lines that were read. One that was compressed
-    /// has the same lines.
-    fn was_replaced(&self, path: &Path) -> io::Result<bool> {
-        let Some(file) = &self.file else { return Ok(!is_packed(path)) };
-        if is_packed(path) {
-            return Ok(false);
-        }
-        let mine = file.metadata()?;
-        let Ok(named) = path.metadata() else { return Ok(false) };
-        Ok((named.dev(), named.ino()) != (mine.dev(), mine.ino()) || mine.len() < self.offset)
-    }
-
-    /// Reads whole lines from the offset on.
-    fn read(&mut self, shower: &mut Shower, out: &mut impl Write) -> anyhow::Result<()> {
-        let (number, from) = (self.number, self.offset);
-        let mut each = |item: &Item, start| shower.show(item, Place { segment: number, offset: start }, out);
-        let read = match &mut self.file {
-            Some(file) => {
-                file.seek(SeekFrom::Start(from))?;
-                read(BufReader::with_capacity(64 << 10, &*file), from, &mut each)
-            }
-            None => match Source::open_at(&self.path, from) {
-                Ok(source) => read(source, from, &mut each),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-                Err(error) => Err(error.into()),
-            },
-        }?;
-        self.offset += read;
-        Ok(())
-    }
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    let file = File::open(path)?;
-    Ok((!is_packed(path)).then_some(file))
-}
-
-/// Reads to the end; how many bytes of whole lines there were.
-fn read(
-    from: impl io::BufRead,
-    offset: u64,
-    each: &mut dyn FnMut(&Item, u64) -> anyhow::Result<()>,
-) -> anyhow::Result<u64> {
-    let mut reader = Reader::new(from);
+/// Shows what was written since the last look.
+pub(super) fn look(follower: &mut Follower, shower: &mut Shower, out: &mut impl Write) -> anyhow::Result<()> {
     loop {
-        let start = offset + reader.offset();
-        let Some(item) = reader.next() else { return Ok(reader.offset()) };
-        each(&item?, start)?;
+        match follower.next()? {
+            Step::End => return Ok(()),
+            Step::Line(line) => {
+                let after = &follower.cursor().place;
+                let length = u64::try_from(line.text.len()).unwrap_or(u64::MAX);
+                let offset = after.offset.saturating_sub(length.saturating_add(1));
+                let place = Place { segment: after.segment, offset };
+                shower.show(Line { place, text: line.text.into_bytes() }, out)?;
+            }
+            Step::Unreadable(fault) => {
+                let after = &follower.cursor().place;
+                shower
+                    .say(out, &format!("segment {}, before byte {}: {fault}", after.segment, after.offset))?;
+            }
+            Step::Lost { first, last } => {
+                shower
+                    .say(out, &format!("the records {first} to {last} have gone before they were shown"))?;
+            }
+            Step::Changed { back_to: 0, .. } => {
+                shower.say(out, "the journal was replaced; what is there is shown from its beginning")?;
+            }
+            Step::Changed { back_to, .. } => {
+                let told =
+                    format!("not all after record {back_to} is what it was; what is there now is shown");
+                shower.say(out, &told)?;
+            }
+        }
     }
 }
 
@@ -187,20 +84,11 @@ impl Shower {
         Ok(())
     }
 
-    fn show(&mut self, item: &Item, place: Place, out: &mut impl Write) -> anyhow::Result<()> {
-        let line = match item {
-            Item::Entry(entry) => entry.text.as_bytes(),
-            Item::Unreadable { fault, .. } => {
-                let Place { segment, offset } = place;
-                return Ok(self.say(out, &format!("segment {segment}, byte {offset}: {fault}"))?);
-            }
-            Item::Torn { .. } => return Ok(()),
-        };
+    fn show(&mut self, line: Line, out: &mut impl Write) -> anyhow::Result<()> {
         let Some(calls) = &mut self.calls else {
-            writeln!(out, "{}", text::escape_json(&String::from_utf8_lossy(line)))?;
+            writeln!(out, "{}", text::escape_json(&String::from_utf8_lossy(&line.text)))?;
             return Ok(());
         };
-        let line = Line { place, text: line.to_vec() };
         let Some(call) = calls.call(line)? else { return Ok(()) };
         if !calls.wanted.matches(&call.facts) {
             return Ok(());

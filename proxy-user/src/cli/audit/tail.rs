@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use proxy_journal::archive::Walk;
+use proxy_journal::follow::Follower;
 use proxy_journal::{Entry, Place, Source, segment, text};
 
 use super::filter::{FilterArgs, Wanted};
-use super::follow::{Follower, Shower};
+use super::follow::{self, Shower};
 use super::{Colour, JournalArgs, human_line, json_lines, open, unreadable};
 
 /// How often `tail -f` looks: a person does not see the difference, and five looks in a second cost nothing.
@@ -53,14 +54,15 @@ pub(super) fn tail(args: &TailArgs, dir: &Path, out: &mut impl Write) -> anyhow:
     out.flush()?;
     wanted.tell();
     let (true, Some(end)) = (args.follow, end) else { return Ok(()) };
-    let mut follower = Follower::begin(dir, end)?;
+    let failed = |error| unreadable(dir, &error);
+    let mut follower = Follower::from_place(dir, end.segment, end.offset).map_err(failed)?;
     let mut shower = if raw {
         Shower::raw()
     } else {
         Shower::new(open(dir, args.journal.indexes())?, wanted, args.json, colour)
     };
     loop {
-        follower.look(&mut shower, out)?;
+        follow::look(&mut follower, &mut shower, out)?;
         out.flush()?;
         std::thread::sleep(LOOK_EVERY);
     }
