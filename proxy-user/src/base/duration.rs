@@ -8,9 +8,18 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 /// # Errors
 /// What is wrong, in words.
 pub fn parse(text: &str) -> Result<Duration, String> {
+    let length = read(text).ok_or_else(|| help(text))?;
+    if length.is_zero() || length > Duration::from_secs(24 * 3600) {
+        return Err(format!("{text:?} is out of range; write between \"1ms\" and \"24h\""));
+    }
+    Ok(length)
+}
+
+/// A number and a unit, however long.
+fn read(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| help(text))?;
+    let number: u64 = number.parse().ok()?;
     let millis = match unit {
         "ms" => Some(number),
         "s" => number.checked_mul(1000),
@@ -18,11 +27,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         _ => None,
     };
-    let millis = millis.ok_or_else(|| help(text))?;
-    if millis == 0 || millis > 24 * 3_600_000 {
-        return Err(format!("{text:?} is out of range; write between \"1ms\" and \"24h\""));
-    }
-    Ok(Duration::from_millis(millis))
+    millis.map(Duration::from_millis)
 }
 
 /// The same up to a year, also in days (`"30d"`), for what happens seldom.
@@ -30,17 +35,19 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is wrong, in words.
 pub fn parse_long(text: &str) -> Result<Duration, String> {
-    let hours = match text.strip_suffix('d').map(str::parse::<u64>) {
-        Some(days) => days.map_err(|_| help(text))?.checked_mul(24),
-        None => match text.strip_suffix('h').map(str::parse::<u64>) {
-            Some(hours) => Some(hours.map_err(|_| help(text))?),
-            None => return parse(text),
-        },
+    let length = match text.strip_suffix('d').map(str::parse::<u64>) {
+        Some(days) => days.ok().map(|days| Duration::from_secs(days.saturating_mul(24 * 3600))),
+        None => read(text),
     };
-    match hours {
-        Some(hours @ 1..=8784) => Ok(Duration::from_secs(hours * 3600)),
-        _ => Err(format!("{text:?} is out of range; write between \"1ms\" and \"366d\"")),
+    let length = length.ok_or_else(|| {
+        format!(
+            "{text:?} is not a duration; write a number and a unit, such as \"10s\", \"5m\", \"12h\" or \"30d\""
+        )
+    })?;
+    if length.is_zero() || length > Duration::from_secs(366 * 24 * 3600) {
+        return Err(format!("{text:?} is out of range; write between \"1ms\" and \"366d\""));
     }
+    Ok(length)
 }
 
 /// [`parse_long`] for `#[serde(deserialize_with)]`.
@@ -84,8 +91,11 @@ mod tests {
         assert_eq!(parse_long("7d"), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(parse_long("48h"), Ok(Duration::from_secs(2 * 86_400)));
         assert_eq!(parse_long("4s"), Ok(Duration::from_secs(4)));
-        for bad in ["0d", "367d", "d", "1w", "-1d", "18446744073709551615d", "0h"] {
-            assert!(parse_long(bad).is_err(), "{bad}");
+        for bad in ["0d", "367d", "8785h", "18446744073709551615d", "0h", "0ms"] {
+            assert!(parse_long(bad).is_err_and(|why| why.contains("\"366d\"")), "{bad}");
+        }
+        for bad in ["d", "1w", "-1d", "5 weeks", "", "18446744073709551616d", "1.5h"] {
+            assert!(parse_long(bad).is_err_and(|why| why.contains("\"30d\"")), "{bad}");
         }
     }
 

@@ -1,9 +1,11 @@
 //! `[[journal.witness]]`: who gets signed checkpoints.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::base::duration;
 
@@ -17,10 +19,10 @@ pub struct Witness {
     #[serde(default)]
     pub command: Vec<String>,
     /// Where the checkpoint is sent by `POST`, as `text/plain`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address")]
     pub url: Option<String>,
     /// A time stamp authority (RFC 3161), which signs the checkpoint's hash with its time.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address")]
     pub timestamp: Option<String>,
     /// How often it gets the newest one, at most.
     #[serde(default = "every", deserialize_with = "duration::deserialize")]
@@ -49,12 +51,56 @@ impl Witness {
         if command.first().is_some_and(|program| !Path::new(program).is_absolute()) {
             return Some(format!("the command of the witness {name:?} must begin with /"));
         }
-        let address = url.as_ref().or(timestamp.as_ref())?;
-        let uri = address.parse::<http::Uri>().ok();
-        let fits =
-            uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-        (!fits).then(|| {
-            format!("{address:?} of the witness {name:?} is no address; write \"https://host/path\"")
-        })
+        None
+    }
+}
+
+/// Where a witness is asked: what is not of this host, by TLS alone.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = |what: &str| Err(D::Error::custom(format!("{text:?} {what}; write \"https://host/path\"")));
+    let Ok(uri) = text.parse::<http::Uri>() else { return wrong("is no address") };
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match uri.scheme_str() {
+        _ if host.is_empty() => wrong("is no address"),
+        _ if text.contains(['@', '#']) => wrong("has a user or a fragment, which nothing is done with"),
+        Some("https") => Ok(Some(text)),
+        Some("http") if is_here => Ok(Some(text)),
+        Some("http") => wrong("is of another host, to which nothing goes without TLS"),
+        _ => wrong("is no address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+
+    fn parsed(rest: &str) -> Result<Config, String> {
+        let text = format!("[[journal.witness]]\nname = \"w\"\n{rest}\n");
+        Config::parse(Path::new("v.toml"), &text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_asked_is_an_error_with_its_place() {
+        for (address, why) in [
+            ("w.example", "is no address"),
+            ("ftp://w.example/", "is no address"),
+            ("http://w.example/", "is of another host, to which nothing goes without TLS"),
+            ("http://127.0.0.1.example/", "is of another host"),
+            ("https://user@w.example/", "has a user"),
+        ] {
+            for kind in ["url", "timestamp"] {
+                let told = parsed(&format!("every = \"1m\"\n{kind} = \"{address}\"")).unwrap_err();
+                let place = format!("v.toml:4:{}: ", kind.len() + 4);
+                assert!(told.starts_with(&place) && told.contains(why), "{told}");
+            }
+        }
+        for address in ["http://127.0.0.1:1/", "http://localhost/x", "http://[::1]/", "https://w.example/x"] {
+            assert!(parsed(&format!("url = \"{address}\"")).is_ok(), "{address}");
+        }
     }
 }
