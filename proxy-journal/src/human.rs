@@ -1,5 +1,6 @@
 //! Records for the eyes of a person: one line for each call, with nothing in it that a terminal could obey.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use crate::record::{
     SecretStep, Trace, Verdict,
 };
 use crate::text::{escape, escape_word};
+
+/// How many characters a part of a line has at most; `show` has all of it.
+const BRIEF: usize = 200;
 
 /// How many open calls a [`Tail`] remembers; the outcome of an older one is shown without its request.
 const REMEMBERED: usize = 10_000;
@@ -91,12 +95,13 @@ pub fn line(entry: &Entry, decision: Option<&Decision>, colour: bool) -> String 
 fn row(decision: &Decision, outcome: Option<&Outcome>, colour: bool) -> String {
     let method = decision.method.as_deref().or(decision.scheme.as_deref()).unwrap_or("-");
     let (verdict, shade) = verdict(decision);
+    let told = || brief(&told(decision)).into_owned();
     let mut line = format!(
         "{:<14} {} {:<6} {:<44}",
-        identity(decision),
+        brief(&identity(decision)),
         paint(&format!("{verdict:<8}"), shade, colour),
-        escape_word(method),
-        target(decision)
+        brief(&escape_word(method)),
+        brief(&target(decision))
     );
     match outcome {
         Some(outcome) => {
@@ -109,18 +114,41 @@ fn row(decision: &Decision, outcome: Option<&Outcome>, colour: bool) -> String {
                 let _ = write!(line, " {}", paint("interrupted", Paint::Yellow, colour));
             }
             if let Some(error) = error(outcome) {
-                let _ = write!(line, " {}", paint(&error, Paint::Red, colour));
+                let _ = write!(line, " {}", paint(&brief(&error), Paint::Red, colour));
             }
             if decision.observed {
-                let _ = write!(line, " {}", told(decision));
+                let _ = write!(line, " {}", told());
             }
         }
         None => {
-            let _ = write!(line, " {:>3} {:>7} {}", "-", "-", told(decision));
+            let _ = write!(line, " {:>3} {:>7} {}", "-", "-", told());
         }
     }
-    let _ = write!(line, " {}", process(decision));
+    let _ = write!(line, " {}", brief(&process(decision)));
     line
+}
+
+/// A part of a line, so short that what stands around it is seen: whoever chooses a path could push that away. Several blanks, as there
+/// are between columns, are not in it.
+fn brief(text: &str) -> Cow<'_, str> {
+    let text = match text.contains("  ") {
+        true => Cow::Owned(text.replace("  ", " \\u{20}")),
+        false => Cow::Borrowed(text),
+    };
+    match text.char_indices().nth(BRIEF) {
+        None => text,
+        Some(_) => elide(&text, BRIEF).into(),
+    }
+}
+
+/// The beginning and the end of a text that is longer than so many characters, and an ellipsis between them.
+pub fn elide(text: &str, most: usize) -> String {
+    let (count, end) = (text.chars().count(), most / 3);
+    if count <= most {
+        return text.to_owned();
+    }
+    let begin = most.saturating_sub(end + 1);
+    text.chars().take(begin).chain(['…']).chain(text.chars().skip(count - end)).collect()
 }
 
 fn other(value: &Value) -> String {

@@ -7,11 +7,17 @@ use std::io;
 use serde_json::ser::Formatter;
 
 /// Whether a terminal or an editor may do something else with `c` than show it: control characters (C0, DEL, C1),
-/// line separators, and characters that are invisible or turn the direction of the text.
+/// line separators, and characters that are invisible, look as a blank and are none, or turn the direction of the text.
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}' | '\u{e0000}'..='\u{e0fff}')
+        // Fillers and the empty pattern of Braille; what joins, or chooses how the one before looks; musical ones that begin and end.
+        || matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}')
+        || matches!(c, '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}')
+        || matches!(c, '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}')
+        // Blanks of other widths; the ordinary one is what a sentence has.
+        || (c != ' ' && c.is_whitespace())
 }
 
 /// `text` with hostile characters as `\u{1b}`, for a sentence.
@@ -97,6 +103,12 @@ mod tests {
         assert_eq!(escape("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
         assert_eq!(escape("x\u{9b}31m\u{202e}y"), "x\\u{9b}31m\\u{202e}y");
         assert_eq!(escape("Zürich · /v1"), "Zürich · /v1");
+        // They look as blanks, or as nothing.
+        for c in
+            ['\u{a0}', '\u{2800}', '\u{3164}', '\u{3000}', '\u{fe0f}', '\u{e0100}', '\u{34f}', '\u{2003}']
+        {
+            assert_eq!(escape(&format!("a{c}b")), format!("a\\u{{{:x}}}b", u32::from(c)));
+        }
         assert_eq!(escape_word("/a  200"), "/a\\u{20}\\u{20}200");
     }
 

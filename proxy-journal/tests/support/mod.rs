@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Access, Blame, Bound, CaChange, Capture, CaptureEnd, Container, Decision, Detach, Kubernetes, Outcome,
+    Access, Blame, Bound, CaChange, Capture, CaptureEnd, Container, Decision, Detach, Footing, Known, Kubernetes, Outcome,
     Part, Person, PolicyLoad, PolicyResult, Prepared, Record, Recovered, RemovedCredential, Rule,
     SecretChange, SecretStep, SegmentStart, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
 };
@@ -154,6 +154,15 @@ fn workload() -> BoxedStrategy<Workload> {
                 invocation,
                 mntns,
                 container,
+                known: mntns.map(|number| Known {
+                    exe: [Footing::Own, Footing::Shared, Footing::Others][usize::from(number % 3 == 0)],
+                    sha256: ancestors.first().cloned(),
+                    environment: ancestors.clone(),
+                    traced: uid % 2 == 0,
+                    script: ancestors.last().cloned(),
+                    script_shared: uid % 3 == 0,
+                    script_sha256: None,
+                }),
                 ancestors,
             }
         })
@@ -301,7 +310,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
                 identities: number,
                 result,
                 errors,
-                identity_keys: Default::default(),
+                identity_keys: [("bot".to_owned(), "0123456789abcdef".to_owned())].into(),
             })
         });
     prop_oneof![

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use proxy_journal::text::escape;
 use serde_json::json;
 
 use super::audit::write_json;
@@ -226,17 +227,9 @@ fn write_identities(page: &mut String, identities: &[IdentityStatus]) -> std::fm
     Ok(())
 }
 
-/// The text with its control characters spelled out, so that no file name can move the terminal.
+/// The text with every character spelled out that could move the terminal, or hide something from who reads it.
 pub(super) fn safe(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            safe.extend(character.escape_default());
-        } else {
-            safe.push(character);
-        }
-    }
-    safe
+    escape(text).into_owned()
 }
 
 /// The two largest units, as in `1 d 2 h`.
@@ -330,7 +323,7 @@ mod tests {
         let mut status = healthy();
         status.policy.last_error = Some(vec!["a\x1b[2J\n.toml:1:1: x".into()]);
         let page = page(&status, false);
-        assert!(page.contains(r"a\u{1b}[2J\n.toml:1:1"), "{page}");
+        assert!(page.contains(r"a\u{1b}[2J\u{a}.toml:1:1"), "{page}");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::filter::FilterArgs;
 use super::{Colour, JournalArgs, open, unreadable};
 
+/// How many characters of a name are shown; `--json` has all of it.
+const CELL: usize = 80;
+
 /// Cells of a bar.
 const BAR: u64 = 16;
 
@@ -172,7 +175,8 @@ fn write_table(
     let mut rows = vec![args.by.iter().map(|by| by.name().to_uppercase()).collect::<Vec<_>>()];
     let names = |key: &Option<Key>| match key {
         Some(key) => {
-            key.iter().map(|text| text.as_deref().map_or("-".into(), escape_word).into_owned()).collect()
+            let cell = |text: &str| human::elide(&escape_word(text), CELL);
+            key.iter().map(|text| text.as_deref().map_or_else(|| "-".to_owned(), cell)).collect()
         }
         None => vec!["(others)".to_owned(); args.by.len()],
     };

@@ -235,6 +235,34 @@ fn what_the_journal_says_cannot_move_the_terminal() {
 }
 
 #[test]
+fn what_a_bot_chooses_pushes_nothing_out_of_sight_and_looks_like_no_other_line() {
+    let (dir, path) = journal();
+    let fake =
+        "2026-11-24T20:00:00.000Z root-bot       allow    GET    api.test/                 200   5.0ms";
+    let evil = format!("x{}{fake}\u{2800}\u{3164}\u{a0}{}", " ".repeat(500), "y".repeat(100_000));
+    let [Record::Decision(decision), outcome] = call(1) else { panic!("a call") };
+    let whole = Decision {
+        path: Some(format!("/{evil}")),
+        reason: evil.clone(),
+        workload: Workload { exe: evil.clone(), ..(*decision.workload).clone() }.into(),
+        ..(*decision).clone()
+    };
+    let refused = Decision { verdict: Verdict::Deny, id: Uuid::from_u128(2), ..whole.clone() };
+    append(&path, &[Record::Decision(Arc::new(whole)), outcome, Record::Decision(Arc::new(refused))]);
+    let lines = shown(dir.path(), &[]);
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert!(line.chars().count() < 1000 && line.ends_with("y[7]"), "{line}");
+        assert!(!line.contains("root-bot  "), "{line}");
+        assert!(!line.contains(['\u{2800}', '\u{3164}', '\u{a0}']), "{line}");
+    }
+    assert!(lines[0].contains("… 200   5.0ms") || lines[0].contains("y 200   5.0ms"), "{lines:?}");
+    let table = table(dir.path(), &["--by", "path"]);
+    assert!(table.lines().all(|line| line.chars().count() < 180), "{table}");
+    assert!(!table.lines().any(|line| line.starts_with("root-bot")), "{table}");
+}
+
+#[test]
 fn following_goes_on_over_a_kill_a_repair_and_a_restart() {
     let (dir, path) = journal();
     append(&path, &[stop("one")]);
@@ -389,13 +417,21 @@ fn a_call_is_found_over_two_segments_by_the_beginning_of_its_id() {
     );
 }
 
-#[test]
-fn calls_are_counted_by_who_called_what() {
+/// What `audit stats` with these options shows.
+fn table(dir: &Path, options: &[&str]) -> String {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
         args: StatsArgs,
     }
+    let args = <Cli as clap::Parser>::try_parse_from(["stats"].iter().chain(options)).unwrap().args;
+    let mut out = Vec::new();
+    stats(&args, dir, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn calls_are_counted_by_who_called_what() {
     let dir = tempfile::tempdir().unwrap();
     let name = |number| dir.path().join(segment::file_name(number));
     let [open, ended] = call(7);
@@ -405,12 +441,7 @@ fn calls_are_counted_by_who_called_what() {
         (outcome.status, outcome.duration_us) = (Some(502), 900_000);
     }
     append(&name(2), &[&failed[..], &[ended, stop("over")]].concat());
-    let counted = |options: &[&str]| {
-        let args = <Cli as clap::Parser>::try_parse_from(["stats"].iter().chain(options)).unwrap().args;
-        let mut out = Vec::new();
-        stats(&args, dir.path(), &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    };
+    let counted = |options: &[&str]| table(dir.path(), options);
     let json = |options: &[&str]| -> serde_json::Value {
         serde_json::from_str(&counted(&[&["--json"][..], options].concat())).unwrap()
     };
