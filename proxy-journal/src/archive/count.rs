@@ -137,16 +137,12 @@ impl Counted {
         if let Some(at) = self.numbers.get(&key) {
             return *at;
         }
-        let is_full = self.numbers.len() >= MOST_GROUPS;
-        if let (true, Some(at)) = (is_full, self.rest) {
-            return at;
+        if self.numbers.len() >= MOST_GROUPS {
+            return self.others();
         }
         self.groups.push(Group::default());
         let at = self.groups.len() - 1;
-        match is_full {
-            true => self.rest = Some(at),
-            false => drop(self.numbers.insert(key, at)),
-        }
+        self.numbers.insert(key, at);
         at
     }
 
@@ -181,6 +177,35 @@ impl Counted {
         }
     }
 
+    /// Takes in what was counted elsewhere.
+    pub fn merge(&mut self, other: Counted) {
+        let Counted { mut groups, numbers, rest, .. } = other;
+        let mut keys: Vec<(Option<Key>, usize)> =
+            numbers.into_iter().map(|(key, at)| (Some(key), at)).collect();
+        // In the order in which they came, as if they had been counted here.
+        keys.sort_unstable_by_key(|(_, at)| *at);
+        keys.extend(rest.map(|at| (None, at)));
+        for (key, at) in keys {
+            let group = groups.get_mut(at).map(std::mem::take).unwrap_or_default();
+            let here = match key {
+                Some(key) => self.group(key),
+                None => self.others(),
+            };
+            if let Some(known) = self.groups.get_mut(here) {
+                known.merge(&group);
+            }
+        }
+    }
+
+    /// The group of calls whose own one would be one too many.
+    fn others(&mut self) -> usize {
+        let groups = &mut self.groups;
+        *self.rest.get_or_insert_with(|| {
+            groups.push(Group::default());
+            groups.len() - 1
+        })
+    }
+
     /// The groups, the most calls first, and all together.
     pub fn sorted(mut self) -> (Vec<(Option<Key>, Group)>, Group) {
         let mut total = Group::default();
@@ -197,6 +222,31 @@ impl Counted {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_counted_in_shares_is_what_is_counted_at_once() {
+        let key = |number: usize| vec![Some(number.to_string())];
+        let count = |counted: &mut Counted, range: std::ops::Range<usize>| {
+            for number in range {
+                let at = counted.group(key(number % (MOST_GROUPS + 10)));
+                counted.groups[at].calls += 1;
+            }
+        };
+        for (all, cut) in [(100, 40), (2 * MOST_GROUPS + 50, MOST_GROUPS + 15)] {
+            let (mut once, mut first, mut second) = Default::default();
+            count(&mut once, 0..all);
+            count(&mut first, 0..cut);
+            count(&mut second, cut..all);
+            first.merge(second);
+            let (mut groups, total) = first.sorted();
+            let (mut expected, expected_total) = once.sorted();
+            groups.sort_by(|(a, _), (b, _)| a.cmp(b));
+            expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+            assert!(total == expected_total && total.calls == all as u64);
+            // Beyond the bound, which ones are told apart hangs on who came first in each share.
+            assert!(groups.len() == expected.len() && (groups == expected || all > MOST_GROUPS));
+        }
+    }
 
     proptest! {
         #[test]

@@ -25,9 +25,9 @@ pub(super) fn index_path(segment: &Path, number: u32) -> PathBuf {
 }
 
 /// Something to read an index from.
-pub(super) trait Bytes: Read + Seek {}
+pub(super) trait Bytes: Read + Seek + Send {}
 
-impl<T: Read + Seek> Bytes for T {}
+impl<T: Read + Seek + Send> Bytes for T {}
 
 /// An index from wherever.
 pub(super) type Loaded = Index<Box<dyn Bytes>>;

@@ -85,6 +85,7 @@ pub enum Indexes {
 /// The words of an index, by column.
 pub type Words = Arc<[Vec<String>; DICTIONARIES]>;
 
+#[derive(Clone)]
 struct Part {
     number: u32,
     path: PathBuf,
@@ -133,6 +134,19 @@ impl Archive {
     /// Whether there is no segment.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// The same segments, for another thread.
+    pub fn again(&self) -> Archive {
+        Archive {
+            dir: self.dir.clone(),
+            indexes: self.indexes,
+            parts: self.parts.clone(),
+            loaded: None,
+            memory: HashMap::new(),
+            pages: Pages::default(),
+            waiting: None,
+        }
     }
 
     /// The last segment, and where its last line ends that was whole when it was looked at.

@@ -53,6 +53,15 @@ impl Walk {
         Walk { filter, newest_first, parts: 0..archive.parts.len(), now: None }
     }
 
+    /// The same from the oldest to the newest, in so many shares, each of segments that follow each other: for threads of their own.
+    pub fn shares(archive: &Archive, filter: &Filter, count: usize) -> Vec<Walk> {
+        let (all, count) = (archive.parts.len(), count.max(1));
+        let end = |share: usize| all * share / count;
+        let share =
+            |at: usize| Walk { parts: end(at)..end(at + 1), ..Walk::new(archive, filter.clone(), false) };
+        (0..count).map(share).filter(|walk| !walk.parts.is_empty()).collect()
+    }
+
     /// What is asked for.
     pub fn filter(&self) -> &Filter {
         &self.filter

@@ -1,6 +1,6 @@
 //! The options that say which calls are wanted.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -60,7 +60,7 @@ pub(super) struct Wanted {
     pub(super) filter: Filter,
     condition: Option<Condition>,
     /// Lines for which the condition could not be evaluated.
-    failed: Cell<u64>,
+    failed: AtomicU64,
 }
 
 impl FilterArgs {
@@ -105,7 +105,7 @@ impl FilterArgs {
             until: time("--until", &self.until)?,
         };
         let condition = self.condition.as_deref().map(Condition::parse).transpose()?;
-        Ok(Wanted { filter, condition, failed: Cell::new(0) })
+        Ok(Wanted { filter, condition, failed: AtomicU64::new(0) })
     }
 }
 
@@ -134,18 +134,16 @@ impl Wanted {
     fn condition_holds(&self, facts: &Facts) -> bool {
         let Some(condition) = &self.condition else { return true };
         condition.holds(facts).unwrap_or_else(|| {
-            self.failed.set(self.failed.get() + 1);
+            self.failed.fetch_add(1, Ordering::Relaxed);
             false
         })
     }
 
     /// Says on standard error for how many lines the condition could not be evaluated.
     pub(super) fn tell(&self) {
-        if self.failed.get() > 0 {
-            eprintln!(
-                "vouchsafe: --where could not be evaluated for {} lines, which are left out",
-                self.failed.get()
-            );
+        let failed = self.failed.load(Ordering::Relaxed);
+        if failed > 0 {
+            eprintln!("vouchsafe: --where could not be evaluated for {failed} lines, which are left out");
         }
     }
 }

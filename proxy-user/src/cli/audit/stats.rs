@@ -7,14 +7,17 @@ use clap::{Args, ValueEnum};
 use proxy_journal::archive::{Counted, Group, Key, Walk};
 use proxy_journal::index;
 use proxy_journal::text::escape_word;
-use proxy_journal::{Facts, facts, human};
+use proxy_journal::{Archive, Facts, facts, human};
 use serde_json::{Value, json};
 
-use super::filter::FilterArgs;
+use super::filter::{FilterArgs, Wanted};
 use super::{Colour, JournalArgs, open, unreadable};
 
 /// How many characters of a name are shown; `--json` has all of it.
 const CELL: usize = 80;
+
+/// How many threads count; each has pages of its own in memory.
+const THREADS: usize = 8;
 
 /// Cells of a bar.
 const BAR: u64 = 16;
@@ -101,17 +104,11 @@ fn json_of(group: &Group) -> Value {
     })
 }
 
-pub(super) fn stats(args: &StatsArgs, dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut wanted = args.filter.wanted()?;
-    if wanted.filter.kinds.is_empty() {
-        wanted.filter.kinds = vec![facts::CALL.into()];
-    }
-    let failed = |error| unreadable(dir, &error);
-    let mut archive = open(dir, args.journal.indexes())?;
-    let mut walk = Walk::new(&archive, wanted.filter.clone(), false);
+/// Counts what is wanted of some segments.
+fn count(args: &StatsArgs, wanted: &Wanted, mut archive: Archive, mut walk: Walk) -> io::Result<Counted> {
     let columns = args.by.iter().map(|by| by.column()).collect::<Option<Vec<_>>>();
     let mut counted = Counted::default();
-    while let Some(batch) = archive.next(&mut walk).map_err(failed)? {
+    while let Some(batch) = archive.next(&mut walk)? {
         for hit in &batch.hits {
             if hit.certain
                 && !wanted.needs_lines()
@@ -121,13 +118,40 @@ pub(super) fn stats(args: &StatsArgs, dir: &Path, out: &mut impl Write) -> anyho
                 counted.add(at, hit, hit.row.ruling);
                 continue;
             }
-            let Some(call) = archive.read(hit, &wanted.filter).map_err(failed)? else { continue };
+            let Some(call) = archive.read(hit, &wanted.filter)? else { continue };
             if wanted.holds(&call) {
                 let at = counted.group(args.by.iter().map(|by| by.of(&call.facts)).collect());
                 counted.add(at, hit, call.facts.ruling);
             }
         }
     }
+    Ok(counted)
+}
+
+pub(super) fn stats(args: &StatsArgs, dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut wanted = args.filter.wanted()?;
+    if wanted.filter.kinds.is_empty() {
+        wanted.filter.kinds = vec![facts::CALL.into()];
+    }
+    let archive = open(dir, args.journal.indexes())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let mut counted = Counted::default();
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = Walk::shares(&archive, &wanted.filter, threads)
+            .into_iter()
+            .map(|walk| {
+                let (archive, wanted) = (archive.again(), &wanted);
+                scope.spawn(move || count(args, wanted, archive, walk))
+            })
+            .collect();
+        for share in shares {
+            match share.join() {
+                Ok(share) => counted.merge(share.map_err(|error| unreadable(dir, &error))?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        anyhow::Ok(())
+    })?;
     wanted.tell();
     let (groups, total) = counted.sorted();
     if args.json {

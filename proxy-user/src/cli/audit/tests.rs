@@ -430,6 +430,48 @@ fn table(dir: &Path, options: &[&str]) -> String {
     String::from_utf8(out).unwrap()
 }
 
+/// Makes everything of a segment unreadable but its last line, by which an index is known to be of it, and these lines.
+fn blank(path: &Path, kept: &[&str]) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let (last, others) = lines.split_last().unwrap();
+    let blanked = |line: &&str| match kept.iter().any(|kept| line.contains(kept)) {
+        true => (*line).to_owned(),
+        false => format!("{}\n", "#".repeat(line.len() - 1)),
+    };
+    let blanked: String = others.iter().map(blanked).collect();
+    std::fs::write(path, blanked + last).unwrap();
+}
+
+#[test]
+fn what_stands_in_an_index_is_answered_without_its_segment_and_no_other_line_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = |number| dir.path().join(segment::file_name(number));
+    for number in 1..=5 {
+        let mut records: Vec<_> = (0..200).flat_map(|at| call(u128::from(number * 1000 + at))).collect();
+        records.push(denial(u128::from(number)));
+        records.push(stop("end"));
+        append(&name(number), &records);
+    }
+    let asked = || {
+        let rare = shown(dir.path(), &["--verdict", "deny", "--since", "2026-11-01"]);
+        let last = shown(dir.path(), &["--verdict", "deny", "-n", "2"]);
+        (table(dir.path(), &[]), table(dir.path(), &["--by", "host,rule", "--verdict", "allow"]), rare, last)
+    };
+    let before = asked();
+    assert_eq!((before.2.len(), before.3.len()), (5, 2));
+    assert!(before.0.contains("all") && before.0.contains("1005"), "{}", before.0);
+    for number in 1..=4 {
+        blank(&name(number), &["\"verdict\":\"deny\""]);
+    }
+    assert_eq!(asked(), before);
+    let indexed = shown(dir.path(), &["--verdict", "deny", "--no-index", "--since", "2026-11-01"]);
+    assert_eq!(indexed.len(), 5, "the others are no records any more");
+    // What no index answers reads them, and says so.
+    let by_path = table(dir.path(), &["--by", "identity", "--no-index"]);
+    assert!(!by_path.contains("1005"), "{by_path}");
+}
+
 #[test]
 fn calls_are_counted_by_who_called_what() {
     let dir = tempfile::tempdir().unwrap();
