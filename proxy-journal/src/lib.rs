@@ -81,5 +81,5 @@ pub use spelled::Spelled;
 pub use timestamp::Timestamp;
 pub use tree::Tree;
 pub use verify::{Break, Fault, SealFault, Verification, Verifier};
-pub use workload::{Container, Footing, Known, Kubernetes, Workload};
+pub use workload::{Container, Footing, Known, Kubernetes, NamedPath, Workload};
 pub use writer::{AppendError, Appended, Prepared, Writer};

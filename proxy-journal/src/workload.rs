@@ -59,6 +59,9 @@ pub struct Workload {
 pub struct Known {
     /// What is at the path of the executable.
     pub exe: Footing,
+    /// Other paths by which identities name the executable: through a link, or where its own path could not be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<NamedPath>,
     /// The SHA-256 of the executable, in hexadecimal, if an identity asked and nobody else could write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -77,6 +80,15 @@ pub struct Known {
     /// The SHA-256 of the script, in hexadecimal, if an identity asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_sha256: Option<String>,
+}
+
+/// A path that led to the executable.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NamedPath {
+    /// The path.
+    pub path: String,
+    /// What is there.
+    pub is: Footing,
 }
 
 /// What is at the path that a workload's executable shows, for the host.

@@ -156,6 +156,7 @@ fn workload() -> BoxedStrategy<Workload> {
                 container,
                 known: mntns.map(|number| Known {
                     exe: [Footing::Own, Footing::Shared, Footing::Others][usize::from(number % 3 == 0)],
+                    paths: Vec::new(),
                     sha256: ancestors.first().cloned(),
                     environment: ancestors.clone(),
                     traced: uid % 2 == 0,

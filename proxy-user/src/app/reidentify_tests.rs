@@ -350,6 +350,24 @@ fn what_is_not_recorded_of_a_workload_is_not_guessed() {
 }
 
 #[test]
+fn a_path_that_identities_name_is_recorded_and_answers_others_that_name_it() {
+    let scene = Scene::new();
+    let before = scene.live(&one(&["exe = '{root}/link'"]));
+    let pinned = scene.live(&one(&["exe = '{root}/link'", "user = '1000'"]));
+    let other = scene.live(&one(&["exe = '{root}/link'", "user = '1001'"]));
+    let gone = Workload { exe: None, ..BOT.workload(&scene) };
+    for workload in [BOT.workload(&scene), gone] {
+        let (found, decision) = called(&before, &Arc::new(workload));
+        assert!(matches!(found, Identified::One(_)), "{found:?}");
+        let after = |live: &LivePolicy| anew(&before, live, &decision, &Recaller::default());
+        assert_eq!(after(&pinned).map(|it| it.len()), Ok(1));
+        assert_eq!(after(&other).map(|it| it.len()), Ok(0));
+        let told = after(&scene.live(&one(&["exe = '{root}/hard/bot'"])));
+        assert!(matches!(&told, Err(why) if why.contains("hangs on exe, ")), "{told:?}");
+    }
+}
+
+#[test]
 fn a_digest_that_somebody_asked_for_is_recorded_and_answers_others() {
     let scene = Scene::new();
     let before = scene.live(&one(&["exe = '{root}/bot'", "sha256 = '{other}'"]));

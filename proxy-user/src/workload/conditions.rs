@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::unistd::{Group, User};
-use proxy_journal::Known;
+use proxy_journal::{Known, NamedPath};
 use proxy_policy::{Conditions, ExePattern};
 
 use super::{
@@ -27,6 +27,9 @@ use crate::kernel::Programs;
 
 /// How long a name of a user or group is believed.
 const NAME_LIFE: Duration = Duration::from_secs(10);
+
+/// How many paths of an executable are noted.
+const MOST_PATHS: usize = 4;
 
 /// What can be asked of a workload, in the order in which it is asked: the executable decides whether a miss is worth
 /// telling, then cheap ones come first.
@@ -266,6 +269,15 @@ impl<'a> Examination<'a> {
             return Some((wanted, self.label().to_owned(), Some(miss)));
         };
         let found = path.display().to_string();
+        self.common.note(|known| {
+            let is_new = |known: &Known| {
+                known.paths.len() < MOST_PATHS && known.paths.iter().all(|it| it.path != found)
+            };
+            if self.workload.exe.as_ref() != Some(&found) && is_new(known) {
+                let is = evidence::footing_at(&path, self.workload);
+                known.paths.push(NamedPath { path: found.clone(), is });
+            }
+        });
         let miss =
             writers::of_path(&path, file, self.workload.uid, self.conditions.are_pinned()).map(writable);
         self.path = Some(path);

@@ -23,11 +23,17 @@ pub(super) fn of(workload: &Workload) -> Known {
 }
 
 fn footing(workload: &Workload) -> Footing {
+    let path = workload.exe.as_deref().map(Path::new);
+    let path = path.filter(|path| path.is_absolute() && workload.exe_ino != 0);
+    path.map_or(Footing::Elsewhere, |path| footing_at(path, workload))
+}
+
+/// What is at a path.
+pub(super) fn footing_at(path: &Path, workload: &Workload) -> Footing {
     let file = FileId { dev: workload.exe_dev, ino: workload.exe_ino };
-    let path = workload.exe.as_deref().map(Path::new).filter(|path| path.is_absolute() && file.ino != 0);
-    let Some(path) = path.filter(|path| files::named_by(path) == Some(file)) else {
+    if files::named_by(path) != Some(file) {
         return Footing::Elsewhere;
-    };
+    }
     let others = |pinned| writers::of_path(path, file, workload.uid, pinned).is_some();
     match (others(false), others(true)) {
         (false, _) => Footing::Own,

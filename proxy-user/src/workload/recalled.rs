@@ -40,14 +40,14 @@ pub struct Recaller {
 type Question = (String, FileId, String);
 
 /// Where a pattern leads today.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Leads {
-    /// To the recorded path, as far as one can see.
-    There,
-    /// By another path to what was recorded.
-    Otherwise,
-    /// Nowhere near.
-    Elsewhere,
+    /// To the very file, by this path.
+    To(String),
+    /// To what is at the recorded path now, another file.
+    Near,
+    /// To neither.
+    Nowhere,
 }
 
 /// The workload of a record, as the daemon has one.
@@ -168,19 +168,28 @@ impl Recaller {
         }
         let known = recorded.known.as_ref()?;
         let file = FileId { dev: recorded.exe_dev, ino: recorded.exe_ino };
+        let own = (recorded.exe.as_str(), known.exe);
+        let others = known.paths.iter().map(|it| (it.path.as_str(), it.is));
+        let named: Vec<(&str, Footing)> =
+            std::iter::once(own).chain(others).filter(|(path, _)| wanted.matches(path)).collect();
         let leads = self.leads(wanted, file, &recorded.exe);
-        if !wanted.matches(&recorded.exe) {
-            return (leads == Leads::Elsewhere).then_some(false);
-        }
-        let counts = match known.exe {
+        let counts = |(_, is): &(&str, Footing)| match is {
             Footing::Own => true,
             Footing::Shared => conditions.are_pinned(),
             Footing::Others | Footing::Elsewhere => false,
         };
-        // Of several paths that a pattern names, another one may count.
-        let gone = leads == Leads::Elsewhere && known.exe == Footing::Elsewhere;
-        let only = wanted.is_literal() || counts && leads != Leads::Otherwise || gone;
-        only.then_some(counts)
+        match (named.as_slice(), wanted.is_literal()) {
+            ([], _) => (leads == Leads::Nowhere).then_some(false),
+            ([one, ..], true) => Some(counts(one)),
+            // Of several paths that a pattern names, another one may be the one that was found.
+            (all, false) => match leads {
+                Leads::To(path) if all.iter().all(|(known, _)| *known != path) => None,
+                Leads::Near => None,
+                _ if all.iter().all(counts) => Some(true),
+                Leads::Nowhere if all.iter().all(|(_, is)| *is == Footing::Elsewhere) => Some(false),
+                _ => None,
+            },
+        }
     }
 
     fn script(
@@ -194,7 +203,7 @@ impl Recaller {
             path if wanted.matches(path) => Some(true),
             path => {
                 let file = files::named_by(Path::new(path));
-                let leads = file.is_some_and(|file| self.leads(wanted, file, path) != Leads::Elsewhere);
+                let leads = file.is_some_and(|file| self.leads(wanted, file, path) != Leads::Nowhere);
                 (!leads).then_some(false)
             }
         }
@@ -203,18 +212,17 @@ impl Recaller {
     fn leads(&self, pattern: &ExePattern, file: FileId, recorded: &str) -> Leads {
         let question = (pattern.as_str().to_owned(), file, recorded.to_owned());
         let mut known = self.leads.borrow_mut();
-        *known.entry(question).or_insert_with(|| {
+        let found = known.entry(question).or_insert_with(|| {
             // What was replaced since then is at the same path, by the same links.
             let same_path =
                 |path: &str| Path::new(path).canonicalize().is_ok_and(|path| path == Path::new(recorded));
             match (files::find(pattern, file), pattern.literal()) {
-                (Some(path), _) if path == Path::new(recorded) => Leads::There,
-                (Some(_), _) => Leads::Otherwise,
-                (None, Some(literal)) if literal == recorded => Leads::There,
-                (None, Some(literal)) if same_path(literal) => Leads::Otherwise,
-                (None, _) => Leads::Elsewhere,
+                (Some(path), _) => Leads::To(path.display().to_string()),
+                (None, Some(literal)) if same_path(literal) => Leads::Near,
+                (None, _) => Leads::Nowhere,
             }
-        })
+        });
+        found.clone()
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use proxy_journal::text::{escape, escape_word};
 use proxy_journal::{
-    Basis, Condition, Container, Decision, Fingerprint, Footing, Held, Known, Outcome, Question, RequestKind,
-    Timestamp, Verdict, Workload, human,
+    Basis, Condition, Container, Decision, Fingerprint, Footing, Held, Known, NamedPath, Outcome, Question,
+    RequestKind, Timestamp, Verdict, Workload, human,
 };
 
 pub(super) fn write_who(page: &mut String, decision: &Decision) -> std::fmt::Result {
@@ -102,8 +102,8 @@ fn write_workload(page: &mut String, workload: &Workload) -> std::fmt::Result {
 
 /// What identities ask of a process besides what was captured.
 fn write_known(page: &mut String, known: &Known) -> std::fmt::Result {
-    let Known { exe, sha256, environment, traced, script, script_shared, script_sha256 } = known;
-    let exe = match exe {
+    let Known { exe, paths, sha256, environment, traced, script, script_shared, script_sha256 } = known;
+    let told = |is: &Footing| match is {
         Footing::Own => "only root and its user can change what is at its path",
         Footing::Shared => {
             "it lies where everybody can put files: it counts only for an identity with a user"
@@ -111,7 +111,10 @@ fn write_known(page: &mut String, known: &Known) -> std::fmt::Result {
         Footing::Others => "others can change it, or put another file at its path",
         Footing::Elsewhere => "for the host, another file or none is at its path",
     };
-    write!(page, "            {exe}")?;
+    for NamedPath { path, is } in paths {
+        writeln!(page, "            by {}: {}", escape_word(path), told(is))?;
+    }
+    write!(page, "            {}", told(exe))?;
     if let Some(digest) = sha256 {
         write!(page, "; SHA-256 {}", escape_word(digest))?;
     }

@@ -41,6 +41,7 @@ fn decision() -> Decision {
         ancestors: vec!["/x/parent".into(), "/x/grandparent".into()],
         known: Some(Known {
             exe: Footing::Shared,
+            paths: vec![NamedPath { path: "/x/link".into(), is: Footing::Own }],
             sha256: Some("x-sha256".into()),
             environment: vec!["X_PRELOAD".into()],
             traced: true,
@@ -122,6 +123,7 @@ fn in_words(field: &str) -> Option<&'static str> {
     Some(match field {
         "/workload/foreign" => "another one than the host's",
         "/workload/known/exe" => "where everybody can put files",
+        "/workload/known/paths/0/is" => "by /x/link: only root and its user",
         "/workload/known/traced" => "it is nobody",
         "/workload/known/script_shared" => "which counts only for an identity with a user",
         "/has_query" => "/x/path?…",
