@@ -34,12 +34,8 @@ hosts = ["pinned.test"]
 "#;
 
 const CREDENTIALS: &str = r#"
-[credential.one]
-kind = "static"
-secret = "vault:one"
-[credential.two]
-kind = "static"
-secret = "vault:two"
+credential.one = { kind = "static", secret = "vault:one" }
+credential.two = { kind = "static", secret = "vault:two" }
 "#;
 
 const ROLES: &str = r#"

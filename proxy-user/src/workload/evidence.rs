@@ -35,10 +35,10 @@ pub(super) fn footing_at(path: &Path, workload: &Workload) -> Footing {
         return Footing::Elsewhere;
     }
     let others = |pinned| writers::of_path(path, file, workload.uid, pinned).is_some();
-    match (others(false), others(true)) {
-        (false, _) => Footing::Own,
-        (true, false) => Footing::Shared,
-        (true, true) => Footing::Others,
+    match others(false) {
+        false => Footing::Own,
+        true if others(true) => Footing::Others,
+        true => Footing::Shared,
     }
 }
 
