@@ -7,9 +7,10 @@ use std::sync::Arc;
 use proptest::option::of;
 use proptest::prelude::*;
 use proxy_journal::{
-    Access, Blame, Bound, CaChange, Capture, CaptureEnd, Container, Decision, Detach, Footing, Known, Kubernetes, Outcome,
-    Part, Person, PolicyLoad, PolicyResult, Prepared, Record, Recovered, RemovedCredential, Rule,
-    SecretChange, SecretStep, SegmentStart, Start, Stop, Target, Timestamp, Trace, Verdict, Workload, Writer,
+    Access, Blame, Bound, CaChange, Capture, CaptureEnd, Container, Decision, Detach, Footing, Known,
+    Kubernetes, Outcome, Part, Person, PolicyLoad, PolicyResult, Prepared, Record, Recovered,
+    RemovedCredential, Rule, SecretChange, SecretStep, SegmentStart, Start, Stop, Target, Timestamp, Trace,
+    Verdict, Workload, Writer,
 };
 use uuid::Uuid;
 

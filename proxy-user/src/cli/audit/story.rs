@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use proxy_journal::text::{escape, escape_word};
 use proxy_journal::{
-    Basis, Condition, Container, Decision, Fingerprint, Footing, Held, Known, NamedPath, Outcome, Question,
-    RequestKind, Timestamp, Verdict, Workload, human,
+    Basis, Capture, CaptureEnd, Condition, Container, Decision, Fingerprint, Footing, Held, Known, NamedPath,
+    Outcome, Question, RequestKind, Timestamp, Verdict, Workload, human,
 };
 
 pub(super) fn write_who(page: &mut String, decision: &Decision) -> std::fmt::Result {
@@ -199,6 +199,9 @@ pub(super) fn write_decision(page: &mut String, decision: &Decision) -> std::fmt
     for Fingerprint { place, fingerprint } in &decision.fingerprints {
         writeln!(page, "value       {}, fingerprint {}", escape(place), escape_word(fingerprint))?;
     }
+    if let Some(most) = decision.capture {
+        writeln!(page, "capture     at most {most} bytes of each body are kept for auditors")?;
+    }
     Ok(())
 }
 
@@ -307,6 +310,22 @@ pub(super) fn write_outcome(page: &mut String, outcome: &Outcome, ended: Timesta
         if told {
             writeln!(page, "            {what}")?;
         }
+    }
+    for Capture { part, file, end, bytes, size, sha256 } in &outcome.captures {
+        let end = match end {
+            CaptureEnd::Whole => "all of it",
+            CaptureEnd::Limit => "there was more",
+            CaptureEnd::Broken => "it broke off",
+            CaptureEnd::Killed => "the daemon was stopped in it",
+        };
+        let bytes = bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
+        writeln!(
+            page,
+            "kept        {bytes} bytes of the {} ({end}): {}, {size} bytes, SHA-256 {}",
+            part.word(),
+            escape_word(file),
+            escape_word(sha256)
+        )?;
     }
     Ok(())
 }

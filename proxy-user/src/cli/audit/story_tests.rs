@@ -1,6 +1,6 @@
 //! The story of a call leaves nothing out.
 
-use proxy_journal::{Blame, Fingerprint, Kubernetes, Mistrust, RemovedCredential, Rule, Spelled};
+use proxy_journal::{Blame, Kubernetes, Mistrust, Part, RemovedCredential, Rule, Spelled};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -94,6 +94,7 @@ fn decision() -> Decision {
         refusal: Some("x-refusal".into()),
         basis: Some(Box::new(basis)),
         fingerprints: vec![Fingerprint { place: "query x".into(), fingerprint: "x-fingerprint".into() }],
+        capture: Some(1016),
         generation: 1015,
     }
 }
@@ -115,6 +116,14 @@ fn outcome() -> Outcome {
         reflected: true,
         repeated: true,
         answered: true,
+        captures: vec![Capture {
+            part: Part::Response,
+            file: "x-file.age".into(),
+            end: CaptureEnd::Limit,
+            bytes: Some(2007),
+            size: 2008,
+            sha256: "x-captured".into(),
+        }],
     }
 }
 
@@ -143,6 +152,7 @@ fn in_words(field: &str) -> Option<&'static str> {
         "/interrupted" => "outcome     status",
         "/reflected" => "sent the credential back",
         "/repeated" => "sent once more",
+        "/captures/0/end" => "bytes of the response (there was more)",
         "/answered" => "answered it itself",
         _ => return None,
     })
