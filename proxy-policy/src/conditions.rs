@@ -358,21 +358,23 @@ mod tests {
             let set = compiled.set.unwrap_or_else(|| panic!("{conditions}: {:?}", compiled.diagnostics));
             set.identity_named("bot").unwrap().conditions.key()
         };
-        let digest = "ab".repeat(32);
-        let all = [
-            "exe = '/opt/a'".to_owned(),
-            "exe = '/opt/*'".to_owned(),
-            format!("sha256 = '{digest}'"),
-            "user = 'a'".to_owned(),
-            "group = 'a'".to_owned(),
-            "unit = 'a'".to_owned(),
-            "cgroup = '/a'".to_owned(),
-            "exe = '/opt/a'\nscript = '/opt/a'".to_owned(),
-            format!("exe = '/opt/a'\nscript_sha256 = '{digest}'"),
-            "container = 'docker:a'".to_owned(),
-            "kubernetes = 'a/b'".to_owned(),
-            "exe = '/opt/a'\nclean_environment = true".to_owned(),
-        ];
+        let of = |value: &str| {
+            let digest = value.repeat(64);
+            [
+                format!("exe = '/opt/{value}'"),
+                format!("sha256 = '{digest}'"),
+                format!("user = '{value}'"),
+                format!("group = '{value}'"),
+                format!("unit = '{value}.service'"),
+                format!("cgroup = '/{value}'"),
+                format!("exe = '/opt/x'\nuser = 'x'\nscript = '/opt/{value}'"),
+                format!("exe = '/opt/x'\nuser = 'x'\nscript_sha256 = '{digest}'"),
+                format!("container = 'docker:{value}'"),
+                format!("kubernetes = '{value}/x'"),
+                format!("exe = '/opt/x'\nclean_environment = {}", value == "a"),
+            ]
+        };
+        let all = [of("a"), of("b")].concat();
         let keys: std::collections::BTreeSet<u64> = all.iter().map(|it| key("", it)).collect();
         assert_eq!(keys.len(), all.len());
         for conditions in &all {
