@@ -25,12 +25,18 @@ pub(super) fn of(workload: &Workload) -> Known {
 fn footing(workload: &Workload) -> Footing {
     let path = workload.exe.as_deref().map(Path::new);
     let path = path.filter(|path| path.is_absolute() && workload.exe_ino != 0);
+    // With mounts of its own a process can show any path of the host: also one where an answer does not come.
+    let path = path.filter(|path| files::at_hand(path) == Some(file_of(workload)));
     path.map_or(Footing::Elsewhere, |path| footing_at(path, workload))
+}
+
+fn file_of(workload: &Workload) -> FileId {
+    FileId { dev: workload.exe_dev, ino: workload.exe_ino }
 }
 
 /// What is at a path.
 pub(super) fn footing_at(path: &Path, workload: &Workload) -> Footing {
-    let file = FileId { dev: workload.exe_dev, ino: workload.exe_ino };
+    let file = file_of(workload);
     if files::named_by(path) != Some(file) {
         return Footing::Elsewhere;
     }

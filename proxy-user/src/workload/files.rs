@@ -49,6 +49,14 @@ pub fn named_by(path: &Path) -> Option<FileId> {
     named(path, None)
 }
 
+/// The same, as far as the kernel can say it from memory: nothing is mounted for it, and nobody asked who may not answer. The way to a file
+/// that a process executes is in memory.
+#[must_use]
+pub fn at_hand(path: &Path) -> Option<FileId> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    of_open(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?)
+}
+
 /// The file that is open.
 #[must_use]
 pub fn of_open(file: impl AsFd) -> Option<FileId> {
@@ -168,6 +176,7 @@ mod tests {
         std::os::unix::fs::symlink(&one, &symlink).unwrap();
         std::fs::copy(&one, &copy).unwrap();
         let id = named_by(&one);
+        assert_eq!(at_hand(&one), id, "it was just looked at");
         assert!(id.is_some());
         assert_eq!(named_by(&link), id);
         assert_eq!(named_by(&symlink), id);
