@@ -121,6 +121,7 @@ fn call(dice: &mut Dice, at: u64) -> (Uuid, Record, Option<(u64, Record)>) {
         credential: Some(format!("key-{api}")),
         mistrust: None,
         capture: None,
+        ech: false,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

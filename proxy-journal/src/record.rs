@@ -149,6 +149,10 @@ pub struct Decision {
     /// Port of that host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The handshake of a connection that is not looked into has another one encrypted inside (ECH, RFC 9849), or pretends to, as browsers
+    /// do: `host` is the name outside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ech: bool,
     /// Request method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,

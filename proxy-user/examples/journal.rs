@@ -44,6 +44,7 @@ fn decision(workload: &proxy_journal::Spelled<Workload>, call: u64) -> Decision 
         credential: Some("stripe-restricted".into()),
         mistrust: None,
         capture: None,
+        ech: false,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

@@ -76,6 +76,7 @@ fn decision(id: Uuid, (who, unit, api, host, verdict): (u8, u8, u8, u8, u8)) -> 
         credential: None,
         mistrust: None,
         capture: None,
+        ech: false,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

@@ -42,6 +42,7 @@ impl<'a> Facts<'a> {
             method: Some(self.method.as_str()),
             path: Some(self.path.as_str()),
             has_query: self.query.is_some(),
+            ech: false,
         }
     }
 }
@@ -96,6 +97,8 @@ pub struct Asked<'a> {
     pub path: Option<&'a str>,
     /// Whether the request had a query.
     pub has_query: bool,
+    /// Whether the handshake has another one encrypted inside, or pretends to.
+    pub ech: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -111,6 +114,7 @@ impl<'a> Asked<'a> {
             method: None,
             path: None,
             has_query: false,
+            ech: false,
         }
     }
 
@@ -119,6 +123,12 @@ impl<'a> Asked<'a> {
     pub fn of(dst: OriginalDst, scheme: &'a str, host: Option<&'a str>) -> Self {
         let port = host.is_some().then(|| dst.0.port());
         Self { scheme: Some(scheme), host, port, ..Self::connection(dst) }
+    }
+
+    /// The same, of a handshake that may have another one inside.
+    #[must_use]
+    pub fn hiding(self, ech: bool) -> Self {
+        Self { ech, ..self }
     }
 
     /// The same, asked for by way of a proxy.

@@ -102,6 +102,7 @@ fn entry(
         credential: None,
         mistrust: None,
         capture: None,
+        ech: asked.ech,
         refusal: None,
         fingerprints: Vec::new(),
         basis: basis.map(|basis| Box::new(Basis { path_cut, several: several(), ..basis.clone() })),

@@ -37,6 +37,7 @@ fn decision(method: Option<&str>, path: &str) -> Decision {
         credential: None,
         mistrust: None,
         capture: None,
+        ech: false,
         refusal: None,
         basis: None,
         fingerprints: Vec::new(),

@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     pub(crate) dst: OriginalDst,
     /// What the workload asked a proxy for: that is where it goes.
     pub(crate) proxied: Option<Box<Proxied>>,
+    /// Its handshake has another one encrypted inside, or pretends to.
+    pub(crate) ech: bool,
 }
 
 /// Serves one accepted connection to its end; it was counted when it came.
@@ -84,7 +86,8 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let subject = caller.current(&services.policy, &*services.identifier).await;
     let most = services.settings.connections_per_identity;
     let held = services.counters.tally(&subject).hold(most);
-    let connection = Connection { services: Arc::clone(&services), caller, dst: origin.dst, proxied: None };
+    let (dst, proxied, ech) = (origin.dst, None, false);
+    let connection = Connection { services: Arc::clone(&services), caller, dst, proxied, ech };
     let Some(_held) = held else {
         let whose = match subject.identity() {
             Some(identity) => format!("{} has", identity.name),
@@ -165,7 +168,7 @@ impl Connection {
 
     /// The same, once it speaks `scheme`, to `host` if it named one.
     fn asked_of<'a>(&self, scheme: &'a str, host: Option<&'a str>) -> Asked<'a> {
-        Asked::of(self.dst, scheme, host).through(self.proxy())
+        Asked::of(self.dst, scheme, host).through(self.proxy()).hiding(self.ech && scheme == "tls")
     }
 
     /// The proxy that the workload asked.
@@ -185,7 +188,8 @@ impl Connection {
     }
 
     /// What the client's TLS is to us, if it is not over already.
-    async fn tls(self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Tls> {
+    async fn tls(mut self, mut stream: Prefixed<TcpStream>, hello: ClientHello) -> Option<Tls> {
+        self.ech = hello.ech;
         // Without SNI the client can only mean the address, and will check the certificate against it.
         let named = match hello.server_name.as_deref() {
             Some(name) => Host::parse(name),

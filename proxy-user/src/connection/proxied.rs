@@ -195,6 +195,7 @@ impl Connection {
             caller: Arc::clone(&self.caller),
             dst,
             proxied: Some(Box::new(proxied)),
+            ech: false,
         }
     }
 }

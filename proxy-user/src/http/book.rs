@@ -44,6 +44,7 @@ impl Book {
             credential: None,
             mistrust: None,
             capture: None,
+            ech: false,
             refusal: None,
             basis: None,
             fingerprints: Vec::new(),

@@ -48,6 +48,7 @@ pub(crate) fn allow(path: &str) -> Decision {
         credential: Some("stripe-restricted".into()),
         mistrust: None,
         capture: None,
+        ech: false,
         refusal: None,
         basis: None,
         fingerprints: Vec::new(),

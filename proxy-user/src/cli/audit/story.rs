@@ -199,6 +199,12 @@ pub(super) fn write_decision(page: &mut String, decision: &Decision) -> std::fmt
     for Fingerprint { place, fingerprint } in &decision.fingerprints {
         writeln!(page, "value       {}, fingerprint {}", escape(place), escape_word(fingerprint))?;
     }
+    if decision.ech {
+        writeln!(
+            page,
+            "            the handshake has another one encrypted inside, or pretends to: the host is the name outside"
+        )?;
+    }
     if let Some(most) = decision.capture {
         writeln!(page, "capture     at most {most} bytes of each body are kept for auditors")?;
     }

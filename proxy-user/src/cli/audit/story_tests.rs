@@ -95,6 +95,7 @@ fn decision() -> Decision {
         basis: Some(Box::new(basis)),
         fingerprints: vec![Fingerprint { place: "query x".into(), fingerprint: "x-fingerprint".into() }],
         capture: Some(1016),
+        ech: true,
         generation: 1015,
     }
 }
@@ -150,6 +151,7 @@ fn in_words(field: &str) -> Option<&'static str> {
         "/duration_us" => "after 2.0s",
         "/ttfb_us" => "first byte after 1.0s",
         "/interrupted" => "outcome     status",
+        "/ech" => "encrypted inside",
         "/reflected" => "sent the credential back",
         "/repeated" => "sent once more",
         "/captures/0/end" => "bytes of the response (there was more)",

@@ -67,6 +67,7 @@ fn call(number: u128) -> [Record; 2] {
         credential: None,
         mistrust: None,
         capture: None,
+        ech: false,
         basis: None,
         fingerprints: Vec::new(),
         refusal: None,

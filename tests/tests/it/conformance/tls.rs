@@ -418,7 +418,7 @@ fn a_hello_with_another_one_encrypted_inside_is_judged_by_the_name_that_can_be_r
     // An API inside, and no API outside.
     let error = connect(&dialer, &encrypted(&dialer, "other.test"), RAW_ADDRESS, "raw.test").unwrap_err();
     assert!(error.to_string().contains("AccessDenied"), "{error}");
-    assert_eq!(last()["host"], "other.test");
+    assert_eq!((&last()["host"], &last()["ech"]), (&"other.test".into(), &true.into()));
     // An API outside: it is the one that answers, and the client sees that this is not whom it wanted.
     let error = connect(&dialer, &encrypted(&dialer, "raw.test"), RAW_ADDRESS, "other.test").unwrap_err();
     assert!(error.to_string().contains("RejectedEncryptedClientHello"), "{error}");
