@@ -155,7 +155,9 @@ fn after_a_stop_that_the_server_answered_nothing_comes_twice() {
     for round in 1..=3 {
         let running = host.start();
         running.deny(3);
-        // Not held back for long enough to be sure without an answer.
+        // Connected, and not held back for long enough to be sure without an answer.
+        let sent = u64::try_from(host.journal().len()).unwrap();
+        eventually("they came", || rsyslog.seqs().contains(&sent));
         running.stop();
         let last = u64::try_from(host.journal().len()).unwrap();
         eventually("all is there", || rsyslog.seqs().contains(&last));
