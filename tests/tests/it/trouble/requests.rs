@@ -163,11 +163,12 @@ fn an_upload_that_is_refused_early_still_gets_its_answer() {
     let (body, data) = (body.to_str().unwrap(), format!("@{}", body.display()));
     for version in ["--http1.1", "--http2"] {
         for how in [["-T", body], ["--data-binary", &data]] {
-            // Without `Expect: 100-continue`, curl sends all that it has.
-            let url = "https://api.test/v1/forbidden/x";
-            let answer = scene.world.curl(&[&[version, "-H", "expect:"][..], &how, &[url]].concat());
-            assert_eq!(answer.status, 403, "{answer:?}");
-            assert_eq!(answer.json()["type"], "urn:vouchsafe:problem:not-granted", "{answer:?}");
+            for url in ["https://api.test/v1/forbidden/x", "https://raw.test/v2/x"] {
+                // Without `Expect: 100-continue`, curl sends all that it has.
+                let answer = scene.world.curl(&[&[version, "-H", "expect:"][..], &how, &[url]].concat());
+                assert_eq!(answer.status, 403, "{url}: {answer:?}");
+                assert_eq!(answer.json()["type"], "urn:vouchsafe:problem:not-granted", "{answer:?}");
+            }
         }
     }
     assert!(scene.world.seen().is_empty());
