@@ -90,7 +90,8 @@ pub enum OnFull {
 const MOST_AUDITORS: usize = 16;
 
 fn auditors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Recipient>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
+    let texts = Vec::<String>::deserialize(deserializer)
+        .map_err(|_| D::Error::custom("this is no list of public keys; write auditors = [\"age1…\"]"))?;
     if texts.len() > MOST_AUDITORS {
         return Err(D::Error::custom(format!("more than {MOST_AUDITORS} auditors")));
     }

@@ -13,7 +13,7 @@ use age::stream::StreamWriter;
 use age::x25519::Recipient;
 use age::{Encryptor, Recipient as Wraps};
 use bytes::Bytes;
-use proxy_journal::{Blame, CaptureEnd, Outcome, Part, kept};
+use proxy_journal::{Blame, CaptureEnd, Decision, Outcome, Part, kept};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -27,7 +27,9 @@ use super::store::{file, sync_dir};
 /// Room that is left to the journal itself, at least.
 const LEAST_ROOM: u64 = 1 << 20;
 /// Bodies at once, each with a file that is open.
-const MOST_BODIES: usize = if cfg!(test) { 8 } else { 4096 };
+const MOST_BODIES: usize = if cfg!(test) { 32 } else { 4096 };
+/// And of one identity: none takes the places of all others.
+const MOST_OF_ONE: usize = MOST_BODIES / 4;
 /// Finished files that wait for the disk, each open.
 const MOST_UNSYNCED: usize = 256;
 
@@ -35,7 +37,12 @@ const MOST_UNSYNCED: usize = 256;
 #[derive(Debug)]
 pub(super) enum Work {
     /// A call is to begin: its files are made.
-    Open { id: Uuid, most: u64, has_request: bool, answer: oneshot::Sender<Result<Captures, Arc<str>>> },
+    Open {
+        call: Arc<Decision>,
+        most: u64,
+        has_request: bool,
+        answer: oneshot::Sender<Result<Captures, Arc<str>>>,
+    },
     /// More of a body.
     Data { key: Key, data: Bytes },
     /// There is no more of it.
@@ -81,7 +88,7 @@ impl Write for Hashing {
 struct Body {
     part: Part,
     segment: u32,
-    id: Uuid,
+    call: Arc<Decision>,
     flow: Arc<Flow>,
     bytes: u64,
     stage: Stage,
@@ -163,9 +170,9 @@ fn sync(dir: &Path, finished: &Receiver<Finished>, left_out: &AtomicBool) {
 impl Writing<'_> {
     fn take(&mut self, work: Work) {
         match work {
-            Work::Open { id, most, has_request, answer } => {
+            Work::Open { call, most, has_request, answer } => {
                 // Where nobody waits any more, what was opened is forgotten as it is dropped.
-                let _ = answer.send(self.open(id, most, has_request));
+                let _ = answer.send(self.open(&call, most, has_request));
             }
             Work::Data { key, data } => {
                 let Some(body) = self.bodies.get_mut(&key) else { return };
@@ -193,19 +200,23 @@ impl Writing<'_> {
         }
     }
 
-    fn open(&mut self, id: Uuid, most: u64, has_request: bool) -> Result<Captures, Arc<str>> {
+    fn open(&mut self, call: &Arc<Decision>, most: u64, has_request: bool) -> Result<Captures, Arc<str>> {
         if self.bodies.len() >= MOST_BODIES {
             return Err("as many bodies are under way as can be kept at once".into());
+        }
+        let of_one = self.bodies.values().filter(|body| body.call.identity == call.identity);
+        if of_one.count() >= MOST_OF_ONE {
+            return Err("as many bodies of this identity are under way as can be kept at once".into());
         }
         let segment = self.inner.lock().writer.number();
         let failed = |error: io::Error| Arc::from(error.to_string());
         let folder = self.folder(segment).map_err(failed)?;
         let request = match has_request {
-            true => Some(self.begin(&folder, segment, id, Part::Request, most).map_err(failed)?),
+            true => Some(self.begin(&folder, segment, call, Part::Request, most).map_err(failed)?),
             false => None,
         };
         // Where the second cannot be made, the first is dropped, and forgotten as the ending of no call.
-        let response = self.begin(&folder, segment, id, Part::Response, most);
+        let response = self.begin(&folder, segment, call, Part::Response, most);
         let keys: Vec<Key> = request.iter().chain(response.as_ref().ok()).map(|(key, _)| *key).collect();
         let ending = Ending::new(self.work.clone(), keys);
         let (_, response) = response.map_err(failed)?;
@@ -237,11 +248,11 @@ impl Writing<'_> {
         &mut self,
         folder: &Path,
         segment: u32,
-        id: Uuid,
+        call: &Arc<Decision>,
         part: Part,
         most: u64,
     ) -> io::Result<(Key, Capture)> {
-        let path = unfinished(folder, id, part);
+        let path = unfinished(folder, call.id, part);
         let made = file(&path, OpenOptions::new().write(true).create_new(true))?;
         let begun = || -> io::Result<_> {
             let auditors = self.terms.auditors.iter().map(|it| it as &dyn Wraps);
@@ -257,7 +268,10 @@ impl Writing<'_> {
         let key = self.next;
         self.next += 1;
         let stage = Stage::Open(Box::new(writer));
-        self.bodies.insert(key, Body { part, segment, id, flow: Arc::clone(&flow), bytes: 0, stage });
+        self.bodies.insert(
+            key,
+            Body { part, segment, call: Arc::clone(call), flow: Arc::clone(&flow), bytes: 0, stage },
+        );
         Ok((key, Capture::new(self.work.clone(), key, flow, most)))
     }
 
@@ -329,12 +343,12 @@ impl Body {
         }
         let folder = kept::folder(dir, self.segment);
         fs::rename(
-            unfinished(&folder, self.id, self.part),
-            folder.join(kept::file_name(self.id, self.part)),
+            unfinished(&folder, self.call.id, self.part),
+            folder.join(kept::file_name(self.call.id, self.part)),
         )?;
         let capture = proxy_journal::Capture {
             part: self.part,
-            file: kept::record_name(self.segment, self.id, self.part),
+            file: kept::record_name(self.segment, self.call.id, self.part),
             end,
             bytes: Some(self.bytes),
             size,
@@ -349,7 +363,7 @@ impl Body {
 
     fn fail(&mut self, dir: &Path, error: &io::Error) {
         let why: Arc<str> = error.to_string().into();
-        tracing::error!(call = %self.id, error = %why, "a body that must be kept for auditors cannot be: its call is broken off");
+        tracing::error!(call = %self.call.id, error = %why, "a body that must be kept for auditors cannot be: its call is broken off");
         self.discard(dir);
         self.stage = Stage::Failed(Arc::clone(&why));
         self.flow.fail(why);
@@ -357,7 +371,7 @@ impl Body {
 
     /// Takes a file away that nobody will name.
     fn discard(&self, dir: &Path) {
-        let _ = fs::remove_file(unfinished(&kept::folder(dir, self.segment), self.id, self.part));
+        let _ = fs::remove_file(unfinished(&kept::folder(dir, self.segment), self.call.id, self.part));
     }
 }
 

@@ -34,6 +34,10 @@ impl Receipt {
         &self.decision
     }
 
+    pub(super) fn shared(&self) -> Arc<Decision> {
+        Arc::clone(&self.decision)
+    }
+
     /// Time since the decision was written.
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()

@@ -183,7 +183,7 @@ impl Recorder {
         let failed = |why: Arc<str>| RecordError::Uncaptured { path: self.inner.dir.clone(), why };
         let work = self.captures.as_ref().ok_or_else(|| failed("no auditors are named".into()))?;
         let (answer, opened) = oneshot::channel();
-        let open = Work::Open { id: receipt.id(), most, has_request, answer };
+        let open = Work::Open { call: receipt.shared(), most, has_request, answer };
         let sent = work.lock().unwrap_or_else(PoisonError::into_inner).send(open);
         let opened = match sent {
             Ok(()) => opened.await.ok(),

@@ -309,3 +309,40 @@ fn a_body_for_which_there_is_no_room_breaks_off_and_no_other_call_begins() {
     assert_eq!(world.vouchsafe(&["audit", "verify"]).code, Some(0));
     drop(mounted);
 }
+
+#[test]
+fn a_request_that_breaks_off_and_another_user_get_nothing_out_of_what_is_kept() {
+    let (world, key) = world("1 MiB");
+    world.daemon();
+    let upstream = Upstream::http1(&world);
+    // Some of it, and gone before its end.
+    let half = ["-T", "-", "https://raw.test/v1/half"];
+    let mut curl = world.bot("curl").args(["-sS", "--http1.1", "-H", "expect:"]).args(half).spawn();
+    curl.say(&"half-canary ".repeat(100));
+    wait_until("it has begun", || {
+        world.journal().iter().any(|record| record["path"] == "/v1/half").then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    curl.signal(nix::sys::signal::Signal::SIGKILL);
+    curl.wait();
+    let broken = outcome(&world, "/v1/half");
+    assert_eq!(upstream.count(), 0, "nobody had a whole request: {broken}");
+    assert!(broken["captures"][0]["end"] == "broken", "{broken}");
+    assert!(
+        String::from_utf8(open(&world, &key, &broken, "request").unwrap())
+            .unwrap()
+            .starts_with("half-canary")
+    );
+    assert_nowhere(&world, "half-canary");
+    // What the files are called is known to who reads an id in an answer.
+    let file = world.path("state/journal/captures").join(broken["captures"][0]["file"].as_str().unwrap());
+    let copy = world.copy("/bin/cat", "bots/cat");
+    let read = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(copy)
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(!read.status.success() && read.stdout.is_empty(), "{read:?}");
+    assert!(String::from_utf8_lossy(&read.stderr).contains("Permission denied"), "{read:?}");
+}

@@ -368,7 +368,19 @@ fn only_so_many_bodies_are_kept_at_once_and_others_when_they_have_ended() {
     let mut open: Vec<_> = (0..4).map(|_| begin(&recorder, 100, true)).collect();
     let receipt = recorder.begin(allow("/one too many")).unwrap();
     let refused = wait(recorder.capture(&receipt, 100, true)).unwrap_err();
-    assert!(refused.to_string().contains("as many bodies"), "{refused}");
+    assert!(refused.to_string().contains("as many bodies of this identity"), "{refused}");
+    // Another identity has places of its own, as long as there are any.
+    let of = |number: usize| Decision { identity: Some(format!("bot-{number}")), ..allow("/other") };
+    let others: Vec<_> = (0..12)
+        .map(|number| {
+            let receipt = recorder.begin(of(number / 4)).unwrap();
+            let captures = wait(recorder.capture(&receipt, 100, true)).unwrap();
+            (receipt, captures)
+        })
+        .collect();
+    let last = recorder.begin(of(9)).unwrap();
+    assert!(wait(recorder.capture(&last, 100, true)).unwrap_err().to_string().contains("as can be kept"));
+    drop(others);
     let (receipt, Captures { request, response, ending }) = open.pop().unwrap();
     drop((request, response));
     ending.complete(receipt, ok());
