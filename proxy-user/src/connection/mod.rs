@@ -95,7 +95,7 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
         };
         let detail = format!("{whose} {most} connections open already (limits.connections_per_identity)");
         let refusal = Refusal::new(Kind::LimitExceeded, detail);
-        return connection.refuse(&Asked::connection(connection.dst), &refusal).await;
+        return Box::pin(connection.refuse(&Asked::connection(connection.dst), &refusal)).await;
     };
     connection.within(Prefixed::new(Bytes::new(), stream)).await;
 }
@@ -130,7 +130,7 @@ impl Connection {
             }
             Err(error) => {
                 let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
-                self.refuse(&self.asked(), &refusal).await;
+                Box::pin(self.refuse(&self.asked(), &refusal)).await;
                 // Only TLS is told and then found to be wrong.
                 if matches!(error, SniffError::Invalid(_) | SniffError::TooLarge { .. }) {
                     trust::refuse(&mut stream, Alert::DecodeError).await;
@@ -277,7 +277,7 @@ impl Connection {
         if let Some((refused, what)) = doubted {
             Box::pin(calls.connection.mistrusted(&calls.asked(), refused, &what)).await;
         } else if let Some(refusal) = told(&ended) {
-            calls.connection.refuse(&calls.asked(), &refusal).await;
+            Box::pin(calls.connection.refuse(&calls.asked(), &refusal)).await;
         }
     }
 }

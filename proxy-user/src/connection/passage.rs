@@ -1,6 +1,7 @@
 //! Connections that go through as they are, or are refused as a whole.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use proxy_journal::{Decision, Mistrust};
@@ -16,7 +17,7 @@ use crate::base::addr::{OriginalDst, UpstreamAddr};
 use crate::base::clock;
 use crate::forward::error::chain;
 use crate::forward::{Passed, relay};
-use crate::http::{Account, Transfer};
+use crate::http::{Account, Lapse, Transfer};
 use crate::limits::Pass;
 use crate::sniff::Prefixed;
 use crate::trust::{self, Alert};
@@ -61,6 +62,26 @@ impl Way {
     }
 }
 
+/// A connection that is recorded and dialled, and goes through from now on.
+struct Dialled {
+    client: Prefixed<TcpStream>,
+    upstream: TcpStream,
+    transfer: Arc<Transfer>,
+    account: Account,
+    lapse: Lapse,
+}
+
+/// What becomes of a connection to the host of an API.
+enum Whole {
+    /// It is looked into.
+    Not(Prefixed<TcpStream>),
+    /// It goes through.
+    Dialled(Box<Dialled>),
+    /// It is over.
+    Over,
+}
+
+// Deciding, recording and dialling take more memory than carrying does: it is theirs alone, and given back.
 impl Connection {
     /// Passes the connection to where the workload wanted it, or refuses it. `scheme` is `tls` or `tcp`; `upstream` is there
     /// when it was dialled already.
@@ -71,17 +92,8 @@ impl Connection {
         host: Option<&Host>,
         upstream: Option<Passed>,
     ) {
-        let Self { services, caller, dst, .. } = &self;
-        let subject = caller.current(&services.policy, &*services.identifier).await;
-        let host = host.or(self.named());
-        let asked = self.asked_of(scheme, host.map(Host::name));
-        let way = Way::Unmatched(host.cloned());
-        match way.decide(&subject, *dst, services.settings.unidentified) {
-            Err(refusal) => {
-                self.refuse(&asked, &refusal).await;
-                turn_away(stream, scheme, Alert::AccessDenied).await;
-            }
-            Ok(passage) => self.carry(stream, upstream, &subject, &asked, &passage, way).await,
+        if let Some(dialled) = Box::pin(self.begin_passing(stream, scheme, host, upstream)).await {
+            self.carry(dialled).await;
         }
     }
 
@@ -91,21 +103,10 @@ impl Connection {
         stream: Prefixed<TcpStream>,
         host: &Host,
     ) -> Option<(Self, Prefixed<TcpStream>)> {
-        let Self { services, caller, dst, .. } = &self;
-        let subject = caller.current(&services.policy, &*services.identifier).await;
-        let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address(), clock::now()) else {
-            return Some((self, stream));
-        };
-        let asked = self.asked_of("tls", Some(host.name()));
-        match decided {
-            Err(refusal) => {
-                self.refuse(&asked, &refusal).await;
-                turn_away(stream, "tls", Alert::AccessDenied).await;
-            }
-            Ok(passage) => {
-                let way = Way::Whole(host.clone(), self.address());
-                self.carry(stream, None, &subject, &asked, &passage, way).await;
-            }
+        match Box::pin(self.begin_whole(stream, host)).await {
+            Whole::Not(stream) => return Some((self, stream)),
+            Whole::Dialled(dialled) => self.carry(*dialled).await,
+            Whole::Over => {}
         }
         None
     }
@@ -113,26 +114,78 @@ impl Connection {
     /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
     /// and carried here. The next one is decided in the kernel.
     pub(super) async fn network(self, stream: Prefixed<TcpStream>) {
-        let Self { services, caller, dst, .. } = &self;
+        if let Some(dialled) = Box::pin(self.begin_network(stream)).await {
+            self.carry(dialled).await;
+        }
+    }
+
+    async fn begin_passing(
+        &self,
+        stream: Prefixed<TcpStream>,
+        scheme: &str,
+        host: Option<&Host>,
+        upstream: Option<Passed>,
+    ) -> Option<Dialled> {
+        let Self { services, caller, dst, .. } = self;
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        let host = host.or(self.named());
+        let asked = self.asked_of(scheme, host.map(Host::name));
+        let way = Way::Unmatched(host.cloned());
+        match way.decide(&subject, *dst, services.settings.unidentified) {
+            Err(refusal) => {
+                self.refuse(&asked, &refusal).await;
+                turn_away(stream, scheme, Alert::AccessDenied).await;
+                None
+            }
+            Ok(passage) => self.begin(stream, upstream, &subject, &asked, &passage, way).await,
+        }
+    }
+
+    async fn begin_whole(&self, stream: Prefixed<TcpStream>, host: &Host) -> Whole {
+        let Self { services, caller, dst, .. } = self;
+        let subject = caller.current(&services.policy, &*services.identifier).await;
+        let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address(), clock::now()) else {
+            return Whole::Not(stream);
+        };
+        let asked = self.asked_of("tls", Some(host.name()));
+        match decided {
+            Err(refusal) => {
+                self.refuse(&asked, &refusal).await;
+                turn_away(stream, "tls", Alert::AccessDenied).await;
+                Whole::Over
+            }
+            Ok(passage) => {
+                let way = Way::Whole(host.clone(), self.address());
+                let dialled = self.begin(stream, None, &subject, &asked, &passage, way).await;
+                dialled.map_or(Whole::Over, |dialled| Whole::Dialled(Box::new(dialled)))
+            }
+        }
+    }
+
+    async fn begin_network(&self, stream: Prefixed<TcpStream>) -> Option<Dialled> {
+        let Self { services, caller, dst, .. } = self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let asked = self.asked_of("tcp", self.named().map(Host::name));
         let way = Way::Network;
         match way.decide(&subject, *dst, services.settings.unidentified) {
-            Err(refusal) => self.refuse(&asked, &refusal).await,
-            Ok(passage) => self.carry(stream, None, &subject, &asked, &passage, way).await,
+            Err(refusal) => {
+                self.refuse(&asked, &refusal).await;
+                None
+            }
+            Ok(passage) => self.begin(stream, None, &subject, &asked, &passage, way).await,
         }
     }
 
-    /// Records and carries a connection to where the workload wanted it, for as long as it is permitted.
-    async fn carry(
+    /// Records a connection to where the workload wanted it, and dials; `None` when it ended.
+    async fn begin(
         &self,
         stream: Prefixed<TcpStream>,
-        dialled: Option<Passed>,
+        passed: Option<Passed>,
         subject: &Subject,
         asked: &Asked<'_>,
         passage: &Passage,
         way: Way,
-    ) {
+    ) -> Option<Dialled> {
         let Self { services, dst, caller, .. } = self;
         let scheme = asked.scheme.unwrap_or_default();
         let receipt = match services.recorder.begin_together(entry::passing(subject, asked, passage)).await {
@@ -140,7 +193,8 @@ impl Connection {
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a connection was refused because it cannot be recorded");
                 services.counters.tally(subject).count_denied();
-                return turn_away(stream, scheme, Alert::InternalError).await;
+                turn_away(stream, scheme, Alert::InternalError).await;
+                return None;
             }
         };
         services.counters.tally(subject).count_allowed();
@@ -159,10 +213,10 @@ impl Connection {
             Way::Whole(..) => Some(None),
             Way::Network => None,
         };
-        let lapse =
+        let mut lapse =
             standing::of_passage(services, caller, way, *dst, subject.live().generation(), passage.until());
-        let carried = async {
-            let dialled = match (dialled, leads) {
+        let dialling = async {
+            match (passed, leads) {
                 (Some(passed), _) => Ok(passed),
                 (None, Some(host)) => {
                     services.forward.pass(host.as_deref(), UpstreamAddr(dst.0), others).await
@@ -172,28 +226,46 @@ impl Connection {
                     let dialled = services.forward.dial(upstream).await;
                     dialled.map(|tcp| Passed { tcp, upstream, proxied: None })
                 }
-            };
-            let tcp = match dialled {
-                Ok(Passed { tcp, upstream, proxied }) => {
-                    account.dialled(upstream.0);
-                    account.proxied(proxied);
-                    tcp
-                }
-                Err(error) => {
-                    error.reached().into_iter().for_each(|addr| account.dialled(addr));
-                    return Some((error.refusal("the destination").kind.blame(), chain(&error)));
-                }
-            };
-            let idle = services.forward.limits().tunnel_idle_time;
-            let (first, client) = stream.into_parts();
-            relay(client, first, tcp, &transfer, idle).await.failure()
+            }
         };
-        tokio::select! {
-            failure = carried => match failure {
-                None => account.close(),
-                Some((blame, error)) => account.fail(blame, error),
-            },
-            refusal = lapse => account.cut(&refusal),
+        let dialled = tokio::select! {
+            dialled = dialling => dialled,
+            refusal = &mut lapse => {
+                account.cut(&refusal);
+                return None;
+            }
+        };
+        match dialled {
+            Ok(Passed { tcp, upstream, proxied }) => {
+                account.dialled(upstream.0);
+                account.proxied(proxied);
+                Some(Dialled { client: stream, upstream: tcp, transfer, account, lapse })
+            }
+            Err(error) => {
+                error.reached().into_iter().for_each(|addr| account.dialled(addr));
+                account.fail(error.refusal("the destination").kind.blame(), chain(&error));
+                None
+            }
+        }
+    }
+
+    /// Carries a connection for as long as it is permitted.
+    async fn carry(&self, dialled: Dialled) {
+        let Dialled { client, upstream, transfer, mut account, lapse } = dialled;
+        let idle = self.services.forward.limits().tunnel_idle_time;
+        let (first, client) = client.into_parts();
+        let ended = {
+            // Pinned here, and not moved: each move of a future is a place for it in the one that moves it.
+            let carried = pin!(relay(client, first, upstream, &transfer, idle));
+            tokio::select! {
+                end = carried => Ok(end.failure()),
+                refusal = lapse => Err(refusal),
+            }
+        };
+        match ended {
+            Ok(None) => account.close(),
+            Ok(Some((blame, error))) => account.fail(blame, error),
+            Err(refusal) => account.cut(&refusal),
         }
     }
 

@@ -5,7 +5,6 @@
 //! carries it, and its outcome in the journal says why.
 
 use std::borrow::Cow;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,11 +138,11 @@ pub(super) fn of_passage(
     dst: OriginalDst,
     generation: u64,
     until: Option<Moment>,
-) -> impl Future<Output = Refusal> + Send + use<> {
+) -> Lapse {
     let unidentified = services.settings.unidentified;
     let judge =
         move |subject: &Subject| way.decide(subject, dst, unidentified).map(|passage| passage.until());
-    lapse(Arc::clone(services), Arc::clone(caller), generation, until, judge)
+    Lapse(Box::pin(lapse(Arc::clone(services), Arc::clone(caller), generation, until, judge)))
 }
 
 async fn lapse(

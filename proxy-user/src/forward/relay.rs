@@ -103,7 +103,7 @@ async fn lost(stream: &TcpStream) -> io::Error {
     }
 }
 
-/// Waits until `to` takes more; what comes from `from` waits meanwhile, but that it broke is noticed.
+/// Waits until `to` takes more (seldom: the memory for it is taken when it is needed); what comes from `from` waits meanwhile, but that it broke is noticed.
 async fn room(from: &TcpStream, to: &TcpStream) -> Result<(), Broken> {
     tokio::select! {
         biased;
@@ -207,7 +207,7 @@ async fn write_all(
                 noted(count, note);
                 bytes = bytes.get(count..).unwrap_or_default();
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => room(from, to).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Box::pin(room(from, to)).await?,
             Err(error) => return Err(Broken::Write(error)),
         }
     }
@@ -243,7 +243,7 @@ async fn splice(
         while pipe.holds() > 0 {
             match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
                 Ok(count) => noted(count, note),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => room(from, to).await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Box::pin(room(from, to)).await?,
                 Err(error) => return Err(Broken::Write(error)),
             }
         }
