@@ -281,6 +281,34 @@ impl<'a> Brief<'a> {
         self.workload.as_ref()?.unit.as_ref().map(|unit| &*unit.0)
     }
 
+    pub(crate) fn method(&self) -> Option<&str> {
+        self.method.as_ref().map(|text| &*text.0)
+    }
+
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_ref().map(|text| &*text.0)
+    }
+
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.reason.as_ref().map(|text| &*text.0)
+    }
+
+    pub(crate) fn credential(&self) -> Option<&str> {
+        self.credential.as_ref().map(|text| &*text.0)
+    }
+
+    pub(crate) fn exe(&self) -> Option<&str> {
+        self.workload.as_ref()?.exe.as_ref().map(|exe| &*exe.0)
+    }
+
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.workload.as_ref()?.uid
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.workload.as_ref()?.pid
+    }
+
     pub(crate) fn rule(&self) -> Option<String> {
         self.rule.as_ref().map(|rule| format!("{}:{}", rule.file.0, rule.line))
     }
@@ -316,9 +344,9 @@ impl<'a> Brief<'a> {
             path: owned(&who.path),
             reason: owned(&who.reason),
             credential: owned(&who.credential),
-            exe: who.workload.as_ref().and_then(|workload| owned(&workload.exe)),
-            uid: who.workload.as_ref().and_then(|workload| workload.uid),
-            pid: who.workload.as_ref().and_then(|workload| workload.pid),
+            exe: who.exe().map(str::to_owned),
+            uid: who.uid(),
+            pid: who.pid(),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Archive {
                 (index, kept) = self.load(part, true)?;
             }
             // Each is held but once.
-            self.memory.remove(&part);
+            self.shared.memory().remove(&part);
             each(number, kept, index.summary())?;
         }
         Ok(())
@@ -87,8 +87,9 @@ impl Archive {
     pub(super) fn load(&mut self, at: usize, anew: bool) -> io::Result<(Loaded, Kept)> {
         let next = self.parts.get(at + 1).map(|part| part.path.clone());
         let Some(part) = self.parts.get_mut(at) else { return Err(io::Error::other("no such segment")) };
-        if let Some(bytes) = self.memory.get(&at) {
-            return Ok((in_memory(Arc::clone(bytes))?, Kept::NotWritten));
+        let known = self.shared.memory().get(&at).cloned();
+        if let Some(bytes) = known {
+            return Ok((in_memory(bytes)?, Kept::NotWritten));
         }
         if !part.path.exists()
             && let Some((_, path)) =
@@ -115,7 +116,7 @@ impl Archive {
         };
         let bytes: Arc<[u8]> = bytes.into();
         if kept != Kept::Written {
-            self.memory.insert(at, Arc::clone(&bytes));
+            self.shared.memory().insert(at, Arc::clone(&bytes));
         }
         Ok((in_memory(bytes)?, kept))
     }

@@ -7,12 +7,13 @@ mod count;
 mod files;
 mod find;
 mod pages;
+mod sieve;
 mod walk;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::facts::Facts;
 use crate::filter::Filter;
@@ -24,6 +25,7 @@ use crate::timestamp::Timestamp;
 pub use count::{Counted, Group, Key};
 pub use files::{Kept, index_name, keep_index};
 pub use find::{IdPrefix, Pieces};
+pub use sieve::{Inside, Sieve, View};
 pub use walk::{Batch, Walk};
 
 use files::Loaded;
@@ -101,11 +103,23 @@ pub struct Archive {
     indexes: Indexes,
     parts: Vec<Part>,
     loaded: Option<(usize, Loaded)>,
-    /// Indexes that lie nowhere.
-    memory: HashMap<usize, Arc<[u8]>>,
     pages: Pages,
+    shared: Arc<Shared>,
+}
+
+/// What is found out once for all threads that look at a folder.
+#[derive(Default)]
+struct Shared {
+    /// Indexes that lie nowhere.
+    memory: Mutex<HashMap<usize, Arc<[u8]>>>,
     /// Decisions whose outcome is not in their segment, by the first bytes of their id.
-    waiting: Option<HashMap<u64, Vec<Place>>>,
+    waiting: OnceLock<HashMap<u64, Vec<Place>>>,
+}
+
+impl Shared {
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Arc<[u8]>>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Archive {
@@ -125,9 +139,8 @@ impl Archive {
             indexes,
             parts: listed.into_iter().map(part).collect(),
             loaded: None,
-            memory: HashMap::new(),
             pages: Pages::default(),
-            waiting: None,
+            shared: Arc::default(),
         })
     }
 
@@ -143,9 +156,8 @@ impl Archive {
             indexes: self.indexes,
             parts: self.parts.clone(),
             loaded: None,
-            memory: HashMap::new(),
             pages: Pages::default(),
-            waiting: None,
+            shared: Arc::clone(&self.shared),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Archive, Hit, Place, Words};
+use super::{Archive, Hit, Inside, Place, Sieve, View, Words};
 use crate::facts::Part;
 use crate::filter::Filter;
 use crate::index::{Judged, OTHER, Row, Selection, short_id};
@@ -14,6 +14,7 @@ use crate::index::{Judged, OTHER, Row, Selection, short_id};
 /// How far a search has come.
 pub struct Walk {
     filter: Filter,
+    sieve: Option<Box<dyn Sieve>>,
     newest_first: bool,
     /// Parts that are still to be looked at.
     parts: std::ops::Range<usize>,
@@ -50,7 +51,7 @@ impl Batch {
 impl Walk {
     /// Looks for what this filter asks for.
     pub fn new(archive: &Archive, filter: Filter, newest_first: bool) -> Walk {
-        Walk { filter, newest_first, parts: 0..archive.parts.len(), now: None }
+        Walk { filter, sieve: None, newest_first, parts: 0..archive.parts.len(), now: None }
     }
 
     /// The same from the oldest to the newest, in so many shares, each of segments that follow each other: for threads of their own.
@@ -62,6 +63,23 @@ impl Walk {
         (0..count).map(share).filter(|walk| !walk.parts.is_empty()).collect()
     }
 
+    /// The same in walks of one segment each, the first one that comes first.
+    pub fn segments(archive: &Archive, filter: &Filter, newest_first: bool) -> Vec<Walk> {
+        let one =
+            |part: usize| Walk { parts: part..part + 1, ..Walk::new(archive, filter.clone(), newest_first) };
+        let mut all: Vec<_> = (0..archive.parts.len()).map(one).collect();
+        if newest_first {
+            all.reverse();
+        }
+        all
+    }
+
+    /// Only what this may ask for as well.
+    #[must_use]
+    pub fn sifted(self, sieve: Option<Box<dyn Sieve>>) -> Walk {
+        Walk { sieve, ..self }
+    }
+
     /// What is asked for.
     pub fn filter(&self) -> &Filter {
         &self.filter
@@ -70,6 +88,36 @@ impl Walk {
     fn take(range: &mut std::ops::Range<usize>, newest_first: bool) -> Option<usize> {
         if newest_first { range.next_back() } else { range.next() }
     }
+}
+
+/// A row that a sieve let through.
+struct Sifted {
+    row: usize,
+    by_filter: Judged,
+    by_sieve: Judged,
+}
+
+impl Sifted {
+    fn judged(&self) -> Judged {
+        if self.by_filter == Judged::Yes { self.by_sieve } else { self.by_filter }
+    }
+}
+
+fn sift(sieve: &mut dyn Sieve, rows: Vec<(usize, Judged)>, view: View<'_>) -> Vec<Sifted> {
+    let rows = rows.into_iter().map(|(row, by_filter)| {
+        let by_sieve = sieve.judge(&view, row);
+        Sifted { row, by_filter, by_sieve }
+    });
+    rows.filter(|row| row.by_sieve != Judged::No).collect()
+}
+
+fn sift_again(sieve: &mut dyn Sieve, rows: &mut Vec<Sifted>, view: View<'_>) {
+    rows.retain_mut(|row| {
+        if row.by_sieve == Judged::Perhaps {
+            row.by_sieve = sieve.judge(&view, row.row);
+        }
+        row.by_sieve != Judged::No
+    });
 }
 
 impl Archive {
@@ -88,14 +136,22 @@ impl Archive {
                 };
                 let selection = Selection::new(&walk.filter, index);
                 let words = Arc::clone(index.words());
+                if let Some(sieve) = &mut walk.sieve {
+                    sieve.enter(&words);
+                }
                 walk.now = Some(Now { part, blocks: 0..index.blocks(), selection, words });
                 continue;
             };
             let part = now.part;
             let index = self.index(part)?;
             let mut next = || Walk::take(&mut now.blocks, walk.newest_first);
-            let Some(number) = std::iter::from_fn(&mut next).find(|at| index.may_have(*at, &now.selection))
-            else {
+            let may_have = |at: &usize| {
+                let sieve = walk.sieve.as_ref();
+                index
+                    .entry_for(*at, &now.selection)
+                    .is_some_and(|entry| sieve.is_none_or(|sieve| sieve.may_be_in(&Inside(entry))))
+            };
+            let Some(number) = std::iter::from_fn(&mut next).find(may_have) else {
                 walk.now = None;
                 continue;
             };
@@ -103,21 +159,30 @@ impl Archive {
                 Ok(block) => block,
                 Err(bad) => return Err(self.damaged(part, bad)),
             };
-            let segment = self.parts.get(part).map_or(0, |part| part.number);
-            let mut hits = Vec::new();
-            for row in 0..block.len() {
-                let judged = now.selection.judge(&block, row);
-                if judged == Judged::No {
-                    continue;
+            let mut rows = now.selection.judge_all(&block);
+            if let Some(sieve) = &mut walk.sieve {
+                let mut sifted = sift(sieve.as_mut(), rows, View { block: &block, paths: None });
+                let uncertain = |row: &Sifted| row.by_sieve == Judged::Perhaps;
+                if sieve.asks_for_paths() && sifted.iter().any(uncertain) {
+                    let paths = match index.paths(number) {
+                        Ok(paths) => paths,
+                        Err(bad) => return Err(self.damaged(part, bad)),
+                    };
+                    sift_again(sieve.as_mut(), &mut sifted, View { block: &block, paths: Some(&paths) });
                 }
+                rows = sifted.into_iter().map(|row| (row.row, row.judged())).collect();
+            }
+            let segment = self.parts.get(part).map_or(0, |part| part.number);
+            let hit = |(row, judged): (usize, Judged)| {
                 let row = block.row(row);
-                hits.push(Hit {
+                Hit {
                     place: Place { segment, offset: row.offset },
                     decision: row.decision.map(|offset| Place { segment, offset }),
                     row,
                     certain: judged == Judged::Yes,
-                });
-            }
+                }
+            };
+            let mut hits: Vec<Hit> = rows.into_iter().map(hit).collect();
             if walk.newest_first {
                 hits.reverse();
             }
@@ -155,11 +220,11 @@ impl Archive {
     }
 
     fn waiting(&mut self) -> io::Result<&HashMap<u64, Vec<Place>>> {
-        let waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => self.all_waiting()?,
-        };
-        Ok(self.waiting.insert(waiting))
+        if self.shared.waiting.get().is_none() {
+            let all = self.all_waiting()?;
+            let _ = self.shared.waiting.set(all);
+        }
+        self.shared.waiting.get().ok_or_else(|| io::Error::other("what waits is not there"))
     }
 
     /// All decisions whose outcome is not in their segment.

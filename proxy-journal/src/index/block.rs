@@ -8,8 +8,10 @@ use super::{
 use crate::facts::status_class;
 use crate::timestamp::Timestamp;
 
-/// Bytes of each column: offset, distance of the decision, time, id, ruling, flags, status, duration, sent, received, words.
-const WIDTHS: [usize; 10 + DICTIONARIES] = [4, 4, 4, 8, 1, 1, 2, 2, 4, 4, 2, 2, 2, 2, 2, 2];
+/// Bytes of each column: offset, distance of the decision, time, id, ruling, flags, status, duration, sent, received, user,
+/// process, words.
+const WIDTHS: [usize; WORDS + DICTIONARIES] =
+    [4, 4, 4, 8, 1, 1, 2, 2, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2];
 const OFFSET: usize = 0;
 const DISTANCE: usize = 1;
 const TIME: usize = 2;
@@ -20,33 +22,39 @@ const STATUS: usize = 6;
 const DURATION: usize = 7;
 const SENT: usize = 8;
 const RECEIVED: usize = 9;
-const WORDS: usize = 10;
+const UID: usize = 10;
+const PID: usize = 11;
+const WORDS: usize = 12;
 
 /// Bytes of a row.
-const ROW: usize = 46;
+const ROW: usize = 62;
 
 /// Bytes of an entry of the directory.
-pub(super) const ENTRY: usize = 112;
+pub(super) const ENTRY: usize = 152;
 
 /// What is in a block, so that most are not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Where it begins in the file.
     pub(super) at: u64,
     /// How many bytes it has there.
     pub(super) packed: u32,
+    /// How many bytes the paths have that follow there.
+    pub(super) packed_paths: u32,
+    /// How many bytes the paths are.
+    pub(super) paths: u32,
     /// How many rows it has.
     pub(super) rows: u32,
     pub(super) first_offset: u64,
-    pub(super) first_time: u64,
-    pub(super) last_time: u64,
+    pub(crate) first_time: u64,
+    pub(crate) last_time: u64,
     /// Ids that are not 0.
     pub(super) first_id: u64,
     pub(super) last_id: u64,
     /// A bit for each word of each dictionary, modulo 64.
-    pub(super) words: [u64; DICTIONARIES],
+    pub(crate) words: [u64; DICTIONARIES],
     /// A bit for each ruling; the lowest for none.
-    pub(super) rulings: u8,
+    pub(crate) rulings: u8,
     /// A bit for each class of status; the lowest for none.
     pub(super) classes: u8,
     /// Whether its rows are decisions whose outcome is not in this segment.
@@ -56,8 +64,9 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.at.to_le_bytes());
-        out.extend_from_slice(&self.packed.to_le_bytes());
-        out.extend_from_slice(&self.rows.to_le_bytes());
+        for number in [self.packed, self.packed_paths, self.paths, self.rows] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         for number in [self.first_offset, self.first_time, self.last_time, self.first_id, self.last_id] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -71,7 +80,8 @@ impl Entry {
     pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
         let mut rest = bytes;
         let at = take(&mut rest)?;
-        let (packed, rows) = (take_half(&mut rest)?, take_half(&mut rest)?);
+        let (packed, packed_paths) = (take_half(&mut rest)?, take_half(&mut rest)?);
+        let (paths, rows) = (take_half(&mut rest)?, take_half(&mut rest)?);
         let [first_offset, first_time, last_time, first_id, last_id] =
             [take(&mut rest)?, take(&mut rest)?, take(&mut rest)?, take(&mut rest)?, take(&mut rest)?];
         let mut words = [0; DICTIONARIES];
@@ -84,6 +94,8 @@ impl Entry {
         let entry = Entry {
             at,
             packed,
+            packed_paths,
+            paths,
             rows,
             first_offset,
             first_time,
@@ -178,6 +190,8 @@ impl Rows {
                 u64::from(row.duration.unwrap_or(0)),
                 u64::from(number::long(row.sent)),
                 u64::from(number::long(row.received)),
+                u64::from(row.uid),
+                u64::from(row.pid),
             ];
             let values = values.into_iter().chain(row.words.map(u64::from));
             for (column, value) in columns.iter_mut().zip(values) {
@@ -257,15 +271,15 @@ impl Block {
         u16::try_from(self.value(column, row)).unwrap_or(u16::MAX)
     }
 
-    pub(super) fn word(&self, column: usize, row: usize) -> u16 {
+    pub(crate) fn word(&self, column: usize, row: usize) -> u16 {
         self.half(WORDS + column, row)
     }
 
-    pub(super) fn ruling(&self, row: usize) -> Option<Ruling> {
+    pub(crate) fn ruling(&self, row: usize) -> Option<Ruling> {
         Ruling::of_number(u8::try_from(self.value(RULING, row)).unwrap_or(0))
     }
 
-    pub(super) fn time(&self, row: usize) -> Timestamp {
+    pub(crate) fn time(&self, row: usize) -> Timestamp {
         Timestamp::from_micros(self.first_time.saturating_add(self.value(TIME, row)))
     }
 
@@ -273,16 +287,39 @@ impl Block {
         self.value(ID, row)
     }
 
-    fn flags(&self, row: usize) -> u8 {
+    pub(crate) fn flags(&self, row: usize) -> u8 {
         u8::try_from(self.value(FLAGS, row)).unwrap_or(0)
     }
 
-    pub(super) fn is_unpaired(&self, row: usize) -> bool {
+    pub(crate) fn is_unpaired(&self, row: usize) -> bool {
         self.flags(row) & UNPAIRED != 0
     }
 
-    pub(super) fn status(&self, row: usize) -> Option<u16> {
+    pub(crate) fn status(&self, row: usize) -> Option<u16> {
         (self.flags(row) & ANSWERED != 0).then(|| self.half(STATUS, row))
+    }
+
+    /// The number of its duration ([`number::short`]).
+    pub(crate) fn duration(&self, row: usize) -> Option<u16> {
+        (self.flags(row) & ENDED != 0).then(|| self.half(DURATION, row))
+    }
+
+    /// The numbers of the bytes that were sent and received ([`number::long`]).
+    pub(crate) fn sent_and_received(&self, row: usize) -> (u32, u32) {
+        (self.long(SENT, row), self.long(RECEIVED, row))
+    }
+
+    pub(crate) fn uid(&self, row: usize) -> u32 {
+        self.long(UID, row)
+    }
+
+    pub(crate) fn pid(&self, row: usize) -> u32 {
+        self.long(PID, row)
+    }
+
+    fn long(&self, column: usize, row: usize) -> u32 {
+        // The columns that are asked for have four bytes.
+        u32::try_from(self.value(column, row)).unwrap_or(u32::MAX)
     }
 
     /// The whole row.
@@ -290,7 +327,7 @@ impl Block {
         let flags = self.flags(row);
         let offset = self.first_offset.saturating_add(self.value(OFFSET, row));
         let distance = self.value(DISTANCE, row);
-        let long = |column| number::of_long(u32::try_from(self.value(column, row)).unwrap_or(u32::MAX));
+        let (sent, received) = self.sent_and_received(row);
         let mut words = [0; DICTIONARIES];
         for (column, word) in words.iter_mut().enumerate() {
             *word = self.word(KIND + column, row);
@@ -302,12 +339,14 @@ impl Block {
             id: self.id(row),
             ruling: self.ruling(row),
             status: self.status(row),
-            duration: (flags & ENDED != 0).then(|| self.half(DURATION, row)),
-            sent: long(SENT),
-            received: long(RECEIVED),
+            duration: self.duration(row),
+            sent: number::of_long(sent),
+            received: number::of_long(received),
             error: flags & ERROR != 0,
             interrupted: flags & INTERRUPTED != 0,
             unpaired: flags & UNPAIRED != 0,
+            uid: self.uid(row),
+            pid: self.pid(row),
             words,
         }
     }
@@ -326,7 +365,8 @@ mod tests {
     fn the_sizes_are_what_they_are_said_to_be() {
         assert_eq!(WIDTHS.iter().sum::<usize>(), ROW);
         let mut bytes = Vec::new();
-        let entry = Entry { rows: 1, at: 7, words: [1, 2, 3, 4, 5, 6], open: true, ..Entry::default() };
+        let entry =
+            Entry { rows: 1, at: 7, words: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], open: true, ..Entry::default() };
         entry.write(&mut bytes);
         assert_eq!(bytes.len(), ENTRY);
         assert_eq!(Entry::read(&bytes), Some(entry));

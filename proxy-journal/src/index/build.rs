@@ -9,8 +9,10 @@ use zstd::zstd_safe::CParameter;
 
 use super::block::{Entry, Rows};
 use super::dictionary::Dictionaries;
+use super::paths::Collected;
 use super::{
-    API, DICTIONARIES, HOST, IDENTITY, KIND, MAGIC, RULE, Row, Summary, UNIT, number, short_id, wide,
+    API, CREDENTIAL, DICTIONARIES, EXE, HOST, IDENTITY, KIND, MAGIC, METHOD, REASON, RULE, Row, Summary,
+    UNIT, number, paths, short_id, wide,
 };
 use crate::chain::{ChainHash, Head};
 use crate::facts::{Brief, UNREADABLE};
@@ -47,8 +49,10 @@ struct Builder<W> {
     packer: Compressor<'static>,
     words: Dictionaries,
     /// Decisions whose outcome has not come yet.
-    open: HashMap<Uuid, Row>,
+    open: HashMap<Uuid, (Row, Option<Box<str>>)>,
     rows: Rows,
+    /// The paths of these rows.
+    paths: Collected,
     directory: Vec<u8>,
     blocks: u32,
     summary: Summary,
@@ -68,6 +72,7 @@ impl<W: Write> Builder<W> {
             words: Dictionaries::default(),
             open: HashMap::new(),
             rows: Rows::default(),
+            paths: Collected::default(),
             directory: Vec::new(),
             blocks: 0,
             summary: Summary {
@@ -103,6 +108,10 @@ impl<W: Write> Builder<W> {
             (UNIT, brief.unit()),
             (HOST, brief.host.as_ref().map(|text| &*text.0)),
             (RULE, rule.as_deref()),
+            (METHOD, brief.method()),
+            (CREDENTIAL, brief.credential()),
+            (EXE, brief.exe()),
+            (REASON, brief.reason()),
         ];
         for ((column, text), word) in texts.into_iter().zip(&mut words) {
             *word = self.words.number(column, text);
@@ -120,25 +129,29 @@ impl<W: Write> Builder<W> {
             error: brief.is_error(),
             interrupted: brief.interrupted,
             unpaired: false,
+            uid: brief.uid().unwrap_or(0),
+            pid: brief.pid().unwrap_or(0),
             words,
         };
         if brief.is_opening()
             && let Some(id) = id
         {
-            self.open.insert(id, row);
+            self.open.insert(id, (row, paths::kept(brief.path()).map(Into::into)));
             return Ok(());
         }
         if brief.is_outcome() {
-            let near = |decision: &Row| u32::try_from(row.offset - decision.offset).is_ok();
+            let near = |(decision, _): &(Row, _)| u32::try_from(row.offset - decision.offset).is_ok();
             match id.filter(|id| self.open.get(id).is_some_and(near)).and_then(|id| self.open.remove(&id)) {
-                Some(decision) => {
+                Some((decision, path)) => {
                     row.decision = Some(decision.offset);
                     (row.words, row.ruling) = (decision.words, decision.ruling);
+                    (row.uid, row.pid) = (decision.uid, decision.pid);
+                    return self.push(row, path.as_deref(), false);
                 }
                 None => row.unpaired = true,
             }
         }
-        self.push(row, false)
+        self.push(row, paths::kept(brief.path()), false)
     }
 
     fn unreadable(&mut self) -> io::Result<()> {
@@ -159,17 +172,20 @@ impl<W: Write> Builder<W> {
             error: false,
             interrupted: false,
             unpaired: false,
+            uid: 0,
+            pid: 0,
             words,
         };
-        self.push(row, false)
+        self.push(row, None, false)
     }
 
-    fn push(&mut self, row: Row, open: bool) -> io::Result<()> {
+    fn push(&mut self, row: Row, path: Option<&str>, open: bool) -> io::Result<()> {
         self.summary.rows += 1;
         if self.rows.is_full_for(&row) {
             self.end_block(open)?;
         }
         self.rows.push(row);
+        self.paths.push(path);
         Ok(())
     }
 
@@ -179,11 +195,17 @@ impl<W: Write> Builder<W> {
         }
         let (mut entry, bytes): (Entry, _) = self.rows.take(open);
         let packed = self.packer.compress(&bytes)?;
+        let paths = self.paths.take();
+        let packed_paths = self.packer.compress(&paths)?;
+        let short =
+            |length: usize| u32::try_from(length).map_err(|_| io::Error::other("a block of gigabytes"));
         entry.at = self.at;
-        entry.packed = u32::try_from(packed.len()).map_err(|_| io::Error::other("a block of gigabytes"))?;
+        (entry.packed, entry.packed_paths) = (short(packed.len())?, short(packed_paths.len())?);
+        entry.paths = short(paths.len())?;
         entry.write(&mut self.directory);
         self.blocks += 1;
-        self.write(&packed)
+        self.write(&packed)?;
+        self.write(&packed_paths)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -193,10 +215,10 @@ impl<W: Write> Builder<W> {
 
     fn finish(mut self, length: u64, torn: u64) -> io::Result<Summary> {
         self.end_block(false)?;
-        let mut open: Vec<Row> = self.open.drain().map(|(_, row)| row).collect();
-        open.sort_by_key(|row| row.offset);
-        for row in open {
-            self.push(row, true)?;
+        let mut open: Vec<_> = self.open.drain().map(|(_, opening)| opening).collect();
+        open.sort_by_key(|(row, _)| row.offset);
+        for (row, path) in open {
+            self.push(row, path.as_deref(), true)?;
         }
         self.end_block(true)?;
         (self.summary.length, self.summary.torn) = (length, torn);

@@ -6,8 +6,8 @@ use super::{ABSENT, DICTIONARIES, OTHER};
 
 /// Longest word in bytes; names of hosts and units have at most 255.
 const LONGEST: usize = 512;
-/// Most bytes of all words of a segment: what a bot makes up must not fill the memory of those who look.
-const MOST_BYTES: usize = 16 << 20;
+/// Most bytes of all words of a column: what a bot makes up must not fill the memory of those who look, nor take the room of others.
+const MOST_BYTES: usize = 4 << 20;
 
 /// Gives words their numbers.
 #[derive(Debug, Default)]
@@ -19,14 +19,13 @@ impl Dictionaries {
     /// The number of a word in a column.
     pub(super) fn number(&mut self, column: usize, word: Option<&str>) -> u16 {
         let Some(word) = word else { return ABSENT };
-        let total: usize = self.columns.iter().map(|(_, bytes)| bytes.len()).sum();
         let Some((known, bytes)) = self.columns.get_mut(column) else { return OTHER };
         if let Some(number) = known.get(word) {
             return *number;
         }
         let number = u16::try_from(known.len() + 1).unwrap_or(OTHER);
         let (true, Ok(length)) = (word.len() <= LONGEST, u16::try_from(word.len())) else { return OTHER };
-        if number == OTHER || total + word.len() > MOST_BYTES {
+        if number == OTHER || bytes.len() + word.len() > MOST_BYTES {
             return OTHER;
         }
         bytes.extend_from_slice(&length.to_le_bytes());

@@ -8,7 +8,8 @@
 //! record; and for each decision whose outcome is in no line here. The file is, in little-endian numbers:
 //!
 //! ```text
-//! block*        rows, by columns, and each column by its bytes (all the lowest, then the next): one frame of zstd
+//! block*        rows, by columns, and each column by its bytes (all the lowest, then the next): one frame of zstd;
+//!               then the paths of its rows, by themselves because few look at them ([`Paths`]): one frame of zstd
 //! dictionaries  for each of the columns of DICTIONARIES: count u32, then (length u16, UTF-8)*: one frame of zstd
 //! directory     ENTRY bytes for each block, what is in it: one frame of zstd
 //! footer        FOOTER bytes: the segment that it is of, lengths of the two parts before, MAGIC
@@ -21,6 +22,7 @@ mod block;
 mod build;
 mod dictionary;
 pub mod number;
+mod paths;
 mod read;
 mod select;
 
@@ -31,18 +33,20 @@ use crate::timestamp::Timestamp;
 pub use build::build;
 pub use read::{BadIndex, Index};
 
-pub(crate) use block::Block;
-pub(crate) use select::{Judged, Selection};
+pub(crate) use block::{Block, Entry};
+pub use paths::Paths;
+pub use select::Judged;
+pub(crate) use select::Selection;
 
 /// Ends the file; the last byte is the version.
-const MAGIC: [u8; 8] = *b"VSJIDX\0\x01";
+const MAGIC: [u8; 8] = *b"VSJIDX\0\x02";
 
 /// Most rows of a block.
 const ROWS: usize = 4096;
 
 /// The columns that have a dictionary, in their order.
 /// How many there are.
-pub const DICTIONARIES: usize = 6;
+pub const DICTIONARIES: usize = 10;
 /// The column of the kind.
 pub const KIND: usize = 0;
 /// The column of the identity.
@@ -55,6 +59,14 @@ pub const UNIT: usize = 3;
 pub const HOST: usize = 4;
 /// The column of the rule.
 pub const RULE: usize = 5;
+/// The column of the method.
+pub const METHOD: usize = 6;
+/// The column of the credential.
+pub const CREDENTIAL: usize = 7;
+/// The column of the executable.
+pub const EXE: usize = 8;
+/// The column of the reason.
+pub const REASON: usize = 9;
 
 /// In the column of a dictionary: there is nothing.
 pub const ABSENT: u16 = 0;
@@ -118,6 +130,10 @@ pub struct Row {
     pub interrupted: bool,
     /// It is an outcome, and its decision is not in this segment.
     pub unpaired: bool,
+    /// The user that called; 0 where none is known.
+    pub uid: u32,
+    /// The process that called; 0 where none is known.
+    pub pid: u32,
     /// Numbers in the dictionaries.
     pub(crate) words: [u16; DICTIONARIES],
 }

@@ -7,7 +7,8 @@ use zstd::bulk::Decompressor;
 
 use super::block::{Block, ENTRY, Entry, most_packed};
 use super::build::{FOOTER, Footer};
-use super::{DICTIONARIES, Summary, dictionary};
+use super::paths::Paths;
+use super::{DICTIONARIES, Summary, dictionary, paths};
 
 /// Most bytes of the dictionaries, and of the directory: some millions of blocks, that is billions of records.
 const MOST: u64 = 256 << 20;
@@ -62,8 +63,13 @@ impl<R: Read + Seek> Index<R> {
         let mut directory = Vec::with_capacity(bytes.len() / ENTRY);
         for bytes in bytes.chunks_exact(ENTRY) {
             let entry = Entry::read(bytes).ok_or(BadIndex::Shape("its directory is wrong"))?;
-            let inside = entry.at.checked_add(u64::from(entry.packed)).is_some_and(|end| end <= words_at);
-            if !inside || u64::from(entry.packed) > most_packed() {
+            let length = u64::from(entry.packed) + u64::from(entry.packed_paths);
+            let inside = entry.at.checked_add(length).is_some_and(|end| end <= words_at);
+            if !inside
+                || u64::from(entry.packed) > most_packed()
+                || u64::from(entry.packed_paths) > paths::MOST
+                || u64::from(entry.paths) > paths::MOST
+            {
                 return Err(BadIndex::Shape("a block is not in it"));
             }
             directory.push(entry);
@@ -113,6 +119,18 @@ impl<R: Read + Seek> Index<R> {
         Block::new(&entry, bytes).ok_or(BadIndex::Shape("a block is too short"))
     }
 
+    /// Reads the paths of a block.
+    ///
+    /// # Errors
+    /// They were damaged.
+    pub(crate) fn paths(&mut self, number: usize) -> Result<Paths, BadIndex> {
+        let entry = self.directory.get(number).ok_or(BadIndex::Shape("there is no such block"))?.clone();
+        let at = entry.at.saturating_add(u64::from(entry.packed));
+        let (packed, size) = (u64::from(entry.packed_paths), u64::from(entry.paths));
+        let bytes = unpack(&mut self.file, &mut self.unpacker, at, packed, size)?;
+        Paths::read(entry.rows, bytes).ok_or(BadIndex::Shape("the paths of a block are wrong"))
+    }
+
     /// Reads every row: for who asks whether it is whole.
     ///
     /// # Errors
@@ -121,6 +139,7 @@ impl<R: Read + Seek> Index<R> {
         let mut rows = 0;
         for number in 0..self.blocks() {
             let block = self.block(number)?;
+            self.paths(number)?;
             for row in 0..block.len() {
                 let row = block.row(row);
                 if row.offset >= self.summary.length || row.decision.is_some_and(|at| at >= row.offset) {

@@ -10,7 +10,7 @@ use crate::timestamp::Timestamp;
 
 /// Whether a row is one that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judged {
+pub enum Judged {
     /// It is not.
     No,
     /// It is.
@@ -88,8 +88,14 @@ impl Selection {
             })
     }
 
+    /// The rows that may be asked for.
+    pub(crate) fn judge_all(&self, block: &Block) -> Vec<(usize, Judged)> {
+        let rows = (0..block.len()).map(|row| (row, self.judge(block, row)));
+        rows.filter(|(_, judged)| *judged != Judged::No).collect()
+    }
+
     /// Whether a row is asked for.
-    pub(crate) fn judge(&self, block: &Block, row: usize) -> Judged {
+    fn judge(&self, block: &Block, row: usize) -> Judged {
         let unpaired = block.is_unpaired(row);
         let mut judged = Judged::Yes;
         for (column, fitting) in self.words.iter().enumerate() {
@@ -116,8 +122,8 @@ impl Selection {
 }
 
 impl<R: Read + Seek> Index<R> {
-    /// Whether this block is worth reading: of lines, not of decisions that wait.
-    pub(crate) fn may_have(&self, block: usize, selection: &Selection) -> bool {
-        self.directory.get(block).is_some_and(|entry| !entry.open && selection.may_be_in(entry))
+    /// What is in this block, if it is worth reading: of lines, not of decisions that wait.
+    pub(crate) fn entry_for(&self, block: usize, selection: &Selection) -> Option<&Entry> {
+        self.directory.get(block).filter(|entry| !entry.open && selection.may_be_in(entry))
     }
 }

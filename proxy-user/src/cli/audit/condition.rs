@@ -1,4 +1,12 @@
 //! `--where 'CEL'`: a condition over a call, whose names and types are checked before anything is read.
+//!
+//! [`sieve`] judges by it what stands in an index, with three values: most lines are not read. [`Condition::holds`] is what counts.
+
+mod atom;
+mod may;
+mod number;
+mod sieve;
+mod text;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -7,9 +15,10 @@ use anyhow::{anyhow, bail};
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators as op};
 use cel::parser::Parser;
 use cel::{Context, Env, Value};
-use chrono::DateTime;
-use proxy_journal::Facts;
+use chrono::{DateTime, FixedOffset};
+use proxy_journal::archive::Sieve;
 use proxy_journal::text::escape;
+use proxy_journal::{Facts, Timestamp};
 
 /// The longest condition, in bytes, and how deep its brackets may be: the parser goes down one step for each.
 const LONGEST: usize = 4096;
@@ -117,31 +126,62 @@ impl Condition {
 
     /// Whether it holds; `None` when it cannot be evaluated, as by a division by zero.
     pub(super) fn holds(&self, facts: &Facts) -> Option<bool> {
-        let mut context = Context::with_env(Arc::clone(&STANDARD));
-        for name in &self.uses {
-            context.add_variable_from_value(*name, variable(name, facts));
-        }
-        match Value::resolve(&self.expression, &context) {
-            Ok(Value::Bool(holds)) => Some(holds),
+        match evaluated(&self.expression, self.uses.iter().map(|name| (*name, variable(name, facts)))) {
+            Some(Value::Bool(holds)) => Some(holds),
             _ => None,
         }
     }
+
+    /// What lets through every line for which it may hold, and those for which it cannot be evaluated.
+    pub(super) fn sieve(&self) -> Box<dyn Sieve> {
+        Box::new(sieve::ConditionSieve::new(&self.expression))
+    }
+}
+
+/// What an expression comes to; `None` when it cannot be evaluated.
+fn evaluated(
+    expression: &IdedExpr,
+    variables: impl IntoIterator<Item = (&'static str, Value)>,
+) -> Option<Value> {
+    let mut context = Context::with_env(Arc::clone(&STANDARD));
+    for (name, value) in variables {
+        context.add_variable_from_value(name, value);
+    }
+    Value::resolve(expression, &context).ok()
+}
+
+/// The variables of an expression that was checked.
+fn uses(expression: &IdedExpr) -> BTreeSet<&'static str> {
+    let mut uses = BTreeSet::new();
+    let _ = infer(expression, &mut uses);
+    uses
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Exact up to three centuries.
+fn milliseconds(micros: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "it is at most 2^53")]
+    let micros = micros.min(1 << 53) as f64;
+    micros / 1000.0
+}
+
+fn moment(time: Timestamp) -> DateTime<FixedOffset> {
+    let micros = i64::try_from(time.micros()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_micros(micros).unwrap_or_default().fixed_offset()
 }
 
 fn variable(name: &str, facts: &Facts) -> Value {
     let text = |text: &Option<String>| Value::from(text.as_deref().unwrap_or_default());
-    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let number = |number: u64| Value::Int(whole(number));
     match name {
         "api" => text(&facts.api),
         "bytes_received" => number(facts.received),
         "bytes_sent" => number(facts.sent),
         "credential" => text(&facts.credential),
-        "duration_ms" => {
-            // Exact up to three centuries.
-            let micros = facts.duration_us.unwrap_or(0).min(1 << 53);
-            #[expect(clippy::cast_precision_loss, reason = "it is at most 2^53")]
-            Value::Float(micros as f64 / 1000.0)
-        }
+        "duration_ms" => Value::Float(milliseconds(facts.duration_us.unwrap_or(0))),
         "error" => Value::Bool(facts.error),
         "exe" => text(&facts.exe),
         "host" => text(&facts.host),
@@ -155,10 +195,7 @@ fn variable(name: &str, facts: &Facts) -> Value {
         "reason" => text(&facts.reason),
         "rule" => text(&facts.rule),
         "status" => number(facts.status.unwrap_or(0).into()),
-        "time" => {
-            let micros = i64::try_from(facts.time.micros()).unwrap_or(i64::MAX);
-            Value::Timestamp(DateTime::from_timestamp_micros(micros).unwrap_or_default().fixed_offset())
-        }
+        "time" => Value::Timestamp(moment(facts.time)),
         "uid" => number(facts.uid.unwrap_or(0).into()),
         "unit" => text(&facts.unit),
         _ => Value::from(facts.ruling.map_or("", proxy_journal::Ruling::word)),
@@ -273,6 +310,9 @@ fn is_regex(call: &CallExpr) -> bool {
     let context = Context::with_env(Arc::clone(&STANDARD));
     Value::resolve(&IdedExpr { id: 0, expr: Expr::Call(call) }, &context).is_ok()
 }
+
+#[cfg(test)]
+mod sieve_tests;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use proxy_journal::archive::Call;
+use proxy_journal::archive::{Call, Sieve};
 use proxy_journal::{Facts, Filter, Pattern, Ruling, StatusRange, Timestamp};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, macros::format_description};
@@ -116,9 +116,9 @@ impl Wanted {
         self.condition.is_none() && self.filter == everything
     }
 
-    /// Whether lines have to be read to know whether they are wanted.
-    pub(super) fn needs_lines(&self) -> bool {
-        self.condition.is_some()
+    /// What the condition makes of the rows of indexes.
+    pub(super) fn sieve(&self) -> Option<Box<dyn Sieve>> {
+        self.condition.as_ref().map(Condition::sieve)
     }
 
     /// Whether this is wanted, as far as the index does not tell it.

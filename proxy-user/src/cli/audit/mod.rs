@@ -4,6 +4,7 @@ mod condition;
 mod filter;
 mod follow;
 mod index;
+mod search;
 mod show;
 mod stats;
 mod story;

@@ -11,13 +11,11 @@ use proxy_journal::{Archive, Facts, facts, human};
 use serde_json::{Value, json};
 
 use super::filter::{FilterArgs, Wanted};
+use super::search::threads;
 use super::{Colour, JournalArgs, open, unreadable};
 
 /// How many characters of a name are shown; `--json` has all of it.
 const CELL: usize = 80;
-
-/// How many threads count; each has pages of its own in memory.
-const THREADS: usize = 8;
 
 /// Cells of a bar.
 const BAR: u64 = 16;
@@ -111,7 +109,6 @@ fn count(args: &StatsArgs, wanted: &Wanted, mut archive: Archive, mut walk: Walk
     while let Some(batch) = archive.next(&mut walk)? {
         for hit in &batch.hits {
             if hit.certain
-                && !wanted.needs_lines()
                 && let Some(columns) = &columns
                 && let Some(at) = counted.of_row(&batch.words, hit, columns)
             {
@@ -119,7 +116,7 @@ fn count(args: &StatsArgs, wanted: &Wanted, mut archive: Archive, mut walk: Walk
                 continue;
             }
             let Some(call) = archive.read(hit, &wanted.filter)? else { continue };
-            if wanted.holds(&call) {
+            if hit.certain || wanted.holds(&call) {
                 let at = counted.group(args.by.iter().map(|by| by.of(&call.facts)).collect());
                 counted.add(at, hit, call.facts.ruling);
             }
@@ -134,13 +131,13 @@ pub(super) fn stats(args: &StatsArgs, dir: &Path, out: &mut impl Write) -> anyho
         wanted.filter.kinds = vec![facts::CALL.into()];
     }
     let archive = open(dir, args.journal.indexes())?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let mut counted = Counted::default();
     std::thread::scope(|scope| {
-        let shares: Vec<_> = Walk::shares(&archive, &wanted.filter, threads)
+        let shares: Vec<_> = Walk::shares(&archive, &wanted.filter, threads())
             .into_iter()
             .map(|walk| {
                 let (archive, wanted) = (archive.again(), &wanted);
+                let walk = walk.sifted(wanted.sieve());
                 scope.spawn(move || count(args, wanted, archive, walk))
             })
             .collect();

@@ -1,17 +1,18 @@
 //! `audit tail`: the last calls, and those that come.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, Write};
+use std::io::{self, BufRead as _, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use proxy_journal::archive::Walk;
+use proxy_journal::archive::Call;
 use proxy_journal::follow::Follower;
 use proxy_journal::{Entry, Place, Source, segment, text};
 
 use super::filter::{FilterArgs, Wanted};
 use super::follow::{self, Shower};
+use super::search::search;
 use super::{Colour, JournalArgs, human_line, json_lines, open, unreadable};
 
 /// How often `tail -f` looks: a person does not see the difference, and five looks in a second cost nothing.
@@ -68,6 +69,18 @@ pub(super) fn tail(args: &TailArgs, dir: &Path, out: &mut impl Write) -> anyhow:
     }
 }
 
+/// What went wrong while calls were shown.
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Reading(error)
+    }
+}
+
 /// Shows the last calls that are wanted; where the journal ends.
 fn last_calls(
     args: &TailArgs,
@@ -80,27 +93,19 @@ fn last_calls(
     let failed = |error| unreadable(dir, &error);
     let mut archive = open(dir, args.journal.indexes())?;
     let newest_first = lines < usize::MAX;
-    let mut walk = Walk::new(&archive, wanted.filter.clone(), newest_first);
+    let make = |call: &Call| if args.json { json_lines(call) } else { vec![human_line(call, colour)] };
     let mut last = Vec::new();
-    while last.len() < lines
-        && let Some(batch) = archive.next(&mut walk).map_err(failed)?
-    {
-        for hit in &batch.hits {
-            let Some(call) = archive.read(hit, &wanted.filter).map_err(failed)? else { continue };
-            if !wanted.holds(&call) {
-                continue;
-            }
-            let shown = if args.json { json_lines(&call) } else { vec![human_line(&call, colour)] };
-            if newest_first {
-                last.push(shown);
-            } else {
-                shown.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-            }
-            if last.len() == lines {
-                break;
-            }
+    let each = |shown: Vec<String>| {
+        if newest_first {
+            last.push(shown);
+            return Ok(());
         }
-    }
+        shown.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failed::Writing)
+    };
+    search(&archive, wanted, newest_first, lines, make, each).map_err(|error| match error {
+        Failed::Reading(error) => failed(error),
+        Failed::Writing(error) => error.into(),
+    })?;
     last.iter().rev().flatten().try_for_each(|line| writeln!(out, "{line}"))?;
     archive.end().map_err(failed)
 }

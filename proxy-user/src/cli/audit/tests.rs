@@ -474,6 +474,43 @@ fn what_stands_in_an_index_is_answered_without_its_segment_and_no_other_line_is_
 }
 
 #[test]
+fn what_is_shown_of_many_segments_comes_in_order_and_is_no_more_than_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    // Every third segment has many calls, so that one is looked through long after the next.
+    let sizes: Vec<u128> = (1..=20).map(|number| if number % 3 == 0 { 700 } else { number % 3 }).collect();
+    let mut number = 0;
+    for (segment, size) in (1..).zip(&sizes) {
+        let records: Vec<Record> = (0..*size).flat_map(|it| call(number + it)).chain([stop("so")]).collect();
+        number += size;
+        append(&dir.path().join(segment::file_name(segment)), &records);
+    }
+    let calls = |options: &[&str]| -> Vec<u128> {
+        let shown = shown(dir.path(), &[&["--kind", "call"], options].concat());
+        shown
+            .iter()
+            .map(|line| line.split("api.test/").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    let all: Vec<u128> = (0..number).collect();
+    assert_eq!(calls(&["--since", "2026-01-01"]), all);
+    assert_eq!(calls(&["--since", "2026-01-01", "--where", "size(path) < 4"]), all[..100]);
+    for lines in [0, 1, 2, 10, 257, 701, 1_500, all.len(), all.len() + 5] {
+        let last = &all[all.len().saturating_sub(lines)..];
+        assert_eq!(calls(&["-n", &lines.to_string()]), last, "{lines}");
+        let even: Vec<u128> = all.iter().copied().filter(|number| number % 2 == 0).collect();
+        let wanted = ["-n", &lines.to_string(), "--where", "path.matches('[02468]$') && status == 200"];
+        assert_eq!(calls(&wanted), even[even.len().saturating_sub(lines)..], "{lines}");
+    }
+    // A segment that cannot be read is said to be so, and not left out.
+    let unreadable = dir.path().join(segment::file_name(6));
+    std::fs::remove_file(&unreadable).unwrap();
+    std::fs::create_dir(&unreadable).unwrap();
+    let args = TailArgs { lines: Some(usize::MAX), ..TailArgs::default() };
+    let error = tail(&args, dir.path(), &mut Vec::new()).unwrap_err();
+    assert!(format!("{error:#}").contains("directory"), "{error:#}");
+}
+
+#[test]
 fn calls_are_counted_by_who_called_what() {
     let dir = tempfile::tempdir().unwrap();
     let name = |number| dir.path().join(segment::file_name(number));
