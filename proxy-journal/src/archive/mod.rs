@@ -58,6 +58,8 @@ pub struct Hit {
     pub decision: Option<Place>,
     /// What is known of it.
     pub row: Row,
+    /// Which row of its block it is.
+    pub at: usize,
     /// Whether it is certain that it is asked for; else it must be read.
     pub certain: bool,
 }

@@ -62,7 +62,7 @@ impl View<'_> {
 
     /// The path, the empty text where there is none; `None` where the line must be read, or paths were not.
     pub fn path(&self, row: usize) -> Option<&str> {
-        self.paired(row, || self.paths?.of(row)).flatten()
+        self.paired(row, || self.paths?.of(row)).flatten().map(Option::unwrap_or_default)
     }
 
     /// When it ended.

@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::{Archive, Hit, Inside, Place, Sieve, View, Words};
 use crate::facts::Part;
 use crate::filter::Filter;
-use crate::index::{Judged, OTHER, Row, Selection, short_id};
+use crate::index::{Judged, OTHER, Paths, Row, Selection, short_id};
 
 /// How far a search has come.
 pub struct Walk {
     filter: Filter,
     sieve: Option<Box<dyn Sieve>>,
+    with_paths: bool,
     newest_first: bool,
     /// Parts that are still to be looked at.
     parts: std::ops::Range<usize>,
@@ -34,9 +35,16 @@ pub struct Batch {
     pub hits: Vec<Hit>,
     /// The words of its rows.
     pub words: Words,
+    /// The paths of its rows, if they were asked for.
+    pub paths: Option<Paths>,
 }
 
 impl Batch {
+    /// The path of a hit: `Some(None)` where there is none, `None` when the index does not have it, or paths were not asked for.
+    pub fn path(&self, hit: &Hit) -> Option<Option<&str>> {
+        if hit.row.unpaired { None } else { self.paths.as_ref()?.of(hit.at) }
+    }
+
     /// A word of a row: `Some(None)` where there is nothing, `None` when the index does not have it: the line must be read.
     pub fn word(words: &Words, row: &Row, column: usize) -> Option<Option<String>> {
         let number = row.word(column);
@@ -51,7 +59,14 @@ impl Batch {
 impl Walk {
     /// Looks for what this filter asks for.
     pub fn new(archive: &Archive, filter: Filter, newest_first: bool) -> Walk {
-        Walk { filter, sieve: None, newest_first, parts: 0..archive.parts.len(), now: None }
+        Walk {
+            filter,
+            sieve: None,
+            with_paths: false,
+            newest_first,
+            parts: 0..archive.parts.len(),
+            now: None,
+        }
     }
 
     /// The same from the oldest to the newest, in so many shares, each of segments that follow each other: for threads of their own.
@@ -78,6 +93,12 @@ impl Walk {
     #[must_use]
     pub fn sifted(self, sieve: Option<Box<dyn Sieve>>) -> Walk {
         Walk { sieve, ..self }
+    }
+
+    /// With the paths of what is found.
+    #[must_use]
+    pub fn with_paths(self) -> Walk {
+        Walk { with_paths: true, ..self }
     }
 
     /// What is asked for.
@@ -160,22 +181,30 @@ impl Archive {
                 Err(bad) => return Err(self.damaged(part, bad)),
             };
             let mut rows = now.selection.judge_all(&block);
+            let mut paths = None;
             if let Some(sieve) = &mut walk.sieve {
                 let mut sifted = sift(sieve.as_mut(), rows, View { block: &block, paths: None });
                 let uncertain = |row: &Sifted| row.by_sieve == Judged::Perhaps;
                 if sieve.asks_for_paths() && sifted.iter().any(uncertain) {
-                    let paths = match index.paths(number) {
-                        Ok(paths) => paths,
+                    match index.paths(number) {
+                        Ok(read) => paths = Some(read),
                         Err(bad) => return Err(self.damaged(part, bad)),
-                    };
-                    sift_again(sieve.as_mut(), &mut sifted, View { block: &block, paths: Some(&paths) });
+                    }
+                    sift_again(sieve.as_mut(), &mut sifted, View { block: &block, paths: paths.as_ref() });
                 }
                 rows = sifted.into_iter().map(|row| (row.row, row.judged())).collect();
             }
+            if walk.with_paths && paths.is_none() && !rows.is_empty() {
+                match index.paths(number) {
+                    Ok(read) => paths = Some(read),
+                    Err(bad) => return Err(self.damaged(part, bad)),
+                }
+            }
             let segment = self.parts.get(part).map_or(0, |part| part.number);
-            let hit = |(row, judged): (usize, Judged)| {
-                let row = block.row(row);
+            let hit = |(at, judged): (usize, Judged)| {
+                let row = block.row(at);
                 Hit {
+                    at,
                     place: Place { segment, offset: row.offset },
                     decision: row.decision.map(|offset| Place { segment, offset }),
                     row,
@@ -190,7 +219,7 @@ impl Archive {
             for hit in hits.iter_mut().filter(|hit| hit.row.unpaired) {
                 hit.decision = self.decision_of(hit)?;
             }
-            return Ok(Some(Batch { hits, words }));
+            return Ok(Some(Batch { hits, words, paths }));
         }
     }
 

@@ -53,8 +53,18 @@ impl Collected {
 #[derive(Debug)]
 pub struct Paths {
     text: String,
-    /// Where each begins and ends; `None` where it is in the line alone.
-    places: Vec<Option<(u32, u32)>>,
+    places: Vec<Place>,
+}
+
+/// Where the path of a row stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// There is none.
+    Nowhere,
+    /// From here to there.
+    Here(u32, u32),
+    /// In the line alone.
+    Elsewhere,
 }
 
 impl Paths {
@@ -66,24 +76,35 @@ impl Paths {
         let mut places = Vec::with_capacity(rows);
         let mut end = 0_u32;
         for length in low.iter().zip(high).map(|(low, high)| u16::from_le_bytes([*low, *high])) {
-            if length == ELSEWHERE {
-                places.push(None);
-                continue;
-            }
-            let begin = end;
-            end = end.checked_add(u32::from(length.saturating_sub(1)))?;
-            places.push(Some((begin, end)));
+            places.push(match length.checked_sub(1) {
+                None => Place::Nowhere,
+                Some(_) if length == ELSEWHERE => Place::Elsewhere,
+                Some(length) => {
+                    let begin = end;
+                    end = end.checked_add(u32::from(length))?;
+                    Place::Here(begin, end)
+                }
+            });
         }
         let text = String::from_utf8(bytes.split_off(rows * 2)).ok()?;
         let whole = usize::try_from(end).ok()? == text.len();
-        let apart = |(_, end): &(u32, u32)| usize::try_from(*end).is_ok_and(|end| text.is_char_boundary(end));
-        (whole && places.iter().flatten().all(apart)).then_some(Paths { text, places })
+        let apart = |place: &Place| match place {
+            Place::Here(_, end) => usize::try_from(*end).is_ok_and(|end| text.is_char_boundary(end)),
+            Place::Nowhere | Place::Elsewhere => true,
+        };
+        (whole && places.iter().all(apart)).then_some(Paths { text, places })
     }
 
-    /// The path of a row, the empty text where it has none; `None` where it is in the line alone.
-    pub fn of(&self, row: usize) -> Option<&str> {
-        let (begin, end) = (*self.places.get(row)?)?;
-        self.text.get(usize::try_from(begin).ok()?..usize::try_from(end).ok()?)
+    /// The path of a row, if it has one; `None` where it is in the line alone.
+    pub fn of(&self, row: usize) -> Option<Option<&str>> {
+        match *self.places.get(row)? {
+            Place::Nowhere => Some(None),
+            Place::Here(begin, end) => {
+                let range = usize::try_from(begin).ok()?..usize::try_from(end).ok()?;
+                self.text.get(range).map(Some)
+            }
+            Place::Elsewhere => None,
+        }
     }
 }
 
@@ -104,8 +125,8 @@ mod tests {
             paths.iter().for_each(|path| collected.push(kept(path.as_deref())));
             let read = Paths::read(u32::try_from(paths.len()).unwrap(), collected.take()).unwrap();
             for (row, path) in paths.iter().enumerate() {
-                let expected = path.as_deref().unwrap_or_default();
-                prop_assert_eq!(read.of(row), (expected.len() <= LONGEST).then_some(expected));
+                let path = path.as_deref();
+                prop_assert_eq!(read.of(row), path.is_none_or(|path| path.len() <= LONGEST).then_some(path));
             }
             prop_assert_eq!(read.of(paths.len()), None);
         }
@@ -114,7 +135,7 @@ mod tests {
         fn no_bytes_are_paths_that_cannot_be(rows in 0..20_u32, bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             if let Some(paths) = Paths::read(rows, bytes) {
                 for row in 0..20 {
-                    prop_assert!(paths.of(row).is_none_or(|path| path.len() <= 100));
+                    prop_assert!(paths.of(row).flatten().is_none_or(|path| path.len() <= 100));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use proxy_journal::archive::{Counted, Group, Key, Walk};
+use proxy_journal::archive::{Batch, Counted, Group, Hit, Key, Walk};
 use proxy_journal::index;
 use proxy_journal::text::escape_word;
 use proxy_journal::{Archive, Facts, facts, human};
@@ -48,7 +48,6 @@ enum By {
     Api,
     Host,
     Unit,
-    /// Has to read every call that is counted
     Path,
     Rule,
 }
@@ -74,6 +73,14 @@ impl By {
             By::Unit => Some(index::UNIT),
             By::Path => None,
             By::Rule => Some(index::RULE),
+        }
+    }
+
+    /// What a row has of it, if its index knows.
+    fn of_row(self, batch: &Batch, hit: &Hit) -> Option<Option<String>> {
+        match self.column() {
+            Some(column) => Batch::word(&batch.words, &hit.row, column),
+            None => batch.path(hit).map(|path| path.map(str::to_owned)),
         }
     }
 
@@ -109,6 +116,14 @@ fn count(args: &StatsArgs, wanted: &Wanted, mut archive: Archive, mut walk: Walk
     while let Some(batch) = archive.next(&mut walk)? {
         for hit in &batch.hits {
             if hit.certain
+                && columns.is_none()
+                && let Some(key) = args.by.iter().map(|by| by.of_row(&batch, hit)).collect()
+            {
+                let at = counted.group(key);
+                counted.add(at, hit, hit.row.ruling);
+                continue;
+            }
+            if hit.certain
                 && let Some(columns) = &columns
                 && let Some(at) = counted.of_row(&batch.words, hit, columns)
             {
@@ -138,6 +153,7 @@ pub(super) fn stats(args: &StatsArgs, dir: &Path, out: &mut impl Write) -> anyho
             .map(|walk| {
                 let (archive, wanted) = (archive.again(), &wanted);
                 let walk = walk.sifted(wanted.sieve());
+                let walk = if args.by.contains(&By::Path) { walk.with_paths() } else { walk };
                 scope.spawn(move || count(args, wanted, archive, walk))
             })
             .collect();

@@ -457,11 +457,20 @@ fn what_stands_in_an_index_is_answered_without_its_segment_and_no_other_line_is_
     let asked = || {
         let rare = shown(dir.path(), &["--verdict", "deny", "--since", "2026-11-01"]);
         let last = shown(dir.path(), &["--verdict", "deny", "-n", "2"]);
-        (table(dir.path(), &[]), table(dir.path(), &["--by", "host,rule", "--verdict", "allow"]), rare, last)
+        let paths = table(dir.path(), &["--by", "path,identity", "-n", "0"]);
+        let some =
+            table(dir.path(), &["--where", "path.startsWith('/3') && duration_ms > 1", "--by", "path"]);
+        let counted = table(dir.path(), &["--by", "host,rule", "--verdict", "allow"]);
+        (table(dir.path(), &[]), counted, rare, last, paths, some)
     };
     let before = asked();
     assert_eq!((before.2.len(), before.3.len()), (5, 2));
     assert!(before.0.contains("all") && before.0.contains("1005"), "{}", before.0);
+    assert!(
+        before.4.contains("/4199") && before.5.contains("/3000") && before.5.contains(" 200 "),
+        "{}",
+        before.5
+    );
     for number in 1..=4 {
         blank(&name(number), &["\"verdict\":\"deny\""]);
     }
@@ -469,8 +478,8 @@ fn what_stands_in_an_index_is_answered_without_its_segment_and_no_other_line_is_
     let indexed = shown(dir.path(), &["--verdict", "deny", "--no-index", "--since", "2026-11-01"]);
     assert_eq!(indexed.len(), 5, "the others are no records any more");
     // What no index answers reads them, and says so.
-    let by_path = table(dir.path(), &["--by", "identity", "--no-index"]);
-    assert!(!by_path.contains("1005"), "{by_path}");
+    let read = table(dir.path(), &["--by", "identity", "--no-index"]);
+    assert!(!read.contains("1005"), "{read}");
 }
 
 #[test]
