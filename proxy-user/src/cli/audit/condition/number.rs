@@ -306,3 +306,87 @@ impl Comparison {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges() -> impl Iterator<Item = (i64, i64)> {
+        (-3..=3).flat_map(|least| (least..=3).map(move |greatest| (least, greatest)))
+    }
+
+    /// What `of` gives for any of the numbers in both.
+    fn each<T>((a, b): (i64, i64), (c, d): (i64, i64), of: impl Fn(i64, i64) -> T) -> Vec<T> {
+        (a..=b)
+            .flat_map(|one| (c..=d).map(move |other| (one, other)))
+            .map(|(one, other)| of(one, other))
+            .collect()
+    }
+
+    #[test]
+    fn a_comparison_may_come_to_what_it_comes_to_for_any_numbers_within() {
+        let relations: [(&str, fn(i64, i64) -> bool); 6] = [
+            (op::LESS, |a, b| a < b),
+            (op::LESS_EQUALS, |a, b| a <= b),
+            (op::EQUALS, |a, b| a == b),
+            (op::NOT_EQUALS, |a, b| a != b),
+            (op::GREATER_EQUALS, |a, b| a >= b),
+            (op::GREATER, |a, b| a > b),
+        ];
+        for (one, other) in ranges().flat_map(|one| ranges().map(move |other| (one, other))) {
+            for (name, is) in relations {
+                let relation = Relation::named(name).unwrap();
+                let of = |all: Vec<bool>| {
+                    all.into_iter().fold(May::NOTHING, |may, it| may.or_else(May::of(Some(it))))
+                };
+                assert_eq!(
+                    relation.between(one, other),
+                    of(each(one, other, is)),
+                    "{one:?} {name} {other:?}"
+                );
+                assert_eq!(relation.turned().between(other, one), relation.between(one, other), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_reckoned_lies_between_the_least_and_the_greatest_that_can_come_out() {
+        let ways: [(Arithmetic, fn(i64, i64) -> Option<i64>, fn(f64, f64) -> f64); 4] = [
+            (Arithmetic::Add, i64::checked_add, |a, b| a + b),
+            (Arithmetic::Subtract, i64::checked_sub, |a, b| a - b),
+            (Arithmetic::Multiply, i64::checked_mul, |a, b| a * b),
+            (Arithmetic::Divide, i64::checked_div, |a, b| a / b),
+        ];
+        for (one, other) in ranges().flat_map(|one| ranges().map(move |other| (one, other))) {
+            let (int, double) = (|(a, b)| Range::Int(a, b), |(a, b)| Range::Double(a as f64, b as f64));
+            for (way, checked, floating) in ways {
+                let by_zero = matches!(way, Arithmetic::Divide) && other.0 <= 0 && other.1 >= 0;
+                assert_eq!(by_zero, matches!(way, Arithmetic::Divide) && int(other).has_zero());
+                assert_eq!(int(other).has_zero(), double(other).has_zero());
+                let all: Option<Vec<i64>> = each(one, other, checked).into_iter().collect();
+                if let (Some(all), false) = (all, by_zero) {
+                    let range = int(one).with(int(other), checked, floating);
+                    let expected = Range::Int(*all.iter().min().unwrap(), *all.iter().max().unwrap());
+                    assert_eq!(range, Some(expected), "{one:?} {way:?} {other:?}");
+                    let Some(Range::Double(least, greatest)) =
+                        double(one).with(double(other), checked, floating)
+                    else {
+                        panic!("{one:?} {way:?} {other:?}");
+                    };
+                    for number in each(one, other, |a, b| floating(a as f64, b as f64)) {
+                        assert!(least <= number && number <= greatest, "{one:?} {way:?} {other:?}: {number}");
+                    }
+                }
+            }
+            let negated = int(one).negated();
+            assert_eq!(negated, Some(Range::Int(-one.1, -one.0)));
+            assert_eq!(double(one).negated().map(Range::double), negated.map(Range::double));
+        }
+        // What is too large, or no number, is not known.
+        let (most, infinite) = (Range::Int(0, i64::MAX), Range::Double(0.0, f64::INFINITY));
+        assert_eq!(most.with(Range::Int(0, 1), i64::checked_add, |a, b| a + b), None);
+        assert_eq!(Range::Int(i64::MIN, 0).negated(), None);
+        assert_eq!(infinite.with(Range::Double(-1.0, 1.0), |_, _| None, |a, b| a * b), None);
+        assert_eq!(most.with(infinite, i64::checked_add, |a, b| a + b), None);
+    }
+}
