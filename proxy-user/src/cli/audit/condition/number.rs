@@ -311,6 +311,10 @@ impl Comparison {
 mod tests {
     use super::*;
 
+    type Is = fn(i64, i64) -> bool;
+    type Whole = fn(i64, i64) -> Option<i64>;
+    type Floating = fn(f64, f64) -> f64;
+
     fn ranges() -> impl Iterator<Item = (i64, i64)> {
         (-3..=3).flat_map(|least| (least..=3).map(move |greatest| (least, greatest)))
     }
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_comparison_may_come_to_what_it_comes_to_for_any_numbers_within() {
-        let relations: [(&str, fn(i64, i64) -> bool); 6] = [
+        let relations: [(&str, Is); 6] = [
             (op::LESS, |a, b| a < b),
             (op::LESS_EQUALS, |a, b| a <= b),
             (op::EQUALS, |a, b| a == b),
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn what_is_reckoned_lies_between_the_least_and_the_greatest_that_can_come_out() {
-        let ways: [(Arithmetic, fn(i64, i64) -> Option<i64>, fn(f64, f64) -> f64); 4] = [
+        let ways: [(Arithmetic, Whole, Floating); 4] = [
             (Arithmetic::Add, i64::checked_add, |a, b| a + b),
             (Arithmetic::Subtract, i64::checked_sub, |a, b| a - b),
             (Arithmetic::Multiply, i64::checked_mul, |a, b| a * b),
