@@ -346,6 +346,7 @@ fn what_is_in_an_index_takes_no_reading_of_lines() {
         ("path.startsWith('/v3/') && !path.endsWith('4')", 0),
         ("path.matches('^/v[0-9]/') && status > 210", 0),
         ("size(path) > 3 && credential == ''", 0),
+        ("path.size() == 7", 0),
         ("path == '/' + string(uid)", 0),
         ("reason.contains('why') && rule.startsWith('a.toml')", 0),
         ("status / 100 == 2 && !(uid in [1, 2]) && pid > 20", 0),
