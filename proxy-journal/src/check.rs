@@ -126,6 +126,8 @@ pub fn check(path: &Path, expected: &Witness) -> Result<Report, CheckError> {
     let (mut heads, mut witness, mut first_break, mut torn_tail) = (BTreeMap::new(), None, None, None);
     let mut file = path.to_owned();
     let mut before_it: Option<(PathBuf, u64, u64, u64)> = None;
+    // Calls of which bodies are kept.
+    let mut named = 0;
     for ((_, path), sealed) in segments.iter().zip(proved) {
         let (sealed, found) = sealed.map_err(failed(path))?;
         if let Some((torn_file, bytes, line, byte_offset)) = before_it.take() {
@@ -138,6 +140,7 @@ pub fn check(path: &Path, expected: &Witness) -> Result<Report, CheckError> {
         }
         file = path.clone();
         witness = witness.or(sealed.found);
+        named += sealed.kept;
         heads.extend(found);
         torn_tail = sealed.torn;
         first_break = stitch.add(&sealed);
@@ -160,6 +163,9 @@ pub fn check(path: &Path, expected: &Witness) -> Result<Report, CheckError> {
     if is_dir && first_break.is_none() && wrong.is_none() {
         bodies = kept::check(path).map_err(failed(path))?;
         remarks.extend(bodies.iter().flat_map(Kept::remarks));
+        if bodies.is_none() && named > 0 {
+            remarks.push(kept::without_folder(named));
+        }
     }
     let Stitch { before, records, journal, key, keys, signed, .. } = stitch;
     let key = key.map(|key| (key, keys.len().saturating_sub(1)));

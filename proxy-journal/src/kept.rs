@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -195,24 +197,35 @@ impl Kept {
     }
 }
 
+/// Whether the outcome in a line names bodies that are kept.
+pub(crate) fn has_bodies(line: &[u8]) -> bool {
+    static MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"captures\":[{"));
+    MARK.find(line).is_some()
+}
+
+/// What there is to say where records of so many calls name bodies, and there is no folder.
+pub(crate) fn without_folder(calls: u64) -> String {
+    format!(
+        "Bodies of {calls} calls are kept for auditors, and {FOLDER}/ is not here: they were not held against their records."
+    )
+}
+
 /// Holds the files of a journal against its records; nothing where it has no folder for them, and a copy was made without. What the records
 /// say is proved elsewhere (by [`crate::check`]).
 ///
 /// # Errors
 /// The journal or a file cannot be read.
 pub fn check(dir: &Path) -> io::Result<Option<Kept>> {
-    const MARK: &[u8] = b"\"captures\":[{";
     if !dir.join(FOLDER).exists() {
         return Ok(None);
     }
     let mut kept = Kept::default();
     let mut named = HashSet::new();
-    let mark = memchr::memmem::Finder::new(MARK);
     for (_, path) in segment::list(dir)? {
         let mut lines = Lines::new(Source::open(&path)?);
         while let Some(line) = lines.next()? {
             let RawLine::Whole(line) = line else { continue };
-            if mark.find(line).is_none() {
+            if !has_bodies(line) {
                 continue;
             }
             let Ok(entry) = Entry::parse(line) else { continue };

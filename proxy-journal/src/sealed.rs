@@ -9,6 +9,7 @@ use std::io::{self, BufRead};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::chain::{ChainHash, Head};
+use crate::kept;
 use crate::line::Parts;
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 use crate::timestamp::Timestamp;
@@ -40,6 +41,8 @@ pub struct Sealed {
     pub ends_sealed: bool,
     /// Sequence number of the record with the hash that was looked out for.
     pub found: Option<u64>,
+    /// How many outcomes name bodies that are kept for auditors.
+    pub kept: u64,
 }
 
 /// A record about the journal itself.
@@ -123,8 +126,8 @@ pub(crate) fn prove_and(
         found.found = found.found.or(looked);
         found.see(parts, at)
     })?;
-    let Seen { tree, start, marks, ends_sealed, found, .. } = found;
-    Ok(Sealed { before, head, records, len, first_break, torn, tree, start, marks, ends_sealed, found })
+    let Seen { tree, start, marks, ends_sealed, found, kept, .. } = found;
+    Ok(Sealed { before, head, records, len, first_break, torn, tree, start, marks, ends_sealed, found, kept })
 }
 
 #[derive(Default)]
@@ -138,6 +141,7 @@ struct Seen {
     marks: Vec<Marked>,
     ends_sealed: bool,
     found: Option<u64>,
+    kept: u64,
 }
 
 impl Seen {
@@ -169,6 +173,7 @@ impl Seen {
                 let retired = read(parts)?;
                 self.mark(parts, at, Mark::Retired(retired));
             }
+            Some("outcome") => self.kept += u64::from(kept::has_bodies(parts.text.as_bytes())),
             _ => {}
         }
         self.tree.push(parts.hash);

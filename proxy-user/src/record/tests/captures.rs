@@ -314,9 +314,12 @@ fn a_file_that_is_other_than_its_record_says_is_found_and_one_that_is_gone() {
     fs::remove_file(&files[2]).unwrap();
     assert!(!told().is_whole());
     assert!(told().to_string().contains("is missing"), "{}", told());
-    // A copy without the bodies is still a journal.
+    // A copy without the bodies is still a journal, of which it is said that they are not there.
+    assert!(!told().to_string().contains("is not here"));
     fs::remove_dir_all(dir.join(kept::FOLDER)).unwrap();
-    assert!(told().is_whole());
+    let said =
+        format!("Bodies of {} calls are kept for auditors, and captures/ is not here", kept_of(&dir).len());
+    assert!(told().is_whole() && told().to_string().contains(&said), "{}", told());
 }
 
 #[test]
