@@ -359,6 +359,9 @@ fn what_is_in_an_index_takes_no_reading_of_lines() {
         // Durations are rounded: one line of 200 may be what is asked for.
         ("duration_ms > 3000", 1),
         ("duration_ms / 1000.0 >= 2.5 && duration_ms < 5000", 2),
+        // What is not certain decides nothing where something else does.
+        ("duration_ms > 3000 && path == 'nowhere'", 0),
+        ("!(duration_ms <= 3000 || path != 'nowhere')", 0),
         // In lines alone.
         ("id.startsWith('0')", 210),
     ] {
