@@ -510,6 +510,9 @@ fn what_is_shown_of_many_segments_comes_in_order_and_is_no_more_than_asked_for()
         let wanted = ["-n", &lines.to_string(), "--where", "path.matches('[02468]$') && status == 200"];
         assert_eq!(calls(&wanted), even[even.len().saturating_sub(lines)..], "{lines}");
     }
+    // Of which the index has only the beginning: the lines are read, and decide.
+    let sixteenth: Vec<u128> = all.iter().copied().filter(|number| number % 16 == 0).collect();
+    assert_eq!(calls(&["-n", "99", "--where", "id.endsWith('0')"]), sixteenth[sixteenth.len() - 99..]);
     // A segment that cannot be read is said to be so, and not left out.
     let unreadable = dir.path().join(segment::file_name(6));
     std::fs::remove_file(&unreadable).unwrap();
