@@ -65,6 +65,11 @@ impl View<'_> {
         self.paired(row, || self.paths?.of(row)).flatten().map(Option::unwrap_or_default)
     }
 
+    /// The first eight bytes of its id; 0 where there is none, or none that begins otherwise.
+    pub fn id(&self, row: usize) -> u64 {
+        self.block.id(row)
+    }
+
     /// When it ended.
     pub fn time(&self, row: usize) -> Timestamp {
         self.block.time(row)

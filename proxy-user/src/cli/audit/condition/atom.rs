@@ -8,6 +8,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr};
 use chrono::{DateTime, FixedOffset};
 use proxy_journal::archive::{Inside, View, Words};
 use proxy_journal::{Ruling, Timestamp, index};
+use uuid::Uuid;
 
 use super::may::May;
 use super::number::{Comparison, Quantity, Relation};
@@ -16,6 +17,9 @@ use super::{evaluated, uses};
 
 /// What is remembered of one part at most.
 const MOST_KNOWN: usize = 1 << 16;
+
+/// Characters of an id as it is shown of which an index has the bytes, with the hyphen after them.
+const BEGINNING: usize = 19;
 
 /// How many variables what is remembered may hang on.
 const MOST_KEYS: usize = 4;
@@ -40,6 +44,8 @@ pub(super) enum Atom {
     Calendar(Calendar),
     /// On the path.
     Path(Test),
+    /// On the id, of which there is the beginning.
+    Id(Test),
     /// On what is in an index, but hard to tell: by CEL, for each row.
     Exact(Arc<IdedExpr>, Vec<Source>),
     /// On what is in lines alone.
@@ -137,6 +143,9 @@ impl Atom {
     pub(super) fn of(expression: &IdedExpr) -> Atom {
         let names = uses(expression);
         let expression = Arc::new(expression.clone());
+        if names.iter().eq(&["id"]) {
+            return Atom::Id(Test::of(&expression, "id"));
+        }
         let Some(sources) = names.iter().map(|name| Source::named(name)).collect::<Option<Vec<_>>>() else {
             return Atom::Line;
         };
@@ -175,7 +184,7 @@ impl Atom {
             Atom::Word(_) => 1,
             Atom::Few(_) => 2,
             Atom::Numbers(_, false) | Atom::Clock(..) => 3,
-            Atom::Calendar(_) => 4,
+            Atom::Calendar(_) | Atom::Id(_) => 4,
             Atom::Path(Test::Any(..)) => 6,
             Atom::Path(_) | Atom::Numbers(_, true) => 5,
             Atom::Exact(..) => 7,
@@ -232,10 +241,20 @@ impl Atom {
             }
             Atom::Calendar(calendar) => calendar.at(rows.time(row)),
             Atom::Path(test) => rows.path(row).map_or(May::ANY, |path| test.on(path)),
+            Atom::Id(test) => on_id(test, rows.id(row)),
             Atom::Exact(expression, sources) => exactly(expression, sources, rows, row, words),
             Atom::Line => May::ANY,
         }
     }
+}
+
+fn on_id(test: &Test, first: u64) -> May {
+    if first == 0 {
+        return May::ANY;
+    }
+    let mut buffer = Uuid::encode_buffer();
+    let text: &str = Uuid::from_u64_pair(first, 0).hyphenated().encode_lower(&mut buffer);
+    test.on_beginning(text.get(..BEGINNING).unwrap_or_default())
 }
 
 fn come_to<const N: usize>(expression: &IdedExpr, values: [(&'static str, Value); N]) -> May {

@@ -67,6 +67,22 @@ impl Test {
         }
     }
 
+    /// What it may come to for a text that begins so.
+    pub(super) fn on_beginning(&self, beginning: &str) -> May {
+        let may_be = |other: &String| other.starts_with(beginning);
+        let unless = |may: bool| if may { May::ANY } else { May::FALSE };
+        match self {
+            Test::Is(other) => unless(may_be(other)),
+            Test::IsNot(other) => unless(may_be(other)).not(),
+            Test::IsOneOf(others) => unless(others.iter().any(may_be)),
+            Test::StartsWith(part) if part.len() <= beginning.len() => {
+                May::of(Some(beginning.starts_with(part.as_str())))
+            }
+            Test::StartsWith(part) => unless(may_be(part)),
+            Test::EndsWith(_) | Test::Contains(_) | Test::Matches(_) | Test::Any(..) => May::ANY,
+        }
+    }
+
     /// What it comes to.
     pub(super) fn on(&self, text: &str) -> May {
         May::of(Some(match self {
