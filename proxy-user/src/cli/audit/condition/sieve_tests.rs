@@ -187,6 +187,8 @@ fn text() -> impl Strategy<Value = String> {
         "verdict",
         "id",
         "(identity + host)",
+        "('/' + path)",
+        "(identity + '1')",
         "string(status)",
     ];
     prop::sample::select(variables).prop_map(str::to_owned)
@@ -371,6 +373,7 @@ fn what_is_in_an_index_takes_no_reading_of_lines() {
         ("path.matches('^/v[0-9]/') && status > 210", 0),
         ("size(path) > 3 && credential == ''", 0),
         ("path.size() == 7", 0),
+        ("('/v1' + path).startsWith('/v1/v3') && (identity + '!').endsWith('1!')", 0),
         ("path == '/' + string(uid)", 0),
         ("reason.contains('why') && rule.startsWith('a.toml')", 0),
         ("status / 100 == 2 && !(uid in [1, 2]) && pid > 20", 0),
