@@ -10,8 +10,9 @@ use super::build::{FOOTER, Footer};
 use super::paths::Paths;
 use super::{DICTIONARIES, Summary, dictionary, paths};
 
-/// Most bytes of the dictionaries, and of the directory: some millions of blocks, that is billions of records.
-const MOST: u64 = 256 << 20;
+/// Most bytes of the dictionaries (that are made: 42 MB at most), and of the directory: 400,000 blocks, that is over a billion records. Each thread that looks may hold
+/// both.
+const MOST: u64 = 64 << 20;
 
 /// Why a file is not the index that it should be: it is made anew then.
 #[derive(Debug, thiserror::Error)]
