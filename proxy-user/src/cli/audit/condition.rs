@@ -298,10 +298,22 @@ fn infer_call(call: &CallExpr, uses: &mut BTreeSet<&'static str>) -> Result<Type
         ("int", [Type::Int | Type::Double]) => Ok(Type::Int),
         ("double", [Type::Int | Type::Double]) => Ok(Type::Double),
         ("string", [Type::Int | Type::Double | Type::Text]) => Ok(Type::Text),
+        ("timestamp", [Type::Text]) if is_never(call) => {
+            Err("this is no time: write timestamp(\"2026-11-24T20:00:00Z\")".into())
+        }
+        ("duration", [Type::Text]) if is_never(call) => {
+            Err("this is no duration: write duration(\"90s\") or duration(\"1h30m\")".into())
+        }
         ("timestamp", [Type::Text]) => Ok(Type::Time),
         ("duration", [Type::Text]) => Ok(Type::Span),
         _ => wrong(),
     }
+}
+
+/// Whether it is of a constant, and cannot be evaluated.
+fn is_never(call: &CallExpr) -> bool {
+    let constant = call.args.iter().all(|arg| matches!(arg.expr, Expr::Literal(_)));
+    constant && evaluated(&IdedExpr { id: 0, expr: Expr::Call(call.clone()) }, []).is_none()
 }
 
 fn is_regex(call: &CallExpr) -> bool {
@@ -353,6 +365,8 @@ mod tests {
             ("status", "must be true or false"),
             ("path.matches('(')", "no regular expression"),
             ("path.foo", "nothing here has fields"),
+            ("time > timestamp('yesterday')", "no time: write timestamp("),
+            ("time - time < duration('1 hour')", "no duration: write duration("),
             ("status ==", "not an expression"),
             ("[1].exists(x, x == 1)", "loops"),
             ("path in ['a', 1]", "a list has"),
