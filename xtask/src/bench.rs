@@ -166,6 +166,12 @@ impl Options {
     }
 }
 
+/// Installs what the loads run, where it is missing.
+pub(crate) fn need() -> Result<()> {
+    system::ensure(test::NEEDS)?;
+    system::ensure(NEEDS)
+}
+
 /// Runs the bench; fails when it cannot run, or when answers were wrong.
 pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     ensure!(!options.is_peers() || options.parts.len() == 1, "`peers` is measured alone: name no other part");
@@ -177,8 +183,7 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
         Load::all().iter().map(|load| load.name()).collect::<Vec<_>>().join("; ")
     );
     if !options.built {
-        system::ensure(test::NEEDS)?;
-        system::ensure(NEEDS)?;
+        need()?;
         build::all(paths, true)?;
         if options.has(Part::Policy) {
             policy::build(paths)?;

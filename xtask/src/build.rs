@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::paths::Paths;
-use crate::sh;
+use crate::{bench, sh};
 
 use toolchain::Toolchain;
 
@@ -36,6 +36,8 @@ pub(crate) struct Options {
 /// Builds everything that a host needs.
 pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     if options.trained {
+        // Before it is built for minutes.
+        bench::need()?;
         kernel_side(paths)?;
         trained::train(paths)?;
     }
