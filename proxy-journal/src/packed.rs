@@ -6,10 +6,12 @@
 //! checksums: the chain has better ones), which readers that do not know it skip. What the chain proves are the lines, and
 //! not this file: a table that lies leads to bytes that are not what belongs there.
 
-use std::io::{self, BufRead, Read as _, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+
+use zstd::bulk::Compressor;
 
 /// About how many bytes of lines are in a frame; a longer line is in a longer one.
-const FRAME: u64 = 1 << 20;
+const FRAME: usize = 1 << 20;
 
 /// Marks the table as something that readers of zstd skip.
 const SKIPPABLE: u32 = 0x184D_2A5E;
@@ -37,34 +39,124 @@ pub(crate) struct Frame {
 ///
 /// # Errors
 /// Reading or writing failed.
-pub fn pack(mut from: impl BufRead, mut to: impl Write) -> io::Result<u64> {
-    let (mut table, mut total) = (Vec::new(), 0);
-    let mut frame = Vec::new();
+pub fn pack(from: impl BufRead, to: impl Write) -> io::Result<u64> {
+    let mut packing = Packing::new(from, to)?;
     loop {
-        frame.clear();
-        while wide(frame.len()) < FRAME && from.read_until(b'\n', &mut frame)? > 0 {}
-        if frame.is_empty() {
-            break;
+        let length = packing.fill_buf()?.len();
+        if length == 0 {
+            return packing.finish();
         }
-        let packed = zstd::bulk::compress(&frame, LEVEL)?;
-        to.write_all(&packed)?;
-        for length in [packed.len(), frame.len()] {
-            let length = u32::try_from(length).map_err(|_| io::Error::other("a line of gigabytes"))?;
-            table.extend_from_slice(&length.to_le_bytes());
-        }
-        total += wide(frame.len());
+        packing.consume(length);
     }
-    let frames = wide(table.len()) / ENTRY;
-    let frames = u32::try_from(frames).map_err(|_| io::Error::other("a segment of petabytes"))?;
-    let length =
-        u32::try_from(wide(table.len()) + FOOTER).map_err(|_| io::Error::other("too many frames"))?;
-    to.write_all(&SKIPPABLE.to_le_bytes())?;
-    to.write_all(&length.to_le_bytes())?;
-    to.write_all(&table)?;
-    to.write_all(&frames.to_le_bytes())?;
-    to.write_all(&[0])?;
-    to.write_all(&SEEKABLE.to_le_bytes())?;
-    Ok(total)
+}
+
+/// A segment that is read, and compressed as far as it was.
+pub(crate) struct Packing<R, W> {
+    from: R,
+    packer: Packer<W>,
+    /// What went wrong, to say it when more is asked for.
+    failed: Option<io::Error>,
+}
+
+impl<R: BufRead, W: Write> Packing<R, W> {
+    pub(crate) fn new(from: R, to: W) -> io::Result<Self> {
+        let (frame, table) = (Vec::new(), Vec::new());
+        let packer = Packer { to, compressor: Compressor::new(LEVEL)?, frame, table, total: 0 };
+        Ok(Self { from, packer, failed: None })
+    }
+
+    /// Ends the file, and says how many bytes the segment had.
+    pub(crate) fn finish(self) -> io::Result<u64> {
+        self.failed.map_or(Ok(()), Err)?;
+        self.packer.finish()
+    }
+}
+
+impl<R: BufRead, W: Write> BufRead for Packing<R, W> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.from.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        let Self { from, packer, failed } = self;
+        if amount == 0 || failed.is_some() {
+            return;
+        }
+        // What was shown is there still, and nothing is read for it.
+        let taken = from.fill_buf().and_then(|bytes| packer.take(bytes.get(..amount).unwrap_or(bytes)));
+        *failed = taken.err();
+        from.consume(amount);
+    }
+}
+
+impl<R: BufRead, W: Write> Read for Packing<R, W> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(to)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+/// Compresses what it gets, in frames of whole lines.
+struct Packer<W> {
+    to: W,
+    compressor: Compressor<'static>,
+    /// Lines that are not compressed yet.
+    frame: Vec<u8>,
+    table: Vec<u8>,
+    total: u64,
+}
+
+impl<W: Write> Packer<W> {
+    /// A frame ends with the first line that makes it long enough.
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            // The line end that ends the frame is not before this.
+            let least = FRAME.saturating_sub(self.frame.len() + 1);
+            let end =
+                bytes.get(least..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|at| least + at + 1);
+            let Some((ending, rest)) = end.and_then(|end| bytes.split_at_checked(end)) else { break };
+            self.frame.extend_from_slice(ending);
+            self.end_frame()?;
+            bytes = rest;
+        }
+        self.frame.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end_frame(&mut self) -> io::Result<()> {
+        if self.frame.is_empty() {
+            return Ok(());
+        }
+        let packed = self.compressor.compress(&self.frame)?;
+        self.to.write_all(&packed)?;
+        for length in [packed.len(), self.frame.len()] {
+            let length = u32::try_from(length).map_err(|_| io::Error::other("a line of gigabytes"))?;
+            self.table.extend_from_slice(&length.to_le_bytes());
+        }
+        self.total += wide(self.frame.len());
+        self.frame.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<u64> {
+        self.end_frame()?;
+        let Self { mut to, table, total, .. } = self;
+        let frames = wide(table.len()) / ENTRY;
+        let frames = u32::try_from(frames).map_err(|_| io::Error::other("a segment of petabytes"))?;
+        let length =
+            u32::try_from(wide(table.len()) + FOOTER).map_err(|_| io::Error::other("too many frames"))?;
+        to.write_all(&SKIPPABLE.to_le_bytes())?;
+        to.write_all(&length.to_le_bytes())?;
+        to.write_all(&table)?;
+        to.write_all(&frames.to_le_bytes())?;
+        to.write_all(&[0])?;
+        to.write_all(&SEEKABLE.to_le_bytes())?;
+        Ok(total)
+    }
 }
 
 /// Reads the table at the end of a compressed segment; `None` when there is none that fits: then it is read from its beginning.

@@ -1,7 +1,7 @@
 //! Indexes beside their segments: found, weighed, made anew, written so that nobody reads half of one.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Cursor, Read, Seek, Write as _};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,6 +140,24 @@ pub fn keep_index(segment: &Path, number: u32) -> io::Result<Kept> {
     let mut bytes = Vec::new();
     index::build(Source::open(segment)?, &mut bytes)?;
     Ok(if write(&path, &bytes).is_ok() { Kept::Written } else { Kept::NotWritten })
+}
+
+/// Compresses a closed segment, and makes its index from the same reading; which must be put beside it ([`put_index`]).
+///
+/// # Errors
+/// Reading or writing failed.
+pub fn pack_indexed(from: impl io::BufRead, to: impl Write, index: impl Write) -> io::Result<()> {
+    let mut packing = packed::Packing::new(from, to)?;
+    index::build(&mut packing, index)?;
+    packing.finish().map(|_| ())
+}
+
+/// Puts an index beside its segment.
+///
+/// # Errors
+/// It cannot be written there.
+pub fn put_index(segment: &Path, number: u32, index: &[u8]) -> io::Result<()> {
+    write(&index_path(segment, number), index)
 }
 
 /// Opens an index that lies beside its segment: a file, and nothing that leads elsewhere.

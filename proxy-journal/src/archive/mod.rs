@@ -23,7 +23,7 @@ use crate::source::is_packed;
 use crate::timestamp::Timestamp;
 
 pub use count::{Counted, Group, Key};
-pub use files::{Kept, index_name, keep_index};
+pub use files::{Kept, index_name, keep_index, pack_indexed, put_index};
 pub use find::{IdPrefix, Pieces};
 pub use sieve::{Inside, Sieve, View};
 pub use walk::{Batch, Walk};

@@ -1,18 +1,20 @@
 //! The thread that looks after closed segments: compresses them, brings back what spilled, and removes those whose time is over.
-//! It has the lowest priority; nothing waits for it.
+//! What takes time is done by a thread of its own that stands behind all others; nothing waits for it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use proxy_journal::archive::{index_name, keep_index};
+use proxy_journal::archive::{index_name, keep_index, pack_indexed, put_index};
 use proxy_journal::source::is_packed;
-use proxy_journal::{Record, Retired, Source, kept, packed, segment};
+use proxy_journal::{Record, Retired, Source, kept, segment};
 
 use super::recorder::Inner;
 use super::store::{file, sync_dir};
+use crate::kernel;
 
 /// How often is looked whether something is over when no segment was closed.
 const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -28,53 +30,54 @@ pub(super) struct Keep {
 /// Tells the thread that there is something to do, or that it shall end.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    state: Mutex<Rung>,
+    /// There is work.
+    work: Mutex<bool>,
+    /// It shall end. Changed only while `work` is held.
+    end: AtomicBool,
     wake: Condvar,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Rung {
-    work: bool,
-    end: bool,
 }
 
 impl Bell {
     pub(super) fn wake(&self) {
-        self.ring(|rung| rung.work = true);
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
     }
 
     pub(super) fn end(&self) {
-        self.ring(|rung| rung.end = true);
-    }
-
-    fn ring(&self, how: impl FnOnce(&mut Rung)) {
-        how(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end.store(true, Ordering::Release);
+        drop(work);
         self.wake.notify_all();
     }
 
     fn ends(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).end
+        self.end.load(Ordering::Acquire)
     }
 
     /// Waits for work; `false`: it shall end.
     fn wait(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |rung: &mut Rung| !rung.work && !rung.end;
-        let waited = self.wake.wait_timeout_while(state, LOOK_EVERY, idle);
-        let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        rung.work = false;
-        !rung.end
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake.wait_timeout_while(work, LOOK_EVERY, |work| !*work && !self.ends());
+        let (mut work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *work = false;
+        !self.ends()
     }
 }
+
+/// How many closed segments may wait to be compressed until that gets a share of a busy processor.
+const MOST_WAITING: usize = 4;
+/// The share, as a nice value.
+const NICE: i32 = 19;
 
 impl Inner {
     /// The life of the thread.
     pub(super) fn keep_until_stopped(self: &Arc<Inner>, keep: &Keep) {
-        // Of this thread alone, and no harm when it is not granted.
-        let _ = rustix::process::setpriority_process(None, 19);
         loop {
-            if let Err(error) = self.keep(keep) {
-                tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
+            match self.keep(keep) {
+                Err(error) if !self.keeper.ends() => {
+                    tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
+                }
+                Ok(()) | Err(_) => {}
             }
             if !self.keeper.wait() {
                 return;
@@ -84,6 +87,37 @@ impl Inner {
 
     fn keep(&self, keep: &Keep) -> io::Result<()> {
         let live = self.lock().writer.number();
+        // First what makes room: on a busy host the rest can take long.
+        self.retire(keep, live)?;
+        self.behind_all(live, || {
+            self.pack(keep, live)?;
+            self.index(live);
+            Ok(())
+        })?;
+        self.retire(keep, live)
+    }
+
+    /// Works on a thread that runs when no other has anything to do. It holds nothing that others wait for: it may not get on for as long
+    /// as the host is busy. When too much waits for it, it gets a small share.
+    fn behind_all(&self, live: u32, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+        let closed = segment::list(&self.dir)?.into_iter().filter(|(number, _)| *number < live);
+        let waiting = closed.filter(|(_, path)| !is_packed(path)).count();
+        let work = || {
+            // No harm when it is not granted.
+            match waiting > MOST_WAITING {
+                false => drop(kernel::stand_last()),
+                true => drop(rustix::process::setpriority_process(None, NICE)),
+            }
+            work()
+        };
+        std::thread::scope(|scope| {
+            let worker = std::thread::Builder::new().name("journal-packer".to_owned());
+            let ended = worker.spawn_scoped(scope, work)?.join();
+            ended.unwrap_or_else(|_| Err(io::Error::other("the thread that compresses ended in a panic")))
+        })
+    }
+
+    fn pack(&self, keep: &Keep, live: u32) -> io::Result<()> {
         let spill = self.dir.join(segment::SPILL);
         for (number, path) in segment::list(&self.dir)? {
             if number >= live || self.keeper.ends() {
@@ -91,16 +125,17 @@ impl Inner {
             }
             let is_away = path.starts_with(&spill);
             if !is_packed(&path) && keep.compress {
-                replace(&self.dir, &path, &segment::packed_name(number), |from, to| {
-                    packed::pack(io::BufReader::new(from), to).map(|_| ())
-                })?;
+                let (name, mut index) = (segment::packed_name(number), Vec::new());
+                self.replace(&path, &name, |from, to| pack_indexed(from, to, &mut index))?;
+                if let Err(error) = put_index(&self.dir.join(name), number, &index) {
+                    tracing::debug!(%error, segment = number, "the index of a segment of the journal cannot be written");
+                }
             } else if is_away {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                replace(&self.dir, &path, &name, |mut from, to| io::copy(&mut from, to).map(|_| ()))?;
+                self.replace(&path, &name, |from, to| io::copy(from, to).map(|_| ()))?;
             }
         }
-        self.index(live);
-        self.retire(keep, live)
+        Ok(())
     }
 
     /// Makes the indexes that are missing. Who reads does without them, and makes them: nothing hangs on it.
@@ -160,42 +195,80 @@ impl Inner {
         }
         sync_dir(&self.dir)
     }
+
+    /// Puts what `make` makes of `from` beside it under this name, proves that it reads as what it was made from, and removes that.
+    fn replace(
+        &self,
+        from: &Path,
+        name: &str,
+        make: impl FnOnce(&mut dyn BufRead, &mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let dir = &self.dir;
+        let path = dir.join(name);
+        // Not the names of segments, so that nobody reads them; the second says how it is read.
+        let (new, proof) = (dir.join(format!("{name}.new")), dir.join(format!(".check-{name}")));
+        let done = || -> io::Result<()> {
+            let mut to = file(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
+            let opened = File::open(from)?;
+            let modified = opened.metadata()?.modified()?;
+            make(&mut self.until_the_end(io::BufReader::with_capacity(READ, opened)), &mut to)?;
+            // How old it is, is asked later.
+            to.set_modified(modified)?;
+            to.sync_all()?;
+            fs::rename(&new, &proof)?;
+            if !reads_as(self.until_the_end(Source::open(&proof)?), Source::open(from)?)? {
+                return Err(io::Error::other(format!(
+                    "{} does not read as {}",
+                    path.display(),
+                    from.display()
+                )));
+            }
+            fs::rename(&proof, &path)?;
+            sync_dir(dir)?;
+            fs::remove_file(from)
+        };
+        done().inspect_err(|_| {
+            let _ = (fs::remove_file(&new), fs::remove_file(&proof));
+        })
+    }
+
+    /// Reads until the daemon ends, which does not wait for a whole segment.
+    fn until_the_end<R>(&self, inner: R) -> UntilTheEnd<'_, R> {
+        UntilTheEnd { inner, bell: &self.keeper }
+    }
 }
 
-/// Puts what `make` makes of `from` into `dir` under this name, proves that it reads as what it was made from, and removes that.
-fn replace(
-    dir: &Path,
-    from: &Path,
-    name: &str,
-    make: impl FnOnce(File, &mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let path = dir.join(name);
-    // Not the name of a segment, so that nobody reads it.
-    let new = dir.join(format!("{name}.new"));
-    let done = || -> io::Result<()> {
-        let mut to = file(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
-        let opened = File::open(from)?;
-        let modified = opened.metadata()?.modified()?;
-        make(opened, &mut to)?;
-        // How old it is, is asked later.
-        to.set_modified(modified)?;
-        to.sync_all()?;
-        // It is read under the name that says how.
-        let proof = dir.join(format!(".check-{name}"));
-        fs::rename(&new, &proof)?;
-        if !reads_as(Source::open(&proof)?, Source::open(from)?)? {
-            fs::remove_file(&proof)?;
-            return Err(io::Error::other(format!("{} does not read as {}", path.display(), from.display())));
+/// Bytes of a segment that are read at once.
+const READ: usize = 256 << 10;
+
+struct UntilTheEnd<'a, R> {
+    inner: R,
+    bell: &'a Bell,
+}
+
+impl<R: BufRead> BufRead for UntilTheEnd<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.bell.ends() {
+            true => Err(io::Error::other("the daemon ends")),
+            false => self.inner.fill_buf(),
         }
-        fs::rename(&proof, &path)?;
-        sync_dir(dir)?;
-        fs::remove_file(from)
-    };
-    done().inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.inner.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for UntilTheEnd<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(to)?;
+        self.consume(read);
+        Ok(read)
+    }
 }
 
 /// Whether both have the same bytes.
-fn reads_as(mut one: Source, mut other: Source) -> io::Result<bool> {
+fn reads_as(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
     loop {
         let (left, right) = (one.fill_buf()?, other.fill_buf()?);
         let both = left.len().min(right.len());
@@ -219,7 +292,7 @@ mod tests {
         fs::write(&plain, &text).unwrap();
         let packed = dir.path().join("journal-00000001.jsonl.zst");
         let reads_as = |text: &str| {
-            packed::pack(text.as_bytes(), File::create(&packed).unwrap()).unwrap();
+            proxy_journal::packed::pack(text.as_bytes(), File::create(&packed).unwrap()).unwrap();
             super::reads_as(Source::open(&packed).unwrap(), Source::open(&plain).unwrap()).unwrap()
         };
         assert!(reads_as(&text));
