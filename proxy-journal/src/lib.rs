@@ -22,6 +22,8 @@ pub mod workload;
 
 pub mod record;
 
+pub mod allowed;
+
 mod line;
 pub mod packed;
 pub mod source;
@@ -56,6 +58,7 @@ pub mod index;
 
 pub mod archive;
 
+pub use allowed::{Allowed, Why};
 pub use archive::{Archive, Indexes, Place};
 pub use capture::{Capture, CaptureEnd, Part};
 pub use chain::{ChainHash, Head};

@@ -35,6 +35,18 @@ impl<T: Serialize> Serialize for Spelled<T> {
     }
 }
 
+impl<T: Serialize> Spelled<T> {
+    /// Its JSON; nothing when it has none.
+    pub(crate) fn json(&self) -> Option<&str> {
+        let Shared { value, json } = &*self.0;
+        if json.get().is_none() {
+            let spelled = spell(value).ok()?;
+            json.get_or_init(|| spelled);
+        }
+        json.get().map(|json| json.get())
+    }
+}
+
 fn spell(value: &impl Serialize) -> serde_json::Result<Box<RawValue>> {
     let mut text = Vec::with_capacity(512);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, SafeJson))?;

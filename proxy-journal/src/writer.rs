@@ -33,10 +33,11 @@ use std::io::{self, Write as _};
 use serde::Serialize as _;
 use uuid::Uuid;
 
+use crate::allowed::{self, Allowed};
 use crate::chain::{ChainHash, Head};
 use crate::line::{CLOSE, ENVELOPE, HASH, MAX_LINE, OPEN, PREV, TIME};
 use crate::note::Note;
-use crate::record::Record;
+use crate::record::{Outcome, Record};
 use crate::recover::Recovery;
 use crate::segment::Segment;
 use crate::text::SafeJson;
@@ -80,14 +81,38 @@ impl Prepared {
         let mut body = Vec::with_capacity(768);
         let mut json = serde_json::Serializer::with_formatter(&mut body, SafeJson);
         record.serialize(&mut json).map_err(AppendError::Spell)?;
-        if body.len() + ENVELOPE > MAX_LINE {
-            return Err(AppendError::TooLong { bytes: body.len() });
-        }
         if let Some(brace) = body.first_mut() {
             *brace = b',';
         }
         body.pop();
-        Ok(Prepared { time, body })
+        Self::fitting(body, time)
+    }
+
+    /// The same of a decision that a call goes on, as its type would spell it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn allowed(allowed: &Allowed<'_>, time: Timestamp) -> Result<Prepared, AppendError> {
+        let mut body = Vec::with_capacity(1280);
+        allowed.spell(&mut body);
+        Self::fitting(body, time)
+    }
+
+    /// The same of an outcome.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn outcome(outcome: &Outcome, time: Timestamp) -> Result<Prepared, AppendError> {
+        let mut body = Vec::with_capacity(384);
+        allowed::spell_outcome(&mut body, outcome);
+        Self::fitting(body, time)
+    }
+
+    fn fitting(body: Vec<u8>, time: Timestamp) -> Result<Prepared, AppendError> {
+        match body.len() + ENVELOPE > MAX_LINE {
+            true => Err(AppendError::TooLong { bytes: body.len() }),
+            false => Ok(Prepared { time, body }),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::credential::Credential;
 use crate::memory::{self, Memory};
-use crate::model::{Api, ApiId, Grant, Identity, IdentityId, Mode, When};
+use crate::model::{Api, ApiId, Grant, Identity, IdentityId, Mode, RuleId, When};
 use crate::path::CallPath;
 use crate::place::Place;
 use crate::set::{PolicySet, Rule};
@@ -90,6 +90,8 @@ pub struct RuleRef<'p> {
     pub column: u32,
     /// The operation as it was written.
     pub text: &'p str,
+    /// Which rule of a grant it is; of something else none.
+    pub id: Option<RuleId>,
 }
 
 impl fmt::Display for RuleRef<'_> {
@@ -489,7 +491,7 @@ impl PolicySet {
 
     pub(crate) fn place_ref<'p>(&'p self, place: Place, text: &'p str) -> RuleRef<'p> {
         let file = self.file_name(place.file).unwrap_or_default();
-        RuleRef { file, line: place.line, column: place.column, text }
+        RuleRef { file, line: place.line, column: place.column, text, id: None }
     }
 
     /// Where a rule stands, the role that it is from, the credential that its grant names.
@@ -500,7 +502,7 @@ impl PolicySet {
     ) -> (RuleRef<'p>, Option<&'p str>, Option<&'p Credential>) {
         let grant = identity.grants.get(rule.grant as usize);
         (
-            self.place_ref(rule.place, rule.operation.as_str()),
+            RuleRef { id: Some(rule.id), ..self.place_ref(rule.place, rule.operation.as_str()) },
             grant.and_then(|grant| grant.role.as_deref()),
             grant.and_then(|grant| grant.credential).and_then(|id| self.credential(id)),
         )

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::model::{ApiHost, ApiId, Scheme};
 
 /// Where every host leads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostIndex {
-    exact: HashMap<String, Vec<Entry>>,
+    exact: HashMap<String, Vec<Entry>, RandomState>,
     /// By what follows the `*.`.
-    wildcard: HashMap<String, Vec<Entry>>,
+    wildcard: HashMap<String, Vec<Entry>, RandomState>,
 }
 
 #[derive(Clone, Copy, Debug)]

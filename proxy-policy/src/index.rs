@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::decide::Call;
 use crate::operation::{Lead, Operation};
 use crate::path::escape;
@@ -31,7 +33,7 @@ pub(crate) struct Index {
 struct Node {
     /// Rules that end here or go on with what is not looked up; ascending.
     rules: Vec<u32>,
-    literal: HashMap<Box<[u8]>, Node>,
+    literal: HashMap<Box<[u8]>, Node, RandomState>,
     star: Option<Box<Node>>,
 }
 

@@ -98,7 +98,7 @@ pub use limit::{Bound, Limit, Limits, Period};
 pub use memory::{Answer, Memory, Recalled};
 pub use model::{
     Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Limited, Mask, Mode, NetworkGrant,
-    Scheme, Summary, Unmatched, When, WholeGrant,
+    RuleId, Scheme, Summary, Unmatched, When, WholeGrant,
 };
 pub use network::{NetworkRule, Peers, RuleError, Transport};
 pub use operation::Operation;

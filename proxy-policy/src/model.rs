@@ -20,6 +20,10 @@ use crate::when::Condition;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdentityId(pub u32);
 
+/// An operation that a grant of one [`crate::PolicySet`] allows or denies; without meaning in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
 /// An API of one [`crate::PolicySet`]; without meaning in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApiId(pub u32);

@@ -10,7 +10,7 @@ use crate::hosts::HostIndex;
 use crate::index::Index;
 use crate::link::Linked;
 use crate::model::{
-    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, Scheme, Summary, WholeGrant,
+    Api, ApiHost, ApiId, CredentialId, Grant, Identity, IdentityId, RuleId, Scheme, Summary, WholeGrant,
 };
 use crate::network::Transport;
 use crate::operation::Operation;
@@ -39,6 +39,7 @@ pub struct PolicySet {
 /// An operation in the list of an identity and API.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
+    pub(crate) id: RuleId,
     pub(crate) operation: Arc<Operation>,
     pub(crate) place: Place,
     /// Position among the identity's grants.
@@ -186,7 +187,7 @@ impl PolicySet {
         for rule in rules.iter().filter(|rule| rule.covers(transport, address, port, resolvers)) {
             let Place { file, line, column } = rule.place;
             let file = self.file_name(file).unwrap_or_default();
-            let place = RuleRef { file, line, column, text: rule.rule.as_str() };
+            let place = RuleRef { file, line, column, text: rule.rule.as_str(), id: None };
             match &rule.until {
                 Some(until) if until.is_over(now) => over = over.or(Some((place, until))),
                 _ => return Ok(place),
@@ -216,7 +217,7 @@ impl PolicySet {
         }
         let Place { file, line, column } = grant.place;
         let file = self.file_name(file).unwrap_or_default();
-        Some((RuleRef { file, line, column, text: WholeGrant::TEXT }, until.map(Until::end)))
+        Some((RuleRef { file, line, column, text: WholeGrant::TEXT, id: None }, until.map(Until::end)))
     }
 
     /// Where it says that bodies are kept for auditors, from the first file to the last.
@@ -224,7 +225,13 @@ impl PolicySet {
         let grants = self.identities.iter().flat_map(|identity| &identity.grants);
         grants.filter_map(|grant| {
             let Place { file, line, column } = grant.capture.as_ref()?.place;
-            Some(RuleRef { file: self.file_name(file).unwrap_or_default(), line, column, text: "capture" })
+            Some(RuleRef {
+                file: self.file_name(file).unwrap_or_default(),
+                line,
+                column,
+                text: "capture",
+                id: None,
+            })
         })
     }
 
@@ -281,17 +288,17 @@ fn blocks(identity: &Identity, rules: &mut Vec<Rule>) -> Vec<Block> {
     let mut apis: Vec<ApiId> = identity.grants.iter().map(|grant| grant.api).collect();
     apis.sort_unstable();
     apis.dedup();
-    let mut append = |api: ApiId, pick: fn(&Grant) -> &Vec<_>| {
-        let start = rules.len();
-        for (index, grant) in (0..).zip(&identity.grants).filter(|(_, grant)| grant.api == api) {
-            rules.extend(pick(grant).iter().map(|operation: &Spanned<Arc<Operation>>| Rule {
-                operation: Arc::clone(&operation.value),
-                place: operation.place,
-                grant: index,
-            }));
-        }
-        start..rules.len()
-    };
+    let mut append =
+        |api: ApiId, pick: fn(&Grant) -> &Vec<_>| {
+            let start = rules.len();
+            for (index, grant) in (0..).zip(&identity.grants).filter(|(_, grant)| grant.api == api) {
+                let ids = (u32::try_from(rules.len()).unwrap_or(u32::MAX)..).map(RuleId);
+                rules.extend(ids.zip(pick(grant)).map(|(id, operation): (_, &Spanned<Arc<Operation>>)| {
+                    Rule { id, operation: Arc::clone(&operation.value), place: operation.place, grant: index }
+                }));
+            }
+            start..rules.len()
+        };
     let ranges: Vec<_> = apis
         .into_iter()
         .map(|api| (api, append(api, |grant| &grant.deny), append(api, |grant| &grant.allow)))

@@ -290,7 +290,9 @@ impl Call {
         let mut looked_at = None;
         loop {
             match authorize(&subject, &facts, self.unidentified, NOW, looked_at.as_ref()) {
-                Ok(Answer::Permit(permit)) => return entry::permitted(&subject, &asked, &permit),
+                Ok(Answer::Permit(permit)) => {
+                    return entry::permitted(&subject, &asked, &permit).to_decision();
+                }
                 Err(refusal) => return entry::refused(&subject, &asked, &refusal),
                 Ok(Answer::NeedsSeen) => {
                     looked_at = Some(seen::head(live, &facts, &headers, Version::HTTP_11, false));

@@ -1,6 +1,7 @@
 //! A decision in the spelling of the journal.
 
-use proxy_journal::{Access, Basis, Decision, Spelled, Target, Trace, Verdict};
+use proxy_journal::{Access, Allowed, Basis, Decision, Spelled, Target, Trace, Verdict};
+use proxy_policy::{Api, Scheme};
 use uuid::Uuid;
 
 use super::asked::Asked;
@@ -11,17 +12,35 @@ use super::subject::Subject;
 use crate::workload::container::{Container, Maker};
 use crate::workload::{Identified, Workload};
 
-/// A request that goes on.
+/// A request that goes on. Nothing of it is copied.
 #[must_use]
-pub fn permitted(subject: &Subject, asked: &Asked<'_>, permit: &Permit) -> Decision {
+pub fn permitted<'a>(subject: &'a Subject, asked: &Asked<'a>, permit: &'a Permit) -> Allowed<'a> {
     let live = permit.live();
-    Decision {
-        api: permit.api().and_then(|id| live.api(id)).map(|api| api.name.clone()),
-        credential: permit.credential().and_then(|id| live.credential(id)).map(|known| known.name.clone()),
-        rule: permit.rule().cloned(),
+    let several = match subject.identified() {
+        Identified::Ambiguous(names) => names.as_slice(),
+        _ => &[],
+    };
+    Allowed {
+        id: Uuid::now_v7(),
+        workload: who(subject),
+        identity: subject.identity().map(|identity| identity.name.as_str()),
+        dst: asked.dst.0,
+        proxy: asked.proxy.map(|proxy| proxy.0),
+        scheme: asked.scheme,
+        api: permit.api().and_then(|id| live.api(id)).map(|api| api.name.as_str()),
+        host: asked.host,
+        port: asked.port,
+        method: asked.method,
+        path: asked.path,
+        has_query: asked.has_query,
         observed: permit.is_observed(),
+        why: permit.why(),
+        credential: permit.credential().and_then(|id| live.credential(id)).map(|known| known.name.as_str()),
+        basis: permit.basis(),
+        several,
+        fingerprints: Vec::new(),
         capture: permit.capture(),
-        ..entry(subject, asked, Verdict::Allow, permit.reason(), Some(permit.basis()))
+        generation: subject.live().generation(),
     }
 }
 
@@ -59,6 +78,13 @@ pub fn traced(subject: &Subject, access: Access, target: Target, reason: &str) -
     }
 }
 
+/// The API that the host belongs to.
+fn called<'s>(subject: &'s Subject, asked: &Asked<'_>) -> Option<&'s Api> {
+    let (scheme, host, port) = (asked.scheme?, asked.host?, asked.port?);
+    let scheme = if scheme == "http" { Scheme::Http } else { Scheme::Https };
+    subject.live().set().api_for(scheme, host, port)
+}
+
 fn entry(
     subject: &Subject,
     asked: &Asked<'_>,
@@ -73,15 +99,6 @@ fn entry(
     };
     let path_cut = path.map(str::len) != asked.path.map(str::len);
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    let set = subject.live().set();
-    let api = match (asked.scheme, asked.host, asked.port) {
-        (Some(scheme), Some(host), Some(port)) => {
-            let scheme =
-                if scheme == "http" { proxy_policy::Scheme::Http } else { proxy_policy::Scheme::Https };
-            set.api_for(scheme, host, port).map(|api| api.name.clone())
-        }
-        _ => None,
-    };
     Decision {
         id: Uuid::now_v7(),
         workload: who(subject),
@@ -89,7 +106,7 @@ fn entry(
         dst: asked.dst.0,
         proxy: asked.proxy.map(|proxy| proxy.0),
         scheme: owned(asked.scheme),
-        api,
+        api: called(subject, asked).map(|api| api.name.clone()),
         host: owned(asked.host),
         port: asked.port,
         method: owned(asked.method),

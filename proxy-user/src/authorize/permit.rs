@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_journal::{Basis, Question, Rule};
+use proxy_journal::{Basis, Question, Rule, Why};
 use proxy_policy::{
     Addresses, ApiId, BodyState, Call, CallKind, Considered, CredentialId, Mask, Mode, Moment, Reason,
-    Scheme, Source,
+    RuleRef, Scheme, Source,
 };
 
 use super::Unidentified;
@@ -26,9 +26,8 @@ pub struct Permit {
     live: Arc<LivePolicy>,
     api: Option<ApiId>,
     credential: Option<CredentialId>,
-    rule: Option<Rule>,
+    why: Arc<Why>,
     scopes: Vec<Arc<Scope>>,
-    reason: String,
     observed: bool,
     basis: Box<Basis>,
     /// Nothing allows the call, it is only observed: it goes on with all that the client brought.
@@ -127,7 +126,7 @@ impl Permit {
             return Err(refusal);
         }
         if !self.observed {
-            self.reason = would_be(refusal.reason());
+            self.why = Arc::new(Why::new(self.rule().cloned(), would_be(refusal.reason())));
         }
         self.observed = true;
         self.basis = refusal.basis.unwrap_or(self.basis);
@@ -143,13 +142,19 @@ impl Permit {
     /// The rule that decided.
     #[must_use]
     pub fn rule(&self) -> Option<&Rule> {
-        self.rule.as_ref()
+        self.why.rule()
+    }
+
+    /// The rule, and why.
+    #[must_use]
+    pub fn why(&self) -> &Why {
+        &self.why
     }
 
     /// Why, in words.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        self.why.reason()
     }
 }
 
@@ -210,9 +215,8 @@ fn decided(
             live,
             api: None,
             credential: None,
-            rule: None,
+            why: Arc::new(Why::new(None, reason)),
             scopes: Vec::new(),
-            reason,
             observed,
             basis: basis(),
             untouched: observed,
@@ -229,9 +233,8 @@ fn decided(
                 live: Arc::clone(live),
                 api: Some(api.id),
                 credential: None,
-                rule: None,
+                why: Arc::new(Why::new(None, would_be(refusal.reason()))),
                 scopes: Vec::new(),
-                reason: would_be(refusal.reason()),
                 observed: true,
                 basis: basis(),
                 untouched: true,
@@ -251,7 +254,7 @@ fn decided(
         ..Call::plain(api.id, method, &facts.path, now)
     };
     let decision = live.set().decide(identity, &call);
-    let rule = decision.rule.map(spelled);
+    let rule = || decision.rule.map(spelled);
     if !decision.is_allowed() {
         match decision.reason {
             Reason::FactsNeeded if looked_at.is_none() => return Ok(Answer::NeedsSeen),
@@ -260,7 +263,7 @@ fn decided(
             _ => {}
         }
         let detail = decision.explain(&call).to_string();
-        return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
+        return Err(Refusal { rule: rule(), ..Refusal::new(Kind::NotGranted, detail) });
     }
     // What only goes on because it is observed goes on with what the client brought, and with nothing of ours.
     let mut untouched = decision.observed.is_some() && !matches!(decision.reason, Reason::Allowed(_));
@@ -288,32 +291,40 @@ fn decided(
         if !subject.is_observed() {
             let detail =
                 "the grant says that bodies are kept (capture), and what goes over a WebSocket is none";
-            return Err(Refusal { rule, ..Refusal::new(Kind::NotGranted, detail) });
+            return Err(Refusal { rule: rule(), ..Refusal::new(Kind::NotGranted, detail) });
         }
         capture = None;
     }
     let observed = denied.is_some();
-    let mut reason = match denied {
-        Some(why) => would_be(&why),
-        None => decision.reason.to_string(),
+    let why = match (denied, answers, &decision.reason) {
+        // What nearly every call has, and shares with those that go on by the same rule.
+        (None, None, Reason::Allowed(RuleRef { id: Some(id), .. }))
+            if decision.rule.and_then(|it| it.id) == Some(*id) =>
+        {
+            live.why(*id, || Why::new(rule(), decision.reason.to_string()))
+        }
+        (denied, answers, reason) => {
+            let mut reason = denied.map_or_else(|| reason.to_string(), |why| would_be(&why));
+            if answers.is_some() {
+                reason.push_str(&format!("; the proxy answers it, as the token endpoint of {}", api.name));
+            }
+            Arc::new(Why::new(rule(), reason))
+        }
     };
-    if answers.is_some() {
-        reason.push_str(&format!("; the proxy answers it, as the token endpoint of {}", api.name));
-    }
     let scopes = live.limits().of_call(identity, decision.grant, api, host, facts.port);
     Ok(Answer::Permit(Permit {
         live: Arc::clone(live),
         api: Some(api.id),
         // What is sent to nobody needs none.
         credential: credential.filter(|_| answers.is_none() && !untouched),
-        rule,
-        basis: Box::new(Basis {
-            grant: decision.grant.and_then(|grant| u32::try_from(grant).ok()),
-            limits: scopes.iter().flat_map(|scope| scope.names().iter().cloned()).collect(),
-            ..*basis()
-        }),
+        why,
+        basis: {
+            let mut basis = basis();
+            basis.grant = decision.grant.and_then(|grant| u32::try_from(grant).ok());
+            basis.limits = scopes.iter().flat_map(|scope| scope.names().iter().cloned()).collect();
+            basis
+        },
         scopes,
-        reason,
         observed,
         untouched,
         answers: answers.map(|endpoint| endpoint.expires_in),

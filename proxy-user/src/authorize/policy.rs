@@ -1,10 +1,11 @@
 //! The policy that is live: one compiled set with its generation, swapped as a whole.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet};
+use proxy_journal::Why;
+use proxy_policy::{Api, ApiId, Credential, CredentialId, PolicySet, RuleId};
 use tokio::sync::watch;
 
 use crate::credentials::{Credentials, Inject, LiveCredential, Strip};
@@ -22,6 +23,8 @@ pub struct LivePolicy {
     /// What `resolver` means in its network rules.
     resolvers: Vec<IpAddr>,
     limits: LiveLimits,
+    /// By rule: why a call goes on by it, once one did.
+    whys: Box<[OnceLock<Arc<Why>>]>,
     /// Nothing is denied on this host.
     observes: bool,
 }
@@ -39,7 +42,9 @@ impl LivePolicy {
     pub fn new(set: PolicySet, generation: u64) -> Self {
         let apis = set.apis().map(Prepared::of).collect();
         let (credentials, resolvers) = (Vec::new(), Vec::new());
-        Self { set, generation, apis, credentials, resolvers, limits: LiveLimits::default(), observes: false }
+        let whys = (0..set.summary().rules).map(|_| OnceLock::new()).collect();
+        let limits = LiveLimits::default();
+        Self { set, generation, apis, credentials, resolvers, limits, whys, observes: false }
     }
 
     /// With the addresses that `resolver` stands for in network rules.
@@ -92,6 +97,15 @@ impl LivePolicy {
     #[must_use]
     pub fn set(&self) -> &PolicySet {
         &self.set
+    }
+
+    /// Why a call goes on by a rule of this set; the first one says it for all.
+    pub fn why(&self, rule: RuleId, first: impl FnOnce() -> Why) -> Arc<Why> {
+        let at = usize::try_from(rule.0).ok().and_then(|at| self.whys.get(at));
+        match at {
+            Some(known) => Arc::clone(known.get_or_init(|| Arc::new(first()))),
+            None => Arc::new(first()),
+        }
     }
 
     /// Counts the sets that went live; grows with each.

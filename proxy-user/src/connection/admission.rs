@@ -22,7 +22,8 @@ pub(super) async fn admit(
 ) -> Result<(Pass, Duration), Refusal> {
     let scopes = permit.scopes();
     let mut waited = Duration::ZERO;
-    if let Some(whose) = whose(subject, permit)
+    if services.backoff.is_asked_for()
+        && let Some(whose) = whose(subject, permit)
         && let Some(pause) = services.backoff.wait(whose, host, Instant::now())
     {
         // A longer wait than the policy allows is the client's to make.
@@ -48,7 +49,9 @@ pub(super) fn note(
     status: StatusCode,
     headers: &HeaderMap,
 ) {
-    if let Some(whose) = whose(subject, permit) {
+    if status == StatusCode::TOO_MANY_REQUESTS
+        && let Some(whose) = whose(subject, permit)
+    {
         services.backoff.note(whose, host, status, headers, Instant::now());
     }
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::uri::Authority;
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use proxy_journal::Decision;
+use proxy_journal::{Allowed, Decision};
 use proxy_policy::{Host, Scheme};
 
+use super::inbound::{Again, Inbound};
 use super::mistrust::Doubt;
 use super::refusing::answer;
 use super::spell::{authority, target};
 use super::{Connection, admission, credential, keeping, standing, token, upgrade};
-use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Seen, Subject, authorize, entry};
+use crate::authorize::{Answer, Asked, Facts, Kind, Permit, Refusal, Subject, authorize, entry};
 use crate::base::addr::UpstreamAddr;
 use crate::base::clock;
 use crate::credentials::{Attachment, Head, Needles};
@@ -25,7 +26,7 @@ use crate::http::interims::Client;
 use crate::http::reflect::Cover;
 use crate::http::server::Handler;
 use crate::http::{
-    Account, Incoming, Interims, Lapse, Leg, Replay, ReplyBody, RequestBody, RequestTap, Transfer, exchange,
+    Account, Incoming, Interims, Lapse, Leg, Paired as _, Replay, ReplyBody, RequestBody, Transfer, exchange,
     facts, hop, reflect, seen,
 };
 use crate::http1::{OnSwitch, Spelling};
@@ -37,7 +38,7 @@ pub(super) type Reply = Response<ReplyBody<UpstreamBody>>;
 /// Answers the requests of one connection.
 pub(super) struct Calls {
     pub(super) connection: Connection,
-    pub(super) leg: Leg,
+    pub(super) leg: Arc<Leg>,
     /// The client speaks HTTP/2.
     pub(super) http2: bool,
     /// Over TLS: whether the client trusts us.
@@ -46,86 +47,27 @@ pub(super) struct Calls {
     host: Option<(Arc<str>, Option<Authority>)>,
 }
 
-/// A request on its way, apart from what it is asked to be.
-pub(super) struct Inbound {
-    /// As they came, also for whoever asks again.
-    pub(super) headers: Arc<HeaderMap>,
-    /// How their names were spelled.
-    spelling: Option<Spelling>,
-    /// The target as it came.
-    target: Option<PathAndQuery>,
-    pub(super) body: Replay,
-    version: Version,
-    /// A WebSocket is asked for.
-    websocket: bool,
-    /// Gives the client's stream when both sides switch.
-    upgrade: Option<OnSwitch>,
-    /// It was asked for over HTTP/2.
-    extended: Option<Extended>,
-    /// What conditions looked at.
-    seen: Option<Seen>,
-    /// It was sent already, and nobody took it.
-    again: bool,
-    /// How the client is sent what comes before the answer.
-    client: Client,
-    /// Where its body is kept for auditors.
-    pub(super) tap: Option<RequestTap>,
-}
-
-impl Inbound {
-    /// The same once more, unless it switches protocols.
-    fn again(&self) -> Option<Again> {
-        if self.websocket {
-            return None;
-        }
-        let (headers, spelling, target) =
-            (Arc::clone(&self.headers), self.spelling.clone(), self.target.clone());
-        let (client, tap) = (self.client.clone(), self.tap.clone());
-        Some(Again { headers, spelling, target, body: self.body.copy(), version: self.version, client, tap })
-    }
-}
-
-/// A request that can be sent once more, if there is its body.
-struct Again {
-    headers: Arc<HeaderMap>,
-    spelling: Option<Spelling>,
-    target: Option<PathAndQuery>,
-    /// Where it was here as a whole before it was sent; else it may come back.
-    body: Option<Replay>,
-    version: Version,
-    client: Client,
-    tap: Option<RequestTap>,
-}
-
-impl Again {
-    fn with(self, body: Replay, again: bool) -> Box<Inbound> {
-        let Self { headers, spelling, target, version, client, tap, .. } = self;
-        let (websocket, upgrade, extended) = (false, None, None);
-        Box::new(Inbound {
-            headers,
-            spelling,
-            target,
-            body,
-            version,
-            websocket,
-            upgrade,
-            extended,
-            seen: None,
-            again,
-            client,
-            tap,
-        })
-    }
+/// What came of a request that was sent, and what it went with.
+struct Once {
+    sent: Result<Response<UpstreamBody>, ForwardError>,
+    needed: Option<Arc<Needles>>,
+    attachment: Option<Attachment>,
+    transfer: Arc<Transfer>,
 }
 
 impl Handler for Calls {
     type Body = ReplyBody<UpstreamBody>;
 
-    async fn call(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Reply {
+    async fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        spelling: Option<Spelling>,
+        client: Client,
+    ) -> Reply {
         let _ = self.doubt.as_ref().map(|doubt| doubt.end(|| self.connection.caller.workload()));
         match self.is_for_a_proxy(&request) {
-            false => self.one(request, client).await,
-            true => Box::pin(self.of_a_proxy(request, client)).await,
+            false => self.one(request, spelling, client).await,
+            true => Box::pin(self.of_a_proxy(request, spelling, client)).await,
         }
     }
 
@@ -139,12 +81,17 @@ impl Handler for Calls {
 }
 
 impl Calls {
-    pub(super) async fn one(self: Arc<Self>, mut request: Request<Incoming>, client: Client) -> Reply {
+    pub(super) async fn one(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        spelling: Option<Spelling>,
+        client: Client,
+    ) -> Reply {
         let spoken = request.version();
         let extended = Extended::take(&mut request);
         let websocket = hop::wants_websocket(request.version(), request.method(), request.headers());
         let upgrade = request.extensions_mut().remove::<OnSwitch>().filter(|_| websocket);
-        let (Parts { method, uri, version, headers, mut extensions, .. }, body) = request.into_parts();
+        let (Parts { method, uri, version, headers, .. }, body) = request.into_parts();
         let services = &self.connection.services;
         let subject = self.connection.caller.current(&services.policy, &*services.identifier).await;
         let limit = services.settings.http.header_bytes;
@@ -167,8 +114,8 @@ impl Calls {
         // It is handed on many times.
         let mut inbound = Box::new(Inbound {
             headers: Arc::new(headers),
-            spelling: extensions.remove::<Spelling>(),
-            target: uri.path_and_query().cloned(),
+            spelling,
+            uri: uri.clone(),
             body,
             version,
             websocket,
@@ -208,7 +155,7 @@ impl Calls {
         let authority = |host: &Host| authority(host.name(), leg.port, leg.scheme).ok();
         let host = leg.host.as_ref().map(|host| (host.name().into(), authority(host)));
         let doubt = (leg.scheme == Scheme::Https).then(Doubt::begin);
-        Self { connection, leg, http2, doubt, host }
+        Self { connection, leg: Arc::new(leg), http2, doubt, host }
     }
 
     /// The host that was decided on, as requests name it.
@@ -291,8 +238,8 @@ impl Calls {
         let services = &self.connection.services;
         let asked = facts.asked(self.connection.dst, self.connection.proxy());
         let fingerprints = self.fingerprints(facts, permit.live(), &inbound.headers);
-        let decision = Decision { fingerprints, ..entry::permitted(subject, &asked, permit) };
-        let receipt = match services.recorder.begin_together(decision).await {
+        let allowed = Allowed { fingerprints, ..entry::permitted(subject, &asked, permit) };
+        let receipt = match services.recorder.begin_call(&allowed).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
@@ -308,14 +255,15 @@ impl Calls {
         let id = receipt.id();
         let transfer = Arc::new(Transfer::default());
         let mut account = Account::open(receipt, Arc::clone(&transfer), pass);
-        let capture = match keeping::open(services, permit, &mut account, &mut inbound).await {
-            Ok(capture) => capture,
-            Err(refusal) => {
-                account.refused(refusal.status());
-                account.fail(refusal.kind.blame(), refusal.reason());
-                return answer(&refusal, Some(id), subject, facts.method);
-            }
-        };
+        let capture =
+            match keeping::open(services, permit, allowed.identity, &mut account, &mut inbound).await {
+                Ok(capture) => capture,
+                Err(refusal) => {
+                    account.refused(refusal.status());
+                    account.fail(refusal.kind.blame(), refusal.reason());
+                    return answer(&refusal, Some(id), subject, facts.method);
+                }
+            };
         let mut lapse = self.lapse(subject, facts, permit, &mut inbound);
         let (upgrade, extended) = (inbound.upgrade.take(), inbound.extended.take());
         if permit.answers().is_some() {
@@ -342,9 +290,10 @@ impl Calls {
             }
             admission::note(services, subject, permit, facts.host.name(), status, headers);
             let Some(needles) = needles else { return Ok((response, None)) };
-            let (mut head, body) = response.into_parts();
+            let (mut head, mut body) = response.into_parts();
             let (mask, ended) = (permit.mask(), body.is_end_stream());
-            let cover = reflect::cover(mask, &needles, facts.method, &mut head, ended, account.transfer())?;
+            let (wire, transfer) = (body.wire(), account.transfer());
+            let cover = reflect::cover(mask, &needles, facts.method, &mut head, wire, ended, transfer)?;
             Ok((Response::from_parts(head, body), cover))
         });
         match covered {
@@ -377,7 +326,7 @@ impl Calls {
         let id = account.receipt().map(Receipt::id);
         let transfer = Arc::clone(account.transfer());
         let reading = async {
-            let at = (target(facts, inbound.target.clone())?, self.authority(facts)?);
+            let at = (target(facts, &inbound.uri)?, self.authority(facts)?);
             token::read(&self.connection.services, facts, permit, at, inbound, &transfer).await
         };
         let read = tokio::select! {
@@ -413,13 +362,36 @@ impl Calls {
         transfer: Arc<Transfer>,
         account: &mut Account,
     ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
-        let needles = |attachment: &Attachment| attachment.needles().cloned();
         let again = inbound.again();
-        let needed = attachment.as_ref().and_then(needles);
+        let needed = attachment.as_ref().and_then(Attachment::needles).cloned();
         let to = (Arc::clone(&transfer), needed.clone());
         let sent = self.send(facts, permit, attachment.clone(), inbound, to, account).await;
-        match (&sent, again, attachment, permit.credential()) {
-            (Err(ForwardError::Untaken { .. }), Some(mut again), attachment, _) => {
+        let is_over = match &sent {
+            Err(ForwardError::Untaken { .. }) => false,
+            Ok(response) => response.status() != StatusCode::UNAUTHORIZED,
+            Err(_) => true,
+        };
+        match again {
+            Some(again) if !is_over => {
+                let once = Once { sent, needed, attachment, transfer };
+                Box::pin(self.send_again(subject, facts, permit, again, once, account)).await
+            }
+            _ => (sent, needed),
+        }
+    }
+
+    /// What becomes of a request that was not taken, or whose credential was not.
+    async fn send_again(
+        &self,
+        subject: &Subject,
+        facts: &Facts<'_>,
+        permit: &Permit,
+        mut again: Again,
+        Once { sent, needed, attachment, transfer }: Once,
+        account: &mut Account,
+    ) -> (Result<Response<UpstreamBody>, ForwardError>, Option<Arc<Needles>>) {
+        match (&sent, attachment, permit.credential()) {
+            (Err(_), attachment, _) => {
                 let body = match again.body.take() {
                     Some(body) => Some(body),
                     None => transfer.come_back().await,
@@ -433,14 +405,12 @@ impl Calls {
                 let (again, to) = (again.with(body, true), (transfer, needed.clone()));
                 (self.send(facts, permit, attachment, again, to, account).await, needed)
             }
-            (Ok(response), Some(mut again), Some(first), Some(id))
-                if response.status() == StatusCode::UNAUTHORIZED =>
-            {
+            (Ok(_), Some(first), Some(id)) => {
                 let Some(body) = again.body.take() else { return (sent, needed) };
                 match credential::attachment(subject, permit, id, facts.host.name()).await {
                     Ok((second, _)) if second.secret_version() != first.secret_version() => {
                         transfer.note_repeated();
-                        let after = needles(&second);
+                        let after = second.needles().cloned();
                         let both = after.map(|after| after.and(needed.as_ref())).or(needed);
                         let (again, to) = (again.with(body, false), (transfer, both.clone()));
                         (self.send(facts, permit, Some(second), again, to, account).await, both)
@@ -458,8 +428,8 @@ impl Calls {
         let Connection { services, caller, .. } = &self.connection;
         let seen = inbound.seen.take().unwrap_or_default();
         let unidentified = services.settings.unidentified;
-        let question =
-            standing::Question::of(facts, &inbound.headers, inbound.version, seen, permit, unidentified);
+        let asked = (facts.method, &inbound.uri, inbound.version);
+        let question = standing::Question::of(&self.leg, asked, &inbound.headers, seen, permit, unidentified);
         standing::of_call(services, caller, question, permit, subject)
     }
 
@@ -474,19 +444,9 @@ impl Calls {
     ) -> Result<Response<UpstreamBody>, ForwardError> {
         let forward = &self.connection.services.forward;
         let dst = self.connection.dst;
-        let Inbound {
-            headers,
-            spelling,
-            target: asked,
-            mut body,
-            version,
-            websocket,
-            again,
-            client,
-            tap,
-            ..
-        } = *inbound;
-        let (mut target, authority) = (target(facts, asked)?, self.authority(facts)?);
+        let Inbound { headers, spelling, uri, mut body, version, websocket, again, client, tap, .. } =
+            *inbound;
+        let (mut target, authority) = (target(facts, &uri)?, self.authority(facts)?);
         let mut headers = hop::strip_request(&headers, version, websocket);
         if attachment.as_ref().and_then(Attachment::needles).is_some() {
             reflect::ask(permit.mask(), &mut headers);
@@ -574,12 +534,13 @@ impl Calls {
         account.answered(response.status());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched {
-            let (head, body) = response.into_parts();
+            let (head, mut body) = response.into_parts();
+            let wire = Box::new(body.take_wire());
             if let (Some(client), Some(upstream)) = (client, body.into_switched()) {
                 let idle = self.connection.services.forward.limits().tunnel_idle_time;
                 tokio::spawn(upgrade::carry(client, upstream, account, idle, lapse));
             }
-            let mut reply = Response::from_parts(head, ReplyBody::empty());
+            let mut reply = Response::from_parts(head, ReplyBody::Head(wire));
             *reply.headers_mut() = hop::strip_response(std::mem::take(reply.headers_mut()), true);
             return reply;
         }

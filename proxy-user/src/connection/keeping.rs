@@ -2,7 +2,7 @@
 
 use http_body::Body as _;
 
-use super::call::Inbound;
+use super::inbound::Inbound;
 use super::services::Services;
 use crate::authorize::{Kind, Permit, Refusal};
 use crate::forward::error::chain;
@@ -16,12 +16,13 @@ use crate::record::{Capture, Captures};
 pub(super) async fn open(
     services: &Services,
     permit: &Permit,
+    identity: Option<&str>,
     account: &mut Account,
     inbound: &mut Inbound,
 ) -> Result<Option<Capture>, Refusal> {
     let (Some(most), Some(receipt)) = (permit.capture(), account.receipt()) else { return Ok(None) };
     let has_body = !inbound.body.is_end_stream();
-    match services.recorder.capture(receipt, most, has_body).await {
+    match services.recorder.capture(receipt, identity, most, has_body).await {
         Ok(Captures { request, response, ending }) => {
             account.kept(ending);
             inbound.tap = request.map(RequestTap::new);

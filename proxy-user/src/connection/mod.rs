@@ -23,6 +23,7 @@ pub mod admission;
 mod call;
 mod credential;
 mod first;
+mod inbound;
 mod keeping;
 mod mistrust;
 pub mod passage;

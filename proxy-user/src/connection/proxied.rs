@@ -32,6 +32,7 @@ use crate::base::clock;
 use crate::forward::error::chain;
 use crate::http::interims::Client;
 use crate::http::{Incoming, Leg, connect, problem};
+use crate::http1::Spelling;
 use crate::sniff::Prefixed;
 
 /// What a workload asked a proxy for.
@@ -210,12 +211,17 @@ impl Calls {
     }
 
     /// Answers such a request: as a call of the host that it names.
-    pub(super) async fn of_a_proxy(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Reply {
+    pub(super) async fn of_a_proxy(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        spelling: Option<Spelling>,
+        client: Client,
+    ) -> Reply {
         let Connection { services, caller, dst: proxy, .. } = &self.connection;
         let uri = request.uri();
         let host = uri.authority().and_then(|authority| Host::parse(authority.as_str()).ok());
         // What is wrong with it, the facts of the request say.
-        let Some(host) = host else { return self.one(request, client).await };
+        let Some(host) = host else { return self.one(request, spelling, client).await };
         let port = host.port().unwrap_or(Scheme::Http.default_port());
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let found = match self.connection.may_be_called(&subject, &host, port).await {
@@ -235,11 +241,11 @@ impl Calls {
         let is_here = |found: &Found| found.dst == *proxy || found.others.contains(&proxy.0);
         if found.as_ref().is_some_and(is_here) {
             // The host itself was called.
-            return self.one(request, client).await;
+            return self.one(request, spelling, client).await;
         }
         let inner = self.connection.to(found, &host, port, *proxy);
         let leg = Leg { scheme: Scheme::Http, host: Some(host), port, address: inner.address() };
-        Arc::new(Self::new(inner, leg, false)).one(request, client).await
+        Arc::new(Self::new(inner, leg, false)).one(request, spelling, client).await
     }
 }
 

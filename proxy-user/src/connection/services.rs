@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::authorize::{Callers, Identifier, PolicyStore, Subject, Unidentified};
@@ -82,7 +83,7 @@ pub struct Counters {
     accepted: AtomicU64,
     merged: AtomicU64,
     unknown: Arc<Tally>,
-    identities: Mutex<HashMap<String, Arc<Tally>>>,
+    identities: Mutex<HashMap<String, Arc<Tally>, RandomState>>,
 }
 
 /// Decisions for one identity.

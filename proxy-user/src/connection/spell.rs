@@ -1,5 +1,6 @@
 //! What was decided, as it is spelled for an upstream.
 
+use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 use proxy_policy::Scheme;
 
@@ -7,11 +8,11 @@ use crate::authorize::Facts;
 use crate::forward::ForwardError;
 
 /// The path that was decided on, with the query as it came; it is what was asked for if that path was in normal form.
-pub(super) fn target(facts: &Facts<'_>, asked: Option<PathAndQuery>) -> Result<PathAndQuery, ForwardError> {
+pub(super) fn target(facts: &Facts<'_>, asked: &Uri) -> Result<PathAndQuery, ForwardError> {
     let path = facts.path.as_str();
     let is_same = |asked: &PathAndQuery| asked.path() == path && asked.query() == facts.query;
-    if let Some(asked) = asked.filter(is_same) {
-        return Ok(asked);
+    if let Some(asked) = asked.path_and_query().filter(|asked| is_same(asked)) {
+        return Ok(asked.clone());
     }
     let target = match facts.query {
         None => PathAndQuery::try_from(path),

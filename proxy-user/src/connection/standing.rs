@@ -4,88 +4,67 @@
 //! workload has under the policy that is live then. A call, a stream or a tunnel that is refused now is cut by whoever
 //! carries it, and its outcome in the journal says why.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Version};
-use proxy_policy::{CallKind, CallPath, Host, Moment, Scheme};
+use http::{HeaderMap, Method, Uri, Version};
+use proxy_policy::{CallKind, Moment};
 
 use super::passage::Way;
 use super::services::Services;
-use crate::authorize::{
-    Answer, Caller, Facts, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize,
-};
+use crate::authorize::{Answer, Caller, Kind, Permit, Refusal, Seen, Subject, Unidentified, authorize};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
-use crate::http::{Lapse, seen};
+use crate::credentials::LiveCredential;
+use crate::http::{Lapse, Leg, facts, seen};
 
 /// The host's clock can be set: whatever waits for a time looks at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A request as it was when it was permitted, to ask again.
+/// A request as it was when it was permitted, to ask again. It shares what the call has, and is read anew only when it is asked.
 pub(super) struct Question {
-    scheme: Scheme,
-    host: Host,
-    port: u16,
-    address: Option<IpAddr>,
+    leg: Arc<Leg>,
     method: Method,
-    path: CallPath<'static>,
-    query: Option<String>,
-    kind: CallKind,
+    uri: Uri,
     headers: Arc<HeaderMap>,
     version: Version,
     /// What conditions looked at; of a body that none asked for, nothing is kept.
     seen: Seen,
     /// The credential that went with it.
-    credential: Option<String>,
+    credential: Option<Arc<LiveCredential>>,
     unidentified: Unidentified,
 }
 
 impl Question {
     /// The question that `permit` is the answer to.
     pub(super) fn of(
-        facts: &Facts<'_>,
+        leg: &Arc<Leg>,
+        (method, uri, version): (&Method, &Uri, Version),
         headers: &Arc<HeaderMap>,
-        version: Version,
         seen: Seen,
         permit: &Permit,
         unidentified: Unidentified,
     ) -> Self {
         Self {
-            scheme: facts.scheme,
-            host: facts.host.clone().into_owned(),
-            port: facts.port,
-            address: facts.address,
-            method: facts.method.clone(),
-            path: facts.path.clone().into_owned(),
-            query: facts.query.map(str::to_owned),
-            kind: facts.kind,
+            leg: Arc::clone(leg),
+            method: method.clone(),
+            uri: uri.clone(),
             headers: Arc::clone(headers),
             version,
             seen,
-            credential: credential(permit),
+            credential: credential(permit).cloned(),
             unidentified,
         }
     }
 
     /// Asks again. The moment is the next one at which time can change the answer.
     fn judge(&mut self, subject: &Subject) -> Result<Option<Moment>, Refusal> {
-        let facts = Facts {
-            scheme: self.scheme,
-            host: Cow::Borrowed(&self.host),
-            port: self.port,
-            address: self.address,
-            method: &self.method,
-            path: self.path.clone(),
-            query: self.query.as_deref(),
-            kind: self.kind,
-        };
+        // It was read before it was permitted, and says the same again.
+        let facts = facts::read(&self.leg, self.version, &self.method, &self.uri, &self.headers)?;
         let (live, now) = (subject.live(), clock::now());
         let mut answer = authorize(subject, &facts, self.unidentified, now, None)?;
         if matches!(answer, Answer::NeedsSeen) {
-            let websocket = self.kind == CallKind::WebSocket;
+            let websocket = facts.kind == CallKind::WebSocket;
             self.seen.headers = seen::head(live, &facts, &self.headers, self.version, websocket).headers;
             answer = authorize(subject, &facts, self.unidentified, now, Some(&self.seen))?;
         }
@@ -93,10 +72,11 @@ impl Question {
             let detail = "the policy looks at the body now, of which nothing was kept";
             return Err(Refusal::new(Kind::NotGranted, detail));
         };
-        let credential = credential(&permit);
-        if self.credential.is_some() && credential != self.credential {
-            let with = self.credential.as_deref().unwrap_or_default();
-            let detail = match credential {
+        let (with, now_with) = (self.credential.as_deref().map(LiveCredential::name), credential(&permit));
+        let now_with = now_with.map(|credential| credential.name());
+        if with.is_some() && now_with != with {
+            let with = with.unwrap_or_default();
+            let detail = match now_with {
                 Some(other) => {
                     format!("it went with the credential {with}, and the policy gives {other} now")
                 }
@@ -104,14 +84,15 @@ impl Question {
             };
             return Err(Refusal::new(Kind::NotGranted, detail));
         }
+        // The one that is not at work any more is let go.
+        self.credential = self.credential.is_some().then(|| credential(&permit).cloned()).flatten();
         let next = subject.identity_id().zip(permit.api());
         Ok(next.and_then(|(identity, api)| live.set().next_change(identity, api, now)))
     }
 }
 
-fn credential(permit: &Permit) -> Option<String> {
-    let credential = permit.live().credential(permit.credential()?)?;
-    Some(credential.name.clone())
+fn credential(permit: &Permit) -> Option<&Arc<LiveCredential>> {
+    permit.live().live_credential(permit.credential()?)
 }
 
 /// Ends when the call of a question is not permitted any more.

@@ -7,7 +7,8 @@ use http::uri::{Authority, PathAndQuery};
 use proxy_policy::BodyFault;
 use uuid::Uuid;
 
-use super::call::{Inbound, Reply};
+use super::call::Reply;
+use super::inbound::Inbound;
 use super::services::Services;
 use crate::authorize::{Facts, Permit};
 use crate::credentials::Head;

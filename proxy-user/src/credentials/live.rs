@@ -248,7 +248,9 @@ impl LiveCredential {
         Self { name, kind, provider, sources: Arc::clone(&tools.sources), used: LastUse::default() }
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// As the policy names it.
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.name
     }
 

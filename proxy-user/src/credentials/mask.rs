@@ -238,7 +238,9 @@ impl Masker {
         }
         let is_plain = self.held.is_empty() && !self.needles.are_in(&piece) && !self.begins_before(&piece);
         if is_plain && (last || !self.is_begun(&piece)) {
-            self.remember(&piece);
+            if !last {
+                self.remember(&piece);
+            }
             return (piece, false);
         }
         let sent = self.before.len();

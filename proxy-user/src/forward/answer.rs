@@ -9,12 +9,15 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::pool::{Connections, Route};
 use crate::http::{Paired, RequestBody, StreamError, Transfer};
-use crate::http1::{Exchange, Switched};
+use crate::http1::{Exchange, Switched, Wire};
 use crate::http2;
 
 /// What the upstream sends.
 #[derive(Debug)]
-pub struct UpstreamBody(Inner);
+pub struct UpstreamBody {
+    inner: Inner,
+    wire: Wire,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -34,18 +37,23 @@ pub(super) struct Borrowed {
 }
 
 impl UpstreamBody {
-    pub(super) fn http1(borrowed: Borrowed) -> Self {
-        Self(Inner::Http1(Some(Box::new(borrowed))))
+    pub(super) fn http1(borrowed: Borrowed, wire: Wire) -> Self {
+        Self { inner: Inner::Http1(Some(Box::new(borrowed))), wire }
     }
 
     pub(super) fn http2(answer: http2::Answer<RequestBody>) -> Self {
-        Self(Inner::Http2(Box::new(answer)))
+        Self { inner: Inner::Http2(Box::new(answer)), wire: Wire::default() }
+    }
+
+    /// How the head before it stood on the wire.
+    pub fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// The stream, where both sides switch protocols.
     #[must_use]
     pub fn into_switched(mut self) -> Option<Switched> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Http1(borrowed) => borrowed.take().map(|borrowed| borrowed.exchange.into_switched()),
             Inner::Http2(_) => None,
         }
@@ -53,7 +61,7 @@ impl UpstreamBody {
 
     /// Brings the connection back, if it may be used again.
     fn end(&mut self) {
-        let Inner::Http1(borrowed) = &mut self.0 else { return };
+        let Inner::Http1(borrowed) = &mut self.inner else { return };
         let Some(borrowed) = borrowed.take() else { return };
         let Borrowed { exchange, connections, route, transfer } = *borrowed;
         // An answer may come before the end of the request, which then still occupies the connection.
@@ -73,7 +81,7 @@ impl Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        let borrowed = match &mut self.0 {
+        let borrowed = match &mut self.inner {
             Inner::Http2(answer) => return Pin::new(answer).poll_frame(cx).map_err(StreamError::from),
             Inner::Http1(None) => return Poll::Ready(None),
             Inner::Http1(Some(borrowed)) => borrowed,
@@ -87,14 +95,14 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Http1(borrowed) => borrowed.as_ref().is_none_or(|borrowed| borrowed.exchange.is_over()),
             Inner::Http2(answer) => answer.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Http1(None) => SizeHint::with_exact(0),
             Inner::Http1(Some(borrowed)) => borrowed.exchange.size_hint(),
             Inner::Http2(answer) => answer.size_hint(),
@@ -104,17 +112,21 @@ impl Body for UpstreamBody {
 
 impl Paired for UpstreamBody {
     fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
+        match &mut self.inner {
             // It is sent on when the answer is asked for, and over with that.
             Inner::Http1(_) => Poll::Ready(()),
             Inner::Http2(answer) => answer.poll_sending(cx),
         }
     }
+
+    fn take_wire(&mut self) -> Wire {
+        std::mem::take(&mut self.wire)
+    }
 }
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        if matches!(&self.0, Inner::Http1(Some(borrowed)) if borrowed.exchange.is_over()) {
+        if matches!(&self.inner, Inner::Http1(Some(borrowed)) if borrowed.exchange.is_over()) {
             self.end();
         }
     }

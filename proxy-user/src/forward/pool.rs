@@ -5,11 +5,12 @@
 //! by a client certificate never for a call with another credential, or with none.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use proxy_policy::Addresses;
 use tokio::time::Instant;
 
@@ -28,7 +29,7 @@ use crate::uplink;
 const SHARDS: usize = 16;
 
 /// Where a request goes: what its connection must have been made for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The host that the upstream must prove to be.
     pub host: Arc<str>,
@@ -42,6 +43,13 @@ pub struct Route {
     pub(super) addresses: Option<Arc<Addresses>>,
     /// Whether a proxy of the site is asked for the host by its name.
     pub(super) by_name: bool,
+}
+
+/// By what tells routes apart nearly always: it is asked for twice at each request, and lists of addresses are long.
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.host, self.addr, self.mode, &self.client).hash(state);
+    }
 }
 
 impl Route {
@@ -103,11 +111,13 @@ pub(super) struct Shared {
 /// Idle HTTP/1 connections and shared HTTP/2 connections, by route.
 #[derive(Debug)]
 pub(super) struct Connections {
-    shards: [Mutex<HashMap<Route, Slot>>; SHARDS],
+    shards: [Mutex<Slots>; SHARDS],
     hasher: RandomState,
     idle_time: Duration,
     idle_per_route: usize,
 }
+
+type Slots = HashMap<Route, Slot, RandomState>;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -142,13 +152,13 @@ impl Connections {
     fn new(limits: &ForwardLimits) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             idle_time: limits.idle_time,
             idle_per_route: limits.idle_per_route,
         }
     }
 
-    fn shard(&self, route: &Route) -> MutexGuard<'_, HashMap<Route, Slot>> {
+    fn shard(&self, route: &Route) -> MutexGuard<'_, Slots> {
         let index = usize::try_from(self.hasher.hash_one(route) % 16).unwrap_or(0);
         let [first, ..] = &self.shards;
         self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)

@@ -9,12 +9,13 @@
 //! What may be sent again is [`ForwardError::Untaken`]; whoever has the request sends it, over a new connection.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use super::ForwardLimits;
@@ -26,7 +27,7 @@ use super::transport::Transport;
 use crate::credentials::Head;
 use crate::http::{Interims, RequestBody, Transfer};
 use crate::http1::lane::Asking;
-use crate::http1::{self, Exchange, Fault, Lane, Spelling};
+use crate::http1::{self, Exchange, Fault, Lane, Spelling, Wire};
 
 /// A request that is ready but for the credential and the spelling.
 #[derive(Debug)]
@@ -159,7 +160,9 @@ pub(super) async fn send<T: Transport>(
     forget();
     let sender = open(pool, dialer, route, &asked.transfer).await?;
     asked.transfer.note_reached(route.addr.0, sender.addr().0);
-    exchange(pool, limits, route, &mut asked, sender, *body, false).await.map_err(|failed| match failed {
+    // Hardly ever, so calls have no room for it.
+    let exchanged = Box::pin(exchange(pool, limits, route, &mut asked, sender, *body, false)).await;
+    exchanged.map_err(|failed| match failed {
         Failed::Unsent(_, error) | Failed::Sent(error) => error,
     })
 }
@@ -243,14 +246,10 @@ async fn over_http1<T: Transport>(
     let (addr, transfer) = (lane.addr(), Arc::clone(&asked.transfer));
     let mut exchange = asked.over_http1(lane, body)?;
     let interims = &mut asked.interims;
-    let head = exchange.head(|head| {
-        let http1::head::ResponseHead { status, headers, spelling, reason, keep_alive: _ } = head;
-        let mut extensions = Extensions::new();
-        spelling.and_then(|spelling| extensions.insert(spelling));
-        reason.and_then(|reason| extensions.insert(reason));
-        interims.send(status, headers, extensions);
-    });
-    let head = in_time(head, limits.response_time, addr, &transfer).await?;
+    let head = {
+        let head = pin!(exchange.head(|head| interims.send(head.status, head.headers, head.wire)));
+        in_time(head, limits.response_time, addr, &transfer).await?
+    };
     let head = match head {
         Ok(head) => head,
         Err(_) if transfer.unkept().is_some() => return Err(unkept(&transfer)),
@@ -266,18 +265,12 @@ async fn over_http1<T: Transport>(
             });
         }
     };
-    let http1::head::ResponseHead { status, headers, spelling, reason, keep_alive: _ } = head;
+    let http1::head::ResponseHead { status, headers, wire, keep_alive: _ } = head;
     let (connections, route) = (Arc::clone(pool.connections()), route.clone());
-    let body = UpstreamBody::http1(Borrowed { exchange, connections, route, transfer });
+    let body = UpstreamBody::http1(Borrowed { exchange, connections, route, transfer }, wire);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if let Some(spelling) = spelling {
-        response.extensions_mut().insert(spelling);
-    }
-    if let Some(reason) = reason {
-        response.extensions_mut().insert(reason);
-    }
     Ok(response)
 }
 
@@ -312,19 +305,18 @@ async fn over_http2<T: Transport>(
         error => failed(error),
     })?;
     let interims = &mut asked.interims;
-    let answer = exchange.answer(|status, headers| interims.send(status, headers, Extensions::new()));
+    let answer = pin!(exchange.answer(|status, headers| interims.send(status, headers, Wire::default())));
     let answer = in_time(answer, limits.response_time, addr, &transfer).await?;
     answer.map(|answer| answer.map(UpstreamBody::http2)).map_err(|error| failed(error).into())
 }
 
 /// Waits for the head of the response, as long as the request's body goes on or the time is not over.
 async fn in_time<R>(
-    sending: impl Future<Output = R>,
+    mut sending: Pin<&mut impl Future<Output = R>>,
     limit: Duration,
     addr: SocketAddr,
     transfer: &Transfer,
 ) -> Result<R, ForwardError> {
-    let mut sending = std::pin::pin!(sending);
     let progress = || (transfer.sent(), transfer.is_whole());
     let mut before = progress();
     loop {

@@ -36,7 +36,7 @@ pub(super) async fn answer<H: Handler>(
         return answering.reset(Reason::PROTOCOL_ERROR);
     };
     let reply = {
-        let mut call = pin!(handler.call(request, Client::Http2(answering.interims())));
+        let mut call = pin!(handler.call(request, None, Client::Http2(answering.interims())));
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(reply) => Poll::Ready(Some(reply)),
             Poll::Pending => answering.poll_gone(cx).map(|()| None),

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, SemaphorePermit};
 use super::unpack::UnpackError;
 use crate::authorize::Refusal;
 use crate::credentials::ChunkError;
-use crate::http1;
+use crate::http1::{self, Wire};
 use crate::http2::{self, Breaks};
 use crate::record::NotKept;
 
@@ -326,6 +326,11 @@ impl Breaks for StreamError {
 pub trait Paired: Body {
     /// Sends the other one on while nobody takes this one; ready when there is nothing left of it.
     fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// How the head before it stood on the wire, to be told to the client. Given once.
+    fn take_wire(&mut self) -> Wire {
+        Wire::default()
+    }
 }
 
 /// The body of a message as it arrives.

@@ -22,7 +22,7 @@ use super::server1::{self, LINGER_TIME, SAY};
 use crate::authorize::{Kind, Refusal};
 use crate::http1::head::{self, RequestHead};
 use crate::http1::served::Answer;
-use crate::http1::{Io, Served};
+use crate::http1::{Io, Served, Wire};
 use crate::sniff::Prefixed;
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -119,8 +119,7 @@ impl<S: Io + 'static> Connect<S> {
             to_head: false,
             status: head.status,
             headers: &head.headers,
-            spelling: None,
-            reason: None,
+            wire: &Wire::default(),
             keep_alive: false,
         };
         let answered = self.served.answer(answer, Full::new(Bytes::from(body)));

@@ -76,13 +76,13 @@ fn strip(headers: &HeaderMap) -> HeaderMap {
     without(headers, |name| is_hop(name) || named.contains(name))
 }
 
+/// Fields that are put into a head on its way: its credential, its host, what is asked for of the answer.
+const PUT_IN: usize = 4;
+
 /// The headers without some; the others keep their order.
 pub(super) fn without(headers: &HeaderMap, is_gone: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-    if !headers.keys().any(&is_gone) {
-        return headers.clone();
-    }
-    // Built anew: removal from a HeaderMap would move the last header to the gap.
-    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    // Built anew: removal from a HeaderMap would move the last header to the gap, and a clone has no room for what is put in.
+    let mut kept = HeaderMap::with_capacity(headers.keys_len() + PUT_IN);
     for (name, value) in headers.iter().filter(|(name, _)| !is_gone(name)) {
         kept.append(name, value.clone());
     }

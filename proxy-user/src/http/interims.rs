@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, TRAILER};
-use http::{Extensions, StatusCode};
 use proxy_policy::Mask;
 
 use super::body::Transfer;
 use super::{hop, reflect};
 use crate::credentials::Needles;
-use crate::http1::{self, Reason, Spelling};
+use crate::http1::{self, Wire};
 use crate::http2;
 
 /// Bytes of all of them that are sent for one request.
@@ -48,7 +48,7 @@ impl Interims {
 
     /// Sends one. Those of which the client is not the one that it is for (100, RFC 9110 §10.1.1) and those that are too much are left
     /// out.
-    pub fn send(&mut self, status: StatusCode, headers: HeaderMap, mut extensions: Extensions) {
+    pub fn send(&mut self, status: StatusCode, headers: HeaderMap, mut wire: Wire) {
         if matches!(self.client, Client::Deaf) || is_for_us(status) {
             return;
         }
@@ -58,7 +58,7 @@ impl Interims {
             headers = hop::without(&headers, |name| *name == CONTENT_LENGTH || *name == TRAILER);
         }
         if let Some(needles) = &self.needles
-            && reflect::cover_head(needles, &mut headers, &mut extensions)
+            && reflect::cover_head(needles, &mut headers, &mut wire)
         {
             self.transfer.note_reflected();
         }
@@ -68,7 +68,7 @@ impl Interims {
         match &self.client {
             Client::Deaf => {}
             Client::Http1(client) => {
-                client.send(status, &headers, extensions.get::<Spelling>(), extensions.get::<Reason>());
+                client.send(status, &headers, &wire);
             }
             Client::Http2(client) => client.send(status, headers),
         }

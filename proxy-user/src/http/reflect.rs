@@ -1,18 +1,19 @@
 //! Which answers are looked through for the secret that was sent, and how.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
-use http::{Extensions, Method, StatusCode};
+use http::{Method, StatusCode};
 use proxy_policy::Mask;
 
 use super::body::Transfer;
 use super::hop;
 use super::unpack::{CODINGS, Coding, Unpacker};
 use crate::credentials::{Masker, Needles};
-use crate::http1::{Reason, Spelling};
+use crate::http1::{Spelling, Wire};
 
 /// Digests of what was packed (RFC 9530, and before it), which tell nothing true of what it becomes.
 const DIGESTS: [HeaderName; 5] = [
@@ -102,13 +103,14 @@ pub fn cover(
     needles: &Arc<Needles>,
     method: &Method,
     head: &mut Parts,
+    wire: &mut Wire,
     ended: bool,
     transfer: &Transfer,
 ) -> Result<Option<Cover>, Closed> {
     if mask == Mask::Off {
         return Ok(None);
     }
-    if cover_head(needles, &mut head.headers, &mut head.extensions) {
+    if cover_head(needles, &mut head.headers, wire) {
         transfer.note_reflected();
     }
     let wanted = mask == Mask::All || is_text(&head.headers);
@@ -128,16 +130,16 @@ pub fn cover(
 }
 
 /// Covers what is in fields, in how their names were spelled, and in the words behind the status; whether there was anything.
-pub(super) fn cover_head(needles: &Needles, headers: &mut HeaderMap, extensions: &mut Extensions) -> bool {
+pub(super) fn cover_head(needles: &Needles, headers: &mut HeaderMap, wire: &mut Wire) -> bool {
     // As it was spelled, a name can have what it has not in small letters.
-    let spelled = extensions.get::<Spelling>().into_iter().flat_map(Spelling::names);
+    let spelled = wire.spelling.iter().flat_map(Spelling::names);
     let spelled: Vec<_> = spelled.filter(|name| needles.are_in(name)).map(HeaderName::from_bytes).collect();
     for name in spelled.iter().flatten() {
         headers.remove(name);
     }
-    let is_in_reason = extensions.get::<Reason>().is_some_and(|reason| needles.are_in(reason.as_bytes()));
+    let is_in_reason = wire.reason.as_ref().is_some_and(|reason| needles.are_in(reason.as_bytes()));
     if is_in_reason {
-        extensions.remove::<Reason>();
+        wire.reason = None;
     }
     needles.cover_headers(headers) || is_in_reason || !spelled.is_empty()
 }
@@ -184,7 +186,11 @@ pub(super) fn is_digest(name: &HeaderName) -> bool {
 fn is_text(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(kind) = types.next() else { return true };
-    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.to_str().unwrap_or_default();
+    let kind: Cow<'_, str> = match kind.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => kind.to_ascii_lowercase().into(),
+        false => kind.into(),
+    };
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let (main, sub) = kind.split_once('/').unwrap_or(("text", ""));
     let sub_is = |begin: &str| {
@@ -239,7 +245,9 @@ mod tests {
                 head.headers.append(*name, HeaderValue::from_static(value));
             }
             let transfer = Transfer::default();
-            let mut cover = cover(mask, needles, &Method::GET, &mut head, false, &transfer).unwrap();
+            let mut cover =
+                cover(mask, needles, &Method::GET, &mut head, &mut Wire::default(), false, &transfer)
+                    .unwrap();
             let body = bytes::Bytes::from_static(b"rk_live_0123456789");
             let looks = cover.as_mut().is_some_and(|cover| cover.masker.next(body, true).1);
             let covered = head.headers["x-got"] == "******************";
@@ -268,8 +276,15 @@ mod tests {
         for (name, value) in lines {
             head.headers.append(*name, HeaderValue::from_static(value));
         }
-        let cover =
-            cover(mask, attachment.needles().unwrap(), method, &mut head, ended, &Transfer::default())?;
+        let cover = cover(
+            mask,
+            attachment.needles().unwrap(),
+            method,
+            &mut head,
+            &mut Wire::default(),
+            ended,
+            &Transfer::default(),
+        )?;
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         let left = head.headers.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
         Ok((left, cover.is_some_and(|cover| cover.unpacker.is_some())))

@@ -13,6 +13,7 @@ use super::hop;
 use super::reflect::{self, Cover};
 use super::taps::Held;
 use super::unpack::{Next, UnpackError, Unpacker};
+use crate::http1::Wire;
 use crate::record::Capture;
 
 /// How many frames that give nothing to hand on are taken before others have their turn.
@@ -26,6 +27,8 @@ where
 {
     /// A text of ours, given out once.
     Text(Option<Bytes>),
+    /// Nothing behind the upstream's head.
+    Head(Box<Wire>),
     /// What the upstream sends.
     Stream(Box<Metered<B>>),
 }
@@ -74,6 +77,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Head(_) => Poll::Ready(None),
             Self::Stream(stream) => stream.poll(cx),
         }
     }
@@ -81,6 +85,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_none(),
+            Self::Head(_) => true,
             Self::Stream(stream) => stream.is_end(),
         }
     }
@@ -88,6 +93,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, length)),
+            Self::Head(_) => SizeHint::with_exact(0),
             // How long it is unpacked, nobody knows.
             Self::Stream(stream) if stream.is_packed() => SizeHint::default(),
             Self::Stream(stream) => stream.inner.size_hint(),
@@ -101,8 +107,16 @@ where
 {
     fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Text(_) => Poll::Ready(()),
+            Self::Text(_) | Self::Head(_) => Poll::Ready(()),
             Self::Stream(stream) => stream.poll_other(cx),
+        }
+    }
+
+    fn take_wire(&mut self) -> Wire {
+        match self {
+            Self::Text(_) => Wire::default(),
+            Self::Head(wire) => std::mem::take(&mut **wire),
+            Self::Stream(stream) => stream.inner.take_wire(),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::answer::answer;
 use super::body::{Incoming, Paired, StreamError};
 use super::interims::Client;
-use crate::http1::Fault;
+use crate::http1::{Fault, Spelling};
 use crate::http2::bell::{Bell, Part};
 use crate::http2::watched::{Findings, Watched};
 use crate::http2::{Breaks, CONNECTION_WINDOW, STREAM_WINDOW};
@@ -78,11 +78,12 @@ pub trait Handler: Send + Sync + 'static {
     /// The bodies of its responses.
     type Body: Paired<Data = Bytes, Error: Breaks> + Unpin + Send + 'static;
 
-    /// Answers one request; what comes before the answer goes to `client`. There is always an answer; what cannot be answered to the
+    /// Answers one request, of which the names were spelled so; what comes before the answer goes to `client`. There is always an answer; what cannot be answered to the
     /// end breaks off in its body.
     fn call(
         self: Arc<Self>,
         request: Request<Incoming>,
+        spelling: Option<Spelling>,
         client: Client,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 

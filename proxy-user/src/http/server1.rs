@@ -12,12 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use super::body::Incoming;
+use super::body::{Incoming, Paired as _};
 use super::interims::Client;
 use super::server::{Ended, FIRST_REQUEST, Handler, HttpLimits, REST, drained};
 use crate::http1::head::{self, RequestHead};
 use crate::http1::served::{Answer, Unanswered};
-use crate::http1::{Error, HeadError, Io, OnSwitch, Reason, Served, Spelling, Switched};
+use crate::http1::{Error, HeadError, Io, OnSwitch, Served, Spelling, Switched};
 use crate::sniff::Prefixed;
 
 /// What is still read, and for how long, of a client whose request was answered before its end.
@@ -99,14 +99,14 @@ where
         };
         let (version, to_head, keep_alive) =
             (head.version, head.method == http::Method::HEAD, head.keep_alive);
-        let (request, switch) = request(&served, head);
+        let (request, spelling, switch) = request(&served, head);
         let is_free = served.is_free();
         let interims = match version {
             http::Version::HTTP_11 => Client::Http1(served.interims()),
             _ => Client::Deaf,
         };
         // A call is kilobytes of state, which would be moved from hand to hand.
-        let mut call = Box::pin(Arc::clone(&handler).call(request, interims));
+        let mut call = Box::pin(Arc::clone(&handler).call(request, spelling, interims));
         let reply = tokio::select! {
             biased;
             reply = &mut call => reply,
@@ -115,7 +115,8 @@ where
         drop(call);
         let switches = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
         let is_last = *drain.borrow() || is_free || says_close(&reply);
-        let (mut head, body) = reply.into_parts();
+        let (mut head, mut body) = reply.into_parts();
+        let wire = body.take_wire();
         if is_last && !switches {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -124,8 +125,7 @@ where
             to_head,
             status: head.status,
             headers: &head.headers,
-            spelling: head.extensions.get::<Spelling>(),
-            reason: head.extensions.get::<Reason>(),
+            wire: &wire,
             keep_alive: keep_alive && !is_last,
         };
         let answered = {
@@ -166,26 +166,23 @@ where
     }
 }
 
-/// The request, and whom the stream is given to if the protocol is switched.
+/// The request, how its names were spelled, and whom the stream is given to if the protocol is switched.
 fn request<S: Io + 'static>(
     served: &Served<S>,
     head: RequestHead,
-) -> (Request<Incoming>, Option<oneshot::Sender<Switched>>) {
+) -> (Request<Incoming>, Option<Spelling>, Option<oneshot::Sender<Switched>>) {
     let RequestHead { method, uri, version, headers, spelling, expects, keep_alive: _ } = head;
     let mut request = Request::new(Incoming::Http1(served.body(expects)));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
-    if let Some(spelling) = spelling {
-        request.extensions_mut().insert(spelling);
-    }
     let switch = served.is_free().then(|| {
         let (give, take) = OnSwitch::new();
         request.extensions_mut().insert(take);
         give
     });
-    (request, switch)
+    (request, spelling, switch)
 }
 
 fn says_close<B>(reply: &Response<B>) -> bool {

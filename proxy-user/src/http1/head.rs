@@ -28,28 +28,31 @@ pub enum HeadError {
 
 /// How the names of a message were spelled, in their order.
 #[derive(Clone, Debug)]
-pub struct Spelling(Arc<Spelled>);
-
-#[derive(Debug)]
-struct Spelled {
+pub struct Spelling {
     head: Bytes,
     /// Where the names stand in it.
-    names: Vec<Range<usize>>,
+    names: Arc<[Range<u32>]>,
 }
 
 impl Spelling {
     fn new(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Self {
+        let short = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let place = |name: &str| {
             let from = (name.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
-            from..from + name.len()
+            short(from)..short(from + name.len())
         };
         let names = parsed.iter().map(|field| place(field.name)).collect();
-        Self(Arc::new(Spelled { head: head.clone(), names }))
+        Self { head: head.clone(), names }
     }
 
     /// The names.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.names.iter().map(|place| self.0.head.get(place.clone()).unwrap_or_default())
+        self.names.iter().map(|place| self.at(place).unwrap_or_default())
+    }
+
+    fn at(&self, place: &Range<u32>) -> Option<&[u8]> {
+        let at = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+        self.head.get(at(place.start)..at(place.end))
     }
 
     /// How the field of that name was spelled that has `nth` others of its name before it, and which of all names that is. Looked for at
@@ -58,8 +61,7 @@ impl Spelling {
         let name = name.as_str().as_bytes();
         let same = |spelled: &(usize, &[u8])| spelled.1.eq_ignore_ascii_case(name);
         if nth == 0
-            && let Some(place) = self.0.names.get(guess)
-            && let Some(spelled) = self.0.head.get(place.clone())
+            && let Some(spelled) = self.names.get(guess).and_then(|place| self.at(place))
             && spelled.eq_ignore_ascii_case(name)
         {
             return Some((guess, spelled));
@@ -78,6 +80,15 @@ impl Reason {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// How a head stood on the wire, where that is not how HTTP spells it by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    /// How the names were spelled, where that is not in small letters.
+    pub spelling: Option<Spelling>,
+    /// What stands behind the status of a response, where that is something else than usual.
+    pub reason: Option<Reason>,
 }
 
 /// The head of a request.
@@ -106,10 +117,8 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// The fields.
     pub headers: HeaderMap,
-    /// How their names were spelled, where that is not in small letters.
-    pub spelling: Option<Spelling>,
-    /// What stands behind the status, where that is something else than usual.
-    pub reason: Option<Reason>,
+    /// How they were spelled.
+    pub wire: Wire,
     /// Whether the connection may be used for another request.
     pub keep_alive: bool,
 }
@@ -180,7 +189,7 @@ pub fn response(head: &Bytes) -> Result<ResponseHead, HeadError> {
     let reason = reason.map(|reason| Reason(head.slice_ref(reason.as_bytes())));
     let (headers, spelling) = fields_of(head, parsed.headers)?;
     let keep_alive = keeps_alive(version, &headers);
-    Ok(ResponseHead { status, headers, spelling, reason, keep_alive })
+    Ok(ResponseHead { status, headers, wire: Wire { spelling, reason }, keep_alive })
 }
 
 /// Takes a trailer section apart, with its last empty line.
@@ -355,8 +364,8 @@ mod tests {
     fn a_reason_of_its_own_is_kept() {
         let head = response(&Bytes::from("HTTP/1.1 200 Fine\r\n\r\n")).unwrap();
         let mut out = BytesMut::new();
-        write_status_line(&mut out, Version::HTTP_11, head.status, head.reason.as_ref());
+        write_status_line(&mut out, Version::HTTP_11, head.status, head.wire.reason.as_ref());
         assert_eq!(&out[..], b"HTTP/1.1 200 Fine\r\n");
-        assert!(response(&Bytes::from("HTTP/1.1 404 Not Found\r\n\r\n")).unwrap().reason.is_none());
+        assert!(response(&Bytes::from("HTTP/1.1 404 Not Found\r\n\r\n")).unwrap().wire.reason.is_none());
     }
 }

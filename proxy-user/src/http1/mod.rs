@@ -19,7 +19,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use framing::Fault;
-pub use head::{HeadError, Reason, Spelling};
+pub use head::{HeadError, Spelling, Wire};
 pub use lane::{Exchange, Lane};
 pub use served::{Arriving, Interims, OnSwitch, Served};
 

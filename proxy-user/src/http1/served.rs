@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use super::framing::{Extent, Message};
-use super::head::{self, Reason, Spelling};
+use super::head::{self, Wire};
 use super::inlet::Inlet;
 use super::outlet::{Encoding, Outlet};
 use super::{Error, Io, Switched};
@@ -45,10 +45,8 @@ pub struct Answer<'a> {
     pub status: StatusCode,
     /// Its fields, without those of a hop.
     pub headers: &'a HeaderMap,
-    /// How they were spelled.
-    pub spelling: Option<&'a Spelling>,
-    /// What stands behind the status.
-    pub reason: Option<&'a Reason>,
+    /// How they were spelled, and what stands behind the status.
+    pub wire: &'a Wire,
     /// Whether the connection may be used for another request.
     pub keep_alive: bool,
 }
@@ -306,15 +304,15 @@ fn encoding(answer: &Answer<'_>, body: &impl Body) -> (Encoding, bool) {
 }
 
 fn write_head(out: &mut BytesMut, answer: &Answer<'_>, encoding: Encoding, keep_alive: bool) {
-    head::write_status_line(out, answer.version, answer.status, answer.reason);
+    head::write_status_line(out, answer.version, answer.status, answer.wire.reason.as_ref());
     let headers = answer.headers;
     let status = answer.status.as_u16();
     if matches!(status, 100..=199 | 204) && headers.contains_key(CONTENT_LENGTH) {
         let mut headers = headers.clone();
         headers.remove(CONTENT_LENGTH);
-        head::write_fields(out, &headers, answer.spelling);
+        head::write_fields(out, &headers, answer.wire.spelling.as_ref());
     } else {
-        head::write_fields(out, headers, answer.spelling);
+        head::write_fields(out, headers, answer.wire.spelling.as_ref());
     }
     match encoding {
         Encoding::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
@@ -379,17 +377,11 @@ impl<S: Io> Source for Mutex<Halves<S>> {
 pub struct Interims(Arc<dyn Source>);
 
 impl Interims {
-    /// Sends one: its status, its fields, how they were spelled, and what stands behind the status.
-    pub fn send(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        spelling: Option<&Spelling>,
-        reason: Option<&Reason>,
-    ) {
+    /// Sends one: its status, its fields, and how they stood on the wire.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap, wire: &Wire) {
         self.0.interim(&mut |out| {
-            head::write_status_line(out, Version::HTTP_11, status, reason);
-            head::write_fields(out, headers, spelling);
+            head::write_status_line(out, Version::HTTP_11, status, wire.reason.as_ref());
+            head::write_fields(out, headers, wire.spelling.as_ref());
             out.extend_from_slice(b"\r\n");
         });
     }

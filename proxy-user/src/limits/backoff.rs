@@ -53,10 +53,16 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Whether anybody has to wait at present, or had to a while ago.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// How long there is to wait; `None`: not at all.
     #[must_use]
     pub fn wait(&self, whose: Whose<'_>, host: &str, now: Instant) -> Option<Duration> {
-        if self.waiting.load(Ordering::Relaxed) == 0 {
+        if !self.is_asked_for() {
             return None;
         }
         let caller = Caller::of(whose, host);

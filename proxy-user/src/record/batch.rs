@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use proxy_journal::{AppendError, Blame, Decision, Outcome, Prepared, Record, Verdict};
+use proxy_journal::{Allowed, AppendError, Blame, Decision, Outcome, Prepared, Record, Verdict};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::options::Durability;
 use super::recorder::{Inner, named, now};
@@ -57,14 +58,27 @@ impl Recorder {
             return Err(RecordError::Misuse("there is no receipt for a decision that denies"));
         }
         let decision = named(decision);
-        let record = Record::Decision(Arc::clone(&decision));
-        let line = Prepared::new(&record, now()).map_err(RecordError::TooLong)?;
+        let call = decision.id;
+        let line = Prepared::new(&Record::Decision(decision), now()).map_err(RecordError::TooLong)?;
+        self.join(call, line).await
+    }
+
+    /// The same for a call, which has a name.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn begin_call(&self, allowed: &Allowed<'_>) -> Result<Receipt, RecordError> {
+        let line = Prepared::allowed(allowed, now()).map_err(RecordError::TooLong)?;
+        self.join(allowed.id, line).await
+    }
+
+    async fn join(&self, call: Uuid, line: Prepared) -> Result<Receipt, RecordError> {
         let (batch, leads) = {
             let mut state = self.inner.ready()?;
             state.has_room()?;
             let leads = state.batch.is_none();
             let batch = Arc::clone(state.batch.get_or_insert_default());
-            state.pending.push(Pending { line, allows: Some(decision.id) });
+            state.pending.push(Pending { line, allows: Some(call) });
             if state.durability == Durability::Sync {
                 drop(state);
                 // It comes to it when it has brought the one before to the disk.
@@ -82,7 +96,7 @@ impl Recorder {
                 (batch, leads && !is_alone)
             }
         };
-        let mut joined = Joined { inner: &self.inner, batch, decision: Some(decision) };
+        let mut joined = Joined { inner: &self.inner, batch, call: Some(call) };
         if leads {
             tokio::task::yield_now().await;
             if joined.batch.ended.get().is_none() {
@@ -101,24 +115,24 @@ struct Joined<'a> {
     inner: &'a Arc<Inner>,
     batch: Arc<Batch>,
     /// Taken for the receipt.
-    decision: Option<Arc<Decision>>,
+    call: Option<Uuid>,
 }
 
 impl Joined<'_> {
     /// The receipt, if it was written.
     fn receipt(&mut self) -> Result<Receipt, RecordError> {
-        let decision = self.decision.take();
-        match (self.batch.ended.get(), decision) {
-            (Some(Ended::Written), Some(decision)) => Ok(Receipt::new(Arc::clone(self.inner), decision)),
+        let call = self.call.take();
+        match (self.batch.ended.get(), call) {
+            (Some(Ended::Written), Some(call)) => Ok(Receipt::new(Arc::clone(self.inner), call)),
             (Some(Ended::Unwritten(why)), _) => {
                 Err(self.inner.unwritable(AppendError::Write(std::io::Error::other(why.clone()))))
             }
-            (Some(Ended::Unsynced(why)), Some(decision)) => {
+            (Some(Ended::Unsynced(why)), Some(call)) => {
                 // The journal says that it was allowed: it also says that it never went on.
                 let error =
                     Some(format!("the call was refused: its decision did not reach the disk ({why})"));
                 let refused = Outcome { error, blame: Some(Blame::Host), ..Outcome::default() };
-                Receipt::new(Arc::clone(self.inner), decision).complete(refused);
+                Receipt::new(Arc::clone(self.inner), call).complete(refused);
                 Err(self.inner.unsynced(why.clone()))
             }
             _ => Err(RecordError::Misuse("a decision was not written when its turn had come")),
@@ -128,7 +142,7 @@ impl Joined<'_> {
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        if self.decision.is_none() {
+        if self.call.is_none() {
             return;
         }
         if self.batch.ended.get().is_none() {
@@ -136,9 +150,9 @@ impl Drop for Joined<'_> {
         }
         // In `sync` mode it may be written, and not ended: that it was given up is recorded when its outcome can be.
         if self.batch.ended.get().is_none()
-            && let Some(decision) = self.decision.take()
+            && let Some(call) = self.call.take()
         {
-            return Receipt::new(Arc::clone(self.inner), decision).complete(given_up());
+            return Receipt::new(Arc::clone(self.inner), call).complete(given_up());
         }
         if let Ok(receipt) = self.receipt() {
             receipt.complete(given_up());

@@ -13,7 +13,7 @@ use age::stream::StreamWriter;
 use age::x25519::Recipient;
 use age::{Encryptor, Recipient as Wraps};
 use bytes::Bytes;
-use proxy_journal::{Blame, CaptureEnd, Decision, Outcome, Part, kept};
+use proxy_journal::{Blame, CaptureEnd, Outcome, Part, kept};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -37,12 +37,7 @@ const MOST_UNSYNCED: usize = 256;
 #[derive(Debug)]
 pub(super) enum Work {
     /// A call is to begin: its files are made.
-    Open {
-        call: Arc<Decision>,
-        most: u64,
-        has_request: bool,
-        answer: oneshot::Sender<Result<Captures, Arc<str>>>,
-    },
+    Open { call: Call, most: u64, has_request: bool, answer: oneshot::Sender<Result<Captures, Arc<str>>> },
     /// More of a body.
     Data { key: Key, data: Bytes },
     /// There is no more of it.
@@ -84,11 +79,18 @@ impl Write for Hashing {
     }
 }
 
+/// A call, as far as its bodies are told apart.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) id: Uuid,
+    pub(super) identity: Option<Arc<str>>,
+}
+
 /// A body under way.
 struct Body {
     part: Part,
     segment: u32,
-    call: Arc<Decision>,
+    call: Call,
     flow: Arc<Flow>,
     bytes: u64,
     stage: Stage,
@@ -200,7 +202,7 @@ impl Writing<'_> {
         }
     }
 
-    fn open(&mut self, call: &Arc<Decision>, most: u64, has_request: bool) -> Result<Captures, Arc<str>> {
+    fn open(&mut self, call: &Call, most: u64, has_request: bool) -> Result<Captures, Arc<str>> {
         if self.bodies.len() >= MOST_BODIES {
             return Err("as many bodies are under way as can be kept at once".into());
         }
@@ -248,7 +250,7 @@ impl Writing<'_> {
         &mut self,
         folder: &Path,
         segment: u32,
-        call: &Arc<Decision>,
+        call: &Call,
         part: Part,
         most: u64,
     ) -> io::Result<(Key, Capture)> {
@@ -270,7 +272,7 @@ impl Writing<'_> {
         let stage = Stage::Open(Box::new(writer));
         self.bodies.insert(
             key,
-            Body { part, segment, call: Arc::clone(call), flow: Arc::clone(&flow), bytes: 0, stage },
+            Body { part, segment, call: call.clone(), flow: Arc::clone(&flow), bytes: 0, stage },
         );
         Ok((key, Capture::new(self.work.clone(), key, flow, most)))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_journal::{Blame, Decision, Outcome};
+use proxy_journal::{Blame, Outcome};
 use uuid::Uuid;
 
 use super::recorder::Inner;
@@ -13,29 +13,20 @@ use super::recorder::Inner;
 /// one given to [`Receipt::complete`], or, when it is dropped, `abandoned`.
 #[must_use = "a call whose receipt is dropped is recorded as abandoned"]
 pub struct Receipt {
-    decision: Arc<Decision>,
+    call: Uuid,
     begun: Instant,
     /// Taken when the outcome is recorded.
     recorder: Option<Arc<Inner>>,
 }
 
 impl Receipt {
-    pub(super) fn new(recorder: Arc<Inner>, decision: Arc<Decision>) -> Receipt {
-        Receipt { decision, begun: Instant::now(), recorder: Some(recorder) }
+    pub(super) fn new(recorder: Arc<Inner>, call: Uuid) -> Receipt {
+        Receipt { call, begun: Instant::now(), recorder: Some(recorder) }
     }
 
     /// Names the call: in the journal, in logs, and to the client.
     pub fn id(&self) -> Uuid {
-        self.decision.id
-    }
-
-    /// The decision as it is in the journal.
-    pub fn decision(&self) -> &Decision {
-        &self.decision
-    }
-
-    pub(super) fn shared(&self) -> Arc<Decision> {
-        Arc::clone(&self.decision)
+        self.call
     }
 
     /// Time since the decision was written.
@@ -51,11 +42,11 @@ impl Receipt {
 
     fn finish(&mut self, mut outcome: Outcome) {
         let Some(recorder) = self.recorder.take() else { return };
-        outcome.id = self.decision.id;
+        outcome.id = self.call;
         if outcome.duration_us == 0 {
             outcome.duration_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         }
-        recorder.end(&self.decision, outcome);
+        recorder.end(self.call, outcome);
     }
 }
 
@@ -68,6 +59,6 @@ impl Drop for Receipt {
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Receipt").field(&self.decision.id).finish()
+        f.debug_tuple("Receipt").field(&self.call).finish()
     }
 }

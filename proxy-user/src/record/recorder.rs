@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::batch::Ended;
 use super::capture::Captures;
-use super::captures::{self, Work};
+use super::captures::{self, Call, Work};
 use super::committer::Terms;
 use super::keeper::{Bell, Keep};
 use super::options::{Durability, Options};
@@ -165,25 +165,31 @@ impl Recorder {
             return Err(RecordError::Misuse("there is no receipt for a decision that denies"));
         }
         let decision = self.inner.decide(decision)?;
-        let receipt = Receipt::new(Arc::clone(&self.inner), decision);
+        let receipt = Receipt::new(Arc::clone(&self.inner), decision.id);
         self.inner.reach_disk()?;
         Ok(receipt)
     }
 
-    /// Opens what the bodies of a call are kept in, at most `most` bytes of each, before anything of it goes anywhere.
+    /// Opens what the bodies of a call of `identity` are kept in, at most `most` bytes of each, before anything of it goes anywhere.
     ///
     /// # Errors
     /// They cannot be kept: the call must be refused.
     pub async fn capture(
         &self,
         receipt: &Receipt,
+        identity: Option<&str>,
         most: u64,
         has_request: bool,
     ) -> Result<Captures, RecordError> {
         let failed = |why: Arc<str>| RecordError::Uncaptured { path: self.inner.dir.clone(), why };
         let work = self.captures.as_ref().ok_or_else(|| failed("no auditors are named".into()))?;
         let (answer, opened) = oneshot::channel();
-        let open = Work::Open { call: receipt.shared(), most, has_request, answer };
+        let open = Work::Open {
+            call: Call { id: receipt.id(), identity: identity.map(Arc::from) },
+            most,
+            has_request,
+            answer,
+        };
         let sent = work.lock().unwrap_or_else(PoisonError::into_inner).send(open);
         let opened = match sent {
             Ok(()) => opened.await.ok(),
@@ -401,18 +407,17 @@ impl Inner {
     }
 
     /// Takes the outcome of an allowed call.
-    pub(super) fn end(&self, decision: &Arc<Decision>, mut outcome: Outcome) {
+    pub(super) fn end(&self, call: Uuid, mut outcome: Outcome) {
         if let Some(error) = &mut outcome.error {
             error.truncate(text::shorten(error, MAX_ERROR).len());
         }
-        let record = Record::Outcome(outcome);
-        let prepared = Prepared::new(&record, now());
+        let prepared = Prepared::outcome(&outcome, now());
         let mut state = self.lock();
-        state.open.remove(&decision.id);
+        state.open.remove(&call);
         match prepared {
             Ok(line) => state.pending.push(Pending { line, allows: None }),
             // Its only text is cut to a length that fits.
-            Err(error) => tracing::error!(call = %decision.id, %error, "an outcome cannot be spelled"),
+            Err(error) => tracing::error!(%call, %error, "an outcome cannot be spelled"),
         }
         let since = *state.pending_since.get_or_insert_with(Instant::now);
         // It wakes soon enough by itself as long as it was told of an outcome that a decision took along since.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use proxy_journal::{AppendError, Head, Prepared, PublicKey, Record, SegmentStart, Writer, segment};
 use uuid::Uuid;
 
@@ -66,7 +67,7 @@ pub(super) struct State {
     pub(super) allowed: u64,
     pub(super) denied: u64,
     /// Allowed calls that have not ended, decided in this run.
-    pub(super) open: HashSet<Uuid>,
+    pub(super) open: HashSet<Uuid, RandomState>,
 }
 
 /// A line that waits to be written.
@@ -129,7 +130,7 @@ impl State {
             stopped: false,
             allowed: 0,
             denied: 0,
-            open: HashSet::new(),
+            open: HashSet::default(),
         };
         (state, lock)
     }

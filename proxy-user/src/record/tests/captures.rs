@@ -11,6 +11,9 @@ use super::evidence::wait;
 use super::*;
 use crate::record::{Capture, Captures, Durability, NotKept, Receipt};
 
+/// Of the calls of [`allow`].
+const IDENTITY: Option<&str> = Some("invoice-bot");
+
 pub(crate) fn keeping(auditor: &Identity) -> Options {
     Options { auditors: vec![auditor.to_public()], ..quiet() }
 }
@@ -18,7 +21,7 @@ pub(crate) fn keeping(auditor: &Identity) -> Options {
 /// A call that keeps at most so much of each body.
 pub(crate) fn begin(recorder: &Recorder, most: u64, has_request: bool) -> (Receipt, Captures) {
     let receipt = recorder.begin(allow("/kept")).unwrap();
-    let captures = wait(recorder.capture(&receipt, most, has_request)).unwrap();
+    let captures = wait(recorder.capture(&receipt, IDENTITY, most, has_request)).unwrap();
     (receipt, captures)
 }
 
@@ -176,7 +179,7 @@ fn a_body_does_not_run_away_from_its_file() {
     let recorder = Recorder::open(&dir, keeping(&auditor)).unwrap();
     let (receipt, Captures { mut response, ending, .. }) = begin(&recorder, u64::MAX, false);
     let second = recorder.begin(allow("/second")).unwrap();
-    let mut opening = Box::pin(recorder.capture(&second, 10, false));
+    let mut opening = Box::pin(recorder.capture(&second, IDENTITY, 10, false));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     // The thread is held up, as by its disk: it asks the journal for the segment.
     let held = recorder.inner.lock();
@@ -210,7 +213,7 @@ fn on_a_full_disk_no_call_begins_and_one_under_way_is_told() {
     let mut file = File::create(&filler).unwrap();
     file.write_all(&vec![b'x'; 3 << 20]).unwrap();
     let other = recorder.begin(allow("/no room")).unwrap();
-    let refused = wait(recorder.capture(&other, 100, true)).unwrap_err();
+    let refused = wait(recorder.capture(&other, IDENTITY, 100, true)).unwrap_err();
     assert!(matches!(refused, RecordError::Uncaptured { .. }), "{refused}");
     drop(other);
     while file.write_all(&[b'x'; 512]).is_ok() {}
@@ -365,7 +368,7 @@ fn without_auditors_nothing_is_kept_and_the_call_does_not_begin() {
     let (_keep, dir) = dir();
     let recorder = Recorder::open(&dir, quiet()).unwrap();
     let receipt = recorder.begin(allow("/x")).unwrap();
-    let refused = wait(recorder.capture(&receipt, 100, true)).unwrap_err();
+    let refused = wait(recorder.capture(&receipt, IDENTITY, 100, true)).unwrap_err();
     assert!(refused.to_string().contains("no auditors are named"), "{refused}");
 }
 
@@ -376,19 +379,21 @@ fn only_so_many_bodies_are_kept_at_once_and_others_when_they_have_ended() {
     let recorder = Recorder::open(&dir, keeping(&auditor)).unwrap();
     let mut open: Vec<_> = (0..4).map(|_| begin(&recorder, 100, true)).collect();
     let receipt = recorder.begin(allow("/one too many")).unwrap();
-    let refused = wait(recorder.capture(&receipt, 100, true)).unwrap_err();
+    let refused = wait(recorder.capture(&receipt, IDENTITY, 100, true)).unwrap_err();
     assert!(refused.to_string().contains("as many bodies of this identity"), "{refused}");
     // Another identity has places of its own, as long as there are any.
-    let of = |number: usize| Decision { identity: Some(format!("bot-{number}")), ..allow("/other") };
+    let of = |number: usize| {
+        let receipt = recorder.begin(allow("/other")).unwrap();
+        let captures = wait(recorder.capture(&receipt, Some(&format!("bot-{number}")), 100, true));
+        (receipt, captures)
+    };
     let others: Vec<_> = (0..12)
         .map(|number| {
-            let receipt = recorder.begin(of(number / 4)).unwrap();
-            let captures = wait(recorder.capture(&receipt, 100, true)).unwrap();
-            (receipt, captures)
+            let (receipt, captures) = of(number / 4);
+            (receipt, captures.unwrap())
         })
         .collect();
-    let last = recorder.begin(of(9)).unwrap();
-    assert!(wait(recorder.capture(&last, 100, true)).unwrap_err().to_string().contains("as can be kept"));
+    assert!(of(9).1.unwrap_err().to_string().contains("as can be kept"));
     drop(others);
     let (receipt, Captures { request, response, ending }) = open.pop().unwrap();
     drop((request, response));
