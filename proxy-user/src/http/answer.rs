@@ -1,7 +1,6 @@
 //! One request over HTTP/2, from its head to the last byte of its answer, and of its own body.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -36,7 +35,8 @@ pub(super) async fn answer<H: Handler>(
         return answering.reset(Reason::PROTOCOL_ERROR);
     };
     let reply = {
-        let mut call = pin!(handler.call(request, None, Client::Http2(answering.interims())));
+        // A call is kilobytes of state: it is moved once, and gone as soon as there is an answer.
+        let mut call = Box::pin(handler.call(request, None, Client::Http2(answering.interims())));
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(reply) => Poll::Ready(Some(reply)),
             Poll::Pending => answering.poll_gone(cx).map(|()| None),
