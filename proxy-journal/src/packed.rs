@@ -205,3 +205,79 @@ fn byte(from: &mut impl io::Read) -> io::Result<u8> {
 fn wide(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Cursor};
+
+    use super::*;
+
+    /// Lines of all lengths, some of them longer than a frame, with and without an end of the last one.
+    fn segment(ends: bool) -> Vec<u8> {
+        let mut text = Vec::new();
+        for length in
+            [0, 1, 700_000, 400_000, FRAME - 2, 5, FRAME - 1, 3 * FRAME, 9, FRAME / 2, FRAME / 2 - 1]
+        {
+            text.extend((0..length).map(|at| b'a' + u8::try_from(at % 23).unwrap()));
+            text.push(b'\n');
+        }
+        if !ends {
+            text.extend_from_slice(b"half a line");
+        }
+        text
+    }
+
+    #[test]
+    fn frames_end_with_the_line_that_makes_them_long_enough_however_the_segment_is_read() {
+        for ends in [true, false] {
+            let text = segment(ends);
+            let mut whole = Vec::new();
+            assert_eq!(pack(text.as_slice(), &mut whole).unwrap(), wide(text.len()));
+            for room in [1000, 4099, FRAME, 3 * FRAME + 1] {
+                let mut packed = Vec::new();
+                pack(BufReader::with_capacity(room, text.as_slice()), &mut packed).unwrap();
+                assert!(packed == whole, "read in pieces of {room} bytes");
+            }
+            assert!(zstd::stream::decode_all(whole.as_slice()).unwrap() == text);
+            let frames = frames(&mut Cursor::new(&whole)).unwrap().unwrap();
+            let mut at = 0;
+            for (number, frame) in frames.iter().enumerate() {
+                let (from, length) =
+                    (usize::try_from(frame.offset).unwrap(), usize::try_from(frame.length).unwrap());
+                assert_eq!(from, at);
+                at += length;
+                let held = &text[from..at];
+                let before =
+                    held[..held.len() - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                assert!(before < FRAME, "frame {number} goes on behind {before} bytes of whole lines");
+                if number + 1 < frames.len() {
+                    assert!(held.ends_with(b"\n") && length >= FRAME, "frame {number} has {length} bytes");
+                }
+            }
+            assert_eq!(at, text.len());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_and_not_only_left_out() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let text = segment(true);
+        let mut whole = Vec::new();
+        pack(text.as_slice(), &mut whole).unwrap();
+        for room in [0, 100, whole.len() - 1] {
+            let failed = pack(BufReader::with_capacity(4099, text.as_slice()), Full(room)).unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::StorageFull, "room for {room} bytes");
+        }
+        pack(text.as_slice(), Full(whole.len())).unwrap();
+    }
+}

@@ -283,6 +283,57 @@ fn reads_as(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Options, Recorder};
+
+    /// The policy and the nice value of this thread, as proc(5) has them.
+    fn standing() -> (String, String) {
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        // From the third field on, behind the name in parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        (fields[41 - 3].to_owned(), fields[19 - 3].to_owned())
+    }
+
+    #[test]
+    fn work_stands_behind_all_others_until_too_much_waits_for_it() {
+        let keep = tempfile::tempdir().unwrap();
+        let dir = keep.path().join("journal");
+        let recorder = Recorder::open(&dir, Options::new("test")).unwrap();
+        let at_work = || {
+            let mut found = None;
+            let look = || {
+                found = Some(standing());
+                Ok(())
+            };
+            recorder.inner.behind_all(100, look).unwrap();
+            found.unwrap()
+        };
+        let most = u32::try_from(MOST_WAITING).unwrap();
+        for number in 2..=most {
+            fs::write(dir.join(segment::file_name(number)), "").unwrap();
+        }
+        assert_eq!(at_work().0, libc::SCHED_IDLE.to_string());
+        fs::write(dir.join(segment::packed_name(most + 1)), "").unwrap();
+        assert_eq!(at_work().0, libc::SCHED_IDLE.to_string(), "one that is compressed waits for nothing");
+        fs::write(dir.join(segment::file_name(most + 2)), "").unwrap();
+        assert_eq!(at_work(), ("0".to_owned(), NICE.to_string()));
+        assert_eq!(standing().0, "0", "who asked stands where it stood");
+        let failed = recorder.inner.behind_all(1, || Err(io::Error::other("no")));
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+    }
+
+    #[test]
+    fn the_end_of_the_daemon_does_not_wait_for_a_whole_segment() {
+        let bell = Bell::default();
+        let mut reading =
+            UntilTheEnd { inner: io::BufReader::with_capacity(4, &b"some lines"[..]), bell: &bell };
+        assert_eq!(reading.fill_buf().unwrap(), b"some");
+        reading.consume(4);
+        bell.wake();
+        assert_eq!(reading.read(&mut [0; 8]).unwrap(), 4);
+        bell.end();
+        assert!(reading.fill_buf().is_err() && reading.read(&mut [0; 8]).is_err());
+        assert!(!bell.wait(), "nor is more work waited for");
+    }
 
     #[test]
     fn what_was_compressed_is_held_against_what_it_was_made_from_byte_by_byte() {

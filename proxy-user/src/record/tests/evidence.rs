@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use proxy_journal::archive::{self, index_name, keep_index};
 use proxy_journal::{Keys, SignedNote, segment};
 
 use super::*;
@@ -128,6 +129,12 @@ fn segments_end_by_size_are_compressed_and_the_chain_goes_on_over_them_and_over_
     });
     let plain = files(&dir).into_iter().filter(|file| !file.ends_with(".zst")).collect::<Vec<_>>();
     assert_eq!(plain, ["journal-00000004.jsonl"]);
+    // Made from the same reading, and put beside it.
+    for number in 1..=3 {
+        eventually("a closed segment has its index", || dir.join(index_name(number)).exists());
+        let kept = keep_index(&dir.join(segment::packed_name(number)), number).unwrap();
+        assert_eq!(kept, archive::Kept::There, "segment {number}");
+    }
     assert!(fs::read_dir(&dir).unwrap().all(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
         !name.contains(".new") && !name.contains("check")
