@@ -99,9 +99,16 @@ struct Asked {
 impl Asked {
     /// The request over HTTP/1.
     fn over_http1(&mut self, lane: Lane, body: RequestBody) -> Result<Exchange<RequestBody>, ForwardError> {
-        let host = HeaderValue::from_str(self.authority.as_str())
-            .map_err(|error| ForwardError::Spell { source: error.into() })?;
-        self.headers.insert(HOST, host);
+        let host = self.authority.as_str();
+        let mut named = self.headers.get_all(HOST).iter();
+        // Nearly always it is what the client said.
+        let is_named =
+            named.next().is_some_and(|name| name.as_bytes() == host.as_bytes()) && named.next().is_none();
+        if !is_named {
+            let host =
+                HeaderValue::from_str(host).map_err(|error| ForwardError::Spell { source: error.into() })?;
+            self.headers.insert(HOST, host);
+        }
         let (method, headers, spelling) = (&self.method, &self.headers, self.spelling.as_ref());
         Ok(lane.send(&Asking { method, target: self.target.as_str(), headers, spelling }, body))
     }

@@ -68,7 +68,10 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn strip(headers: &HeaderMap) -> HeaderMap {
+    // Nearly all say this one, which is the hop's in any case.
+    let is_usual = |option: &str| option.eq_ignore_ascii_case(KEEP_ALIVE.as_str());
     let named: Vec<HeaderName> = options(headers)
+        .filter(|option| !is_usual(option))
         // Naming the trailer section's announcement or the message's end does not make them the hop's.
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
         .filter(|name| !is_end_to_end(name))
