@@ -259,11 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_told_and_not_only_left_out() {
-        struct Full(usize);
+    fn what_could_not_be_written_is_told_by_whoever_is_asked_next() {
+        /// Has no room once.
+        struct Full(Option<usize>);
         impl Write for Full {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                if let Some(room) = self.0.take() {
+                    self.0 = Some(room.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?);
+                }
                 Ok(bytes.len())
             }
 
@@ -275,9 +278,14 @@ mod tests {
         let mut whole = Vec::new();
         pack(text.as_slice(), &mut whole).unwrap();
         for room in [0, 100, whole.len() - 1] {
-            let failed = pack(BufReader::with_capacity(4099, text.as_slice()), Full(room)).unwrap_err();
+            let failed = pack(BufReader::with_capacity(4099, text.as_slice()), Full(Some(room))).unwrap_err();
             assert_eq!(failed.kind(), io::ErrorKind::StorageFull, "room for {room} bytes");
         }
-        pack(text.as_slice(), Full(whole.len())).unwrap();
+        pack(text.as_slice(), Full(Some(whole.len()))).unwrap();
+        // At the end of the file, where nothing more is read.
+        let mut packing = Packing::new(text.as_slice(), Full(Some(0))).unwrap();
+        let length = packing.fill_buf().unwrap().len();
+        packing.consume(length);
+        assert_eq!(packing.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }
