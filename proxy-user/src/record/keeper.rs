@@ -87,13 +87,20 @@ impl Inner {
 
     fn keep(&self, keep: &Keep) -> io::Result<()> {
         let live = self.lock().writer.number();
-        // First what makes room: on a busy host the rest can take long.
-        self.retire(keep, live)?;
+        let spill = self.dir.join(segment::SPILL);
+        for (number, path) in segment::list(&self.dir)? {
+            if number >= live || self.keeper.ends() {
+                break;
+            }
+            if path.starts_with(&spill) || (keep.compress && !is_packed(&path)) {
+                self.behind_all(live, || self.put_away(keep, number, &path))?;
+            }
+        }
         self.behind_all(live, || {
-            self.pack(keep, live)?;
             self.index(live);
             Ok(())
         })?;
+        // Only now: what is to be compressed counts for what it will be.
         self.retire(keep, live)
     }
 
@@ -117,23 +124,17 @@ impl Inner {
         })
     }
 
-    fn pack(&self, keep: &Keep, live: u32) -> io::Result<()> {
-        let spill = self.dir.join(segment::SPILL);
-        for (number, path) in segment::list(&self.dir)? {
-            if number >= live || self.keeper.ends() {
-                break;
-            }
-            let is_away = path.starts_with(&spill);
-            if !is_packed(&path) && keep.compress {
-                let (name, mut index) = (segment::packed_name(number), Vec::new());
-                self.replace(&path, &name, |from, to| pack_indexed(from, to, &mut index))?;
-                if let Err(error) = put_index(&self.dir.join(name), number, &index) {
-                    tracing::debug!(%error, segment = number, "the index of a segment of the journal cannot be written");
-                }
-            } else if is_away {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                self.replace(&path, &name, |from, to| io::copy(from, to).map(|_| ()))?;
-            }
+    /// Compresses a closed segment, and makes its index on the way; one that is compressed, or shall not be, is only brought back from where
+    /// it spilled.
+    fn put_away(&self, keep: &Keep, number: u32, path: &Path) -> io::Result<()> {
+        if is_packed(path) || !keep.compress {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return self.replace(path, &name, |from, to| io::copy(from, to).map(|_| ()));
+        }
+        let (name, mut index) = (segment::packed_name(number), Vec::new());
+        self.replace(path, &name, |from, to| pack_indexed(from, to, &mut index))?;
+        if let Err(error) = put_index(&self.dir.join(name), number, &index) {
+            tracing::debug!(%error, segment = number, "the index of a segment of the journal cannot be written");
         }
         Ok(())
     }
