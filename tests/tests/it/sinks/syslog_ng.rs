@@ -72,8 +72,10 @@ fn start(world: &World) {
     let at = |name: &str| world.path(name).display().to_string();
     let mut versions = std::fs::read_dir(&libraries).unwrap().flatten().map(|entry| entry.path());
     let modules = versions.find(|path| path.join("libaffile.so").exists()).unwrap();
-    let more = std::fs::read_dir(root.join("usr/lib")).unwrap().flatten().map(|entry| entry.path());
-    let more: Vec<String> = more.map(|path| path.display().to_string()).collect();
+    // Some packages still have their libraries outside of `usr`.
+    let more = ["usr/lib", "lib"].into_iter().filter_map(|lib| std::fs::read_dir(root.join(lib)).ok());
+    let more: Vec<String> =
+        more.flatten().flatten().map(|entry| entry.path().display().to_string()).collect();
     let search = format!("LD_LIBRARY_PATH={}:{}", libraries.display(), more.join(":"));
     let program = root.join("usr/sbin/syslog-ng").display().to_string();
     let (conf, persist, pid, control) =
