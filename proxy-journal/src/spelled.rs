@@ -26,24 +26,23 @@ impl<T> From<T> for Spelled<T> {
 
 impl<T: Serialize> Serialize for Spelled<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Shared { value, json } = &*self.0;
-        if let Some(json) = json.get() {
-            return json.serialize(serializer);
-        }
-        let spelled = spell(value).map_err(S::Error::custom)?;
-        json.get_or_init(|| spelled).serialize(serializer)
+        self.raw().map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
 impl<T: Serialize> Spelled<T> {
     /// Its JSON; nothing when it has none.
     pub(crate) fn json(&self) -> Option<&str> {
+        self.raw().ok().map(RawValue::get)
+    }
+
+    fn raw(&self) -> serde_json::Result<&RawValue> {
         let Shared { value, json } = &*self.0;
-        if json.get().is_none() {
-            let spelled = spell(value).ok()?;
-            json.get_or_init(|| spelled);
+        if let Some(json) = json.get() {
+            return Ok(json);
         }
-        json.get().map(|json| json.get())
+        let spelled = spell(value)?;
+        Ok(json.get_or_init(|| spelled))
     }
 }
 

@@ -80,19 +80,11 @@ fn behind() {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     use super::*;
-
-    /// The policy and the nice value of this thread, as proc(5) has them.
-    fn standing() -> (String, String) {
-        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
-        // From the third field on, behind the name in parentheses.
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        (fields[41 - 3].to_owned(), fields[19 - 3].to_owned())
-    }
+    use crate::kernel::standing;
 
     #[test]
     fn work_stands_last_of_all_and_so_does_what_is_let_go() {

@@ -263,6 +263,32 @@ mod tests {
         assert_eq!(looked(Mask::Text, &[("content-encoding", "identity")]), (true, true));
     }
 
+    #[test]
+    fn a_secret_behind_the_status_or_in_how_a_name_was_spelled_goes_and_what_is_none_stays() {
+        let attachment = Attachment::of_token(Inject::bearer(), b"rk_Live_0123456789");
+        let covered = |status_line: &str, line: &str| {
+            let text = format!("HTTP/1.1 {status_line}\r\n{line}\r\nX-Kept: a\r\n\r\n");
+            let head = crate::http1::head::response(&bytes::Bytes::from(text)).unwrap();
+            let (mut headers, mut wire) = (head.headers, head.wire);
+            let found = cover_head(attachment.needles().unwrap(), &mut headers, &mut wire);
+            let mut out = bytes::BytesMut::new();
+            crate::http1::head::write_status_line(
+                &mut out,
+                http::Version::HTTP_11,
+                head.status,
+                wire.reason.as_ref(),
+            );
+            crate::http1::head::write_fields(&mut out, &headers, wire.spelling.as_ref());
+            (found, String::from_utf8(out.to_vec()).unwrap())
+        };
+        let kept = "X-Kept: a\r\n";
+        let told = |status_line: &str, more: &str| format!("HTTP/1.1 {status_line}\r\n{more}{kept}");
+        let fine = covered("200 Fine", "Rk_live: b");
+        assert_eq!(fine, (false, told("200 Fine", "Rk_live: b\r\n")));
+        assert_eq!(covered("200 got rk_Live_0123456789", "A: b"), (true, told("200 OK", "A: b\r\n")));
+        assert_eq!(covered("200 OK", "rk_Live_0123456789: b"), (true, told("200 OK", "")));
+    }
+
     /// What becomes of a head with these lines, and whether its body is unpacked.
     fn described(
         mask: Mask,

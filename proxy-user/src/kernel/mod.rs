@@ -50,6 +50,8 @@ pub use self::{
     schedule::stand_last,
     unread::{unacknowledged, window},
 };
+#[cfg(test)]
+pub(crate) use schedule::tests::standing;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
 

@@ -15,3 +15,14 @@ pub fn stand_last() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// The policy and the nice value of this thread, as proc(5) has them.
+    pub(crate) fn standing() -> (String, String) {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        // From the third field on, behind the name in parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        (fields[41 - 3].to_owned(), fields[19 - 3].to_owned())
+    }
+}

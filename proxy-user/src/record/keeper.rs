@@ -284,15 +284,8 @@ fn reads_as(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::standing;
     use crate::record::{Options, Recorder};
-
-    /// The policy and the nice value of this thread, as proc(5) has them.
-    fn standing() -> (String, String) {
-        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
-        // From the third field on, behind the name in parentheses.
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        (fields[41 - 3].to_owned(), fields[19 - 3].to_owned())
-    }
 
     #[test]
     fn work_stands_behind_all_others_until_too_much_waits_for_it() {
