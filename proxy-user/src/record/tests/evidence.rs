@@ -116,6 +116,50 @@ fn a_key_hands_over_to_the_next_and_is_destroyed_and_a_kill_in_between_loses_nei
     verified(&dir, &Witness { key: Some(first), ..Witness::default() });
 }
 
+/// A kill can come anywhere between the first byte of a compressed segment and its index.
+#[test]
+fn what_a_kill_left_of_the_compression_is_done_again_by_the_next_run() {
+    let (_keep, dir) = dir();
+    let whole = Options { segment_bytes: 20_000, compress: false, ..quiet() };
+    let recorder = Recorder::open(&dir, whole.clone()).unwrap();
+    call_until(&recorder, 6);
+    recorder.stop("test").unwrap();
+    drop(recorder);
+    let plain = |number| dir.join(segment::file_name(number));
+    let packed = |number| dir.join(segment::packed_name(number));
+    let beside = |number, form: fn(String) -> String| dir.join(form(segment::packed_name(number)));
+    let (new, check): (fn(String) -> String, fn(String) -> String) =
+        (|name| format!("{name}.new"), |name| format!(".check-{name}"));
+    let pack = |number, to: &Path| {
+        proxy_journal::packed::pack(
+            fs::read(plain(number)).unwrap().as_slice(),
+            fs::File::create(to).unwrap(),
+        )
+        .unwrap()
+    };
+    fs::write(beside(1, new), b"the beginning").unwrap();
+    pack(2, &beside(2, check));
+    pack(3, &packed(3));
+    pack(4, &packed(4));
+    fs::remove_file(plain(4)).unwrap();
+    let half = b"half an index";
+    fs::write(dir.join(index_name(4)), half).unwrap();
+    let recorder = Recorder::open(&dir, Options { compress: true, ..whole }).unwrap();
+    eventually("all is compressed and indexed", || {
+        let is_indexed = |number| fs::read(dir.join(index_name(number))).is_ok_and(|bytes| bytes != half);
+        (1..=5).all(|number| packed(number).exists() && !plain(number).exists() && is_indexed(number))
+    });
+    recorder.stop("test").unwrap();
+    verified(&dir, &Witness::default());
+    for number in 1..=5 {
+        let kept = keep_index(&packed(number), number).unwrap();
+        assert_eq!(kept, archive::Kept::There, "segment {number}");
+        for left in [beside(number, new), beside(number, check)] {
+            assert!(!left.exists(), "{} is left", left.display());
+        }
+    }
+}
+
 #[test]
 fn segments_end_by_size_are_compressed_and_the_chain_goes_on_over_them_and_over_a_restart() {
     let (_keep, dir) = dir();
