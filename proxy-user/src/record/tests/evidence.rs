@@ -127,9 +127,8 @@ fn what_a_kill_left_of_the_compression_is_done_again_by_the_next_run() {
     drop(recorder);
     let plain = |number| dir.join(segment::file_name(number));
     let packed = |number| dir.join(segment::packed_name(number));
-    let beside = |number, form: fn(String) -> String| dir.join(form(segment::packed_name(number)));
-    let (new, check): (fn(String) -> String, fn(String) -> String) =
-        (|name| format!("{name}.new"), |name| format!(".check-{name}"));
+    let new = |number| dir.join(format!("{}.new", segment::packed_name(number)));
+    let check = |number| dir.join(format!(".check-{}", segment::packed_name(number)));
     let pack = |number, to: &Path| {
         proxy_journal::packed::pack(
             fs::read(plain(number)).unwrap().as_slice(),
@@ -137,8 +136,8 @@ fn what_a_kill_left_of_the_compression_is_done_again_by_the_next_run() {
         )
         .unwrap()
     };
-    fs::write(beside(1, new), b"the beginning").unwrap();
-    pack(2, &beside(2, check));
+    fs::write(new(1), b"the beginning").unwrap();
+    pack(2, &check(2));
     pack(3, &packed(3));
     pack(4, &packed(4));
     fs::remove_file(plain(4)).unwrap();
@@ -154,7 +153,7 @@ fn what_a_kill_left_of_the_compression_is_done_again_by_the_next_run() {
     for number in 1..=5 {
         let kept = keep_index(&packed(number), number).unwrap();
         assert_eq!(kept, archive::Kept::There, "segment {number}");
-        for left in [beside(number, new), beside(number, check)] {
+        for left in [new(number), check(number)] {
             assert!(!left.exists(), "{} is left", left.display());
         }
     }
