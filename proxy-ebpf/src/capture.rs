@@ -79,8 +79,10 @@ fn executable(task: u64, into: &mut Capture) {
         count(Counter::CaptureExeFailed);
         return;
     };
+    // A key must be on the stack: what a function gets as a pointer is none to an older verifier (6.1).
+    let tgid = into.tgid;
     // SAFETY: the value is only compared and copied.
-    let Some(program) = (unsafe { PROGRAMS.get(&into.tgid) }) else {
+    let Some(program) = (unsafe { PROGRAMS.get(&tgid) }) else {
         count(Counter::ProgramUnseen);
         return;
     };
@@ -100,6 +102,16 @@ fn executable(task: u64, into: &mut Capture) {
 /// Fills `into` with the current process. What cannot be read stays zero and is counted; zero never matches a policy.
 #[inline(always)]
 pub fn current(into: &mut Capture, netns_cookie: u64) {
+    capture_current(into, netns_cookie);
+}
+
+/// The same, as a function that others could call: the verifier looks at such a one by itself and once, and not once for each way that
+/// leads to a call of it (`BTF_FUNC_GLOBAL`, Documentation/bpf/btf.rst). It must return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn capture_current(into: *mut Capture, netns_cookie: u64) -> u32 {
+    // SAFETY: who calls it has one, and the verifier wants to see that it is asked.
+    let Some(into) = (unsafe { into.as_mut() }) else { return 0 };
     let offsets = offsets();
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
@@ -122,4 +134,5 @@ pub fn current(into: &mut Capture, netns_cookie: u64) {
         .and_then(|nsproxy| read::<u64>(nsproxy, offsets.nsproxy_mnt_ns))
         .and_then(|mnt_ns| read::<u32>(mnt_ns, offsets.mnt_ns_inum))
         .unwrap_or(0);
+    1
 }

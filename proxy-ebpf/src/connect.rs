@@ -140,7 +140,7 @@ fn decide(ctx: &SockAddrContext, family: u8, dst: [u8; 16], port: u16) -> Verdic
     // SAFETY: loads that the verifier rewrites.
     let (kind, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
     let tcp = kind == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
-    let target = Target { protocol: if tcp { IPPROTO_TCP } else { protocol }, addr: &dst, port };
+    let target = Target::new(if tcp { IPPROTO_TCP } else { protocol }, dst, port);
 
     // SAFETY: helpers of this program type; the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };

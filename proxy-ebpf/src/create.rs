@@ -61,7 +61,7 @@ pub fn on_sock_create(ctx: SockContext) -> i32 {
         return PASS;
     }
     count(Counter::RefusedSocket);
-    let target = Target { protocol, addr: &[0; 16], port: 0 };
+    let target = Target::new(protocol, [0; 16], 0);
     network::tell(&who, &target, EVENT_SOCKET);
     // Should it be one that may: the next try finds its standing.
     network::tell(&who, &target, EVENT_ASK);

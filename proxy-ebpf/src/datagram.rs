@@ -31,7 +31,8 @@ pub fn on_sendmsg6(ctx: SockAddrContext) -> i32 {
 fn verdict(ctx: &SockAddrContext, dst: [u8; 16]) -> i32 {
     // SAFETY: loads that the verifier rewrites.
     let (port, protocol) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
-    let target = Target { protocol, addr: &dst, port: u16::from_be(port as u16) };
+    let port = u16::from_be(port as u16);
+    let target = Target::new(protocol, dst, port);
     let Some(state) = state(ctx) else { return 0 };
     // SAFETY: helpers of this program type; the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
@@ -41,7 +42,7 @@ fn verdict(ctx: &SockAddrContext, dst: [u8; 16]) -> i32 {
         state.vetted = VETTED_DAEMON;
         return 1;
     }
-    let mediated = is_mediated(target.port);
+    let mediated = is_mediated(port);
     if !mediated && network::is_open(&target) {
         allow(state);
         return 1;
@@ -59,11 +60,11 @@ fn verdict(ctx: &SockAddrContext, dst: [u8; 16]) -> i32 {
         && state.vetted == VETTED_ALLOWED
         && state.generation == network::generation()
         && state.origin.dst_addr == dst
-        && state.origin.dst_port == target.port;
+        && state.origin.dst_port == port;
     match network::decide(who, &target, told) {
         Answer::Pass => {
             state.origin.dst_addr = dst;
-            state.origin.dst_port = target.port;
+            state.origin.dst_port = port;
             allow(state);
             1
         }

@@ -195,7 +195,7 @@ fn begin(state: &SocketState) -> i32 {
         return PASS;
     }
     count(Counter::HeldBack);
-    let target = Target { protocol: IPPROTO_TCP, addr: &origin.dst_addr, port: origin.dst_port };
+    let target = Target::new(IPPROTO_TCP, origin.dst_addr, origin.dst_port);
     network::tell(&origin.capture, &target, EVENT_NETNS);
     DROP
 }
@@ -205,7 +205,7 @@ fn begin(state: &SocketState) -> i32 {
 #[inline(never)]
 fn again(ctx: &SkBuffContext, state: &mut SocketState) -> i32 {
     let header = Header::read(ctx);
-    let target = Target { protocol: header.protocol, addr: &header.dst, port: header.port };
+    let target = Target::new(header.protocol, header.dst, header.port);
     match network::decide_again(&state.origin.capture, &target) {
         Answer::Pass => {
             state.generation = network::generation();
@@ -227,7 +227,7 @@ fn refused(ctx: &SkBuffContext) -> i32 {
         who.cgroup_id = bpf_skb_cgroup_id(ctx.skb.skb);
     }
     let header = Header::read(ctx);
-    let target = Target { protocol: header.protocol, addr: &header.dst, port: header.port };
+    let target = Target::new(header.protocol, header.dst, header.port);
     network::tell(&who, &target, EVENT_UNVETTED);
     DROP
 }

@@ -58,7 +58,7 @@ fn tunnel() -> i32 {
 #[inline(always)]
 fn refuse(who: &Capture, protocol: u32, event: u16) -> i32 {
     count(Counter::RefusedSocket);
-    let target = Target { protocol, addr: &[0; 16], port: 0 };
+    let target = Target::new(protocol, [0; 16], 0);
     network::tell(who, &target, event);
     // Should it be one that may: the next try finds its standing.
     network::tell(who, &target, EVENT_ASK);

@@ -44,8 +44,8 @@ pub fn on_exec(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: no arguments.
     program.exec_ns = unsafe { bpf_ktime_get_ns() };
     program.exec_tgid = tgid;
-    // Into the map at once, and the walk over the environment last: an older verifier follows that once for every value that
-    // it knows of what came before, and of a map it knows none.
+    // Into the map at once: an older verifier follows what comes behind once for every value that it knows of what came before, and of a
+    // map it knows none.
     let environment = &raw mut program.environment;
     // SAFETY: the field of a place that is ours; volatile, so that it is not kept in a register in between.
     unsafe { environment.write_volatile(protect::of_executed()) };

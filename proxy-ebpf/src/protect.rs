@@ -101,7 +101,7 @@ fn refuse(other: u64, mode: u32, event: u16) -> i32 {
         let cgroup = cgroup_of(other).and_then(|node| read::<u64>(node, set!(node_id)));
         let named = other_process(start_time_of(other), cgroup.unwrap_or(0));
         let tgid = read::<u32>(other, offsets().task_tgid).unwrap_or(0);
-        network::tell(&who, &Target { protocol: tgid, addr: &named, port: mode as u16 }, event);
+        network::tell(&who, &Target::new(tgid, named, mode as u16), event);
     }
     EPERM
 }
