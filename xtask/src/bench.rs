@@ -14,7 +14,7 @@
 //! (`cargo xtask bench credentials`), the CA (`cargo xtask bench trust`), and the journal (`cargo xtask bench journal`). And what others have built, under the same loads (`cargo xtask bench peers`).
 //!
 //! [`site`] is the server and the policies, [`load`] runs clients, [`usage`] looks at the daemon, [`connect`] times the
-//! hook, [`programs`] asks the kernel for its own count, [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients that are in [`calls`], [`example`] runs programs of their own,
+//! hook, [`programs`] asks the kernel for its own count, [`start`], [`storm`], [`flat`], [`idle`], [`soak`] and [`policy`] run clients of their own or of [`calls`], [`example`] runs programs of their own,
 //! [`report`] makes the table; [`peers`] is a bench of its own. No time is held against a limit: wrong answers, a wrong attribution, and memory that grows
 //! make the bench fail.
 
@@ -31,6 +31,7 @@ mod programs;
 mod report;
 mod site;
 mod soak;
+mod start;
 mod storm;
 mod usage;
 
@@ -106,6 +107,8 @@ pub(crate) struct Options {
 enum Part {
     /// Requests in many ways: direct, passed through, intercepted.
     Load,
+    /// From the start of the daemon to the first call that is answered.
+    Start,
     /// What the hooks add to connect(2), also with 1, 1,000 and 10,000 identities.
     Connect,
     /// 2,000 short processes with one call each: is any of them taken for another?
@@ -251,12 +254,20 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Report> {
         // What the probes of the hooks call.
         network: &[format!("udp {}:53", site::ADDRESS), format!("tcp {}:9", site::ADDRESS)],
     };
-    let daemon = match options.placed {
+    let mut daemon = match options.placed {
         true => placed::on(placed::DAEMON, || Daemon::start(stage, &setup))?,
         false => Daemon::start(stage, &setup)?,
     };
+    let start = match options.has(Part::Start) {
+        true => {
+            println!("starts");
+            Some(start::run(stage, &mut daemon, options.placed, options.quick)?)
+        }
+        false => None,
+    };
     let pid = daemon.pid().context("the daemon did not start")?;
     let mut report = Report::new(&extent, options.placed, usage::pss(pid)?);
+    report.start = start;
     if options.has(Part::Load) {
         let loads = Load::named(options.only.as_deref().unwrap_or_default());
         measure_loads(&extent, &loads, stage, &site, pid, &mut report)?;

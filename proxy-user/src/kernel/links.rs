@@ -1,5 +1,6 @@
 //! Attached programs: pinned, so that they outlive the daemon, and replaced in place, so that a restart leaves no gap.
 use std::{
+    cell::OnceCell,
     ffi::CString,
     fs::File,
     io,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf,
+    Btf, BtfError, Ebpf,
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, links::FdLink},
 };
 
@@ -108,9 +109,26 @@ pub(super) static PROGRAMS: [Spec; 17] = [
     },
 ];
 
+/// The kernel's own types, which are megabytes: read when the first program wants them, and once for all that do.
+#[derive(Default)]
+pub(super) struct Types(OnceCell<Btf>);
+
+impl Types {
+    fn get(&self) -> Result<&Btf, BtfError> {
+        match self.0.get() {
+            Some(types) => Ok(types),
+            None => Btf::from_sys_fs().map(|types| self.0.get_or_init(|| types)),
+        }
+    }
+}
+
 /// Loads every program, those that protect only if they are wanted; the verifier's refusal names the feature. Returns what
 /// can be done without, and is.
-pub(super) fn load(ebpf: &mut Ebpf, protects: bool) -> Result<Vec<&'static Spec>, KernelError> {
+pub(super) fn load(
+    ebpf: &mut Ebpf,
+    protects: bool,
+    types: &Types,
+) -> Result<Vec<&'static Spec>, KernelError> {
     let mut lacks = Vec::new();
     for spec in &PROGRAMS {
         let unwanted = !protects && protect::is_one(spec);
@@ -124,14 +142,12 @@ pub(super) fn load(ebpf: &mut Ebpf, protects: bool) -> Result<Vec<&'static Spec>
             Program::CgroupSock(program) => program.load(),
             Program::CgroupSkb(program) => program.load(),
             Program::RawTracePoint(program) => program.load(),
-            Program::LsmCgroup(program) => match Btf::from_sys_fs() {
-                Ok(btf) => program.load(hook_of(spec), &btf),
-                Err(error) => Err(error.into()),
-            },
-            Program::Lsm(program) => match Btf::from_sys_fs() {
-                Ok(btf) => program.load(hook_of(spec), &btf),
-                Err(error) => Err(error.into()),
-            },
+            Program::LsmCgroup(program) => {
+                types.get().map_err(Into::into).and_then(|types| program.load(hook_of(spec), types))
+            }
+            Program::Lsm(program) => {
+                types.get().map_err(Into::into).and_then(|types| program.load(hook_of(spec), types))
+            }
             _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
         };
         if let (Err(error), Some(_)) = (&loaded, spec.without) {
@@ -241,14 +257,19 @@ pub(super) fn sees_processes(pins: &Path) -> bool {
 
 /// Records the programs of all processes that are there, unless they were `seen` as they started, and with protection which
 /// of them are traced. After the tracepoints are attached: none is missed in between.
-pub(super) fn record_processes(ebpf: &mut Ebpf, seen: bool, protects: bool) -> Result<(), KernelError> {
+pub(super) fn record_processes(
+    ebpf: &mut Ebpf,
+    seen: bool,
+    protects: bool,
+    types: &Types,
+) -> Result<(), KernelError> {
     if !seen {
-        run_over_tasks(ebpf, ITERATOR)?;
+        run_over_tasks(ebpf, ITERATOR, types)?;
     }
-    if protects { run_over_tasks(ebpf, protect::ITERATOR) } else { Ok(()) }
+    if protects { run_over_tasks(ebpf, protect::ITERATOR, types) } else { Ok(()) }
 }
 
-fn run_over_tasks(ebpf: &mut Ebpf, iterator: &str) -> Result<(), KernelError> {
+fn run_over_tasks(ebpf: &mut Ebpf, iterator: &str, types: &Types) -> Result<(), KernelError> {
     let missing = |error: &(dyn std::error::Error + 'static)| KernelError::Missing {
         feature: "BPF iterator over tasks",
         since: "5.8",
@@ -257,8 +278,8 @@ fn run_over_tasks(ebpf: &mut Ebpf, iterator: &str) -> Result<(), KernelError> {
     let Some(Program::Iter(program)) = ebpf.program_mut(iterator) else {
         return Err(KernelError::Object(format!("it holds no iterator {iterator}")));
     };
-    let btf = Btf::from_sys_fs().map_err(|error| missing(&error))?;
-    program.load("task", &btf).map_err(|error| missing(&error))?;
+    let types = types.get().map_err(|error| missing(&error))?;
+    program.load("task", types).map_err(|error| missing(&error))?;
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(|error| missing(&error))?;
     let mut run = link.into_file().map_err(|error| missing(&error))?;
     io::copy(&mut run, &mut io::sink()).map_err(KernelError::io("go through the processes"))?;

@@ -147,7 +147,7 @@ impl Kernel {
         prepare_pins(plan.pin, &pins)?;
 
         let level: u8 = if plan.verbose { aya_log::Level::Debug as u8 } else { 0 };
-        let mut loader = EbpfLoader::new();
+        let (mut loader, types) = (EbpfLoader::new(), links::Types::default());
         loader.override_global(names::OFFSETS, &offsets, true);
         protect::hand_over(&mut loader, &protection);
         loader.override_global(aya_log::LEVEL, &level, false);
@@ -159,7 +159,7 @@ impl Kernel {
             Some(_) => KernelError::Io { what: "create BPF maps".into(), said: error::chain(&error) },
             None => KernelError::Object(error::chain(&error)),
         })?;
-        let mut lacks = links::load(&mut ebpf, protecting == Protecting::On)?;
+        let mut lacks = links::load(&mut ebpf, protecting == Protecting::On, &types)?;
         if let Some(name) = protect::missing(&protecting, &lacks) {
             protecting = Protecting::Unavailable(format!(
                 "this kernel does not load the program {name}; start with log.level = \"debug\" to see why"
@@ -181,7 +181,7 @@ impl Kernel {
         controls.configure(plan.listen, plan.ports)?;
         let seen = links::sees_processes(&pins);
         let taken_over = links::attach(&mut ebpf, plan.cgroups.governed(), &pins, &lacks)?;
-        links::record_processes(&mut ebpf, seen, protecting == Protecting::On)?;
+        links::record_processes(&mut ebpf, seen, protecting == Protecting::On, &types)?;
         if plan.cgroups.contains_me() {
             introduce::introduce(&mut controls).inspect_err(|_| {
                 // Programs that capture wrongly must not stay; without them nothing is governed and nothing is served.

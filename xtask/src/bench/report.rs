@@ -9,6 +9,7 @@ use super::idle::{self, Resting};
 use super::load::{Load, Sample, WAYS, Way};
 use super::policy::{Findings, Latency};
 use super::soak::{self, Soak};
+use super::start::{self, Start};
 use super::storm::Storm;
 
 /// Everything that was measured.
@@ -22,9 +23,10 @@ pub(super) struct Report {
     pub(super) storm: Option<Storm>,
     pub(super) levels: Vec<Level>,
     pub(super) policy: Option<Findings>,
-    /// The table of the credentials, as Markdown.
+    pub(super) start: Option<Start>,
     pub(super) resting: Option<Resting>,
     pub(super) soak: Option<Soak>,
+    /// The table of the credentials, as Markdown.
     pub(super) credentials: Option<String>,
     /// The table of the CA, as Markdown.
     pub(super) trust: Option<String>,
@@ -68,6 +70,7 @@ impl Report {
             credentials: None,
             trust: None,
             journal: None,
+            start: None,
             resting: None,
             soak: None,
         }
@@ -106,6 +109,9 @@ impl Report {
         }
         if !self.levels.is_empty() {
             text.push_str(&format!("\n{}", levels_table(&self.levels)));
+        }
+        if let Some(start) = &self.start {
+            text.push_str(&format!("\n{}", start::table(start)));
         }
         if let Some(resting) = &self.resting {
             text.push_str(&format!("\n{}", idle::table(resting)));

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -40,6 +40,8 @@ pub(crate) struct Daemon<'a> {
     state: PathBuf,
     pub(crate) config: PathBuf,
     running: Option<Child>,
+    /// Where it says that it is ready, until it has: what it says later must not wait for somebody to hear it.
+    socket: Option<UnixDatagram>,
 }
 
 impl<'a> Daemon<'a> {
@@ -49,10 +51,11 @@ impl<'a> Daemon<'a> {
         stage.write("api-ca.pem", setup.api_ca, 0o644)?;
         let config = stage.write("vouchsafe.toml", &configuration(stage, setup), 0o600)?;
         let (binary, state) = (setup.binary.to_path_buf(), setup.state.to_path_buf());
-        let mut daemon = Self { stage, binary, state, config, running: None };
+        let mut daemon = Self { stage, binary, state, config, running: None, socket: None };
         let (name, secret) = setup.secret;
         daemon.store(name, secret)?;
-        daemon.launch()?;
+        daemon.begin()?;
+        daemon.wait()?;
         let bundle = daemon.run(&["ca", "export", "--bundle"])?;
         stage.write("bots.pem", &bundle, 0o644)?;
         Ok(daemon)
@@ -104,17 +107,18 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Starts the daemon in its cgroup and waits for its notification (sd_notify(3)), as systemd would.
-    fn launch(&mut self) -> Result<()> {
-        let socket_path = self.stage.path("notify");
-        let socket = UnixDatagram::bind(&socket_path).context("cannot bind the notification socket")?;
+    /// Starts the daemon in its cgroup; the moment is that of its start.
+    pub(crate) fn begin(&mut self) -> Result<Instant> {
+        let log = fs::File::options().create(true).append(true).open(self.stage.path("proxy.log"))?;
+        let path = self.stage.path("notify");
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).context("cannot bind the notification socket")?;
         socket.set_nonblocking(true)?;
-        let log = fs::File::create(self.stage.path("proxy.log"))?;
+        self.socket = Some(socket);
         let mut notify = std::ffi::OsString::from("NOTIFY_SOCKET=");
-        notify.push(&socket_path);
-        let mut child = self
-            .stage
-            .enter(Some("proxy"))
+        notify.push(path);
+        let mut command = self.stage.enter(Some("proxy"));
+        command
             .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"])
             .arg(notify)
             .arg(&self.binary)
@@ -124,29 +128,40 @@ impl<'a> Daemon<'a> {
             .stdout(log.try_clone()?)
             .stderr(log)
             // Ctrl-C of the terminal is for us; we end the daemon when its turn comes.
-            .process_group(0)
-            .spawn()
-            .context("cannot start the daemon")?;
-        let started =
-            process::wait_for("the start of the proxy", Duration::from_secs(30), &self.stage.stop, || {
-                if let Some(status) = child.try_wait()? {
-                    bail!("the proxy ended while it started ({status})");
-                }
-                let mut message = [0; 4096];
-                let length = socket.recv(&mut message).unwrap_or(0);
-                let message = String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned();
-                Ok(message.lines().any(|line| line == "READY=1").then_some(()))
-            });
-        self.running = Some(child);
-        started
+            .process_group(0);
+        let begun = Instant::now();
+        self.running = Some(command.spawn().context("cannot start the daemon")?);
+        Ok(begun)
+    }
+
+    /// Waits for its notification (sd_notify(3)), as systemd would.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        let socket = self.socket.take().context("the proxy was not started")?;
+        let Self { stage, running, .. } = self;
+        process::wait_for("the start of the proxy", Duration::from_secs(30), &stage.stop, || {
+            if let Some(child) = running
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("the proxy ended while it started ({status})");
+            }
+            let mut message = [0; 4096];
+            let length = socket.recv(&mut message).unwrap_or(0);
+            let message = String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned();
+            Ok(message.lines().any(|line| line == "READY=1").then_some(()))
+        })
+    }
+
+    /// Ends the daemon; what it attached stays.
+    pub(crate) fn end(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            process::end(&mut child, Duration::from_secs(5));
+        }
     }
 }
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.running {
-            process::end(child, Duration::from_secs(5));
-        }
+        self.end();
         // What the daemon pinned outlives it by design; the stage's pins must not.
         let mut command = self.command(&["detach"]);
         if !sh::succeeds(&mut command) {
