@@ -66,7 +66,10 @@ const NO_COOKIE: &str =
 /// # Errors
 /// What kept the daemon from starting, in words: what, where, what to do.
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+    own::keep_little();
     let config = Arc::new(Config::load(config_path)?);
+    // The first random number takes some 20 ms (AWS-LC measures the processor's jitter once): meanwhile others can work.
+    let _ = std::thread::Builder::new().name("random".to_owned()).spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     init_log(&config)?;
     protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
     raise_descriptors();

@@ -3,16 +3,39 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
+use nix::libc;
 use nix::sys::mman::{MmapAdvise, madvise, munlock};
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+use procfs::ProcResult;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps, Process};
 
-/// Gives free memory of the heap back, and lets go of what is mapped of the program's own code: what is needed of it is mapped again when it
-/// is run. None of it may be locked (madvise(2)).
+/// Of a piece of memory that is at least as large, the system has it back as soon as it is free: what packs segments has a few of these.
+const LARGE: libc::c_int = 256 << 10;
+/// So much may be free at the end of a heap before the system has it back. Calls come and go by less.
+const FREE: libc::c_int = 2 << 20;
+
+/// Has the allocator keep little of what is free, before there is a thread. Left to itself it learns from each large piece that is freed to take
+/// larger ones from the heap, and to keep twice as much of that (mallopt(3)): in each of the heaps that threads have, and there are eight for a
+/// processor.
+///
+/// Their number stays as it is: what stands behind all others (`stand_last`) must not hold the lock of a heap that calls use.
+pub fn keep_little() {
+    for (name, value) in [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, FREE)] {
+        // SAFETY: settings of the allocator, which takes its own locks (mallopt(3)). One that it does not take changes nothing.
+        unsafe { libc::mallopt(name, value) };
+    }
+}
+
+/// Gives free memory of the heap back, and lets go of what is mapped of the program's own code and constants: what is needed of them is mapped
+/// again when it is used. None of it may be locked (madvise(2)).
 pub fn let_go() {
     // SAFETY: it touches nothing but free memory of the allocator, under its own locks (malloc_trim(3)).
-    unsafe { nix::libc::malloc_trim(0) };
+    unsafe { libc::malloc_trim(0) };
     let own = std::env::current_exe().ok();
-    for map in file_maps().filter(|map| map.perms.contains(MMPermissions::EXECUTE)) {
+    // What the loader has changed of it (relocations) is nowhere else: its pages are not the file's any more, in memory or taken out of it
+    // (smaps, proc(5)).
+    let is_none = |map: &MemoryMap, pages: &str| map.extension.map.get(pages) == Some(&0);
+    let is_the_files = |map: &MemoryMap| is_none(map, "Anonymous") && is_none(map, "Swap");
+    for map in own_maps(Process::smaps).filter(is_the_files) {
         let MMapPath::Path(path) = &map.pathname else { continue };
         if Some(path) != own.as_ref() {
             continue;
@@ -26,7 +49,7 @@ pub fn let_go() {
 
 /// Unlocks what is mapped from files and cannot be written: it holds no secret, and the system may have its memory when it is short of some.
 pub fn unlock_files() {
-    for map in file_maps() {
+    for map in own_maps(Process::maps) {
         if let Some((start, length)) = range(&map) {
             // SAFETY: it changes whether pages may be taken out of memory, and nothing of what is in them.
             let _ = unsafe { munlock(start, length) };
@@ -35,8 +58,8 @@ pub fn unlock_files() {
 }
 
 /// Private mappings of files that cannot be written.
-fn file_maps() -> impl Iterator<Item = MemoryMap> {
-    let maps = Process::myself().and_then(|own| own.maps()).into_iter().flatten();
+fn own_maps(of: impl FnOnce(&Process) -> ProcResult<MemoryMaps>) -> impl Iterator<Item = MemoryMap> {
+    let maps = Process::myself().and_then(|own| of(&own)).into_iter().flatten();
     maps.filter(|map| {
         matches!(map.pathname, MMapPath::Path(_))
             && map.perms.contains(MMPermissions::PRIVATE)
@@ -55,31 +78,58 @@ fn range(map: &MemoryMap) -> Option<(NonNull<c_void>, usize)> {
 mod tests {
     use super::*;
 
-    /// In a process of its own: other tests run code, too.
-    #[test]
-    fn the_own_code_is_let_go_of_and_runs_on() {
+    /// Whether this is a process of its own for the test, which nothing else runs in; elsewhere the test was run in one.
+    fn is_alone(test: &str) -> bool {
         const ALONE: &str = "VOUCHSAFE_TEST_OWN";
-        if std::env::var_os(ALONE).is_none() {
-            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-            alone.args(["--exact", "kernel::own::tests::the_own_code_is_let_go_of_and_runs_on"]);
-            let output = alone.args(["--test-threads", "1"]).env(ALONE, "1").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        if std::env::var_os(ALONE).is_some() {
+            return true;
+        }
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        alone.args(["--exact", &format!("kernel::own::tests::{test}"), "--test-threads", "1"]);
+        let output = alone.env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        false
+    }
+
+    #[test]
+    fn what_is_large_goes_back_to_the_system_also_behind_what_was_larger() {
+        if !is_alone("what_is_large_goes_back_to_the_system_also_behind_what_was_larger") {
             return;
         }
-        let code = || {
+        // SAFETY: it only reads what the allocator counts.
+        let large = || unsafe { libc::mallinfo2() }.hblks;
+        keep_little();
+        drop(vec![1_u8; 8 << 20]);
+        let before = large();
+        let some = vec![1_u8; 1 << 20];
+        assert_eq!(large(), before + 1, "it is none of the heap");
+        drop(some);
+        assert_eq!(large(), before);
+    }
+
+    #[test]
+    fn the_own_code_is_let_go_of_and_runs_on() {
+        if !is_alone("the_own_code_is_let_go_of_and_runs_on") {
+            return;
+        }
+        let resident = |of: MMPermissions| {
             let own = std::env::current_exe().unwrap();
             let is_own = |map: &MemoryMap| map.pathname == MMapPath::Path(own.clone());
-            let resident = |map: MemoryMap| map.extension.map.get("Rss").copied().unwrap_or(0);
+            let there = |map: MemoryMap| map.extension.map.get("Rss").copied().unwrap_or(0);
             let maps = Process::myself().unwrap().smaps().unwrap().into_iter();
-            let code = maps.filter(|map| is_own(map) && map.perms.contains(MMPermissions::EXECUTE));
-            code.map(resident).sum::<u64>()
+            maps.filter(|map| is_own(map) && map.perms == of).map(there).collect::<Vec<_>>()
         };
+        let private = MMPermissions::READ | MMPermissions::PRIVATE;
+        let code = || resident(private | MMPermissions::EXECUTE).into_iter().sum::<u64>();
         // What was run of it before.
         assert!(code() > 0);
-        let before = code();
+        let (before, constants) = (code(), resident(private));
         let_go();
         assert!(code() < before, "{} of {before} bytes are there", code());
+        // Those before the code; behind it are those that the loader changed, which stay.
+        let ([first, .., last], left) = (&constants[..], resident(private)) else { panic!("{constants:?}") };
+        assert!(left[0] < *first && left.last() == Some(last), "{left:?} of {constants:?} bytes are there");
         unlock_files();
         assert!(code() > 0);
     }
