@@ -81,7 +81,7 @@ impl Listener {
         home: u64,
     ) -> io::Result<Self> {
         let netns = netns_cookie(&socket)?;
-        crate::base::socket::prepare(&socket);
+        crate::base::socket::prepare_local(&socket);
         Ok(Self { socket, netns, foreign: netns != home, origins, workloads, places })
     }
 

@@ -1,5 +1,6 @@
 //! What every TCP connection of ours has set.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ const ASKED_AFTER: Duration = Duration::from_secs(60);
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 /// How often it is asked before the connection is over.
 const ASKED: u32 = 6;
+
+/// Congestion control between two ends on one host, where nothing is ever congested: the one that computes least. It is part of every
+/// kernel. Others that a host may have (BBR) send each packet by a timer.
+const LOCAL: &str = "reno";
 
 /// Sets it, for a connection, or for a listener: what that accepts has it from there (`sk_clone_lock`, net/core/sock.c).
 ///
@@ -26,6 +31,13 @@ pub fn prepare(socket: impl AsFd) {
     let _ = setsockopt(&socket, sockopt::KeepAlive, &true);
 }
 
+/// The same for a listener that only this host reaches. What it accepts has it from there (`tcp_ca_openreq_child`,
+/// net/ipv4/tcp_minisocks.c).
+pub fn prepare_local(listener: impl AsFd) {
+    let _ = setsockopt(&listener, sockopt::TcpCongestion, &OsString::from(LOCAL));
+    prepare(listener);
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::socket::getsockopt;
@@ -35,7 +47,7 @@ mod tests {
     #[test]
     fn what_a_listener_accepts_asks_silent_peers_and_sends_at_once() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        prepare(&listener);
+        prepare_local(&listener);
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert!(getsockopt(&accepted, sockopt::TcpNoDelay).unwrap());
@@ -43,5 +55,7 @@ mod tests {
         assert_eq!(getsockopt(&accepted, sockopt::TcpKeepIdle).unwrap(), 60);
         assert_eq!(getsockopt(&accepted, sockopt::TcpKeepInterval).unwrap(), 10);
         assert_eq!(getsockopt(&accepted, sockopt::TcpKeepCount).unwrap(), 6);
+        let congestion = getsockopt(&accepted, sockopt::TcpCongestion).unwrap();
+        assert_eq!(congestion.to_string_lossy().trim_end_matches('\0'), LOCAL);
     }
 }
