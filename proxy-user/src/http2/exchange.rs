@@ -22,7 +22,7 @@ const CONTINUE: Duration = Duration::from_secs(1);
 const MOST_INTERIMS: u32 = 32;
 
 /// The body of a request on its way; nothing once it is over.
-struct Sending<B> {
+struct Sending<B: Body> {
     out: Option<Outflow<B>>,
     /// For 100 before it is sent.
     waits: Option<Pin<Box<Sleep>>>,
@@ -46,7 +46,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 }
 
 /// A request that was sent, before its answer.
-pub struct Exchange<B> {
+pub struct Exchange<B: Body> {
     response: ResponseFuture,
     sending: Sending<B>,
     underway: Underway,
@@ -112,7 +112,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
 }
 
 /// The body of an answer, which sends on what is left of its request.
-pub struct Answer<B> {
+pub struct Answer<B: Body> {
     incoming: Arriving,
     sending: Sending<B>,
     _underway: Underway,
@@ -146,7 +146,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     }
 }
 
-impl<B> fmt::Debug for Answer<B> {
+impl<B: Body> fmt::Debug for Answer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer")
     }
