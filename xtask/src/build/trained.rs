@@ -86,6 +86,8 @@ pub(super) fn build(paths: &Paths) -> Result<bool> {
         format!("-Cprofile-use={}", profile.display()),
         // Of functions that are new, nothing was counted.
         "-Cllvm-args=-pgo-warn-missing-function=false".to_owned(),
+        // What runs often stands together, and apart from what does not.
+        "-Clink-arg=-Wl,-z,keep-text-section-prefix".to_owned(),
     ];
     compile(paths, &compiler, &flags)?;
     Ok(true)
