@@ -261,6 +261,43 @@ fn code_that_others_put_into_a_bot_as_it_starts_makes_it_nobody_where_a_clean_en
 }
 
 #[test]
+fn a_variable_is_found_wherever_it_stands_and_more_than_are_looked_at_are_a_reason_of_their_own() {
+    /// How many strings the kernel side looks at, and how many of them in one loop.
+    const MOST: usize = 512;
+    const AT_ONCE: usize = 16;
+    let world = World::new();
+    world.without_identities();
+    world.identity("actor", "exe = \"{root}/bots/actor\"\nclean_environment = true");
+    world.daemon();
+    let get = |before: usize, variable: Option<&str>, path: &str| {
+        let others = (0..before).map(|number| format!("V{number}=x"));
+        let environment = others.chain(variable.map(str::to_owned));
+        let actor = world.path("bots/actor").display().to_string();
+        let bot =
+            world.bot("/usr/bin/env").arg("-i").args(environment).arg(&actor).args(["get", PLAIN, path]);
+        let told = bot.run().stdout;
+        let reason = world.decision(Some(path))["reason"].as_str().unwrap_or_default().to_owned();
+        (told.contains("HTTP/1.1 200"), reason)
+    };
+    for before in [0, 1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, MOST - AT_ONCE, MOST - 2, MOST - 1] {
+        let (served, reason) = get(before, Some("LD_PRELOAD=/nonexistent"), &format!("/v1/{before}/behind"));
+        assert!(!served && reason.contains("LD_PRELOAD"), "behind {before}: {reason}");
+    }
+    for before in [AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, MOST - 1, MOST] {
+        let (served, reason) = get(before, None, &format!("/v1/{before}/alone"));
+        assert!(served, "{before} variables: {reason}");
+    }
+    let hidden = get(MOST, Some("LD_PRELOAD=/nonexistent"), "/v1/hidden");
+    let many = get(MOST + 1, None, "/v1/many");
+    // A string of several chunks counts as several.
+    let long = format!("LONG={}", "x".repeat(20_000));
+    let longer = get(MOST - 2, Some(&long), "/v1/long");
+    for (served, reason) in [hidden, many, longer] {
+        assert!(!served && reason.contains("more variables"), "{reason}");
+    }
+}
+
+#[test]
 fn what_a_bot_changes_in_its_environment_after_its_start_changes_nothing() {
     let world = World::new();
     world.without_identities();
