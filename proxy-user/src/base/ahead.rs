@@ -2,23 +2,17 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::uio::readv;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes that are taken besides those that are asked for.
 const ROOM: usize = 64 * 1024;
-/// As much as a message nearly always has: who asks for so much has no need of more, until there is more.
-const LITTLE: usize = 4 * 1024;
-/// Reads that ask for more after one that found more: messages that are a little longer are read in one call, too.
-const MUCH: u8 = 4;
 /// Of fewer than these a room is not kept: they are copied.
 const WORTH: usize = ROOM / 4;
 /// Rooms that a thread keeps, for all of its streams.
@@ -34,8 +28,6 @@ thread_local! {
 pub struct ReadAhead {
     ahead: Ahead,
     tcp: TcpStream,
-    /// So many reads ask for more yet, since one found as much as was asked for.
-    much: u8,
 }
 
 /// What was read and not taken.
@@ -94,10 +86,10 @@ impl ReadAhead {
     /// Reads as `ahead`, which was read from `tcp`, followed by the stream.
     #[must_use]
     pub fn new(ahead: Bytes, tcp: TcpStream) -> Self {
-        Self { ahead: Ahead::Some(ahead), tcp, much: 0 }
+        Self { ahead: Ahead::Some(ahead), tcp }
     }
 
-    /// Reads into `asked` and, behind that, into `besides`; `None` if there is nothing to read. Into one alone it costs less.
+    /// Reads into `asked` and, behind that, into `besides`; `None` if there is nothing to read.
     ///
     /// A read that does not fill its room has emptied the socket. Told as `WouldBlock`, it has tokio wait for the next event instead of
     /// asking the socket once more; an event that comes meanwhile is another one than that which is taken back.
@@ -106,11 +98,7 @@ impl ReadAhead {
         let mut short = None;
         let read = self.tcp.try_io(Interest::READABLE, || {
             loop {
-                let read = match besides {
-                    [] => recv(self.tcp.as_raw_fd(), asked, MsgFlags::empty()),
-                    _ => readv(&self.tcp, &mut [IoSliceMut::new(asked), IoSliceMut::new(besides)]),
-                };
-                match read {
+                match readv(&self.tcp, &mut [IoSliceMut::new(asked), IoSliceMut::new(besides)]) {
                     Ok(read) if read > 0 && read < room => {
                         short = Some(read);
                         return Err(io::ErrorKind::WouldBlock.into());
@@ -147,16 +135,8 @@ impl AsyncRead for ReadAhead {
         }
         loop {
             ready!(this.tcp.poll_read_ready(cx))?;
-            let asked = buf.initialize_unfilled();
+            let (asked, mut besides) = (buf.initialize_unfilled(), room());
             let wanted = asked.len();
-            if this.much == 0 && wanted >= LITTLE {
-                let Some(read) = this.take(asked, &mut []) else { continue };
-                let read = read?;
-                this.much = if read == wanted { MUCH } else { 0 };
-                buf.advance(read);
-                return Poll::Ready(Ok(()));
-            }
-            let mut besides = room();
             match this.take(asked, &mut besides) {
                 None => give_back(besides),
                 Some(Err(error)) => {
@@ -164,7 +144,6 @@ impl AsyncRead for ReadAhead {
                     return Poll::Ready(Err(error));
                 }
                 Some(Ok(read)) => {
-                    this.much = if read > wanted { MUCH } else { this.much.saturating_sub(1) };
                     buf.advance(read.min(wanted));
                     this.ahead = Ahead::of(besides, read.saturating_sub(wanted));
                     return Poll::Ready(Ok(()));
