@@ -61,6 +61,16 @@ pub enum KernelError {
         /// The kernel's own words.
         said: String,
     },
+    /// The verifier refuses a program.
+    #[error(
+        "this kernel does not take the program {program}: its verifier says\n{said}\n  help: report this with the kernel's version (uname -r); a newer kernel may take it (docs/kernels.md); log.level = \"debug\" shows all that it says"
+    )]
+    Unverified {
+        /// Its name.
+        program: &'static str,
+        /// The end of the verifier's own words.
+        said: String,
+    },
     /// The object inside this binary is damaged.
     #[error("the kernel-side object inside this binary does not load: {0}\n  help: reinstall vouchsafe")]
     Object(String),
@@ -112,6 +122,20 @@ impl KernelError {
     }
 }
 
+/// Lines of the verifier that say why: the last ones, before it counts what it did.
+const SAID: usize = 6;
+
+/// Why the verifier refuses a program, from all that it says; `None`: it says nothing, so it was not asked.
+pub(super) fn verdict(log: &str) -> Option<String> {
+    let counts = |line: &&str| {
+        ["processed ", "verification time ", "stack depth "].iter().any(|count| line.starts_with(count))
+    };
+    let lines: Vec<&str> =
+        log.lines().map(str::trim_end).filter(|line| !line.is_empty() && !counts(line)).collect();
+    let said = lines.get(lines.len().saturating_sub(SAID)..).filter(|said| !said.is_empty())?;
+    Some(said.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
+}
+
 /// The number of the system error at the bottom of a chain.
 pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
@@ -122,4 +146,23 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_that_the_verifier_says_the_end_is_told_which_says_why() {
+        // Linux 6.1, shortened.
+        let log = "Validating capture_current() func#2...\n1: R1=mem(off=0,imm=0) R10=fp0\n2: (b7) r1 = 0\n3: (7b) *(u64 *)(r10 -8) = r1\n\
+                   ; PROGRAMS.get(&into.tgid)\n4: (bf) r2 = r7\n5: (07) r2 += 24\n6: (85) call bpf_map_lookup_elem#1\n\
+                   R2 type=mem expected=fp, pkt, pkt_meta, map_key, map_value\n\nprocessed 912 insns (limit 1000000) max_states_per_insn 1\n";
+        let said = verdict(log).unwrap();
+        assert!(said.ends_with("    R2 type=mem expected=fp, pkt, pkt_meta, map_key, map_value"), "{said}");
+        assert!(said.starts_with("    3: ") && said.lines().count() == SAID, "{said}");
+        assert_eq!(verdict("short\n").unwrap(), "    short");
+        assert_eq!(verdict(""), None, "a kernel that does not know the kind of program asks no verifier");
+        assert_eq!(verdict("\nprocessed 0 insns\n"), None);
+    }
 }

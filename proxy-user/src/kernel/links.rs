@@ -13,11 +13,11 @@ use std::{
 
 use aya::{
     Btf, BtfError, Ebpf,
-    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 
 use super::{
-    error::{KernelError, chain, os_error},
+    error::{KernelError, chain, os_error, verdict},
     protect,
 };
 
@@ -155,12 +155,26 @@ pub(super) fn load(
             lacks.push(spec);
             continue;
         }
-        loaded.map_err(|error| match os_error(&error) {
-            Some(libc::EPERM) => KernelError::Permission { what: format!("load the program {}", spec.name) },
+        loaded.map_err(|error| match (os_error(&error), refused(&error)) {
+            (Some(libc::EPERM), _) => {
+                KernelError::Permission { what: format!("load the program {}", spec.name) }
+            }
+            (_, Some(said)) => {
+                tracing::debug!(program = spec.name, error = chain(&error), "not loaded");
+                KernelError::Unverified { program: spec.name, said }
+            }
             _ => KernelError::Missing { feature: spec.feature, since: spec.since, said: chain(&error) },
         })?;
     }
     Ok(lacks)
+}
+
+/// Why the verifier refuses it; `None`: the kernel did not come so far.
+fn refused(error: &ProgramError) -> Option<String> {
+    match error {
+        ProgramError::LoadError { verifier_log, .. } => verdict(&verifier_log.to_string()),
+        _ => None,
+    }
 }
 
 fn hook_of(spec: &Spec) -> &'static str {
