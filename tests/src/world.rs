@@ -130,11 +130,25 @@ impl World {
     }
 
     /// Copies a program into the world's folder and returns its path: another program than the one it is a copy of.
+    ///
+    /// Another process writes it: what another test starts at this moment has our open files until it is executed, and a file that
+    /// somebody can write is not executed (`ETXTBSY`, execve(2)).
+    #[track_caller]
     pub fn copy(&self, from: impl AsRef<Path>, to: &str) -> PathBuf {
         let to = self.path(to);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(from.as_ref(), &to).unwrap();
+        run(Command::new("cp").arg(from.as_ref()).arg(&to));
         to
+    }
+
+    /// Writes a script that can be executed, by the way of [`World::copy`].
+    #[track_caller]
+    pub fn program(&self, name: &str, text: &str) -> PathBuf {
+        let written = self.write(&format!("{name}.text"), text);
+        let path = self.path(name);
+        run(Command::new("install").args(["-m", "755"]).arg(&written).arg(&path));
+        fs::remove_file(written).unwrap();
+        path
     }
 
     /// What nginx saw: one object per request (`host`, `method`, `uri`, `protocol`, `authorization`, `status` …).
@@ -213,7 +227,7 @@ impl World {
             ),
         );
         let root = self.root.display();
-        let enter = self.write(
+        self.program(
             "enter",
             &format!(
                 r#"#!/bin/sh
@@ -226,7 +240,6 @@ exec nsenter --net={root}/net unshare --mount --propagation slave \
 "#
             ),
         );
-        chmod(&enter, 0o755);
     }
 
     fn make_programs(&self) {

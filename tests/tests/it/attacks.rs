@@ -99,8 +99,7 @@ fn after_the_path_was_replaced_the_old_process_is_out_and_the_new_file_is_the_bo
     let bot = world.path("bots/actor");
     let mut old = world.bot(&bot).args(["wait", PLAIN, "/v1/old"]).spawn();
     assert_eq!(old.line(), "waiting");
-    let new = world.copy("/usr/bin/true", "bots/new");
-    fs::copy(world.path("elsewhere/curl"), &new).unwrap();
+    let new = world.copy(world.path("elsewhere/curl"), "bots/new");
     fs::rename(&new, &bot).unwrap();
     old.say("go");
     let told = old.rest();

@@ -81,9 +81,7 @@ impl Scene {
 
 fn program(world: &World, name: &str, text: &str) -> PathBuf {
     let python = world.path("bots/python3");
-    let path = world.write(name, &format!("#!{}\n{CALL}{text}", python.display()));
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    world.program(name, &format!("#!{}\n{CALL}{text}", python.display()))
 }
 
 fn sha256(file: &Path) -> String {

@@ -97,8 +97,7 @@ fn rotates(world: &World, cast: &mut Cast<'_>) {
     for (name, script) in
         [("make", format!("cat >/dev/null\necho '{made}'\n")), ("revoke", "cat >/dev/null\n".into())]
     {
-        let path = world.write(name, &format!("#!/bin/sh\n{script}"));
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let path = world.program(name, &format!("#!/bin/sh\n{script}"));
         world.set(&format!("rotation.static-vault.{name}"), &format!("[\"{}\"]", path.display()));
     }
     world.set("rotation.static-vault.overlap", "\"1s\"");

@@ -25,8 +25,7 @@ fn world(script: &str, arguments: &str, more: &str) -> World {
     let root = root.trim_end_matches('/');
     let definition = format!("kind = \"exec\"\ncommand = [\"{root}/tool\"{arguments}]\n{more}");
     world.policy("credentials/token.toml", &format!("[credential.token]\n{definition}\n"));
-    let tool = world.write("tool", &format!("#!/bin/sh\n{}", script.replace("{root}", root)));
-    fs::set_permissions(tool, fs::Permissions::from_mode(0o755)).unwrap();
+    world.program("tool", &format!("#!/bin/sh\n{}", script.replace("{root}", root)));
     let key = world.write("tool.key", SECRET);
     fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     world.write("exec.js", API);

@@ -83,11 +83,10 @@ fn a_credential_of_the_unit_is_followed_while_the_daemon_runs_and_refused_where_
 fn a_variable_is_read_at_the_start_alone_and_goes_to_no_program() {
     let world = World::new();
     let seen = world.path("seen").display().to_string();
-    let tool = world.write(
+    let tool = world.program(
         "tool",
         &format!("#!/bin/sh\nenv >>{seen}\ncat /proc/self/environ >>{seen}\necho x-{CANARY}\n"),
     );
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     world.set("exec.demo", &format!("{{ command = [\"{}\"] }}", tool.display()));
     refer(&world, "env:DEMO_KEY");
     let start = |value: Option<&str>| {

@@ -129,8 +129,7 @@ pub(super) fn with_programs(make: &str, more: &str) -> World {
     };
     let programs = [("make", edit(make)), ("revoke", edit("keys.remove(key)"))];
     for (name, text) in programs {
-        let path = world.write(&format!("programs/{name}"), &text);
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        world.program(&format!("programs/{name}"), &text);
     }
     let program = |name: &str| format!("[\"{}\"]", world.path(&format!("programs/{name}")).display());
     world.set("rotation.key.make", &program("make"));
@@ -175,8 +174,7 @@ fn a_secret_is_made_anew_tried_made_current_and_the_one_before_ended() {
 #[test]
 fn a_new_one_that_the_api_does_not_take_never_becomes_current() {
     let world = with_programs("new = 'key-that-is-none'\nprint(new)", "");
-    let revoke = world.write("programs/revoke", "#!/bin/sh\ncat > /dev/null\n");
-    fs::set_permissions(revoke, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    world.program("programs/revoke", "#!/bin/sh\ncat > /dev/null\n");
     let rotated = world.vouchsafe(&["secret", "rotate", "key"]);
     assert_eq!(rotated.code, Some(1), "{rotated:?}");
     assert!(

@@ -132,8 +132,7 @@ fn a_key_comes_from_hashicorp_vault_or_a_program_and_what_was_leased_is_given_ba
     keep(&[CANARY]);
     world.server("vault", "node", &["vault.js", "8200", "CANARY-secret-id", CANARY], "127.0.0.1:8200");
     world.secret("vault/secret-id", "CANARY-secret-id");
-    let tool = world.write("tool", &format!("#!/bin/sh\necho {STOLEN}\n"));
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let tool = world.program("tool", &format!("#!/bin/sh\necho {STOLEN}\n"));
     world.set("log.level", "\"trace,aya=info,aya_obj=info\"");
     world.set("hashicorp.address", "\"http://127.0.0.1:8200\"");
     world.set("hashicorp.approle", "{ role_id = \"role\", secret_id = \"vault:vault/secret-id\" }");

@@ -175,7 +175,10 @@ impl<'a> Cast<'a> {
     fn tool(&self, name: &str, script: &str) -> String {
         let seen = self.world.path("seen.log").display().to_string();
         let look = format!("cat /proc/$$/environ /proc/$$/cmdline >>{seen}\n");
-        self.file(&format!("tools/{name}"), &format!("#!/bin/sh\n{look}{script}"), 0o755)
+        self.world
+            .program(&format!("tools/{name}"), &format!("#!/bin/sh\n{look}{script}"))
+            .display()
+            .to_string()
     }
 
     /// A new secret of random characters, put where the source has it.
