@@ -3,16 +3,18 @@
 //!
 //! What is written is byte for byte what [`Decision`] and [`Outcome`] spell of themselves (the tests hold them against each other).
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::basis::{Basis, Fingerprint};
 use crate::record::{Decision, Outcome, Rule, Verdict};
-use crate::spelled::Spelled;
+use crate::spelled::spell;
 use crate::text::SafeJson;
 use crate::workload::Workload;
 
@@ -62,7 +64,8 @@ impl Why {
 #[allow(missing_docs, reason = "they are told there")]
 pub struct Allowed<'a> {
     pub id: Uuid,
-    pub workload: Spelled<Workload>,
+    /// As [`told`] tells it.
+    pub workload: Cow<'a, RawValue>,
     pub identity: Option<&'a str>,
     pub dst: SocketAddr,
     pub proxy: Option<SocketAddr>,
@@ -85,14 +88,24 @@ pub struct Allowed<'a> {
     pub generation: u64,
 }
 
+/// A workload as it stands in a record: what is kept of it with a connection, for every call.
+#[must_use]
+pub fn told(workload: &Workload) -> Box<RawValue> {
+    let spelled = spell(workload);
+    debug_assert!(spelled.is_ok(), "{spelled:?}");
+    spelled.unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
 impl Allowed<'_> {
     /// The same by itself.
-    #[must_use]
-    pub fn to_decision(&self) -> Decision {
+    ///
+    /// # Errors
+    /// The workload is not one.
+    pub fn to_decision(&self) -> serde_json::Result<Decision> {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        Decision {
+        Ok(Decision {
             id: self.id,
-            workload: self.workload.clone(),
+            workload: serde_json::from_str(self.workload.get())?,
             identity: owned(self.identity),
             dst: self.dst,
             proxy: self.proxy,
@@ -115,7 +128,7 @@ impl Allowed<'_> {
             fingerprints: self.fingerprints.clone(),
             capture: self.capture,
             generation: self.generation,
-        }
+        })
     }
 
     /// Adds it, from its kind on and without its last brace, as a record is spelled.
@@ -123,10 +136,7 @@ impl Allowed<'_> {
         out.extend_from_slice(b",\"kind\":\"decision\",\"id\":\"");
         id(out, self.id);
         out.extend_from_slice(b"\",\"workload\":");
-        match self.workload.json() {
-            Some(json) => out.extend_from_slice(json.as_bytes()),
-            None => serde(out, &self.workload),
-        }
+        out.extend_from_slice(self.workload.get().as_bytes());
         text(out, "identity", self.identity);
         address(out, "dst", Some(self.dst));
         address(out, "proxy", self.proxy);
@@ -380,10 +390,8 @@ mod tests {
             let (reason, rule, several, places) = more;
             let rule = rule.map(|text| Rule { file: text.clone(), line, text });
             let why = Why::new(rule, reason);
-            let workload = Spelled::from(Workload { pid: 7, comm: at(0).unwrap_or("x").to_owned(), ..Workload::default() });
-            if flags[2] {
-                workload.json();
-            }
+            let workload = told(&Workload { pid: 7, comm: at(0).unwrap_or("x").to_owned(), ..Workload::default() });
+            let workload = if flags[2] { Cow::Borrowed(&*workload) } else { Cow::Owned(workload.clone()) };
             let fingerprint = |place: String| Fingerprint { fingerprint: place.clone(), place };
             let allowed = Allowed {
                 id: Uuid::from_u128(id),
@@ -407,7 +415,7 @@ mod tests {
                 capture,
                 generation,
             };
-            let record = Record::Decision(Arc::new(allowed.to_decision()));
+            let record = Record::Decision(Arc::new(allowed.to_decision().unwrap()));
             // Twice: what is spelled once is the same the second time.
             for _ in 0..2 {
                 let mut out = Vec::new();

@@ -58,7 +58,7 @@ pub mod index;
 
 pub mod archive;
 
-pub use allowed::{Allowed, Why};
+pub use allowed::{Allowed, Why, told};
 pub use archive::{Archive, Indexes, Place};
 pub use capture::{Capture, CaptureEnd, Part};
 pub use chain::{ChainHash, Head};

@@ -31,11 +31,6 @@ impl<T: Serialize> Serialize for Spelled<T> {
 }
 
 impl<T: Serialize> Spelled<T> {
-    /// Its JSON; nothing when it has none.
-    pub(crate) fn json(&self) -> Option<&str> {
-        self.raw().ok().map(RawValue::get)
-    }
-
     fn raw(&self) -> serde_json::Result<&RawValue> {
         let Shared { value, json } = &*self.0;
         if let Some(json) = json.get() {
@@ -46,7 +41,8 @@ impl<T: Serialize> Spelled<T> {
     }
 }
 
-fn spell(value: &impl Serialize) -> serde_json::Result<Box<RawValue>> {
+/// As it stands in a record.
+pub(crate) fn spell(value: &impl Serialize) -> serde_json::Result<Box<RawValue>> {
     let mut text = Vec::with_capacity(512);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, SafeJson))?;
     RawValue::from_string(String::from_utf8(text).map_err(serde_json::Error::custom)?)

@@ -212,7 +212,7 @@ fn called(live: &Arc<LivePolicy>, workload: &Arc<Workload>) -> (Identified, Deci
     };
     let asked = facts.asked(OriginalDst("192.0.2.1:80".parse().unwrap()), None);
     let entry = match authorize(&subject, &facts, Unidentified::Deny, NOW, Look::Nothing) {
-        Ok(Answer::Permit(permit)) => entry::permitted(&subject, &asked, &permit).to_decision(),
+        Ok(Answer::Permit(permit)) => entry::permitted(&subject, &asked, &permit).to_decision().unwrap(),
         Err(refusal) => entry::refused(&subject, &asked, &refusal),
         Ok(other) => panic!("{other:?}"),
     };

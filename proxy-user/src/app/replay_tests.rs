@@ -291,7 +291,7 @@ impl Call {
         loop {
             match authorize(&subject, &facts, self.unidentified, NOW, looked_at.as_ref()) {
                 Ok(Answer::Permit(permit)) => {
-                    return entry::permitted(&subject, &asked, &permit).to_decision();
+                    return entry::permitted(&subject, &asked, &permit).to_decision().unwrap();
                 }
                 Err(refusal) => return entry::refused(&subject, &asked, &refusal),
                 Ok(Answer::NeedsSeen) => {

@@ -1,7 +1,10 @@
 //! A decision in the spelling of the journal.
 
-use proxy_journal::{Access, Allowed, Basis, Decision, Spelled, Target, Trace, Verdict};
+use std::borrow::Cow;
+
+use proxy_journal::{Access, Allowed, Basis, Decision, Target, Trace, Verdict};
 use proxy_policy::{Api, Scheme};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::asked::Asked;
@@ -22,7 +25,7 @@ pub fn permitted<'a>(subject: &'a Subject, asked: &Asked<'a>, permit: &'a Permit
     };
     Allowed {
         id: Uuid::now_v7(),
-        workload: who(subject),
+        workload: told(subject),
         identity: subject.identity().map(|identity| identity.name.as_str()),
         dst: asked.dst.0,
         proxy: asked.proxy.map(|proxy| proxy.0),
@@ -101,7 +104,7 @@ fn entry(
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Decision {
         id: Uuid::now_v7(),
-        workload: who(subject),
+        workload: spelled_out(subject.workload()).into(),
         identity: subject.identity().map(|identity| identity.name.clone()),
         dst: asked.dst.0,
         proxy: asked.proxy.map(|proxy| proxy.0),
@@ -127,20 +130,20 @@ fn entry(
     }
 }
 
-/// A workload as the journal tells it: built and spelled for the first call, and shared with those after it.
-fn who(subject: &Subject) -> Spelled<proxy_journal::Workload> {
+/// A workload as the journal tells it: spelled for its first call, and kept for those after it.
+fn told(subject: &Subject) -> Cow<'_, RawValue> {
     if let Some(told) = subject.told.get() {
-        return told.clone();
+        return Cow::Borrowed(told);
     }
     let workload = subject.workload();
     let is_settled = workload.script.get().is_some()
         && workload.ancestors.get().is_some()
         && workload.container.as_deref().is_none_or(Container::is_settled);
-    let told = Spelled::from(spelled_out(workload));
-    if is_settled {
-        return subject.told.get_or_init(|| told).clone();
+    let spell = || proxy_journal::told(&spelled_out(workload));
+    match is_settled {
+        true => Cow::Borrowed(&**subject.told.get_or_init(|| workload.evidence.told(spell))),
+        false => Cow::Owned(spell()),
     }
-    told
 }
 
 fn spelled_out(workload: &Workload) -> proxy_journal::Workload {

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use proxy_journal::Spelled;
 use proxy_policy::{Identity, IdentityId};
+use serde_json::value::RawValue;
 
 use super::policy::{LivePolicy, PolicyStore};
 use crate::workload::{Identified, Workload};
@@ -32,7 +32,7 @@ pub struct Subject {
     /// Nothing that it does is denied, because nothing is on this host.
     observed: bool,
     /// As the journal tells the workload, once nothing more can become known of it.
-    pub(super) told: OnceLock<Spelled<proxy_journal::Workload>>,
+    pub(super) told: OnceLock<Arc<RawValue>>,
 }
 
 impl Subject {

@@ -39,11 +39,13 @@ pub mod upgrade;
 mod tests;
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use services::{Counters, Listening, OpenConnection, Services, Settings, Tally};
 
@@ -62,6 +64,7 @@ use call::Calls;
 use first::First;
 use mistrust::within_handshake;
 use proxied::Proxied;
+use services::Held;
 
 /// One connection on its way.
 pub(crate) struct Connection {
@@ -75,11 +78,26 @@ pub(crate) struct Connection {
     pub(crate) ech: bool,
 }
 
+/// What is left to do for a connection, in memory of its own.
+type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves one accepted connection to its end; it was counted when it came.
+///
+/// A connection rests for most of its life, so what finds out how it is served has memory of its own, which is given back before.
 pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnection) {
     // The place among the open connections is held to the end.
-    let Accepted { stream, origin, place: _place, .. } = accepted;
     let _open = open;
+    if let Some((rest, _places)) = Box::pin(begin(accepted, services)).await {
+        rest.await;
+    }
+}
+
+/// The places that an open connection holds: one among all, one among those of its identity.
+type Places = (OwnedSemaphorePermit, Held);
+
+/// Finds out whose a connection is and what it speaks; nothing, if that was all.
+async fn begin(accepted: Accepted, services: Arc<Services>) -> Option<(Rest, Places)> {
+    let Accepted { stream, origin, place, .. } = accepted;
     let caller =
         Caller::identify(Arc::clone(&origin.workload), &services.policy, &*services.identifier).await;
     let caller = Arc::new(caller);
@@ -89,16 +107,18 @@ pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnec
     let held = services.counters.tally(&subject).hold(most);
     let (dst, proxied, ech) = (origin.dst, None, false);
     let connection = Connection { services: Arc::clone(&services), caller, dst, proxied, ech };
-    let Some(_held) = held else {
+    let Some(held) = held else {
         let whose = match subject.identity() {
             Some(identity) => format!("{} has", identity.name),
             None => "workloads without an identity have".to_owned(),
         };
         let detail = format!("{whose} {most} connections open already (limits.connections_per_identity)");
         let refusal = Refusal::new(Kind::LimitExceeded, detail);
-        return Box::pin(connection.refuse(&Asked::connection(connection.dst), &refusal)).await;
+        Box::pin(connection.refuse(&Asked::connection(connection.dst), &refusal)).await;
+        return None;
     };
-    connection.within(Prefixed::new(Bytes::new(), stream)).await;
+    let rest = Box::pin(connection.way(Prefixed::new(Bytes::new(), stream))).await?;
+    Some((rest, (place, held)))
 }
 
 /// A connection whose TLS ends here.
@@ -119,47 +139,52 @@ enum Tls {
 }
 
 impl Connection {
-    /// Serves what is within a connection, or within the tunnel that it became.
-    async fn within(self, mut stream: Prefixed<TcpStream>) {
+    /// Serves what is within the tunnel that a connection became.
+    fn within(self, stream: Prefixed<TcpStream>) -> Rest {
+        Box::pin(async move {
+            if let Some(rest) = Box::pin(self.way(stream)).await {
+                rest.await;
+            }
+        })
+    }
+
+    /// How what is within a connection, or within the tunnel that it became, is served; nothing, if it is over.
+    async fn way(self, mut stream: Prefixed<TcpStream>) -> Option<Rest> {
         if !self.services.settings.ports.contains(&self.dst.port()) {
-            return Box::pin(self.network(stream)).await;
+            return Some(Box::pin(self.network(stream)));
         }
         let sniffed = match Box::pin(self.first(&mut stream)).await {
             Ok(First::Client(sniffed)) => sniffed,
             Ok(First::Server(upstream)) => {
-                return Box::pin(self.pass(stream, "tcp", None, Some(upstream))).await;
+                return Some(Box::pin(self.pass(stream, "tcp", None, Some(upstream))));
             }
             Err(error) => {
                 let refusal = Refusal::new(Kind::UnknownProtocol, chain(&error));
                 Box::pin(self.refuse(&self.asked(), &refusal)).await;
                 // Only TLS is told and then found to be wrong.
                 if matches!(error, SniffError::Invalid(_) | SniffError::TooLarge { .. }) {
-                    trust::refuse(&mut stream, Alert::DecodeError).await;
+                    Box::pin(trust::refuse(&mut stream, Alert::DecodeError)).await;
                 }
-                return;
+                return None;
             }
         };
         let is_connect = self.proxied.is_none() && connect::is_asked(&sniffed.prefix);
         let (stream, named) = (stream.behind(sniffed.prefix), self.named().cloned());
         // Each in memory of its own, so that a connection takes what its own way needs and not what the largest one does.
-        match sniffed.protocol {
-            Protocol::Tls(hello) => {
-                // The handshake's memory is given back before the first request.
-                match Box::pin(self.tls(stream, hello)).await {
-                    Some(Tls::Intercepted(Intercepted { connection, stream, host, http2 })) => {
-                        Box::pin(connection.http(stream, Scheme::Https, Some(host), http2)).await;
-                    }
-                    Some(Tls::Unmatched(connection, stream, host)) => {
-                        Box::pin(connection.pass(stream, "tls", Some(&host), None)).await;
-                    }
-                    None => {}
+        Some(match sniffed.protocol {
+            Protocol::Tls(hello) => match Box::pin(self.tls(stream, hello)).await? {
+                Tls::Intercepted(Intercepted { connection, stream, host, http2 }) => {
+                    connection.http(stream, Scheme::Https, Some(host), http2)
                 }
-            }
-            Protocol::Http1 if is_connect => Box::pin(self.tunnel(stream)).await,
-            Protocol::Http1 => Box::pin(self.http(stream, Scheme::Http, named, false)).await,
-            Protocol::Http2 => Box::pin(self.http(stream, Scheme::Http, named, true)).await,
-            Protocol::Opaque => Box::pin(self.pass(stream, "tcp", None, None)).await,
-        }
+                Tls::Unmatched(connection, stream, host) => {
+                    Box::pin(async move { connection.pass(stream, "tls", Some(&host), None).await })
+                }
+            },
+            Protocol::Http1 if is_connect => Box::pin(self.tunnel(stream)),
+            Protocol::Http1 => self.http(stream, Scheme::Http, named, false),
+            Protocol::Http2 => self.http(stream, Scheme::Http, named, true),
+            Protocol::Opaque => Box::pin(self.pass(stream, "tcp", None, None)),
+        })
     }
 
     /// What is known of the connection as a whole.
@@ -261,25 +286,35 @@ impl Connection {
     }
 
     /// Serves the requests of a connection.
-    async fn http<S>(self, stream: S, scheme: Scheme, host: Option<Host>, http2: bool)
+    fn http<S>(self, stream: S, scheme: Scheme, host: Option<Host>, http2: bool) -> Rest
     where
         S: Io + 'static,
     {
         let leg = Leg { scheme, host, port: self.dst.port(), address: self.address() };
+        let drain = self.services.drain.clone();
         let calls = Arc::new(Calls::new(self, leg, http2));
-        let services = Arc::clone(&calls.connection.services);
-        let limits = &services.settings.http;
-        let drain = services.drain.clone();
-        let ended = match http2 {
-            true => Box::pin(serve_http2(stream, limits, drain, Arc::clone(&calls))).await,
-            false => Box::pin(serve_http1(stream, limits, drain, Arc::clone(&calls))).await,
-        };
-        let doubted = calls.doubt.as_ref().and_then(|doubt| calls.connection.doubted(doubt, &ended));
-        if let Some((refused, what)) = doubted {
-            Box::pin(calls.connection.mistrusted(&calls.asked(), refused, &what)).await;
-        } else if let Some(refusal) = told(&ended) {
-            Box::pin(calls.connection.refuse(&calls.asked(), &refusal)).await;
+        match http2 {
+            true => Box::pin(async move {
+                let limits = &calls.connection.services.settings.http;
+                let ended = serve_http2(stream, limits, drain, Arc::clone(&calls)).await;
+                Box::pin(over(&calls, ended)).await;
+            }),
+            false => Box::pin(async move {
+                let limits = &calls.connection.services.settings.http;
+                let ended = serve_http1(stream, limits, drain, Arc::clone(&calls)).await;
+                Box::pin(over(&calls, ended)).await;
+            }),
         }
+    }
+}
+
+/// Tells of what ended a connection for requests.
+async fn over(calls: &Calls, ended: Ended) {
+    let doubted = calls.doubt.as_ref().and_then(|doubt| calls.connection.doubted(doubt, &ended));
+    if let Some((refused, what)) = doubted {
+        calls.connection.mistrusted(&calls.asked(), refused, &what).await;
+    } else if let Some(refusal) = told(&ended) {
+        calls.connection.refuse(&calls.asked(), &refusal).await;
     }
 }
 

@@ -74,7 +74,7 @@ impl Connection {
         };
         let No { refusal, at } = match judged {
             Ok(inner) => match request.open().await {
-                Some(stream) => return Box::pin(inner.within(stream)).await,
+                Some(stream) => return inner.within(stream).await,
                 None => return,
             },
             Err(no) => no,

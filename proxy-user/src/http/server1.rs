@@ -1,7 +1,7 @@
 //! The server's side of HTTP/1.0 and 1.1 towards the workload.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::body::{Incoming, Paired as _};
+use super::body::{Incoming, Paired};
 use super::interims::Client;
 use super::server::{Ended, FIRST_REQUEST, Handler, HttpLimits, REST, drained};
 use crate::http1::head::{self, RequestHead};
 use crate::http1::served::{Answer, Unanswered};
-use crate::http1::{Error, HeadError, Io, OnSwitch, Served, Spelling, Switched};
+use crate::http1::{Error, HeadError, Io, OnSwitch, Served, Switched};
 use crate::sniff::Prefixed;
 
 /// What is still read, and for how long, of a client whose request was answered before its end.
@@ -34,155 +34,209 @@ pub(super) const SAY: Duration = Duration::from_secs(1);
 /// but not at once: a request may be on its way, and one that is answered need not be sent again.
 ///
 /// After a WebSocket that was asked for and is not given, the connection ends: the client may have gone on as if it was.
-pub async fn serve_http1<S, H>(
+pub fn serve_http1<'a, S, H>(
     stream: S,
-    limits: &HttpLimits,
+    limits: &'a HttpLimits,
     drain: watch::Receiver<bool>,
     handler: Arc<H>,
-) -> Ended
+) -> impl Future<Output = Ended> + Send + use<'a, S, H>
 where
     S: Io + 'static,
     H: Handler,
 {
     let served = Served::new(stream);
-    let most = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
-    let mut draining = pin!(drained(drain.clone()));
-    // It is set anew only when it goes off: a request costs no timer.
-    let mut timer = pin!(sleep(limits.header_time));
-    // Until when a connection may rest in the drain.
-    let mut until = None;
-    let mut begun = false;
-    // How it ends is boxed: a connection that goes on needs no room for that.
-    loop {
-        // A client that has just come has something to ask.
-        let mut deadline = Instant::now() + if begun { limits.idle_time } else { limits.header_time };
-        let mut is_within = false;
-        let awaited = loop {
-            tokio::select! {
-                biased;
-                head = served.head(most) => break Awaited::Head(head),
-                () = served.begins(), if !is_within => {
-                    is_within = true;
-                    deadline = Instant::now() + limits.header_time;
-                    timer.as_mut().reset(until.map_or(deadline, |until| deadline.min(until)));
-                }
-                () = draining.as_mut(), if until.is_none() => {
-                    let grace = if begun { REST } else { FIRST_REQUEST };
-                    let end = Instant::now() + grace;
-                    until = Some(end);
-                    timer.as_mut().reset(end.min(deadline));
-                }
-                () = timer.as_mut() => {
-                    let now = Instant::now();
-                    match until {
-                        Some(until) if now >= until && !served.is_within_head() => break Awaited::Drained,
-                        Some(until) if now < until => timer.as_mut().reset(until.min(deadline)),
-                        _ if now >= deadline => break Awaited::Late,
-                        _ => timer.as_mut().reset(deadline),
-                    }
-                }
-            }
-        };
-        let head = match awaited {
-            Awaited::Head(Ok(Some(head))) => head,
-            Awaited::Head(Ok(None)) => return Box::pin(close(served, LINGER_TIME, Ended::Done)).await,
-            Awaited::Head(Err(error)) => return Box::pin(refuse(served, error)).await,
-            Awaited::Late if served.is_within_head() => return Box::pin(late(served)).await,
-            // Kept alive for long enough.
-            Awaited::Late => return Ended::Done,
-            Awaited::Drained => return Box::pin(close(served, LINGER_DRAINING, Ended::Done)).await,
-        };
-        begun = true;
-        let head = match head::request(&head, limits.header_fields) {
-            Ok(head) => head,
-            Err(error) => return Box::pin(refuse(served, error.into())).await,
-        };
-        let (version, to_head, keep_alive) =
-            (head.version, head.method == http::Method::HEAD, head.keep_alive);
-        let (request, spelling, switch) = request(&served, head);
-        let is_free = served.is_free();
-        let interims = match version {
-            http::Version::HTTP_11 => Client::Http1(served.interims()),
-            _ => Client::Deaf,
-        };
-        // A call is kilobytes of state, which would be moved from hand to hand.
-        let mut call = Box::pin(Arc::clone(&handler).call(request, spelling, interims));
-        let reply = tokio::select! {
-            biased;
-            reply = &mut call => reply,
-            error = served.gone() => return Ended::ClientGone(Error::Io(error).into()),
-        };
-        drop(call);
-        let switches = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let is_last = *drain.borrow() || is_free || says_close(&reply);
-        let (mut head, mut body) = reply.into_parts();
-        let wire = body.take_wire();
-        if is_last && !switches {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let answer = Answer {
-            version,
-            to_head,
-            status: head.status,
-            headers: &head.headers,
-            wire: &wire,
-            keep_alive: keep_alive && !is_last,
-        };
-        let answered = {
-            let mut answering = pin!(served.answer(answer, body));
-            let mut waited = None;
-            loop {
+    // A block and not a function, which would have room for its arguments twice.
+    async move {
+        let most = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+        let mut draining = pin!(drained(drain.clone()));
+        // It is set anew only when it goes off: a request costs no timer.
+        let mut timer = pin!(sleep(limits.header_time));
+        // Until when a connection may rest in the drain.
+        let mut until = None;
+        let mut begun = false;
+        // How it ends is boxed: a connection that goes on needs no room for that.
+        loop {
+            // A client that has just come has something to ask.
+            let mut deadline = Instant::now() + if begun { limits.idle_time } else { limits.header_time };
+            let mut is_within = false;
+            let awaited = loop {
                 tokio::select! {
                     biased;
-                    answered = answering.as_mut() => break answered,
+                    head = served.head(most) => break Awaited::Head(head),
+                    () = served.begins(), if !is_within => {
+                        is_within = true;
+                        deadline = Instant::now() + limits.header_time;
+                        timer.as_mut().reset(until.map_or(deadline, |until| deadline.min(until)));
+                    }
+                    () = draining.as_mut(), if until.is_none() => {
+                        let grace = if begun { REST } else { FIRST_REQUEST };
+                        let end = Instant::now() + grace;
+                        until = Some(end);
+                        timer.as_mut().reset(end.min(deadline));
+                    }
                     () = timer.as_mut() => {
-                        let waits = served.waits_to_write();
-                        if waits.is_some() && waits == waited {
-                            return Ended::ClientGone(stalled(limits.write_time).into());
+                        let now = Instant::now();
+                        match until {
+                            Some(until) if now >= until && !served.is_within_head() => break Awaited::Drained,
+                            Some(until) if now < until => timer.as_mut().reset(until.min(deadline)),
+                            _ if now >= deadline => break Awaited::Late,
+                            _ => timer.as_mut().reset(deadline),
                         }
-                        waited = waits;
-                        timer.as_mut().reset(Instant::now() + limits.write_time);
                     }
                 }
+            };
+            let head = match awaited {
+                Awaited::Head(Ok(Some(head))) => head,
+                Awaited::Head(Ok(None)) => return Box::pin(close(served, LINGER_TIME, Ended::Done)).await,
+                Awaited::Head(Err(error)) => return Box::pin(refuse(served, error)).await,
+                Awaited::Late if served.is_within_head() => return Box::pin(late(served)).await,
+                // Kept alive for long enough.
+                Awaited::Late => return Ended::Done,
+                Awaited::Drained => return Box::pin(close(served, LINGER_DRAINING, Ended::Done)).await,
+            };
+            begun = true;
+            let Begun { mut call, to, switch } = match call(&served, &head, limits, &handler) {
+                Ok(begun) => begun,
+                Err(error) => return Box::pin(refuse(served, error.into())).await,
+            };
+            drop(head);
+            let reply = tokio::select! {
+                biased;
+                reply = &mut call => reply,
+                error = served.gone() => return Ended::ClientGone(Error::Io(error).into()),
+            };
+            drop(call);
+            let (switches, answering) = answer(&served, reply, to, limits, &drain, timer.as_mut());
+            let keep_alive = match answering.await {
+                Ok(keep_alive) => keep_alive,
+                Err(Unanswered::Client(error)) => return Ended::ClientGone(Error::Io(error).into()),
+                // Whoever had the body has told it.
+                Err(Unanswered::Body) => return Ended::Done,
+            };
+            if switches {
+                if let (Some(switch), Some((stream, unread))) = (switch, served.into_inner()) {
+                    // If nobody takes it, it is closed.
+                    let _ = switch.send(Box::new(Prefixed::new(unread, stream)));
+                }
+                return Ended::Done;
             }
-        };
-        let keep_alive = match answered {
-            Ok(keep_alive) => keep_alive,
-            Err(Unanswered::Client(error)) => return Ended::ClientGone(Error::Io(error).into()),
-            // Whoever had the body has told it.
-            Err(Unanswered::Body) => return Ended::Done,
-        };
-        if switches {
-            if let (Some(switch), Some((stream, unread))) = (switch, served.into_inner()) {
-                // If nobody takes it, it is closed.
-                let _ = switch.send(Box::new(Prefixed::new(unread, stream)));
+            if !keep_alive || !served.next() {
+                let time = if *drain.borrow() { LINGER_DRAINING } else { LINGER_TIME };
+                return Box::pin(close(served, time, Ended::Done)).await;
             }
-            return Ended::Done;
-        }
-        if !keep_alive || !served.next() {
-            let time = if *drain.borrow() { LINGER_DRAINING } else { LINGER_TIME };
-            return Box::pin(close(served, time, Ended::Done)).await;
         }
     }
 }
 
-/// The request, how its names were spelled, and whom the stream is given to if the protocol is switched.
-fn request<S: Io + 'static>(
+/// A call that was begun.
+struct Begun<F> {
+    /// In memory of its own: a call is kilobytes of state, which would be moved from hand to hand, and a connection that rests needs no
+    /// room for it.
+    call: Pin<Box<F>>,
+    to: To,
+    /// Whom the stream is given to if the protocol is switched.
+    switch: Option<oneshot::Sender<Switched>>,
+}
+
+/// What of a request its answer depends on.
+#[derive(Clone, Copy)]
+struct To {
+    version: http::Version,
+    is_head: bool,
+    keep_alive: bool,
+    /// It asked for another protocol.
+    is_free: bool,
+}
+
+/// Reads a head, and begins the call that it is.
+fn call<S: Io + 'static, H: Handler>(
     served: &Served<S>,
-    head: RequestHead,
-) -> (Request<Incoming>, Option<Spelling>, Option<oneshot::Sender<Switched>>) {
-    let RequestHead { method, uri, version, headers, spelling, expects, keep_alive: _ } = head;
+    head: &Bytes,
+    limits: &HttpLimits,
+    handler: &Arc<H>,
+) -> Result<Begun<impl Future<Output = Response<H::Body>> + Send + use<S, H>>, HeadError> {
+    let RequestHead { method, uri, version, headers, spelling, expects, keep_alive } =
+        head::request(head, limits.header_fields)?;
+    let is_head = method == http::Method::HEAD;
+    let interims = match version {
+        http::Version::HTTP_11 => Client::Http1(served.interims()),
+        _ => Client::Deaf,
+    };
     let mut request = Request::new(Incoming::Http1(served.body(expects)));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
-    let switch = served.is_free().then(|| {
+    let is_free = served.is_free();
+    let switch = is_free.then(|| {
         let (give, take) = OnSwitch::new();
         request.extensions_mut().insert(take);
         give
     });
-    (request, spelling, switch)
+    let call = Box::pin(Arc::clone(handler).call(request, spelling, interims));
+    Ok(Begun { call, to: To { version, is_head, keep_alive, is_free }, switch })
+}
+
+/// Whether the protocol is switched, and what answers, in memory of its own as well: whether the connection may be used for another request,
+/// as far as the response goes.
+fn answer<S, B>(
+    served: &Served<S>,
+    reply: Response<B>,
+    to: To,
+    limits: &HttpLimits,
+    drain: &watch::Receiver<bool>,
+    timer: Pin<&mut Sleep>,
+) -> (bool, Pin<Box<impl Future<Output = Result<bool, Unanswered>>>>)
+where
+    S: Io + 'static,
+    B: Paired<Data = Bytes>,
+{
+    let switches = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let is_last = *drain.borrow() || to.is_free || says_close(&reply);
+    (switches, Box::pin(answer_with(served, reply, to, is_last, limits.write_time, timer)))
+}
+
+async fn answer_with<S, B>(
+    served: &Served<S>,
+    reply: Response<B>,
+    to: To,
+    is_last: bool,
+    write_time: Duration,
+    mut timer: Pin<&mut Sleep>,
+) -> Result<bool, Unanswered>
+where
+    S: Io + 'static,
+    B: Paired<Data = Bytes>,
+{
+    let (mut head, mut body) = reply.into_parts();
+    let wire = body.take_wire();
+    if is_last && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let answer = Answer {
+        version: to.version,
+        to_head: to.is_head,
+        status: head.status,
+        headers: &head.headers,
+        wire: &wire,
+        keep_alive: to.keep_alive && !is_last,
+    };
+    let mut answering = pin!(served.answer(answer, body));
+    let mut waited = None;
+    loop {
+        tokio::select! {
+            biased;
+            answered = answering.as_mut() => return answered,
+            () = timer.as_mut() => {
+                let waits = served.waits_to_write();
+                if waits.is_some() && waits == waited {
+                    return Err(Unanswered::Client(stalled(write_time)));
+                }
+                waited = waits;
+                timer.as_mut().reset(Instant::now() + write_time);
+            }
+        }
+    }
 }
 
 fn says_close<B>(reply: &Response<B>) -> bool {
@@ -227,9 +281,9 @@ pub(super) async fn close<S: Io + 'static>(served: Served<S>, time: Duration, en
     ended
 }
 
-fn stalled(time: Duration) -> Error {
+fn stalled(time: Duration) -> io::Error {
     let text = format!("the client took nothing of an answer for {time:?}");
-    Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
 /// What came of waiting for a head.
