@@ -84,11 +84,18 @@ type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Serves one accepted connection to its end; it was counted when it came.
 ///
 /// A connection rests for most of its life, so what finds out how it is served has memory of its own, which is given back before.
-pub async fn serve(accepted: Accepted, services: Arc<Services>, open: OpenConnection) {
-    // The place among the open connections is held to the end.
-    let _open = open;
-    if let Some((rest, _places)) = Box::pin(begin(accepted, services)).await {
-        rest.await;
+pub fn serve(
+    accepted: Accepted,
+    services: Arc<Services>,
+    open: OpenConnection,
+) -> impl Future<Output = ()> + Send {
+    let begun = Box::pin(begin(accepted, services));
+    async move {
+        if let Some((rest, _places)) = begun.await {
+            rest.await;
+        }
+        // To the end it is one of those that a drain waits for.
+        drop(open);
     }
 }
 

@@ -169,7 +169,7 @@ pub struct Framing {
     /// The CR of a line came, and nothing after it yet.
     returned: bool,
     /// The beginning of a line that comes in pieces, and its length so far.
-    kept: [u8; KEPT],
+    kept: Vec<u8>,
     length: usize,
 }
 
@@ -177,7 +177,7 @@ impl Framing {
     /// Before the first byte of a message.
     #[must_use]
     pub fn new(message: Message) -> Self {
-        let (head, kept) = (Head::default(), [0; KEPT]);
+        let (head, kept) = (Head::default(), Vec::new());
         Self { message, state: State::Head, head, interim: 0, returned: false, kept, length: 0 }
     }
 
@@ -318,8 +318,8 @@ impl Framing {
             self.judge(line.get(..KEPT).unwrap_or(line), line.len())
         } else {
             self.keep(line);
-            let (kept, length) = (self.kept, self.length);
-            self.judge(kept.get(..length.min(KEPT)).unwrap_or_default(), length)
+            let kept = std::mem::take(&mut self.kept);
+            self.judge(&kept, self.length)
         };
         (self.length, self.returned) = (0, false);
         judged.map_err(|fault| (fault, taken - 1))?;
@@ -327,10 +327,8 @@ impl Framing {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        let free = self.kept.get_mut(self.length.min(KEPT)..).unwrap_or_default();
-        for (place, byte) in free.iter_mut().zip(piece) {
-            *place = *byte;
-        }
+        let free = KEPT.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(piece.get(..free).unwrap_or(piece));
         self.length = self.length.saturating_add(piece.len());
     }
 
