@@ -6,6 +6,7 @@ use std::{
 
 use proxy_policy::ExePattern;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
+use rustix::io::Errno;
 
 /// A file as the kernel names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +55,20 @@ pub fn named_by(path: &Path) -> Option<FileId> {
 #[must_use]
 pub fn at_hand(path: &Path) -> Option<FileId> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    of_open(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?)
+    let open = || openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    let mut opened = open();
+    for _ in 0..AGAIN {
+        match opened {
+            Err(Errno::AGAIN) => opened = open(),
+            _ => break,
+        }
+    }
+    of_open(opened.ok()?)
 }
+
+/// How often a path is looked up in memory again that is not found there. A lookup that may not wait gives up, as if it was not, when somebody
+/// mounts or renames something at this moment, anywhere on the host (`LOOKUP_RCU`, Documentation/filesystems/path-lookup.rst).
+const AGAIN: usize = 8;
 
 /// The file that is open.
 #[must_use]
@@ -160,6 +173,8 @@ fn search(
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -186,6 +201,40 @@ mod tests {
         assert!(names(&one, id) && names(&link, id) && names(&symlink, id));
         assert!(!names(&copy, id) && !names(&dir.path().join("none"), id));
         assert!(!names(&one, FileId { dev: id.dev + 1, ..id }), "the same inode of another file system");
+    }
+
+    #[test]
+    fn a_path_is_at_hand_also_while_others_mount() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        use nix::sched::{CloneFlags, unshare};
+        const NONE: Option<&str> = None;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, place) = (dir.path().join("deep/file"), dir.path().join("place"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        std::fs::write(&path, "x").unwrap();
+        let id = named_by(&path);
+        let until = Instant::now() + Duration::from_secs(1);
+        let missed = std::thread::scope(|scope| {
+            let (begun, beginning) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                // Its mounts are its own; the lock is one for the host.
+                let mounts = unshare(CloneFlags::CLONE_NEWNS).is_ok()
+                    && mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).is_ok();
+                begun.send(mounts).unwrap();
+                while mounts && Instant::now() < until {
+                    mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
+                    umount2(&place, MntFlags::MNT_DETACH).unwrap();
+                }
+            });
+            assert!(beginning.recv().unwrap(), "this test mounts, which takes root");
+            let mut missed = 0;
+            while Instant::now() < until {
+                missed += usize::from(at_hand(&path) != id);
+            }
+            missed
+        });
+        assert_eq!(missed, 0);
     }
 
     #[test]
