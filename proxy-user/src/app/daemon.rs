@@ -43,7 +43,7 @@ use crate::{
     doctor::Doctor,
     forward::{Dialer, ForwardLimits, Forwarder},
     http::HttpLimits,
-    kernel::{Cgroups, Kernel, Plan, Protecting, inherited, netns_cookie, own, take_listener},
+    kernel::{Cgroups, Kernel, Plan, Protecting, Reading, inherited, netns_cookie, own, take_listener},
     limits::{Backoff, Ledger, Registry},
     record::Recorder,
     sinks,
@@ -68,7 +68,8 @@ const NO_COOKIE: &str =
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     own::keep_little();
     let config = Arc::new(Config::load(config_path)?);
-    // The first random number takes some 20 ms (AWS-LC measures the processor's jitter once): meanwhile others can work.
+    // Meanwhile others can work: so is the first random number, for which AWS-LC measures the processor's jitter for some 20 ms.
+    let reading = Reading::begin();
     let _ = std::thread::Builder::new().name("random".to_owned()).spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     init_log(&config)?;
     protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
@@ -78,7 +79,7 @@ pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
         .thread_name("vouchsafe")
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, reading));
     // A task that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -98,7 +99,7 @@ fn init_log(config: &Config) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("cannot start the log: {error}"))
 }
 
-async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
+async fn serve(config: Arc<Config>, reading: Reading) -> anyhow::Result<ExitCode> {
     let (started, running) = (SystemTime::now(), Instant::now());
     for dir in [&config.state, &config.runtime] {
         std::fs::create_dir_all(dir)
@@ -187,7 +188,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         Arc::new(Cgroups::open(config.kernel.cgroup.as_deref(), config.kernel.unit_root.as_deref())?);
     let workloads = Arc::new(Workloads::new(Arc::clone(&cgroups), config.containers.clone()));
     let rules = network::kernel_rules(first.set(), &config.network.allow, first.resolvers(), last.rules_at);
-    let (kernel, handles) = Kernel::start(&Plan {
+    let plan = Plan {
         cgroups: &cgroups,
         pin: &config.kernel.pin,
         listen: config.listen.all(),
@@ -197,7 +198,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         rules: &rules,
         protect: config.protect,
         verbose: tracing::enabled!(tracing::Level::DEBUG),
-    })?;
+    };
+    let (kernel, handles) = Kernel::start(&plan, reading)?;
     if let Protecting::Unavailable(why) = kernel.protecting() {
         tracing::warn!("protect = true, but others than root are not kept from tracing: {why}");
     }

@@ -1,14 +1,17 @@
 //! Attached programs: pinned, so that they outlive the daemon, and replaced in place, so that a restart leaves no gap.
 use std::{
-    cell::OnceCell,
+    collections::HashMap,
     ffi::CString,
     fs::File,
     io,
+    num::NonZero,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
 };
 
 use aya::{
@@ -111,13 +114,17 @@ pub(super) static PROGRAMS: [Spec; 17] = [
 
 /// The kernel's own types, which are megabytes: read when the first program wants them, and once for all that do.
 #[derive(Default)]
-pub(super) struct Types(OnceCell<Btf>);
+pub(super) struct Types {
+    read: OnceLock<Btf>,
+    reading: Mutex<()>,
+}
 
 impl Types {
     fn get(&self) -> Result<&Btf, BtfError> {
-        match self.0.get() {
+        let _others = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.read.get() {
             Some(types) => Ok(types),
-            None => Btf::from_sys_fs().map(|types| self.0.get_or_init(|| types)),
+            None => Btf::from_sys_fs().map(|types| self.read.get_or_init(|| types)),
         }
     }
 }
@@ -129,27 +136,16 @@ pub(super) fn load(
     protects: bool,
     types: &Types,
 ) -> Result<Vec<&'static Spec>, KernelError> {
-    let mut lacks = Vec::new();
-    for spec in &PROGRAMS {
-        let unwanted = !protects && protect::is_one(spec);
-        if unwanted || (spec.without.is_some() && !has_bpf_lsm()) {
-            lacks.push(spec);
-            continue;
-        }
-        let loaded = match program(ebpf, spec)? {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSkb(program) => program.load(),
-            Program::RawTracePoint(program) => program.load(),
-            Program::LsmCgroup(program) => {
-                types.get().map_err(Into::into).and_then(|types| program.load(hook_of(spec), types))
-            }
-            Program::Lsm(program) => {
-                types.get().map_err(Into::into).and_then(|types| program.load(hook_of(spec), types))
-            }
-            _ => return Err(KernelError::Object(format!("{} is of another type", spec.name))),
-        };
+    let has_lsm = has_bpf_lsm();
+    let is_wanted = |spec: &Spec| (protects || !protect::is_one(spec)) && (spec.without.is_none() || has_lsm);
+    let mut programs: HashMap<_, _> = ebpf.programs_mut().collect();
+    let mut wanted = Vec::new();
+    for spec in PROGRAMS.iter().filter(|spec| is_wanted(spec)) {
+        let program = programs.remove(spec.name).ok_or_else(|| absent(spec))?;
+        wanted.push((spec, program));
+    }
+    let mut lacks: Vec<_> = PROGRAMS.iter().filter(|spec| !is_wanted(spec)).collect();
+    for (spec, loaded) in verify(wanted, types) {
         if let (Err(error), Some(_)) = (&loaded, spec.without) {
             tracing::debug!(program = spec.name, error = chain(error), "not loaded");
             lacks.push(spec);
@@ -166,7 +162,56 @@ pub(super) fn load(
             _ => KernelError::Missing { feature: spec.feature, since: spec.since, said: chain(&error) },
         })?;
     }
+    lacks.sort_by_key(|spec| place(spec));
     Ok(lacks)
+}
+
+/// Where it stands among all.
+fn place(spec: &Spec) -> Option<usize> {
+    PROGRAMS.iter().position(|one| one.name == spec.name)
+}
+
+/// How many programs are verified at a time, where there are so many processors.
+const AT_ONCE: usize = 4;
+
+type Verified = (&'static Spec, Result<(), ProgramError>);
+
+/// Hands programs to the verifier, which looks at several at a time; in their order.
+fn verify(programs: Vec<(&'static Spec, &mut Program)>, types: &Types) -> Vec<Verified> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(AT_ONCE);
+    let (left, verified) = (Mutex::new(programs), Mutex::new(Vec::new()));
+    let work = || {
+        // Not within a `while let`, which would hold the lock meanwhile.
+        loop {
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((spec, program)) = next else { return };
+            let loaded = load_one(spec, program, types);
+            verified.lock().unwrap_or_else(PoisonError::into_inner).push((spec, loaded));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread this one does it all.
+            let _ = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut verified = verified.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verified.sort_by_key(|(spec, _)| place(spec));
+    verified
+}
+
+fn load_one(spec: &Spec, program: &mut Program, types: &Types) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        Program::LsmCgroup(program) => program.load(hook_of(spec), types.get()?),
+        Program::Lsm(program) => program.load(hook_of(spec), types.get()?),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 /// Why the verifier refuses it; `None`: the kernel did not come so far.
@@ -347,8 +392,11 @@ fn new_link(program: &mut Program, cgroup: &File) -> Result<FdLink, Unattached> 
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, spec: &Spec) -> Result<&'a mut Program, KernelError> {
-    ebpf.program_mut(spec.name)
-        .ok_or_else(|| KernelError::Object(format!("it holds no program {}", spec.name)))
+    ebpf.program_mut(spec.name).ok_or_else(|| absent(spec))
+}
+
+fn absent(spec: &Spec) -> KernelError {
+    KernelError::Object(format!("it holds no program {}", spec.name))
 }
 
 /// The links that an earlier daemon left under this folder, by name.

@@ -17,6 +17,7 @@ mod netns;
 mod network;
 pub mod own;
 mod protect;
+mod running;
 mod schedule;
 mod unread;
 
@@ -27,7 +28,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aya::{EbpfLoader, include_bytes_aligned};
+use aya::include_bytes_aligned;
 use aya_log::EbpfLogger;
 use nix::sys::{
     resource::{RLIM_INFINITY, Resource, setrlimit},
@@ -47,11 +48,14 @@ pub use self::{
     netns::{Inside, Served, inhabited, listen_inside},
     network::{KernelRule, Network, Stand},
     protect::Protecting,
+    running::Reading,
     schedule::stand_last,
     unread::{unacknowledged, window},
 };
 #[cfg(test)]
 pub(crate) use schedule::tests::standing;
+
+use running::Running;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vouchsafe.bpf.o"));
 
@@ -134,10 +138,8 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`]; nothing new is attached then, and what an earlier daemon attached stays.
-    pub fn start(plan: &Plan<'_>) -> Result<(Self, Handles), KernelError> {
-        let btf = std::fs::read(btf::KERNEL_BTF)
-            .map_err(|source| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), source })?;
-        let offsets = btf::offsets(&btf)?;
+    pub fn start(plan: &Plan<'_>, reading: Reading) -> Result<(Self, Handles), KernelError> {
+        let Running { btf, offsets, mut loader } = reading.end()?;
         let (mut protecting, protection) = protect::plan(plan.protect, &btf, plan.cgroups)?;
         drop(btf);
         // Before 5.11 maps are charged to RLIMIT_MEMLOCK; a failure shows at the load.
@@ -147,7 +149,7 @@ impl Kernel {
         prepare_pins(plan.pin, &pins)?;
 
         let level: u8 = if plan.verbose { aya_log::Level::Debug as u8 } else { 0 };
-        let (mut loader, types) = (EbpfLoader::new(), links::Types::default());
+        let types = links::Types::default();
         loader.override_global(names::OFFSETS, &offsets, true);
         protect::hand_over(&mut loader, &protection);
         loader.override_global(aya_log::LEVEL, &level, false);
