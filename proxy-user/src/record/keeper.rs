@@ -1,11 +1,15 @@
 //! The thread that looks after closed segments: compresses them, brings back what spilled, and removes those whose time is over.
-//! What takes time is done by a thread of its own that stands behind all others; nothing waits for it.
+//! What takes time is done by threads of its own that stand behind all others; nothing else waits for them.
 
+use std::cell::OnceCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, Scope};
 use std::time::{Duration, SystemTime};
 
 use proxy_journal::archive::{index_name, keep_index, pack_indexed, put_index};
@@ -69,23 +73,89 @@ const MOST_WAITING: usize = 4;
 /// The share, as a nice value.
 const NICE: i32 = 19;
 
+type Work<'scope> = Box<dyn FnOnce() + Send + 'scope>;
+
+/// The threads that do what takes time: one that runs when no other has anything to do, and one that gets a small share. They stay, once
+/// there was something to do: a thread has one of the allocator's heaps, which keeps a part of what it needed, and the next thread has
+/// perhaps another.
+struct Packers<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    last: OnceCell<Sender<Work<'scope>>>,
+    with_a_share: OnceCell<Sender<Work<'scope>>>,
+}
+
+impl<'scope, 'env> Packers<'scope, 'env> {
+    fn new(scope: &'scope Scope<'scope, 'env>) -> Self {
+        Self { scope, last: OnceCell::new(), with_a_share: OnceCell::new() }
+    }
+
+    /// Has one of them work, and waits for it.
+    fn work(
+        &self,
+        with_a_share: bool,
+        work: impl FnOnce() -> io::Result<()> + Send + 'scope,
+    ) -> io::Result<()> {
+        let in_a_panic = || io::Error::other("the thread that compresses ended in a panic");
+        let (done, result) = mpsc::channel();
+        let work = move || {
+            let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
+        };
+        let packer = match with_a_share {
+            false => self.packer(&self.last, stand_last),
+            true => self.packer(&self.with_a_share, take_a_share),
+        };
+        packer?.send(Box::new(work)).map_err(|_| in_a_panic())?;
+        result.recv().map_err(|_| in_a_panic())?.unwrap_or_else(|_| Err(in_a_panic()))
+    }
+
+    fn packer<'a>(
+        &self,
+        there: &'a OnceCell<Sender<Work<'scope>>>,
+        stand: fn(),
+    ) -> io::Result<&'a Sender<Work<'scope>>> {
+        if let Some(packer) = there.get() {
+            return Ok(packer);
+        }
+        let (packer, works) = mpsc::channel::<Work<'scope>>();
+        let life = move || {
+            stand();
+            works.into_iter().for_each(|work| work());
+        };
+        thread::Builder::new().name("journal-packer".to_owned()).spawn_scoped(self.scope, life)?;
+        Ok(there.get_or_init(|| packer))
+    }
+}
+
+// No harm when it is not granted.
+
+fn stand_last() {
+    let _ = kernel::stand_last();
+}
+
+fn take_a_share() {
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
 impl Inner {
     /// The life of the thread.
     pub(super) fn keep_until_stopped(self: &Arc<Inner>, keep: &Keep) {
-        loop {
-            match self.keep(keep) {
-                Err(error) if !self.keeper.ends() => {
-                    tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
+        thread::scope(|scope| {
+            let packers = Packers::new(scope);
+            loop {
+                match self.keep(keep, &packers) {
+                    Err(error) if !self.keeper.ends() => {
+                        tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
+                    }
+                    Ok(()) | Err(_) => {}
                 }
-                Ok(()) | Err(_) => {}
+                if !self.keeper.wait() {
+                    return;
+                }
             }
-            if !self.keeper.wait() {
-                return;
-            }
-        }
+        });
     }
 
-    fn keep(&self, keep: &Keep) -> io::Result<()> {
+    fn keep<'scope>(&'scope self, keep: &'scope Keep, packers: &Packers<'scope, '_>) -> io::Result<()> {
         let live = self.lock().writer.number();
         let spill = self.dir.join(segment::SPILL);
         for (number, path) in segment::list(&self.dir)? {
@@ -93,10 +163,10 @@ impl Inner {
                 break;
             }
             if path.starts_with(&spill) || (keep.compress && !is_packed(&path)) {
-                self.behind_all(live, || self.put_away(keep, number, &path))?;
+                self.behind_all(packers, live, move || self.put_away(keep, number, &path))?;
             }
         }
-        self.behind_all(live, || {
+        self.behind_all(packers, live, move || {
             self.index(live);
             Ok(())
         })?;
@@ -106,22 +176,15 @@ impl Inner {
 
     /// Works on a thread that runs when no other has anything to do. It holds nothing that others wait for: it may not get on for as long
     /// as the host is busy. When too much waits for it, it gets a small share.
-    fn behind_all(&self, live: u32, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    fn behind_all<'scope>(
+        &self,
+        packers: &Packers<'scope, '_>,
+        live: u32,
+        work: impl FnOnce() -> io::Result<()> + Send + 'scope,
+    ) -> io::Result<()> {
         let closed = segment::list(&self.dir)?.into_iter().filter(|(number, _)| *number < live);
         let waiting = closed.filter(|(_, path)| !is_packed(path)).count();
-        let work = || {
-            // No harm when it is not granted.
-            match waiting > MOST_WAITING {
-                false => drop(kernel::stand_last()),
-                true => drop(rustix::process::setpriority_process(None, NICE)),
-            }
-            work()
-        };
-        std::thread::scope(|scope| {
-            let worker = std::thread::Builder::new().name("journal-packer".to_owned());
-            let ended = worker.spawn_scoped(scope, work)?.join();
-            ended.unwrap_or_else(|_| Err(io::Error::other("the thread that compresses ended in a panic")))
-        })
+        packers.work(waiting > MOST_WAITING, work)
     }
 
     /// Compresses a closed segment, and makes its index on the way; one that is compressed, or shall not be, is only brought back from where
@@ -293,13 +356,21 @@ mod tests {
         let dir = keep.path().join("journal");
         let recorder = Recorder::open(&dir, Options::new("test")).unwrap();
         let at_work = || {
-            let mut found = None;
-            let look = || {
-                found = Some(standing());
-                Ok(())
-            };
-            recorder.inner.behind_all(100, look).unwrap();
-            found.unwrap()
+            let (tell, told) = mpsc::channel();
+            thread::scope(|scope| {
+                let packers = Packers::new(scope);
+                for _ in 0..2 {
+                    let tell = tell.clone();
+                    let look = move || {
+                        tell.send((standing(), thread::current().id())).unwrap();
+                        Ok(())
+                    };
+                    recorder.inner.behind_all(&packers, 100, look).unwrap();
+                }
+            });
+            let (first, second) = (told.recv().unwrap(), told.recv().unwrap());
+            assert_eq!(first, second, "the thread stays");
+            first.0
         };
         let most = u32::try_from(MOST_WAITING).unwrap();
         for number in 2..=most {
@@ -311,8 +382,14 @@ mod tests {
         fs::write(dir.join(segment::file_name(most + 2)), "").unwrap();
         assert_eq!(at_work(), ("0".to_owned(), NICE.to_string()));
         assert_eq!(standing().0, "0", "who asked stands where it stood");
-        let failed = recorder.inner.behind_all(1, || Err(io::Error::other("no")));
-        assert_eq!(failed.unwrap_err().to_string(), "no");
+        thread::scope(|scope| {
+            let packers = Packers::new(scope);
+            let failed = recorder.inner.behind_all(&packers, 1, || Err(io::Error::other("no")));
+            assert_eq!(failed.unwrap_err().to_string(), "no");
+            let broken = recorder.inner.behind_all(&packers, 1, || panic!("it is broken"));
+            assert!(broken.unwrap_err().to_string().contains("panic"));
+            recorder.inner.behind_all(&packers, 1, || Ok(())).expect("the next work is done all the same");
+        });
     }
 
     #[test]
