@@ -68,9 +68,7 @@ const NO_COOKIE: &str =
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     own::keep_little();
     let config = Arc::new(Config::load(config_path)?);
-    // Meanwhile others can work: so is the first random number, for which AWS-LC measures the processor's jitter for some 20 ms.
     let reading = Reading::begin();
-    let _ = std::thread::Builder::new().name("random".to_owned()).spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     init_log(&config)?;
     protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
     raise_descriptors();

@@ -4,6 +4,7 @@
 //! member of a named struct is wanted. aya-obj keeps these to itself, and the crates that do not are LGPL.
 use std::collections::HashMap;
 
+use memchr::memchr;
 use proxy_common::Offsets;
 use thiserror::Error;
 
@@ -88,14 +89,16 @@ const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
-/// Structs and unions by type id, and named structs by name.
+/// Where each type stands, and the structs that have names. Members are read when they are asked for: of some ten thousand structs, two
+/// dozen are.
 pub(super) struct Btf<'a> {
     strings: &'a [u8],
-    members: HashMap<u32, Vec<Member>>,
+    types: &'a [u8],
+    /// By type id; the first has the id 1.
+    places: Vec<usize>,
     structs: HashMap<&'a [u8], u32>,
 }
 
-#[derive(Clone, Copy)]
 struct Member {
     name: u32,
     kind: u32,
@@ -111,7 +114,12 @@ fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
 
 fn name(strings: &[u8], at: u32) -> &[u8] {
     let rest = strings.get(at as usize..).unwrap_or_default();
-    rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    rest.get(..memchr(0, rest).unwrap_or(rest.len())).unwrap_or_default()
+}
+
+/// Kind, number of parts, and `kind_flag` of a `btf_type.info`.
+const fn described(info: u32) -> (u32, usize, bool) {
+    ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 == 1)
 }
 
 impl<'a> Btf<'a> {
@@ -129,30 +137,19 @@ impl<'a> Btf<'a> {
         let types = section(word(data, 8)? as usize, word(data, 12)? as usize)?;
         let strings = section(word(data, 16)? as usize, word(data, 20)? as usize)?;
 
-        let mut members = HashMap::new();
+        let mut places = Vec::new();
         let mut structs = HashMap::new();
         let mut at = 0;
         let mut id = 0_u32;
         while at < types.len() {
             id += 1;
+            places.push(at);
             let type_name = word(types, at)?;
-            let info = word(types, at + 4)?;
-            let (kind, count, flag) = ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
-            at += 12;
-            if kind == KIND_STRUCT || kind == KIND_UNION {
-                let mut list = Vec::with_capacity(count);
-                for index in 0..count {
-                    let member = at + index * 12;
-                    let offset = word(types, member + 8)?;
-                    // With kind_flag the upper eight bits are the size of a bit field.
-                    let bits = if flag { offset & 0x00ff_ffff } else { offset };
-                    list.push(Member { name: word(types, member)?, kind: word(types, member + 4)?, bits });
-                }
-                members.insert(id, list);
-                if kind == KIND_STRUCT {
-                    structs.entry(name(strings, type_name)).or_insert(id);
-                }
+            let (kind, count, _) = described(word(types, at + 4)?);
+            if kind == KIND_STRUCT {
+                structs.entry(name(strings, type_name)).or_insert(id);
             }
+            at += 12;
             at += match kind {
                 1 | 14 | 17 => 4,                       // INT, VAR, DECL_TAG
                 3 => 12,                                // ARRAY
@@ -165,7 +162,27 @@ impl<'a> Btf<'a> {
                 _ => return Err(BtfError::Damaged { at: at - 12 }),
             };
         }
-        Ok(Self { strings, members, structs })
+        if at > types.len() {
+            return Err(BtfError::Damaged { at });
+        }
+        Ok(Self { strings, types, places, structs })
+    }
+
+    /// The members of a struct or union; none of anything else.
+    fn members(&self, id: u32) -> impl Iterator<Item = Member> + use<'a> {
+        let types = self.types;
+        let place = id.checked_sub(1).and_then(|index| self.places.get(index as usize)).copied();
+        let info = place.and_then(|at| word(types, at + 4).ok()).unwrap_or(0);
+        let (kind, count, flag) = described(info);
+        let count = if kind == KIND_STRUCT || kind == KIND_UNION { count } else { 0 };
+        let first = place.unwrap_or(0) + 12;
+        (0..count).map_while(move |index| {
+            let member = first + index * 12;
+            let offset = word(types, member + 8).ok()?;
+            // With kind_flag the upper eight bits are the size of a bit field.
+            let bits = if flag { offset & 0x00ff_ffff } else { offset };
+            Some(Member { name: word(types, member).ok()?, kind: word(types, member + 4).ok()?, bits })
+        })
     }
 
     /// Byte offset of the first of `names` that the struct has, also inside its anonymous structs and unions.
@@ -183,7 +200,7 @@ impl<'a> Btf<'a> {
         if depth > 8 {
             return None;
         }
-        self.members.get(&id)?.iter().find_map(|member| match name(self.strings, member.name) {
+        self.members(id).find_map(|member| match name(self.strings, member.name) {
             found if found == wanted => Some(member.bits),
             b"" => self.find(member.kind, wanted, depth + 1)?.checked_add(member.bits),
             _ => None,
