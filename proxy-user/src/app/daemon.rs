@@ -47,13 +47,16 @@ use crate::{
     limits::{Backoff, Ledger, Registry},
     record::Recorder,
     sinks,
-    trust::{BotTls, Ca, UpstreamTls},
+    trust::{BotTls, Ca, SystemRoots, UpstreamTls},
     uplink::Uplink,
     workload::{Workloads, identify::Matcher},
 };
 
 /// How long the end waits for a server that gives a new refresh token, and for one that takes back what it leased.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// When a start gives back what it used.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why the daemon ends when somebody took its listener down.
 const LISTENER_LOST: &str = "the listener was taken down";
@@ -69,6 +72,7 @@ pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     own::keep_little();
     let config = Arc::new(Config::load(config_path)?);
     let reading = Reading::begin();
+    let roots = config.upstream.system_roots.then(SystemRoots::begin);
     init_log(&config)?;
     protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
     raise_descriptors();
@@ -77,7 +81,7 @@ pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
         .thread_name("vouchsafe")
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(config, reading));
+    let result = runtime.block_on(serve(config, reading, roots));
     // A task that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -97,7 +101,11 @@ fn init_log(config: &Config) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("cannot start the log: {error}"))
 }
 
-async fn serve(config: Arc<Config>, reading: Reading) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Arc<Config>,
+    reading: Reading,
+    roots: Option<SystemRoots>,
+) -> anyhow::Result<ExitCode> {
     let (started, running) = (SystemTime::now(), Instant::now());
     for dir in [&config.state, &config.runtime] {
         std::fs::create_dir_all(dir)
@@ -107,12 +115,8 @@ async fn serve(config: Arc<Config>, reading: Reading) -> anyhow::Result<ExitCode
     let ledger = Arc::new(Ledger::open(&config.state)?);
     let limits = Arc::new(Registry::new(Arc::clone(&ledger)));
     let ca = Arc::new(Ca::open(&config.state, authority::terms(&config.ca))?);
-    let upstream_tls = UpstreamTls::new(
-        &config.upstream.roots,
-        config.upstream.system_roots,
-        &ca.roots(),
-        config.upstream.connect_timeout,
-    )?;
+    let upstream = &config.upstream;
+    let upstream_tls = UpstreamTls::with(&upstream.roots, roots, &ca.roots(), upstream.connect_timeout)?;
     let bot_tls = BotTls::new(Arc::clone(&ca), config.limits.sniff_timeout)?;
     let store = StorePaths::in_directories(&config.state, &config.runtime).store;
     let publisher = config.issuer.as_ref().map(|issuer| Publisher::open(issuer, &store)).transpose()?;
@@ -313,8 +317,11 @@ async fn serve(config: Arc<Config>, reading: Reading) -> anyhow::Result<ExitCode
         "serving"
     );
     supervisor::ready(&ready);
-    tokio::task::spawn_blocking(|| {
-        if let Err(problem) = give_back_memory(own::let_go, own::unlock_files) {
+    // The first calls need much of what would be given back.
+    tasks.spawn(async {
+        tokio::time::sleep(REST).await;
+        let given = tokio::task::spawn_blocking(|| give_back_memory(own::let_go, own::unlock_files)).await;
+        if let Ok(Err(problem)) = given {
             tracing::warn!("{problem}");
         }
     });

@@ -150,9 +150,10 @@ impl Kernel {
 
         let level: u8 = if plan.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let types = links::Types::default();
-        loader.override_global(names::OFFSETS, &offsets, true);
-        protect::hand_over(&mut loader, &protection);
-        loader.override_global(aya_log::LEVEL, &level, false);
+        // What the loader points to lives as long as the daemon: so it can be dropped elsewhere.
+        loader.override_global(names::OFFSETS, &*Box::leak(Box::new(offsets)), true);
+        protect::hand_over(&mut loader, Box::leak(Box::new(protection)));
+        loader.override_global(aya_log::LEVEL, &*Box::leak(Box::new(level)), false);
         for map in names::PINNED_MAPS {
             loader.map_pin_path(map, pins.join(map));
         }
@@ -161,6 +162,8 @@ impl Kernel {
             Some(_) => KernelError::Io { what: "create BPF maps".into(), said: error::chain(&error) },
             None => KernelError::Object(error::chain(&error)),
         })?;
+        // With it go the kernel's types, which are hundreds of thousands of pieces.
+        let _ = std::thread::Builder::new().name("types".to_owned()).spawn(move || drop(loader));
         let mut lacks = links::load(&mut ebpf, protecting == Protecting::On, &types)?;
         if let Some(name) = protect::missing(&protecting, &lacks) {
             protecting = Protecting::Unavailable(format!(

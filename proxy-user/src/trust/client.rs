@@ -17,7 +17,7 @@ use super::ca_certificate::CaCertificate;
 use super::client_identity::{ClientIdentity, Presented};
 use super::names::{BadHost, server_name};
 use super::provider;
-use super::roots::{self, RootsError};
+use super::roots::{self, RootsError, SystemRoots};
 
 /// How many servers' sessions are kept for resumption.
 const SESSIONS: usize = 1024;
@@ -126,7 +126,20 @@ impl UpstreamTls {
         own: &[CaCertificate],
         deadline: Duration,
     ) -> Result<Self, RootsError> {
-        let roots = roots::store(extra_roots, system_roots, own)?;
+        Self::with(extra_roots, system_roots.then(SystemRoots::begin), own, deadline)
+    }
+
+    /// The same, with those of the system's roots that are being read, if any are wanted.
+    ///
+    /// # Errors
+    /// As [`UpstreamTls::new`].
+    pub fn with(
+        extra_roots: &[PathBuf],
+        system: Option<SystemRoots>,
+        own: &[CaCertificate],
+        deadline: Duration,
+    ) -> Result<Self, RootsError> {
+        let roots = roots::store(extra_roots, system, own)?;
         let mut base = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(RootsError::Unusable)?

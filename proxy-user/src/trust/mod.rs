@@ -45,7 +45,7 @@ pub use names::BadHost;
 pub use permitted::Permitted;
 pub use private_key::{KeyForm, PrivateKeyError, PrivateKeyPem};
 pub use reading::{certificates, to_pem};
-pub use roots::{RootsError, bundle};
+pub use roots::{RootsError, SystemRoots, bundle};
 pub use server::{AcceptError, BotTls, refused_by};
 
 /// A bot's connection whose TLS ends here.

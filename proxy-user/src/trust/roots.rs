@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -68,6 +69,26 @@ fn system() -> Result<Vec<CertificateDer<'static>>, RootsError> {
     Ok(found.certs)
 }
 
+/// The reading of the system's roots, which goes on: there are hundreds of files.
+pub struct SystemRoots(Option<JoinHandle<Result<Vec<CertificateDer<'static>>, RootsError>>>);
+
+impl SystemRoots {
+    /// Begins it.
+    #[must_use]
+    pub fn begin() -> Self {
+        // Without a thread they are read when they are wanted.
+        Self(thread::Builder::new().name("roots".to_owned()).spawn(system).ok())
+    }
+
+    fn end(self) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+        match self.0.map(JoinHandle::join) {
+            Some(Ok(roots)) => roots,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => system(),
+        }
+    }
+}
+
 /// The certificates of a PEM file, all of them sound.
 fn file(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     let content =
@@ -84,18 +105,18 @@ fn file(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
 }
 
 /// Whether a root names itself one of this host's: of a former generation, which the store still has.
-fn is_former(root: &CertificateDer<'_>) -> bool {
-    x509::facts(root).is_some_and(|facts| facts.subject.starts_with(&generation::roots_of_this_host()))
+fn is_former(root: &CertificateDer<'_>, this_host: &str) -> bool {
+    x509::facts(root).is_some_and(|facts| facts.subject.starts_with(this_host))
 }
 
 /// The roots to verify upstream servers with. `own` and what was it are left out even when it stands in the system's trust store, as
 /// it does on hosts where bots use that: a server that shows one of our leaves is ourselves, not the API.
 pub(super) fn store(
     extra: &[PathBuf],
-    with_system: bool,
+    system: Option<SystemRoots>,
     own: &[CaCertificate],
 ) -> Result<RootCertStore, RootsError> {
-    let system = if with_system { system()? } else { Vec::new() };
+    let system = system.map(SystemRoots::end).transpose()?.unwrap_or_default();
     without(own, system, extra)
 }
 
@@ -107,8 +128,9 @@ fn without(
     let is_own = |root: &CertificateDer<'_>| own.iter().any(|ours| ours.der() == root);
     let mut store = RootCertStore::empty();
     if !system.is_empty() {
-        let (_, ignored) = store
-            .add_parsable_certificates(system.into_iter().filter(|root| !is_own(root) && !is_former(root)));
+        let this_host = generation::roots_of_this_host();
+        let others = system.into_iter().filter(|root| !is_own(root) && !is_former(root, &this_host));
+        let (_, ignored) = store.add_parsable_certificates(others);
         if ignored > 0 {
             tracing::debug!(ignored, "some of the system's root certificates cannot be parsed");
         }
