@@ -55,9 +55,6 @@ use crate::{
 /// How long the end waits for a server that gives a new refresh token, and for one that takes back what it leased.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// When a start gives back what it used.
-const REST: Duration = Duration::from_secs(1);
-
 /// Why the daemon ends when somebody took its listener down.
 const LISTENER_LOST: &str = "the listener was taken down";
 
@@ -71,7 +68,9 @@ const NO_COOKIE: &str =
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     own::keep_little();
     let config = Arc::new(Config::load(config_path)?);
+    // Meanwhile others can work: so is the first random number, for which AWS-LC measures the processor's jitter for some 20 ms.
     let reading = Reading::begin();
+    let _ = std::thread::Builder::new().name("random".to_owned()).spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     let roots = config.upstream.system_roots.then(SystemRoots::begin);
     init_log(&config)?;
     protect_process_memory().iter().for_each(|problem| tracing::warn!("{problem}"));
@@ -317,11 +316,9 @@ async fn serve(
         "serving"
     );
     supervisor::ready(&ready);
-    // The first calls need much of what would be given back.
-    tasks.spawn(async {
-        tokio::time::sleep(REST).await;
-        let given = tokio::task::spawn_blocking(|| give_back_memory(own::let_go, own::unlock_files)).await;
-        if let Ok(Err(problem)) = given {
+    // Before calls bring secrets: what is given back must not be locked meanwhile.
+    tokio::task::spawn_blocking(|| {
+        if let Err(problem) = give_back_memory(own::let_go, own::unlock_files) {
             tracing::warn!("{problem}");
         }
     });

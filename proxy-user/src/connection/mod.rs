@@ -63,6 +63,7 @@ use crate::trust::{self, Alert, Alpn, BotStream, KeyKind};
 use call::Calls;
 use first::First;
 use mistrust::within_handshake;
+use passage::{Dialled, Whole};
 use proxied::Proxied;
 use services::Held;
 
@@ -143,6 +144,8 @@ enum Tls {
     Intercepted(Intercepted),
     /// For a host that no API names.
     Unmatched(Connection, Prefixed<TcpStream>, Host),
+    /// For the host of an API, and passed on as it is.
+    Whole(Connection, Box<Dialled>),
 }
 
 impl Connection {
@@ -183,6 +186,7 @@ impl Connection {
                 Tls::Intercepted(Intercepted { connection, stream, host, http2 }) => {
                     connection.http(stream, Scheme::Https, Some(host), http2)
                 }
+                Tls::Whole(connection, dialled) => Box::pin(async move { connection.carry(*dialled).await }),
                 Tls::Unmatched(connection, stream, host) => {
                     Box::pin(async move { connection.pass(stream, "tls", Some(&host), None).await })
                 }
@@ -256,8 +260,11 @@ impl Connection {
         if live.set().api_for(Scheme::Https, host.name(), self.dst.port()).is_some() {
             // Only by its SNI a connection says whose it is without being looked into.
             if live.set().has_whole() && hello.server_name.is_some() {
-                let (connection, stream) = Box::pin(self.whole(stream, &host)).await?;
-                return Box::pin(connection.intercept(stream, &hello, host)).await.map(Tls::Intercepted);
+                stream = match Box::pin(self.begin_whole(stream, &host)).await {
+                    Whole::Not(stream) => stream,
+                    Whole::Dialled(dialled) => return Some(Tls::Whole(self, dialled)),
+                    Whole::Over => return None,
+                };
             }
             Box::pin(self.intercept(stream, &hello, host)).await.map(Tls::Intercepted)
         } else {

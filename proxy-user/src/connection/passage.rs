@@ -63,7 +63,7 @@ impl Way {
 }
 
 /// A connection that is recorded and dialled, and goes through from now on.
-struct Dialled {
+pub(super) struct Dialled {
     client: Prefixed<TcpStream>,
     upstream: TcpStream,
     transfer: Arc<Transfer>,
@@ -72,7 +72,7 @@ struct Dialled {
 }
 
 /// What becomes of a connection to the host of an API.
-enum Whole {
+pub(super) enum Whole {
     /// It is looked into.
     Not(Prefixed<TcpStream>),
     /// It goes through.
@@ -95,20 +95,6 @@ impl Connection {
         if let Some(dialled) = Box::pin(self.begin_passing(stream, scheme, host, upstream)).await {
             self.carry(dialled).await;
         }
-    }
-
-    /// Passes a connection to the host of an API on as it is, if the policy says that it is not looked into; else gives it back.
-    pub(super) async fn whole(
-        self,
-        stream: Prefixed<TcpStream>,
-        host: &Host,
-    ) -> Option<(Self, Prefixed<TcpStream>)> {
-        match Box::pin(self.begin_whole(stream, host)).await {
-            Whole::Not(stream) => return Some((self, stream)),
-            Whole::Dialled(dialled) => self.carry(*dialled).await,
-            Whole::Over => {}
-        }
-        None
     }
 
     /// A connection to a port that is not mediated, of a workload that the kernel did not know when it was opened: decided
@@ -141,7 +127,8 @@ impl Connection {
         }
     }
 
-    async fn begin_whole(&self, stream: Prefixed<TcpStream>, host: &Host) -> Whole {
+    /// Decides whether a connection to the host of an API is passed on as it is, and if so, dials.
+    pub(super) async fn begin_whole(&self, stream: Prefixed<TcpStream>, host: &Host) -> Whole {
         let Self { services, caller, dst, .. } = self;
         let subject = caller.current(&services.policy, &*services.identifier).await;
         let Some(decided) = authorize_whole(&subject, host, dst.port(), self.address(), clock::now()) else {
@@ -250,7 +237,7 @@ impl Connection {
     }
 
     /// Carries a connection for as long as it is permitted.
-    async fn carry(&self, dialled: Dialled) {
+    pub(super) async fn carry(&self, dialled: Dialled) {
         let Dialled { client, upstream, transfer, mut account, lapse } = dialled;
         let idle = self.services.forward.limits().tunnel_idle_time;
         let (first, client) = client.into_parts();

@@ -24,6 +24,17 @@ pub(in super::super) struct World {
 }
 
 /// A policy with the credential `stripe`.
+/// A script that only root can change. Another process writes it: what another test starts at this moment has our open files until it is
+/// executed, and a file that somebody can write is not executed (`ETXTBSY`, execve(2)).
+pub(in super::super) fn script(path: &std::path::Path, text: &str) -> String {
+    let written = path.with_extension("text");
+    std::fs::write(&written, format!("#!/bin/sh\n{text}\n")).unwrap();
+    let made = std::process::Command::new("install").args(["-m", "755"]).arg(&written).arg(path).status();
+    assert!(made.unwrap().success());
+    std::fs::remove_file(written).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 pub(in super::super) fn policy(definition: &str) -> PolicySet {
     let text = format!("[credential.stripe]\n{definition}\n");
     let compiled = proxy_policy::compile(&[SourceFile { path: "credentials/stripe.toml".into(), text }]);

@@ -1,7 +1,6 @@
 //! What becomes of a secret whose rotation breaks off at any step.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -12,10 +11,7 @@ use crate::config::Maker;
 
 /// A program that only we can change, below a folder of root.
 fn script(folder: &Path, name: &str, text: &str) -> String {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
-    path.to_str().unwrap().to_owned()
+    super::super::live::tests::script(&folder.join(name), text)
 }
 
 struct Scene {

@@ -146,6 +146,9 @@ pub(super) fn load(
     }
     let mut lacks: Vec<_> = PROGRAMS.iter().filter(|spec| !is_wanted(spec)).collect();
     for (spec, loaded) in verify(wanted, types) {
+        if matches!(loaded, Err(ProgramError::UnexpectedProgramType)) {
+            return Err(KernelError::Object(format!("{} is of another type", spec.name)));
+        }
         if let (Err(error), Some(_)) = (&loaded, spec.without) {
             tracing::debug!(program = spec.name, error = chain(error), "not loaded");
             lacks.push(spec);

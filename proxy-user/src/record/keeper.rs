@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proxy_journal::archive::{index_name, keep_index, pack_indexed, put_index};
@@ -73,57 +73,53 @@ const MOST_WAITING: usize = 4;
 /// The share, as a nice value.
 const NICE: i32 = 19;
 
-type Work<'scope> = Box<dyn FnOnce() + Send + 'scope>;
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads that do what takes time: one that runs when no other has anything to do, and one that gets a small share. They stay, once
 /// there was something to do: a thread has one of the allocator's heaps, which keeps a part of what it needed, and the next thread has
 /// perhaps another.
-struct Packers<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
-    last: OnceCell<Sender<Work<'scope>>>,
-    with_a_share: OnceCell<Sender<Work<'scope>>>,
+///
+/// Nobody waits for their end: on a busy host, one that runs when no other does would keep the daemon from stopping. Without work they hold
+/// nothing.
+#[derive(Default)]
+struct Packers {
+    last: OnceCell<Sender<Work>>,
+    with_a_share: OnceCell<Sender<Work>>,
 }
 
-impl<'scope, 'env> Packers<'scope, 'env> {
-    fn new(scope: &'scope Scope<'scope, 'env>) -> Self {
-        Self { scope, last: OnceCell::new(), with_a_share: OnceCell::new() }
-    }
-
+impl Packers {
     /// Has one of them work, and waits for it.
     fn work(
         &self,
         with_a_share: bool,
-        work: impl FnOnce() -> io::Result<()> + Send + 'scope,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let in_a_panic = || io::Error::other("the thread that compresses ended in a panic");
         let (done, result) = mpsc::channel();
         let work = move || {
+            // What it holds is let go of before it is said that it is done.
             let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
         };
         let packer = match with_a_share {
-            false => self.packer(&self.last, stand_last),
-            true => self.packer(&self.with_a_share, take_a_share),
+            false => packer(&self.last, stand_last),
+            true => packer(&self.with_a_share, take_a_share),
         };
         packer?.send(Box::new(work)).map_err(|_| in_a_panic())?;
         result.recv().map_err(|_| in_a_panic())?.unwrap_or_else(|_| Err(in_a_panic()))
     }
+}
 
-    fn packer<'a>(
-        &self,
-        there: &'a OnceCell<Sender<Work<'scope>>>,
-        stand: fn(),
-    ) -> io::Result<&'a Sender<Work<'scope>>> {
-        if let Some(packer) = there.get() {
-            return Ok(packer);
-        }
-        let (packer, works) = mpsc::channel::<Work<'scope>>();
-        let life = move || {
-            stand();
-            works.into_iter().for_each(|work| work());
-        };
-        thread::Builder::new().name("journal-packer".to_owned()).spawn_scoped(self.scope, life)?;
-        Ok(there.get_or_init(|| packer))
+fn packer(there: &OnceCell<Sender<Work>>, stand: fn()) -> io::Result<&Sender<Work>> {
+    if let Some(packer) = there.get() {
+        return Ok(packer);
     }
+    let (packer, works) = mpsc::channel::<Work>();
+    let life = move || {
+        stand();
+        works.into_iter().for_each(|work| work());
+    };
+    thread::Builder::new().name("journal-packer".to_owned()).spawn(life)?;
+    Ok(there.get_or_init(|| packer))
 }
 
 // No harm when it is not granted.
@@ -139,23 +135,21 @@ fn take_a_share() {
 impl Inner {
     /// The life of the thread.
     pub(super) fn keep_until_stopped(self: &Arc<Inner>, keep: &Keep) {
-        thread::scope(|scope| {
-            let packers = Packers::new(scope);
-            loop {
-                match self.keep(keep, &packers) {
-                    Err(error) if !self.keeper.ends() => {
-                        tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
-                    }
-                    Ok(()) | Err(_) => {}
+        let packers = Packers::default();
+        loop {
+            match self.keep(keep, &packers) {
+                Err(error) if !self.keeper.ends() => {
+                    tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
                 }
-                if !self.keeper.wait() {
-                    return;
-                }
+                Ok(()) | Err(_) => {}
             }
-        });
+            if !self.keeper.wait() {
+                return;
+            }
+        }
     }
 
-    fn keep<'scope>(&'scope self, keep: &'scope Keep, packers: &Packers<'scope, '_>) -> io::Result<()> {
+    fn keep(self: &Arc<Inner>, keep: &Keep, packers: &Packers) -> io::Result<()> {
         let live = self.lock().writer.number();
         let spill = self.dir.join(segment::SPILL);
         for (number, path) in segment::list(&self.dir)? {
@@ -163,11 +157,13 @@ impl Inner {
                 break;
             }
             if path.starts_with(&spill) || (keep.compress && !is_packed(&path)) {
-                self.behind_all(packers, live, move || self.put_away(keep, number, &path))?;
+                let (this, keep) = (Arc::clone(self), keep.clone());
+                self.behind_all(packers, live, move || this.put_away(&keep, number, &path))?;
             }
         }
+        let this = Arc::clone(self);
         self.behind_all(packers, live, move || {
-            self.index(live);
+            this.index(live);
             Ok(())
         })?;
         // Only now: what is to be compressed counts for what it will be.
@@ -176,11 +172,11 @@ impl Inner {
 
     /// Works on a thread that runs when no other has anything to do. It holds nothing that others wait for: it may not get on for as long
     /// as the host is busy. When too much waits for it, it gets a small share.
-    fn behind_all<'scope>(
+    fn behind_all(
         &self,
-        packers: &Packers<'scope, '_>,
+        packers: &Packers,
         live: u32,
-        work: impl FnOnce() -> io::Result<()> + Send + 'scope,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let closed = segment::list(&self.dir)?.into_iter().filter(|(number, _)| *number < live);
         let waiting = closed.filter(|(_, path)| !is_packed(path)).count();
@@ -357,17 +353,15 @@ mod tests {
         let recorder = Recorder::open(&dir, Options::new("test")).unwrap();
         let at_work = || {
             let (tell, told) = mpsc::channel();
-            thread::scope(|scope| {
-                let packers = Packers::new(scope);
-                for _ in 0..2 {
-                    let tell = tell.clone();
-                    let look = move || {
-                        tell.send((standing(), thread::current().id())).unwrap();
-                        Ok(())
-                    };
-                    recorder.inner.behind_all(&packers, 100, look).unwrap();
-                }
-            });
+            let packers = Packers::default();
+            for _ in 0..2 {
+                let tell = tell.clone();
+                let look = move || {
+                    tell.send((standing(), thread::current().id())).unwrap();
+                    Ok(())
+                };
+                recorder.inner.behind_all(&packers, 100, look).unwrap();
+            }
             let (first, second) = (told.recv().unwrap(), told.recv().unwrap());
             assert_eq!(first, second, "the thread stays");
             first.0
@@ -382,14 +376,23 @@ mod tests {
         fs::write(dir.join(segment::file_name(most + 2)), "").unwrap();
         assert_eq!(at_work(), ("0".to_owned(), NICE.to_string()));
         assert_eq!(standing().0, "0", "who asked stands where it stood");
-        thread::scope(|scope| {
-            let packers = Packers::new(scope);
-            let failed = recorder.inner.behind_all(&packers, 1, || Err(io::Error::other("no")));
-            assert_eq!(failed.unwrap_err().to_string(), "no");
-            let broken = recorder.inner.behind_all(&packers, 1, || panic!("it is broken"));
-            assert!(broken.unwrap_err().to_string().contains("panic"));
-            recorder.inner.behind_all(&packers, 1, || Ok(())).expect("the next work is done all the same");
-        });
+        let packers = Packers::default();
+        let failed = recorder.inner.behind_all(&packers, 1, || Err(io::Error::other("no")));
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+        let broken = recorder.inner.behind_all(&packers, 1, || panic!("it is broken"));
+        assert!(broken.unwrap_err().to_string().contains("panic"));
+        let held = Arc::new(());
+        let holds = Arc::clone(&held);
+        let work = move || {
+            let _holds = holds;
+            Ok(())
+        };
+        recorder.inner.behind_all(&packers, 1, work).expect("the next work is done all the same");
+        assert_eq!(
+            Arc::strong_count(&held),
+            1,
+            "who is done holds nothing: the journal is unlocked by its end"
+        );
     }
 
     #[test]

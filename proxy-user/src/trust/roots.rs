@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls_native_certs::{CertificateResult, load_native_certs};
 
 use super::ca_certificate::CaCertificate;
 use super::{generation, pem, x509};
@@ -57,8 +58,7 @@ pub enum RootsError {
 
 /// The system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. What cannot be read of them is left out as
 /// long as something remains.
-fn system() -> Result<Vec<CertificateDer<'static>>, RootsError> {
-    let found = rustls_native_certs::load_native_certs();
+fn system(found: CertificateResult) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     if found.certs.is_empty() {
         let reason = found.errors.first().map_or("none were found".to_owned(), ToString::to_string);
         return Err(RootsError::NoSystemRoots { reason });
@@ -70,22 +70,23 @@ fn system() -> Result<Vec<CertificateDer<'static>>, RootsError> {
 }
 
 /// The reading of the system's roots, which goes on: there are hundreds of files.
-pub struct SystemRoots(Option<JoinHandle<Result<Vec<CertificateDer<'static>>, RootsError>>>);
+pub struct SystemRoots(Option<JoinHandle<CertificateResult>>);
 
 impl SystemRoots {
     /// Begins it.
     #[must_use]
     pub fn begin() -> Self {
         // Without a thread they are read when they are wanted.
-        Self(thread::Builder::new().name("roots".to_owned()).spawn(system).ok())
+        Self(thread::Builder::new().name("roots".to_owned()).spawn(load_native_certs).ok())
     }
 
+    /// What is wrong with some of them is told here: when it begins, there may be no log yet.
     fn end(self) -> Result<Vec<CertificateDer<'static>>, RootsError> {
-        match self.0.map(JoinHandle::join) {
-            Some(Ok(roots)) => roots,
+        system(match self.0.map(JoinHandle::join) {
+            Some(Ok(found)) => found,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => system(),
-        }
+            None => load_native_certs(),
+        })
     }
 }
 
@@ -154,7 +155,7 @@ fn without(
 /// [`RootsError::NoSystemRoots`].
 pub fn bundle(own: &[CaCertificate]) -> Result<String, RootsError> {
     let is_own = |root: &CertificateDer<'_>| own.iter().any(|ours| ours.der() == root);
-    let others = system()?.into_iter().filter(|root| !is_own(root));
+    let others = system(load_native_certs())?.into_iter().filter(|root| !is_own(root));
     Ok(own.iter().map(CaCertificate::pem).chain(others.map(|root| pem::certificate(&root))).collect())
 }
 

@@ -13,10 +13,7 @@ use super::super::super::live::tests::{World, attached, policy};
 use super::super::super::provider::{Ask, AskedBy};
 
 fn script(folder: &Path, text: &str) -> String {
-    let path = folder.join("tool");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path.display().to_string()
+    super::super::super::live::tests::script(&folder.join("tool"), text)
 }
 
 fn credential(program: &str, arguments: &str, more: &str) -> Arc<LiveCredential> {

@@ -1,7 +1,5 @@
 //! Identities that ask at the same time, of the kinds that make a token for each, while keys turn and tokens end.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,9 +49,9 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let tool = folder.path().join("tool");
         // Some of them are slower than others, so that answers come in another order than questions.
-        let text = "#!/bin/sh\n[ $(($$ % 2)) = 0 ] && sleep 0.02\necho \"{\\\"token\\\": \\\"$1\\\", \\\"expires_in\\\": 1}\"\n";
-        fs::write(&tool, text).unwrap();
-        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let text =
+            "[ $(($$ % 2)) = 0 ] && sleep 0.02\necho \"{\\\"token\\\": \\\"$1\\\", \\\"expires_in\\\": 1}\"";
+        super::super::live::tests::script(&tool, text);
         let world = World::new();
         world.set("key", new_key(JwtAlgorithm::Es256).expose());
         let issuer = issuer(&world);
