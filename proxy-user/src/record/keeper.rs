@@ -79,8 +79,7 @@ type Work = Box<dyn FnOnce() + Send>;
 /// there was something to do: a thread has one of the allocator's heaps, which keeps a part of what it needed, and the next thread has
 /// perhaps another.
 ///
-/// Nobody waits for their end: on a busy host, one that runs when no other does would keep the daemon from stopping. Without work they hold
-/// nothing.
+/// The daemon does not wait for their end, before which there is more to bring to the disk; without work they hold nothing.
 #[derive(Default)]
 struct Packers {
     last: OnceCell<Sender<Work>>,
