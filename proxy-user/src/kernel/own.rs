@@ -25,11 +25,16 @@ pub fn keep_little() {
     }
 }
 
+/// Gives free memory of all heaps back.
+pub fn trim() {
+    // SAFETY: it touches nothing but free memory of the allocator, under its own locks (malloc_trim(3)).
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Gives free memory of the heap back, and lets go of what is mapped of the program's own code and constants: what is needed of them is mapped
 /// again when it is used. None of it may be locked (madvise(2)).
 pub fn let_go() {
-    // SAFETY: it touches nothing but free memory of the allocator, under its own locks (malloc_trim(3)).
-    unsafe { libc::malloc_trim(0) };
+    trim();
     let own = std::env::current_exe().ok();
     // What the loader has changed of it (relocations) is nowhere else: its pages are not the file's any more, in memory or taken out of it
     // (smaps, proc(5)).

@@ -1,15 +1,11 @@
 //! The thread that looks after closed segments: compresses them, brings back what spilled, and removes those whose time is over.
-//! What takes time is done by threads of its own that stand behind all others; nothing else waits for them.
+//! What takes time is done by a thread of its own that stands behind all others; nothing waits for it.
 
-use std::cell::OnceCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proxy_journal::archive::{index_name, keep_index, pack_indexed, put_index};
@@ -73,82 +69,25 @@ const MOST_WAITING: usize = 4;
 /// The share, as a nice value.
 const NICE: i32 = 19;
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// The threads that do what takes time: one that runs when no other has anything to do, and one that gets a small share. They stay, once
-/// there was something to do: a thread has one of the allocator's heaps, which keeps a part of what it needed, and the next thread has
-/// perhaps another.
-///
-/// The daemon does not wait for their end, before which there is more to bring to the disk; without work they hold nothing.
-#[derive(Default)]
-struct Packers {
-    last: OnceCell<Sender<Work>>,
-    with_a_share: OnceCell<Sender<Work>>,
-}
-
-impl Packers {
-    /// Has one of them work, and waits for it.
-    fn work(
-        &self,
-        with_a_share: bool,
-        work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
-        let in_a_panic = || io::Error::other("the thread that compresses ended in a panic");
-        let (done, result) = mpsc::channel();
-        let work = move || {
-            // What it holds is let go of before it is said that it is done.
-            let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
-        };
-        let packer = match with_a_share {
-            false => packer(&self.last, stand_last),
-            true => packer(&self.with_a_share, take_a_share),
-        };
-        packer?.send(Box::new(work)).map_err(|_| in_a_panic())?;
-        result.recv().map_err(|_| in_a_panic())?.unwrap_or_else(|_| Err(in_a_panic()))
-    }
-}
-
-fn packer(there: &OnceCell<Sender<Work>>, stand: fn()) -> io::Result<&Sender<Work>> {
-    if let Some(packer) = there.get() {
-        return Ok(packer);
-    }
-    let (packer, works) = mpsc::channel::<Work>();
-    let life = move || {
-        stand();
-        works.into_iter().for_each(|work| work());
-    };
-    thread::Builder::new().name("journal-packer".to_owned()).spawn(life)?;
-    Ok(there.get_or_init(|| packer))
-}
-
-// No harm when it is not granted.
-
-fn stand_last() {
-    let _ = kernel::stand_last();
-}
-
-fn take_a_share() {
-    let _ = rustix::process::setpriority_process(None, NICE);
-}
-
 impl Inner {
     /// The life of the thread.
     pub(super) fn keep_until_stopped(self: &Arc<Inner>, keep: &Keep) {
-        let packers = Packers::default();
         loop {
-            match self.keep(keep, &packers) {
+            match self.keep(keep) {
                 Err(error) if !self.keeper.ends() => {
                     tracing::error!(%error, "closed segments of the journal cannot be looked after; it is tried again");
                 }
                 Ok(()) | Err(_) => {}
             }
+            // The threads that worked had one heap or another, and each would keep a part. Not theirs to do: it takes locks of heaps that calls use.
+            kernel::own::trim();
             if !self.keeper.wait() {
                 return;
             }
         }
     }
 
-    fn keep(self: &Arc<Inner>, keep: &Keep, packers: &Packers) -> io::Result<()> {
+    fn keep(&self, keep: &Keep) -> io::Result<()> {
         let live = self.lock().writer.number();
         let spill = self.dir.join(segment::SPILL);
         for (number, path) in segment::list(&self.dir)? {
@@ -156,13 +95,11 @@ impl Inner {
                 break;
             }
             if path.starts_with(&spill) || (keep.compress && !is_packed(&path)) {
-                let (this, keep) = (Arc::clone(self), keep.clone());
-                self.behind_all(packers, live, move || this.put_away(&keep, number, &path))?;
+                self.behind_all(live, || self.put_away(keep, number, &path))?;
             }
         }
-        let this = Arc::clone(self);
-        self.behind_all(packers, live, move || {
-            this.index(live);
+        self.behind_all(live, || {
+            self.index(live);
             Ok(())
         })?;
         // Only now: what is to be compressed counts for what it will be.
@@ -171,15 +108,22 @@ impl Inner {
 
     /// Works on a thread that runs when no other has anything to do. It holds nothing that others wait for: it may not get on for as long
     /// as the host is busy. When too much waits for it, it gets a small share.
-    fn behind_all(
-        &self,
-        packers: &Packers,
-        live: u32,
-        work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+    fn behind_all(&self, live: u32, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
         let closed = segment::list(&self.dir)?.into_iter().filter(|(number, _)| *number < live);
         let waiting = closed.filter(|(_, path)| !is_packed(path)).count();
-        packers.work(waiting > MOST_WAITING, work)
+        let work = || {
+            // No harm when it is not granted.
+            match waiting > MOST_WAITING {
+                false => drop(kernel::stand_last()),
+                true => drop(rustix::process::setpriority_process(None, NICE)),
+            }
+            work()
+        };
+        std::thread::scope(|scope| {
+            let worker = std::thread::Builder::new().name("journal-packer".to_owned());
+            let ended = worker.spawn_scoped(scope, work)?.join();
+            ended.unwrap_or_else(|_| Err(io::Error::other("the thread that compresses ended in a panic")))
+        })
     }
 
     /// Compresses a closed segment, and makes its index on the way; one that is compressed, or shall not be, is only brought back from where
@@ -351,19 +295,13 @@ mod tests {
         let dir = keep.path().join("journal");
         let recorder = Recorder::open(&dir, Options::new("test")).unwrap();
         let at_work = || {
-            let (tell, told) = mpsc::channel();
-            let packers = Packers::default();
-            for _ in 0..2 {
-                let tell = tell.clone();
-                let look = move || {
-                    tell.send((standing(), thread::current().id())).unwrap();
-                    Ok(())
-                };
-                recorder.inner.behind_all(&packers, 100, look).unwrap();
-            }
-            let (first, second) = (told.recv().unwrap(), told.recv().unwrap());
-            assert_eq!(first, second, "the thread stays");
-            first.0
+            let mut found = None;
+            let look = || {
+                found = Some(standing());
+                Ok(())
+            };
+            recorder.inner.behind_all(100, look).unwrap();
+            found.unwrap()
         };
         let most = u32::try_from(MOST_WAITING).unwrap();
         for number in 2..=most {
@@ -375,23 +313,8 @@ mod tests {
         fs::write(dir.join(segment::file_name(most + 2)), "").unwrap();
         assert_eq!(at_work(), ("0".to_owned(), NICE.to_string()));
         assert_eq!(standing().0, "0", "who asked stands where it stood");
-        let packers = Packers::default();
-        let failed = recorder.inner.behind_all(&packers, 1, || Err(io::Error::other("no")));
+        let failed = recorder.inner.behind_all(1, || Err(io::Error::other("no")));
         assert_eq!(failed.unwrap_err().to_string(), "no");
-        let broken = recorder.inner.behind_all(&packers, 1, || panic!("it is broken"));
-        assert!(broken.unwrap_err().to_string().contains("panic"));
-        let held = Arc::new(());
-        let holds = Arc::clone(&held);
-        let work = move || {
-            let _holds = holds;
-            Ok(())
-        };
-        recorder.inner.behind_all(&packers, 1, work).expect("the next work is done all the same");
-        assert_eq!(
-            Arc::strong_count(&held),
-            1,
-            "who is done holds nothing: the journal is unlocked by its end"
-        );
     }
 
     #[test]
