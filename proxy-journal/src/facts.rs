@@ -1,11 +1,10 @@
 //! What calls are looked for by: one meaning of a record for the filters, whether it is read or stands in an index.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::brief::{Brief, Text};
 use crate::line;
+use crate::scan;
 use crate::timestamp::Timestamp;
 use crate::verify::Fault;
 
@@ -142,108 +141,12 @@ pub(crate) fn status_class(status: Option<u16>) -> u8 {
     status.map_or(0, |status| u8::try_from((status / 100).clamp(1, 6)).unwrap_or(6))
 }
 
-/// Text of a line, not copied where it can be shown as it stands.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
-
-/// The part of a record that matters here; what it does not have stays empty.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Brief<'a> {
-    #[serde(borrow)]
-    pub(crate) kind: Text<'a>,
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(crate) identity: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(crate) api: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(crate) host: Option<Text<'a>>,
-    #[serde(borrow)]
-    method: Option<Text<'a>>,
-    #[serde(borrow)]
-    path: Option<Text<'a>>,
-    #[serde(borrow)]
-    reason: Option<Text<'a>>,
-    #[serde(borrow)]
-    credential: Option<Text<'a>>,
-    #[serde(borrow)]
-    verdict: Option<Text<'a>>,
-    #[serde(default)]
-    observed: bool,
-    #[serde(borrow)]
-    rule: Option<BriefRule<'a>>,
-    #[serde(borrow)]
-    workload: Option<BriefWorkload<'a>>,
-    pub(crate) status: Option<u16>,
-    #[serde(default)]
-    pub(crate) bytes_sent: u64,
-    #[serde(default)]
-    pub(crate) bytes_received: u64,
-    pub(crate) duration_us: Option<u64>,
-    error: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    pub(crate) interrupted: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct BriefRule<'a> {
-    #[serde(borrow)]
-    file: Text<'a>,
-    line: u32,
-}
-
-#[derive(Debug, Deserialize)]
-struct BriefWorkload<'a> {
-    #[serde(borrow)]
-    unit: Option<Text<'a>>,
-    #[serde(borrow)]
-    exe: Option<Text<'a>>,
-    uid: Option<u32>,
-    pid: Option<u32>,
-}
-
-/// Every line has a kind, also one whose other fields are of another version.
-#[derive(Deserialize)]
-struct Kind<'a> {
-    #[serde(borrow)]
-    kind: Text<'a>,
-}
-
 impl<'a> Brief<'a> {
     /// Reads a line.
     pub(crate) fn of_line(line: &'a [u8]) -> Result<(line::Parts<'a>, Brief<'a>), Fault> {
         let parts = line::split(line)?;
-        let brief = serde_json::from_str(parts.text).or_else(|_| {
-            let Kind { kind } = serde_json::from_str(parts.text).map_err(|_| Fault::Json)?;
-            Ok(Brief::of_kind(kind.0))
-        })?;
+        let brief = scan::brief(parts.members).map_or_else(|| Brief::parse(parts.text), Ok)?;
         Ok((parts, brief))
-    }
-
-    fn of_kind(kind: Cow<'a, str>) -> Brief<'a> {
-        Brief {
-            kind: Text(kind),
-            id: None,
-            identity: None,
-            api: None,
-            host: None,
-            method: None,
-            path: None,
-            reason: None,
-            credential: None,
-            verdict: None,
-            observed: false,
-            rule: None,
-            workload: None,
-            status: None,
-            bytes_sent: 0,
-            bytes_received: 0,
-            duration_us: None,
-            error: None,
-            interrupted: false,
-        }
     }
 
     /// Whether it is a decision after which an outcome follows.

@@ -51,6 +51,9 @@ pub mod proof;
 pub mod human;
 
 pub use basis::{Basis, Condition, Fingerprint, Held, Question, RequestKind};
+mod brief;
+mod scan;
+
 pub mod facts;
 pub mod filter;
 

@@ -28,6 +28,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) hash: ChainHash,
     /// What the hash is over.
     pub(crate) hashed: &'a str,
+    /// What stands between the envelope's `prev` and `hash`: the other members, from the first one's name on.
+    pub(crate) members: &'a str,
     /// The whole line, without its newline.
     pub(crate) text: &'a str,
 }
@@ -63,9 +65,7 @@ pub(crate) fn split(line: &[u8]) -> Result<Parts<'_>, Fault> {
         .and_then(|rest| rest.split_at_checked(64))
         .and_then(|(prev, rest)| Some((ChainHash::from_hex(prev)?, rest)))
         .ok_or(Fault::Shape("there is no prev after the time"))?;
-    if !rest.starts_with("\",") {
-        return Err(Fault::Shape("there is nothing after the prev"));
-    }
+    let rest = rest.strip_prefix("\",").ok_or(Fault::Shape("there is nothing after the prev"))?;
     let suffix = HASH.len() + 64 + CLOSE.len();
     let (hashed, hash) = text
         .len()
@@ -76,7 +76,8 @@ pub(crate) fn split(line: &[u8]) -> Result<Parts<'_>, Fault> {
             Some((hashed, ChainHash::from_hex(hash)?))
         })
         .ok_or(Fault::Shape("it does not end with its hash"))?;
-    Ok(Parts { seq, time, prev, hash, hashed, text })
+    let members = rest.get(..rest.len().saturating_sub(suffix)).unwrap_or_default();
+    Ok(Parts { seq, time, prev, hash, hashed, members, text })
 }
 
 /// A number in its one spelling: digits, without sign and leading zeros.

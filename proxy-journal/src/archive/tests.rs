@@ -262,6 +262,15 @@ fn filter() -> impl Strategy<Value = Filter> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn indexing_needs_no_parser_for_what_is_written(events in prop::collection::vec(event(), 0..20)) {
+        for segment in segments(&events) {
+            for parts in segment.split(|byte| *byte == b'\n').filter_map(|line| crate::line::split(line).ok()) {
+                prop_assert!(crate::scan::brief(parts.members).is_some(), "{}", parts.text);
+            }
+        }
+    }
+
 
     #[test]
     fn the_indexes_find_what_reading_everything_finds(

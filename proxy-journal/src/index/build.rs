@@ -14,8 +14,9 @@ use super::{
     API, CREDENTIAL, DICTIONARIES, EXE, HOST, IDENTITY, KIND, MAGIC, METHOD, REASON, RULE, Row, Summary,
     UNIT, number, paths, short_id, wide,
 };
+use crate::brief::Brief;
 use crate::chain::{ChainHash, Head};
-use crate::facts::{Brief, UNREADABLE};
+use crate::facts::UNREADABLE;
 use crate::reader::{Lines, RawLine};
 use crate::timestamp::Timestamp;
 

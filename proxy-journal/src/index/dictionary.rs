@@ -12,15 +12,29 @@ const MOST_BYTES: usize = 4 << 20;
 /// Gives words their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Dictionaries {
-    columns: [(HashMap<String, u16>, Vec<u8>); DICTIONARIES],
+    columns: [Column; DICTIONARIES],
+}
+
+#[derive(Debug, Default)]
+struct Column {
+    known: HashMap<String, u16>,
+    /// The words as they are written.
+    bytes: Vec<u8>,
+    /// The last word that was looked up, which mostly comes again, and its number; [`ABSENT`] before there is one.
+    last: (String, u16),
 }
 
 impl Dictionaries {
     /// The number of a word in a column.
     pub(super) fn number(&mut self, column: usize, word: Option<&str>) -> u16 {
         let Some(word) = word else { return ABSENT };
-        let Some((known, bytes)) = self.columns.get_mut(column) else { return OTHER };
+        let Some(Column { known, bytes, last }) = self.columns.get_mut(column) else { return OTHER };
+        if last.1 != ABSENT && last.0 == word {
+            return last.1;
+        }
         if let Some(number) = known.get(word) {
+            word.clone_into(&mut last.0);
+            last.1 = *number;
             return *number;
         }
         let number = u16::try_from(known.len() + 1).unwrap_or(OTHER);
@@ -37,7 +51,7 @@ impl Dictionaries {
     /// All of them as they are written.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut all = Vec::new();
-        for (known, bytes) in &self.columns {
+        for Column { known, bytes, .. } in &self.columns {
             all.extend_from_slice(&u32::try_from(known.len()).unwrap_or(0).to_le_bytes());
             all.extend_from_slice(bytes);
         }
