@@ -16,6 +16,9 @@ use crate::sh;
 /// A command of the proxy that takes longer than this hangs.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
+/// Waits for a line, and becomes what it is given.
+const BECOME: &str = "read _ && exec \"$@\" </dev/null";
+
 /// Where the daemon listens for IPv4, in the stage's network.
 pub(crate) const LISTEN: &str = "127.0.0.1:15001";
 
@@ -107,7 +110,8 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Starts the daemon in its cgroup; the moment is that of its start.
+    /// Starts the daemon in its cgroup; the moment is that of its start. To get where it belongs takes longer than a quarter of a start,
+    /// so a shell goes there first, and becomes the daemon when it is told to.
     pub(crate) fn begin(&mut self) -> Result<Instant> {
         let log = fs::File::options().create(true).append(true).open(self.stage.path("proxy.log"))?;
         let path = self.stage.path("notify");
@@ -121,16 +125,25 @@ impl<'a> Daemon<'a> {
         command
             .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"])
             .arg(notify)
+            .args(["sh", "-c", BECOME, "sh"])
             .arg(&self.binary)
             .args(["run", "--config"])
             .arg(&self.config)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             // Ctrl-C of the terminal is for us; we end the daemon when its turn comes.
             .process_group(0);
+        let child = self.running.insert(command.spawn().context("cannot start the daemon")?);
+        let mut input = child.stdin.take().context("the shell that becomes the daemon has no input")?;
+        let place = format!("/proc/{}/cmdline", child.id());
+        process::wait_for("the place of the daemon", COMMAND_LIMIT, &self.stage.stop, || {
+            ensure!(child.try_wait()?.is_none(), "what puts the daemon in its place ended");
+            let is_there = |line: &[u8]| line.starts_with(b"sh\0-c\0read");
+            Ok(fs::read(&place).is_ok_and(|line| is_there(&line)).then_some(()))
+        })?;
         let begun = Instant::now();
-        self.running = Some(command.spawn().context("cannot start the daemon")?);
+        input.write_all(b"\n").context("the shell that becomes the daemon does not listen")?;
         Ok(begun)
     }
 
