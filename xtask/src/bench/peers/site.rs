@@ -22,14 +22,17 @@ pub(super) enum Host {
     Far,
     /// Shows a certificate of an authority that nobody trusts.
     Rogue,
+    /// Names that nobody has called before, all of one server.
+    Fresh,
 }
 
 /// Each host with its name and the address of the server.
-pub(super) const HOSTS: [(Host, &str, &str); 4] = [
+pub(super) const HOSTS: [(Host, &str, &str); 5] = [
     (Host::Http1, "h1.api.bench.test", "203.0.113.10"),
     (Host::Http2, "h2.api.bench.test", "203.0.113.11"),
     (Host::Far, "far.api.bench.test", "203.0.113.13"),
     (Host::Rogue, "rogue.api.bench.test", "203.0.113.14"),
+    (Host::Fresh, "*.fresh.bench.test", "203.0.113.15"),
 ];
 /// The same as a stage wants it.
 pub(super) const STAGE_HOSTS: &[(&str, &str)] = &[
@@ -37,6 +40,7 @@ pub(super) const STAGE_HOSTS: &[(&str, &str)] = &[
     ("203.0.113.11", "h2.api.bench.test"),
     ("203.0.113.13", "far.api.bench.test"),
     ("203.0.113.14", "rogue.api.bench.test"),
+    ("203.0.113.15", "*.fresh.bench.test"),
 ];
 /// The address of what the relay of the far host leads to, which has no name.
 const BEHIND_FAR: &str = "127.2.0.1";
@@ -153,6 +157,7 @@ impl Site {
             server(format!("{}:443 ssl http2", Host::Http2.upstream()), &self.directory),
             server(format!("{BEHIND_FAR}:443 ssl"), &self.directory),
             server(format!("{}:443 ssl", Host::Rogue.upstream()), rogue),
+            server(format!("{}:443 ssl", Host::Fresh.upstream()), &self.directory),
         ]
         .concat();
         format!(
