@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::basis::{Basis, Fingerprint};
 use crate::record::{Decision, Outcome, Rule, Verdict};
-use crate::spelled::spell;
 use crate::text::SafeJson;
+use crate::text::spell;
 use crate::workload::Workload;
 
 /// Why a call goes on. Calls share it that go on by the same rule.

@@ -9,7 +9,6 @@ pub mod chain;
 pub mod text;
 
 pub mod basis;
-pub mod spelled;
 pub mod timestamp;
 
 pub mod key;
@@ -83,7 +82,6 @@ pub use recover::{RecoverError, Recovery, recover};
 pub use segment::Segment;
 pub use signed::{Checkpoint, KeyChange, Retired, SegmentStart};
 pub use source::Source;
-pub use spelled::Spelled;
 pub use timestamp::Timestamp;
 pub use tree::Tree;
 pub use verify::{Break, Fault, SealFault, Verification, Verifier};

@@ -17,7 +17,6 @@ use uuid::Uuid;
 use crate::basis::{Basis, Fingerprint};
 use crate::capture::Capture;
 use crate::signed::{Checkpoint, KeyChange, Retired, SegmentStart};
-use crate::spelled::Spelled;
 use crate::workload::Workload;
 
 /// One record, told apart on disk by its `"kind"`.
@@ -127,7 +126,7 @@ pub struct Decision {
     /// Names the call; its outcome has the same.
     pub id: Uuid,
     /// Who called, as the kernel saw it.
-    pub workload: Spelled<Workload>,
+    pub workload: Arc<Workload>,
     /// The identity that the policy gives to the workload; absent when it gives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,

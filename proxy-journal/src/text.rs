@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
+use serde::Serialize;
+use serde::ser::Error as _;
 use serde_json::ser::Formatter;
+use serde_json::value::RawValue;
 
 /// Whether a terminal or an editor may do something else with `c` than show it: control characters (C0, DEL, C1),
 /// line separators, and characters that are invisible, look as a blank and are none, or turn the direction of the text.
@@ -91,6 +94,13 @@ fn write_json_fragment<W: ?Sized + io::Write>(writer: &mut W, fragment: &str) ->
         plain = rest.get(hostile.len_utf8()..).unwrap_or_default();
     }
     writer.write_all(plain.as_bytes())
+}
+
+/// As it stands in a record.
+pub(crate) fn spell(value: &impl Serialize) -> serde_json::Result<Box<RawValue>> {
+    let mut text = Vec::with_capacity(512);
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, SafeJson))?;
+    RawValue::from_string(String::from_utf8(text).map_err(serde_json::Error::custom)?)
 }
 
 #[cfg(test)]

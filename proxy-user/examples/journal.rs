@@ -19,7 +19,7 @@ use vouchsafe::record::{Durability, Options, Recorder};
 const TIME: Duration = Duration::from_secs(3);
 
 /// Calls of one process have their workload in common, as in the daemon.
-fn decision(workload: &proxy_journal::Spelled<Workload>, call: u64) -> Decision {
+fn decision(workload: &Arc<Workload>, call: u64) -> Decision {
     Decision {
         id: Uuid::nil(),
         workload: workload.clone(),
@@ -52,7 +52,7 @@ fn decision(workload: &proxy_journal::Spelled<Workload>, call: u64) -> Decision 
     }
 }
 
-fn workload() -> proxy_journal::Spelled<Workload> {
+fn workload() -> Arc<Workload> {
     Workload {
         pid: 4242,
         start_time_ns: 81_234_567_890,

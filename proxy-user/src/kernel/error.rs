@@ -26,13 +26,13 @@ pub enum KernelError {
     },
     /// The kernel does not describe itself.
     #[error(
-        "the kernel shows no BTF at {path} ({source})\n  help: needs a kernel built with CONFIG_DEBUG_INFO_BTF=y: Debian 11, Ubuntu 20.10, RHEL 8.2 and later have it"
+        "the kernel shows no BTF at {path} ({why})\n  help: needs a kernel built with CONFIG_DEBUG_INFO_BTF=y: Debian 11, Ubuntu 20.10, RHEL 8.2 and later have it"
     )]
     NoBtf {
         /// Where it was looked for.
         path: String,
         /// Why not.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The kernel's description lacks something.
     #[error("{0}\n  help: this kernel is not known to vouchsafe; report its version (uname -r)")]

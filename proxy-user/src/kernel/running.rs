@@ -38,7 +38,7 @@ impl Reading {
 
 fn read() -> Result<Running, KernelError> {
     let btf = std::fs::read(btf::KERNEL_BTF)
-        .map_err(|source| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), source })?;
+        .map_err(|why| KernelError::NoBtf { path: btf::KERNEL_BTF.to_owned(), why })?;
     let offsets = btf::offsets(&btf)?;
     Ok(Running { btf, offsets, loader: EbpfLoader::new() })
 }

@@ -164,6 +164,8 @@ pub struct Container {
 struct State {
     asked: Option<Instant>,
     told: Arc<Told>,
+    /// When that was asked which `told` answers.
+    of: Option<Instant>,
 }
 
 impl PartialEq for Container {
@@ -193,7 +195,7 @@ impl Container {
     /// One of a record: nothing more becomes known of it.
     #[must_use]
     pub fn recorded(runtime: ContainerRuntime, id: String, maker: Maker, told: Told) -> Self {
-        let told = State { asked: None, told: Arc::new(Told { complete: true, ..told }) };
+        let told = State { told: Arc::new(Told { complete: true, ..told }), ..State::default() };
         let (runtimes, seen) = (Arc::default(), Instant::now());
         Self { runtime, id, pod: None, maker, runtimes, seen, told: Mutex::new(told) }
     }
@@ -210,16 +212,24 @@ impl Container {
         if self.maker != Maker::Root {
             return;
         }
+        let asked = Instant::now();
         {
             let mut state = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let again = if self.is_young() { AGAIN[0] } else { AGAIN[1] };
             if state.told.complete || state.asked.is_some_and(|at| at.elapsed() < again) {
                 return;
             }
-            state.asked = Some(Instant::now());
+            state.asked = Some(asked);
         }
-        let told = Arc::new(self.runtimes.ask(self.runtime, &self.id, self.pod.as_deref()));
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).told = told;
+        self.answered(asked, self.runtimes.ask(self.runtime, &self.id, self.pod.as_deref()));
+    }
+
+    /// Takes an answer to what was asked then, unless who asked later has had one meanwhile.
+    fn answered(&self, asked: Instant, told: Told) {
+        let mut state = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.of.is_none_or(|of| of <= asked) && (told.complete || !state.told.complete) {
+            (state.of, state.told) = (Some(asked), Arc::new(told));
+        }
     }
 
     /// Whether nothing more can become known of it.

@@ -141,3 +141,20 @@ fn a_name_is_roots_only_where_nobody_else_could_make_it() {
     }
     assert!(maker(mount.path(), "/gone/docker-x.scope").is_err());
 }
+
+#[test]
+fn an_answer_never_takes_the_place_of_a_newer_or_a_whole_one() {
+    let path = path("/docker/ID");
+    let container = Container::new(&named(&path).unwrap(), Maker::Root, Arc::default());
+    let (first, second, third) =
+        (Instant::now(), Instant::now() + Duration::from_secs(1), Instant::now() + Duration::from_secs(2));
+    let partly = |name: &str| Told { name: Some(name.to_owned()), ..Told::default() };
+    let name = || container.told().name.clone();
+    container.answered(second, partly("second"));
+    container.answered(first, partly("first"));
+    assert_eq!(name().as_deref(), Some("second"), "who was asked before answered later");
+    container.answered(third, Told { complete: true, ..partly("third") });
+    container.answered(third + Duration::from_secs(1), partly("fourth"));
+    assert_eq!(name().as_deref(), Some("third"), "nothing more can become known");
+    assert!(container.is_settled());
+}

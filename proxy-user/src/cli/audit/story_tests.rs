@@ -1,6 +1,6 @@
 //! The story of a call leaves nothing out.
 
-use proxy_journal::{Blame, Kubernetes, Mistrust, Part, RemovedCredential, Rule, Spelled};
+use proxy_journal::{Blame, Kubernetes, Mistrust, Part, RemovedCredential, Rule};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -69,7 +69,7 @@ fn decision() -> Decision {
     };
     Decision {
         id: Uuid::from_u128(77),
-        workload: Spelled::from(workload),
+        workload: workload.into(),
         identity: Some("x-identity".into()),
         dst: "198.51.100.7:1011".parse().unwrap(),
         proxy: Some("198.51.100.8:1012".parse().unwrap()),

@@ -47,7 +47,7 @@ const STREAMS: u32 = 4;
 /// Programs in a row of [`Load::Far`].
 const CALLS: usize = 5;
 /// Calls of [`Load::First`], each to another name.
-const NAMES: u32 = 40;
+const NAMES: u32 = 200;
 /// How long nobody calls before [`Load::Rested`]: longer than what closes connections after a minute.
 const REST: Duration = Duration::from_secs(65);
 /// No large body takes longer, in seconds; what came until then counts.
