@@ -237,27 +237,40 @@ impl Inner {
 
     /// Reads until the daemon ends, which does not wait for a whole segment.
     fn until_the_end<R>(&self, inner: R) -> UntilTheEnd<'_, R> {
-        UntilTheEnd { inner, bell: &self.keeper }
+        UntilTheEnd { inner, bell: &self.keeper, since: 0 }
     }
 }
 
 /// Bytes of a segment that are read at once.
 const READ: usize = 256 << 10;
 
+/// After so many bytes of a segment, the thread gives way. Who stands behind all others has a turn now and then all the same, and would keep
+/// the processor until the next tick of the kernel, which calls wait for: four milliseconds where it has 250 of them in a second.
+const BREATH: usize = 128 << 10;
+/// As short as the kernel's timers are: some 50 us (`timerslack_ns`, proc(5)).
+const PAUSE: Duration = Duration::from_micros(1);
+
 struct UntilTheEnd<'a, R> {
     inner: R,
     bell: &'a Bell,
+    /// Bytes that were taken since it gave way.
+    since: usize,
 }
 
 impl<R: BufRead> BufRead for UntilTheEnd<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.bell.ends() {
-            true => Err(io::Error::other("the daemon ends")),
-            false => self.inner.fill_buf(),
+        if self.bell.ends() {
+            return Err(io::Error::other("the daemon ends"));
         }
+        if self.since >= BREATH {
+            self.since = 0;
+            std::thread::sleep(PAUSE);
+        }
+        self.inner.fill_buf()
     }
 
     fn consume(&mut self, amount: usize) {
+        self.since = self.since.saturating_add(amount);
         self.inner.consume(amount);
     }
 }
@@ -321,7 +334,7 @@ mod tests {
     fn the_end_of_the_daemon_does_not_wait_for_a_whole_segment() {
         let bell = Bell::default();
         let mut reading =
-            UntilTheEnd { inner: io::BufReader::with_capacity(4, &b"some lines"[..]), bell: &bell };
+            UntilTheEnd { inner: io::BufReader::with_capacity(4, &b"some lines"[..]), bell: &bell, since: 0 };
         assert_eq!(reading.fill_buf().unwrap(), b"some");
         reading.consume(4);
         bell.wake();
@@ -329,6 +342,26 @@ mod tests {
         bell.end();
         assert!(reading.fill_buf().is_err() && reading.read(&mut [0; 8]).is_err());
         assert!(!bell.wait(), "nor is more work waited for");
+    }
+
+    #[test]
+    fn whoever_works_through_a_segment_gives_way_again_and_again() {
+        // How often this thread slept.
+        let slept = || -> usize {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+            line.trim().parse().unwrap()
+        };
+        let (bell, segment) = (Bell::default(), vec![b'x'; 16 * BREATH]);
+        let mut reading = UntilTheEnd { inner: &segment[..], bell: &bell, since: 0 };
+        let (before, mut taken) = (slept(), 0);
+        while !reading.fill_buf().unwrap().is_empty() {
+            reading.consume(4096);
+            taken += 4096;
+        }
+        let slept = slept() - before;
+        assert_eq!(taken, segment.len());
+        assert!((16..64).contains(&slept), "{slept} times");
     }
 
     #[test]
