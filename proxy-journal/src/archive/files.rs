@@ -126,11 +126,15 @@ fn in_memory(bytes: Arc<[u8]>) -> io::Result<Loaded> {
     Index::open(Box::new(Cursor::new(bytes)) as Box<dyn Bytes>).map_err(io::Error::other)
 }
 
-/// Makes the index of a closed segment, if it has none that is right.
+/// Makes the index of a closed segment, if it has none that is right. It is read through what `through` makes of it.
 ///
 /// # Errors
 /// The segment cannot be read.
-pub fn keep_index(segment: &Path, number: u32) -> io::Result<Kept> {
+pub fn keep_index<R: io::BufRead>(
+    segment: &Path,
+    number: u32,
+    through: impl FnOnce(Source) -> R,
+) -> io::Result<Kept> {
     let path = index_path(segment, number);
     if let Ok(index) = beside(&path)
         && fits(index.summary(), segment, None)?
@@ -138,7 +142,7 @@ pub fn keep_index(segment: &Path, number: u32) -> io::Result<Kept> {
         return Ok(Kept::There);
     }
     let mut bytes = Vec::new();
-    index::build(Source::open(segment)?, &mut bytes)?;
+    index::build(through(Source::open(segment)?), &mut bytes)?;
     Ok(if write(&path, &bytes).is_ok() { Kept::Written } else { Kept::NotWritten })
 }
 

@@ -49,7 +49,7 @@ pub use self::{
     network::{KernelRule, Network, Stand},
     protect::Protecting,
     running::Reading,
-    schedule::stand_last,
+    schedule::{stand_last, step_back},
     unread::{unacknowledged, window},
 };
 #[cfg(test)]

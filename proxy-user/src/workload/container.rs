@@ -212,22 +212,27 @@ impl Container {
         if self.maker != Maker::Root {
             return;
         }
-        let asked = Instant::now();
-        {
+        let asked = {
             let mut state = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let again = if self.is_young() { AGAIN[0] } else { AGAIN[1] };
             if state.told.complete || state.asked.is_some_and(|at| at.elapsed() < again) {
                 return;
             }
-            state.asked = Some(asked);
-        }
+            *state.asked.insert(Instant::now())
+        };
         self.answered(asked, self.runtimes.ask(self.runtime, &self.id, self.pod.as_deref()));
     }
 
-    /// Takes an answer to what was asked then, unless who asked later has had one meanwhile.
+    /// Takes an answer to what was asked then, unless who asked later has had one meanwhile that is as whole.
     fn answered(&self, asked: Instant, told: Told) {
         let mut state = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.of.is_none_or(|of| of <= asked) && (told.complete || !state.told.complete) {
+        let is_newer = state.of.is_none_or(|of| of <= asked);
+        let takes = match (told.complete, state.told.complete) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => is_newer,
+        };
+        if takes {
             (state.of, state.told) = (Some(asked), Arc::new(told));
         }
     }

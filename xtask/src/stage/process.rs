@@ -89,8 +89,11 @@ pub(crate) fn wait_for<T>(
     }
 }
 
-/// Ends `child`: asks it first, and kills it after `grace`. Our child is not reaped before, so the id is still its own.
+/// Ends `child`: asks it first, and kills it after `grace`. A child of ours that was not reaped before has its id still.
 pub(crate) fn end(child: &mut Child, grace: Duration) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
     signal(child.id(), Signal::SIGTERM);
     let deadline = Instant::now() + grace;
     while Instant::now() < deadline {

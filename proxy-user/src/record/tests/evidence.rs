@@ -151,7 +151,7 @@ fn what_a_kill_left_of_the_compression_is_done_again_by_the_next_run() {
     recorder.stop("test").unwrap();
     verified(&dir, &Witness::default());
     for number in 1..=5 {
-        let kept = keep_index(&packed(number), number).unwrap();
+        let kept = keep_index(&packed(number), number, |segment| segment).unwrap();
         assert_eq!(kept, archive::Kept::There, "segment {number}");
         for left in [new(number), check(number)] {
             assert!(!left.exists(), "{} is left", left.display());
@@ -175,7 +175,7 @@ fn segments_end_by_size_are_compressed_and_the_chain_goes_on_over_them_and_over_
     // Made from the same reading, and put beside it.
     for number in 1..=3 {
         eventually("a closed segment has its index", || dir.join(index_name(number)).exists());
-        let kept = keep_index(&dir.join(segment::packed_name(number)), number).unwrap();
+        let kept = keep_index(&dir.join(segment::packed_name(number)), number, |segment| segment).unwrap();
         assert_eq!(kept, archive::Kept::There, "segment {number}");
     }
     assert!(fs::read_dir(&dir).unwrap().all(|entry| {
