@@ -25,7 +25,7 @@ pub fn keep_little() {
     }
 }
 
-/// Gives free memory of all heaps back.
+/// Gives free memory of all heaps back; of those that are locked, only the end of the first.
 pub fn trim() {
     // SAFETY: it touches nothing but free memory of the allocator, under its own locks (malloc_trim(3)).
     unsafe { libc::malloc_trim(0) };

@@ -79,7 +79,7 @@ impl Inner {
                 }
                 Ok(()) | Err(_) => {}
             }
-            // The threads that worked had one heap or another, and each would keep a part. Not theirs to do: it takes locks of heaps that calls use.
+            // Of the first heap; the thread that worked has emptied its own. Not that one's to do: it takes locks of heaps that calls use.
             kernel::own::trim();
             if !self.keeper.wait() {
                 return;
