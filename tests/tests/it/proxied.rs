@@ -3,14 +3,17 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 
 use rustls::StreamOwned;
 use serde_json::Value;
 use tests::wire::{Dialer, Reply};
-use tests::{ADDRESS, CANARY, RAW_ADDRESS, World, wait_until};
+use tests::{ADDRESS, CANARY, RAW_ADDRESS, World, finish, wait_until};
 
 use super::credentials::packages;
 use super::trouble::outcome;
+use super::trust::java_store;
 
 mod tunnels;
 
@@ -123,8 +126,7 @@ fn python_and_node_reach_apis_by_the_proxy_that_they_were_given() {
         assert_eq!(finished.stdout, expected, "{finished:?}");
     }
     world.identity("node", "exe = \"{root}/bots/node\"");
-    let node =
-        std::process::Command::new("sh").args(["-c", "readlink -f $(command -v node)"]).output().unwrap();
+    let node = Command::new("sh").args(["-c", "readlink -f $(command -v node)"]).output().unwrap();
     world.copy(String::from_utf8(node.stdout).unwrap().trim(), "bots/node");
     world.wait_for_generation(2);
     let script = world.write("tunnel.js", include_str!("proxied/tunnel.js"));
@@ -132,6 +134,47 @@ fn python_and_node_reach_apis_by_the_proxy_that_they_were_given() {
     assert_eq!(finished.stdout.trim(), "200 ours", "{finished:?}");
     for path in ["/v1/urllib", "/v1/urllib-plain", "/v1/requests2", "/v1/requests-plain", "/v1/node"] {
         assert_eq!(way(&world.decision(Some(path))).1, PROXY, "{path}");
+    }
+}
+
+#[test]
+fn go_and_java_reach_apis_by_the_proxy_that_they_were_given() {
+    let world = World::new();
+    world.set("kernel.ports", "[80, 443, 3128]");
+    let program = world.path("bots/client").display().to_string();
+    let mut build = Command::new("/usr/bin/go");
+    build.args(["build", "-o", &program]).arg(world.write("client.go", include_str!("proxied/client.go")));
+    build.env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("proxied-go"));
+    let built = finish(&mut build);
+    assert_eq!(built.code, Some(0), "{built:?}");
+    world.identity("go", "exe = \"{root}/bots/client\"");
+    let java = fs::canonicalize("/usr/bin/java").unwrap();
+    world.identity("java", &format!("exe = \"{}\"", java.display()));
+    world.daemon();
+    let go = world.bot(&program).env("HTTPS_PROXY", URL).env("HTTP_PROXY", URL);
+    let told = go.args(["https://api.test/v1/go", "http://plain.test/v1/go-plain"]).run();
+    assert_eq!(told.stdout, "HTTP/2.0 200 ours\nHTTP/1.1 200 /v1/go-plain\n", "{told:?}");
+
+    java_store(&world, world.path("bots.pem").to_str().unwrap());
+    let client = world.write("Client.java", include_str!("proxied/Client.java"));
+    let host =
+        |scheme: &str| [format!("-D{scheme}.proxyHost=203.0.113.77"), format!("-D{scheme}.proxyPort=3128")];
+    let store = format!("-Djavax.net.ssl.trustStore={}", world.path("java.p12").display());
+    let bot = world.bot(java.to_str().unwrap()).args(host("https")).args(host("http")).arg(store);
+    let bot = bot.args(["-Djavax.net.ssl.trustStorePassword=changeit", "-Xint"]).arg(client);
+    let told = bot.args(["https://api.test/v1/java", "http://plain.test/v1/java-plain"]).run();
+    let expected = "HttpClient HTTP_2 200 ours\nHttpURLConnection 200 ours\n\
+                    HttpClient HTTP_1_1 200 /v1/java-plain\nHttpURLConnection 200 /v1/java-plain\n";
+    assert_eq!(told.stdout, expected, "{told:?}");
+    for (path, identity) in
+        [("/v1/go", "go"), ("/v1/go-plain", "go"), ("/v1/java", "java"), ("/v1/java-plain", "java")]
+    {
+        let decision = world.decision(Some(path));
+        assert_eq!(
+            (way(&decision).1.as_str(), &decision["identity"]),
+            (PROXY, &identity.into()),
+            "{decision}"
+        );
     }
 }
 

@@ -247,6 +247,11 @@ fn java_trusts(world: &World, roots: &str) {
         "class Call { public static void main(String[] urls) throws Exception { \
             System.out.println(((javax.net.ssl.HttpsURLConnection) new java.net.URL(urls[0]).openConnection()).getResponseCode()); } }",
     );
+    java_store(world, roots);
+}
+
+/// A store for Java with these roots: `java.p12`, under the password that all have.
+pub(super) fn java_store(world: &World, roots: &str) {
     for (at, root) in roots_of(roots).into_iter().enumerate() {
         let file = world.write("root.pem", &root);
         let mut keytool = Command::new("keytool");

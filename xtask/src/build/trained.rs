@@ -1,8 +1,10 @@
 //! The daemon, optimized by how it is used (`cargo xtask build --trained`): built so that it counts what it does, put under the loads of the
 //! bench, and built again by what it counted. From then on every release build goes by that, as long as the compiler is the same.
 //!
-//! A profile that is older than the source serves the functions that did not change.
+//! A profile that is older than the source serves the functions that did not change. One that is older than a dependency, or than which of its
+//! features are on, serves none of that crate: the names of its functions are others then. That is said.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,6 +73,25 @@ fn profile(paths: &Paths, compiler: &Compiler) -> Option<PathBuf> {
     Some(place.join("profile")).filter(|profile| is_same && profile.is_file())
 }
 
+/// Which crates the daemon is made of, with their versions and features, one in each line.
+fn crates(paths: &Paths) -> Result<String> {
+    let mut command = sh::cargo();
+    command.args(["tree", "--package", "vouchsafe", "--edges", "normal", "--prefix", "none"]);
+    // Without what says only that it was listed before.
+    command.args(["--no-dedupe", "--format", "{p} {f}"]).current_dir(&paths.root);
+    let told = sh::capture(&mut command)?;
+    let mut lines: Vec<_> = told.lines().map(str::trim).filter(|line| !line.contains(" (/")).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    Ok(lines.join("\n"))
+}
+
+/// The crates that are others than those a profile was made with, by their names.
+fn changed<'a>(before: &'a str, now: &'a str) -> BTreeSet<&'a str> {
+    let (before, now): (BTreeSet<_>, BTreeSet<_>) = (before.lines().collect(), now.lines().collect());
+    before.symmetric_difference(&now).filter_map(|line| line.split(' ').next()).collect()
+}
+
 /// Builds the release by the profile, if there is one; whether it did.
 pub(super) fn build(paths: &Paths) -> Result<bool> {
     if !place(paths).join("profile").exists() {
@@ -82,6 +103,16 @@ pub(super) fn build(paths: &Paths) -> Result<bool> {
         return Ok(false);
     };
     println!("optimized by {}", paths.shown(&profile));
+    let before = fs::read_to_string(place(paths).join("crates")).unwrap_or_default();
+    let now = crates(paths)?;
+    let changed = changed(&before, &now);
+    if !changed.is_empty() {
+        println!(
+            "the profile was made with other versions or features of {}, and knows nothing of their functions: \
+             `cargo xtask build --trained` makes one anew",
+            changed.into_iter().collect::<Vec<_>>().join(", ")
+        );
+    }
     let flags = [
         format!("-Cprofile-use={}", profile.display()),
         // Of functions that are new, nothing was counted.
@@ -112,6 +143,7 @@ pub(super) fn train(paths: &Paths) -> Result<()> {
         .collect();
     ensure!(!counted.is_empty(), "the daemon left no counts in {}", counts.display());
     sh::run(Command::new(profdata).args(["merge", "-o"]).arg(place.join("profile")).args(counted))?;
+    fs::write(place.join("crates"), crates(paths)?).context("cannot write what the profile is of")?;
     fs::write(place.join("compiler"), &compiler.about).context("cannot write whose profile it is")
 }
 
@@ -145,4 +177,27 @@ fn put(built: &Path, to: &Path) -> Result<()> {
     let beside = to.with_extension("new");
     fs::copy(built, &beside).with_context(|| format!("the build left no {}", built.display()))?;
     fs::rename(&beside, to).with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_of_another_version_or_with_other_features_is_named_once() {
+        let before = "h2 v0.4.1 default\nring v1.0.0 \nrustix v1.1.0 fs,net\nserde v1.0.0 std";
+        let now = "h2 v0.4.2 default\nrustix v1.1.0 fs,net,time\nserde v1.0.0 std\nzstd v0.13.0 ";
+        assert_eq!(changed(before, now), BTreeSet::from(["h2", "ring", "rustix", "zstd"]));
+        assert!(changed(before, before).is_empty());
+    }
+
+    #[test]
+    fn the_crates_of_the_daemon_are_listed_with_their_features_and_without_our_own() {
+        let listed = crates(&Paths::find().unwrap()).unwrap();
+        assert!(
+            listed.lines().any(|line| line.starts_with("rustls v") && line.contains("aws_lc_rs")),
+            "{listed}"
+        );
+        assert!(!listed.contains("proxy-policy"), "{listed}");
+    }
 }
