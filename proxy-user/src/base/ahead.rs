@@ -11,8 +11,8 @@ use nix::sys::uio::readv;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes that are taken besides those that are asked for.
-const ROOM: usize = 64 * 1024;
+/// Bytes that are taken besides those that are asked for; and that a connection of HTTP/2 writes in one piece.
+pub(crate) const ROOM: usize = 64 * 1024;
 /// Of fewer than these a room is not kept: they are copied.
 const WORTH: usize = ROOM / 4;
 /// Rooms that a thread keeps, for all of its streams.
@@ -70,11 +70,13 @@ impl Ahead {
     }
 }
 
-fn room() -> Box<[u8]> {
+/// A room of this thread's. What is in it before is of others, and must not be looked at.
+pub(crate) fn room() -> Box<[u8]> {
     ROOMS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; ROOM].into_boxed_slice())
 }
 
-fn give_back(room: Box<[u8]>) {
+/// Gives a room back.
+pub(crate) fn give_back(room: Box<[u8]>) {
     ROOMS.with_borrow_mut(|rooms| {
         if rooms.len() < KEPT {
             rooms.push(room);

@@ -21,6 +21,7 @@ use super::body::{Incoming, Paired, StreamError};
 use super::interims::Client;
 use crate::http1::{Fault, Spelling};
 use crate::http2::bell::{Bell, Part};
+use crate::http2::gathered::{Gathered, Turn};
 use crate::http2::watched::{Findings, Watched};
 use crate::http2::{Breaks, CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -107,6 +108,8 @@ where
 {
     let stream = Watched::new(stream);
     let findings = Arc::clone(stream.findings());
+    let stream = Gathered::new(stream);
+    let turn = stream.turn();
     let mut timer = pin!(sleep(limits.header_time));
     let opening = h2::server::Builder::new()
         // h2 answers 431 to more by itself, unseen; what is between is refused, and recorded, with its request.
@@ -134,7 +137,7 @@ where
         async move { handler.malformed(count).await }
     };
     let (answers, rest) = (FuturesUnordered::new(), Rest::new(limits));
-    let mut talk = Talk { connection, answers, begin, note, noting: None, findings: &findings, rest };
+    let mut talk = Talk { connection, answers, begin, note, noting: None, findings: &findings, turn, rest };
     let (bell, mut draining) = (Bell::new(), pin!(drained(drain)));
     let result = poll_fn(|cx| {
         if talk.rest.drained.is_none() && draining.as_mut().poll(cx).is_ready() {
@@ -185,7 +188,7 @@ where
 
 /// A connection, and the requests that are answered.
 struct Talk<'a, S, F, B, N, M> {
-    connection: h2::server::Connection<Watched<S>, Bytes>,
+    connection: h2::server::Connection<Gathered<Watched<S>>, Bytes>,
     answers: FuturesUnordered<F>,
     /// Begins to answer a request.
     begin: B,
@@ -193,6 +196,7 @@ struct Talk<'a, S, F, B, N, M> {
     note: N,
     noting: Option<Pin<Box<M>>>,
     findings: &'a Findings,
+    turn: Turn,
     rest: Rest,
 }
 
@@ -217,11 +221,18 @@ where
 
     /// Goes on with the connection: writes what the requests send, and takes those that come. Ready at its end.
     fn listen(&mut self, cx: &mut Context<'_>, bell: &Bell) -> Poll<Result<(), h2::Error>> {
-        while let Poll::Ready(asked) = self.connection.poll_accept(cx) {
-            let Some((request, respond)) = asked.transpose()? else { return Poll::Ready(Ok(())) };
-            self.rest.has_begun = true;
-            self.answers.push((self.begin)(request, respond));
-            bell.ring(Part::Streams);
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(asked) => {
+                    let Some((request, respond)) = asked.transpose()? else { return Poll::Ready(Ok(())) };
+                    self.rest.has_begun = true;
+                    self.answers.push((self.begin)(request, respond));
+                    bell.ring(Part::Streams);
+                }
+                // Once more, for what it has put together.
+                Poll::Pending if self.turn.is_open() => {}
+                Poll::Pending => break,
+            }
         }
         let is_within = self.findings.is_within_header();
         if is_within != self.rest.within.is_some() {

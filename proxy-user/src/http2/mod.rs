@@ -2,7 +2,7 @@
 //!
 //! [`arriving`] is what comes over a stream as a body, [`outflow`] sends a body over one, [`switched`] is one that carries bytes,
 //! [`answering`] is the client's stream, and [`exchange`] the upstream's, over a connection that is [`shared`]; [`bell`] drives all streams of a client in one task, and
-//! [`watched`] sees what the h2 crate tells nobody.
+//! [`watched`] sees what the h2 crate tells nobody, and [`gathered`] writes in few pieces what it writes in many.
 //!
 //! No task stands between the two legs, as over HTTP/1: whoever has a call polls its streams. Only a connection to an upstream has a
 //! task, for those who share it.
@@ -11,6 +11,7 @@ pub mod answering;
 pub mod arriving;
 pub mod bell;
 pub mod exchange;
+pub mod gathered;
 pub mod outflow;
 pub mod shared;
 pub mod switched;

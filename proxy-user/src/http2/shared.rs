@@ -16,6 +16,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 
+use super::gathered::{Gathered, Turn};
 use super::{CONNECTION_WINDOW, Exchange, Outflow, STREAM_WINDOW};
 
 /// Pings find a connection whose server went away without a word, while requests wait on it.
@@ -75,7 +76,8 @@ impl Shared {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (heard, underway) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
-        let stream = Heard { inner: stream, reads: Arc::clone(&heard) };
+        let stream = Gathered::new(Heard { inner: stream, reads: Arc::clone(&heard) });
+        let turn = stream.turn();
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_max_send_streams(FIRST_STREAMS)
@@ -85,7 +87,7 @@ impl Shared {
             .max_header_list_size(MOST_HEADER)
             .handshake(stream)
             .await?;
-        let driving = drive(connection, heard, Arc::clone(&underway));
+        let driving = drive(connection, turn, heard, Arc::clone(&underway));
         Ok((Self { sender, underway }, driving))
     }
 
@@ -117,7 +119,8 @@ impl Shared {
 
 /// Drives a connection to its end. It is asked whether it lives when requests wait and nothing comes.
 async fn drive<S>(
-    mut connection: Connection<Heard<S>, Bytes>,
+    mut connection: Connection<Gathered<Heard<S>>, Bytes>,
+    turn: Turn,
     heard: Arc<AtomicU64>,
     underway: Arc<AtomicUsize>,
 ) -> Result<(), Ended>
@@ -132,6 +135,10 @@ where
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(ended.map_err(Ended::from));
+            }
+            // Once more, for what it has put together.
+            if turn.is_open() {
+                continue;
             }
             if is_asked && is_answered(pings.as_mut(), cx) {
                 is_asked = false;
