@@ -180,6 +180,7 @@ where
         Some(Ok(())) => {}
         None => {
             connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+            // Its end writes what waits.
             let _ = timeout(REST, poll_fn(|cx| connection.poll_closed(cx))).await;
         }
     }

@@ -2,8 +2,9 @@
 //! be a record of TLS and a system call of its own: here they are put together, until whoever drives the connection looks at it once more.
 //!
 //! Invariant: whoever drives a connection asks [`Turn::is_open`] whenever it has nothing more to do, and polls it again if so: reading writes
-//! first what was put together.
+//! first what was put together. To end a connection writes it as well.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,15 +38,24 @@ pub struct Gathered<S> {
 }
 
 /// What waits: from the one to the other.
-#[derive(Debug)]
 struct Held {
     room: Box<[u8]>,
     from: usize,
     to: usize,
+    /// As far as it was written to.
+    used: usize,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("bytes", &self.get().len()).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // A head with a credential may have been in it.
+        self.room.get_mut(..self.used).unwrap_or_default().fill(0);
         give_back(std::mem::take(&mut self.room));
     }
 }
@@ -53,6 +63,16 @@ impl Drop for Held {
 impl Held {
     fn get(&self) -> &[u8] {
         self.room.get(self.from..self.to).unwrap_or_default()
+    }
+
+    fn new() -> Self {
+        Self { room: room(), from: 0, to: 0, used: 0 }
+    }
+
+    /// Makes what was written room again.
+    fn close_up(&mut self) {
+        self.room.copy_within(self.from..self.to, 0);
+        (self.from, self.to) = (0, self.to - self.from);
     }
 
     /// Puts in what has room; how much.
@@ -66,6 +86,7 @@ impl Held {
             }
             self.to += count;
         }
+        self.used = self.used.max(self.to);
         self.to - before
     }
 }
@@ -102,11 +123,17 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
 
     /// Puts it to what waits, writing that where there is no room.
     fn poll_hold(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.held.as_ref().is_some_and(|held| held.to == ROOM) {
-            ready!(self.poll_drain(cx))?;
+        if parts.iter().all(|part| part.is_empty()) {
+            return Poll::Ready(Ok(0));
         }
-        let held = self.held.get_or_insert_with(|| Held { room: room(), from: 0, to: 0 });
-        let count = held.put(parts);
+        if self.held.as_ref().is_some_and(|held| held.to == ROOM) && self.poll_drain(cx)?.is_pending() {
+            // The other side may be slow: what it took is progress.
+            match &mut self.held {
+                Some(held) if held.from > 0 => held.close_up(),
+                _ => return Poll::Pending,
+            }
+        }
+        let count = self.held.get_or_insert_with(Held::new).put(parts);
         self.turn.0.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(count))
     }
@@ -118,15 +145,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // That the other side takes nothing at the moment is no reason not to read from it: it may wait for that.
-        if self.held.is_some()
-            && let Poll::Ready(flushed) =
-                self.poll_drain(cx).map_ok(|()| Pin::new(&mut self.inner).poll_flush(cx))
-            && let Poll::Ready(Err(error)) = flushed?
-        {
-            return Poll::Ready(Err(error));
+        let mut failed = None;
+        if self.held.is_some() {
+            let drained = match self.poll_drain(cx) {
+                Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_flush(cx),
+                drained => drained,
+            };
+            if let Poll::Ready(Err(error)) = drained {
+                failed = Some(error);
+            }
         }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        // That the other side takes nothing, or nothing any more, is no reason not to read from it: it may wait for that, or have answered.
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        match failed {
+            Some(error) if read.is_pending() => Poll::Ready(Err(error)),
+            _ => read,
+        }
     }
 }
 
@@ -148,6 +182,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
+        // TLS may have taken it and not written it, which is noticed of a flush.
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
@@ -178,22 +214,36 @@ mod tests {
 
     use super::*;
 
-    /// A stream that takes so much at a time, or nothing, and from which nothing comes.
+    /// A stream that takes so much at a time, or nothing; from which this comes; and of which the other side may be gone.
     #[derive(Debug, Default)]
     struct Sink {
         takes: Vec<usize>,
+        comes: Vec<u8>,
+        is_broken: bool,
+        keeps: bool,
         writes: Vec<Vec<u8>>,
         flushed: usize,
     }
 
     impl AsyncRead for Sink {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.comes.pop() {
+                Some(byte) => buf.put_slice(&[byte]),
+                None => return Poll::Pending,
+            }
+            Poll::Ready(Ok(()))
         }
     }
 
     impl AsyncWrite for Sink {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            if self.is_broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             let most = self.takes.pop().unwrap_or(usize::MAX).min(buf.len());
             if most == 0 {
                 return Poll::Pending;
@@ -204,7 +254,7 @@ mod tests {
 
         fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             self.flushed += 1;
-            Poll::Ready(Ok(()))
+            if self.keeps { Poll::Pending } else { Poll::Ready(Ok(())) }
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,6 +273,13 @@ mod tests {
 
     fn read(stream: &mut Gathered<Sink>) {
         assert!(Pin::new(stream).poll_read(&mut cx(), &mut ReadBuf::new(&mut [0])).is_pending());
+    }
+
+    fn comes(stream: &mut Gathered<Sink>) -> Poll<io::Result<u8>> {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        std::task::ready!(Pin::new(stream).poll_read(&mut cx(), &mut buf))?;
+        Poll::Ready(Ok(byte[0]))
     }
 
     #[test]
@@ -246,15 +303,57 @@ mod tests {
 
     #[test]
     fn a_side_that_takes_nothing_stops_what_is_written_when_there_is_no_room_and_is_read_from() {
-        let mut stream = Gathered::new(Sink { takes: vec![0, 0, 0], ..Sink::default() });
+        let mut stream = Gathered::new(Sink { takes: vec![0, 0, 0], comes: vec![9], ..Sink::default() });
         assert_eq!(frame(&mut stream, b"1234", &[7; ROOM]), Poll::Ready(ROOM));
-        read(&mut stream);
+        assert!(matches!(comes(&mut stream), Poll::Ready(Ok(9))));
         assert_eq!(frame(&mut stream, b"", b"rest"), Poll::Pending);
         assert!(stream.turn().is_open() && stream.inner.writes.is_empty());
         assert!(Pin::new(&mut stream).poll_shutdown(&mut cx()).is_pending(), "not before what waits");
         assert_eq!(frame(&mut stream, b"", b"rest"), Poll::Ready(4));
         assert!(Pin::new(&mut stream).poll_shutdown(&mut cx()).is_ready());
         assert_eq!(stream.inner.writes.concat().len(), ROOM + 4);
+    }
+
+    #[test]
+    fn a_side_that_takes_little_lets_little_more_be_written() {
+        let mut stream = Gathered::new(Sink { takes: vec![0, 3, 0, 5], ..Sink::default() });
+        assert_eq!(frame(&mut stream, &[1; ROOM], b""), Poll::Ready(ROOM));
+        assert_eq!(frame(&mut stream, b"", &[2; 100]), Poll::Ready(5));
+        assert_eq!(frame(&mut stream, b"", &[3; 100]), Poll::Ready(3));
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx()).is_ready());
+        let expected = [&[1; ROOM][..], &[2; 5], &[3; 3]].concat();
+        assert!(stream.inner.writes.concat() == expected);
+    }
+
+    #[test]
+    fn of_a_side_that_has_gone_what_it_said_is_read_before_that_is_told() {
+        let mut stream = Gathered::new(Sink { is_broken: true, comes: vec![2, 1], ..Sink::default() });
+        assert_eq!(frame(&mut stream, b"head", b"payload"), Poll::Ready(11));
+        assert!(matches!(comes(&mut stream), Poll::Ready(Ok(1))));
+        assert!(matches!(comes(&mut stream), Poll::Ready(Ok(2))));
+        let told = comes(&mut stream);
+        assert!(
+            matches!(&told, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn an_end_waits_until_all_is_written() {
+        let mut stream = Gathered::new(Sink { keeps: true, ..Sink::default() });
+        assert_eq!(frame(&mut stream, b"head", b"payload"), Poll::Ready(11));
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx()).is_pending());
+        assert_eq!((stream.inner.writes.concat().len(), stream.inner.flushed), (11, 1));
+    }
+
+    #[test]
+    fn nothing_stays_in_a_room_that_others_get_and_none_of_it_is_shown() {
+        let mut stream = Gathered::new(Sink::default());
+        assert_eq!(frame(&mut stream, b"credential ", b"of somebody"), Poll::Ready(22));
+        let shown = format!("{stream:?}");
+        assert!(shown.contains("bytes: 22") && shown.len() < 300, "{shown}");
+        read(&mut stream);
+        assert!(room().iter().all(|byte| *byte == 0));
     }
 
     #[tokio::test]

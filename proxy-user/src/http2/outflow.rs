@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// What comes in small pieces is put together to so much: with the head of its frame (RFC 9113 §4.1) it fills one record of TLS
-/// (RFC 8446 §5.1), and each is a write of its own.
+/// (RFC 8446 §5.1).
 const PIECE: usize = (1 << 14) - 9;
 
 /// A body, and the stream over which it is sent.

@@ -164,17 +164,14 @@ fn go_and_java_reach_apis_by_the_proxy_that_they_were_given() {
     let bot = bot.args(["-Djavax.net.ssl.trustStorePassword=changeit", "-Xint"]).arg(client);
     let told = bot.args(["https://api.test/v1/java", "http://plain.test/v1/java-plain"]).run();
     let expected = "HttpClient HTTP_2 200 ours\nHttpURLConnection 200 ours\n\
-                    HttpClient HTTP_1_1 200 /v1/java-plain\nHttpURLConnection 200 /v1/java-plain\n";
+                    HttpClient HTTP_1_1 200 /v1/java-plain\nHttpURLConnection 200 /v1/java-plain-old\n";
     assert_eq!(told.stdout, expected, "{told:?}");
-    for (path, identity) in
-        [("/v1/go", "go"), ("/v1/go-plain", "go"), ("/v1/java", "java"), ("/v1/java-plain", "java")]
-    {
-        let decision = world.decision(Some(path));
-        assert_eq!(
-            (way(&decision).1.as_str(), &decision["identity"]),
-            (PROXY, &identity.into()),
-            "{decision}"
-        );
+    for (identity, ends) in [("go", &["", "-plain"][..]), ("java", &["", "-old", "-plain", "-plain-old"])] {
+        for end in ends {
+            let decision = world.decision(Some(&format!("/v1/{identity}{end}")));
+            let asked = (way(&decision).1, decision["identity"].as_str().unwrap_or_default());
+            assert_eq!(asked, (PROXY.to_owned(), identity), "{decision}");
+        }
     }
 }
 

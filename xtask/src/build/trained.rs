@@ -2,7 +2,7 @@
 //! bench, and built again by what it counted. From then on every release build goes by that, as long as the compiler is the same.
 //!
 //! A profile that is older than the source serves the functions that did not change. One that is older than a dependency, or than which of its
-//! features are on, serves none of that crate: the names of its functions are others then. That is said.
+//! features are on, serves neither that crate nor any that is built on it: the names of all their functions are others then. That is said.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -73,17 +73,25 @@ fn profile(paths: &Paths, compiler: &Compiler) -> Option<PathBuf> {
     Some(place.join("profile")).filter(|profile| is_same && profile.is_file())
 }
 
-/// Which crates the daemon is made of, with their versions and features, one in each line.
+/// Which crates the daemon is made of and built with, with their versions and features, one in each line.
 fn crates(paths: &Paths) -> Result<String> {
     let mut command = sh::cargo();
-    command.args(["tree", "--package", "vouchsafe", "--edges", "normal", "--prefix", "none"]);
+    command.args(["tree", "--package", "vouchsafe", "--edges", "normal,build", "--prefix", "none"]);
     // Without what says only that it was listed before.
     command.args(["--no-dedupe", "--format", "{p} {f}"]).current_dir(&paths.root);
     let told = sh::capture(&mut command)?;
-    let mut lines: Vec<_> = told.lines().map(str::trim).filter(|line| !line.contains(" (/")).collect();
+    let mut lines: Vec<_> = told.lines().map(without_place).collect();
     lines.sort_unstable();
     lines.dedup();
     Ok(lines.join("\n"))
+}
+
+/// A crate of ours without where it is.
+fn without_place(line: &str) -> String {
+    match line.split_once(" (").and_then(|(crate_, rest)| Some((crate_, rest.split_once(')')?.1))) {
+        Some((crate_, features)) => format!("{crate_}{features}"),
+        None => line.to_owned(),
+    }
 }
 
 /// The crates that are others than those a profile was made with, by their names.
@@ -103,13 +111,14 @@ pub(super) fn build(paths: &Paths) -> Result<bool> {
         return Ok(false);
     };
     println!("optimized by {}", paths.shown(&profile));
-    let before = fs::read_to_string(place(paths).join("crates")).unwrap_or_default();
+    // Where there is none, the profile is from before they were noted.
     let now = crates(paths)?;
+    let before = fs::read_to_string(place(paths).join("crates")).unwrap_or_else(|_| now.clone());
     let changed = changed(&before, &now);
     if !changed.is_empty() {
         println!(
-            "the profile was made with other versions or features of {}, and knows nothing of their functions: \
-             `cargo xtask build --trained` makes one anew",
+            "the profile was made with other versions or features of {}; it knows nothing of their functions, and of those of all that is \
+             built on them: `cargo xtask build --trained` makes one anew",
             changed.into_iter().collect::<Vec<_>>().join(", ")
         );
     }
@@ -131,7 +140,9 @@ pub(super) fn train(paths: &Paths) -> Result<()> {
     let place = place(paths);
     let counts = place.join("counts");
     let _ = fs::remove_dir_all(&counts);
-    let _ = fs::remove_file(place.join("profile"));
+    for made in ["profile", "compiler", "crates"] {
+        let _ = fs::remove_file(place.join(made));
+    }
     fs::create_dir_all(&counts).with_context(|| format!("cannot create {}", counts.display()))?;
     compile(paths, &compiler, &[format!("-Cprofile-generate={}", counts.display())])?;
     let ourselves = env::current_exe().context("cannot find this program's own path")?;
@@ -192,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn the_crates_of_the_daemon_are_listed_with_their_features_and_without_our_own() {
+    fn the_crates_of_the_daemon_are_listed_with_their_features_wherever_they_are() {
         let listed = crates(&Paths::find().unwrap()).unwrap();
-        assert!(
-            listed.lines().any(|line| line.starts_with("rustls v") && line.contains("aws_lc_rs")),
-            "{listed}"
-        );
-        assert!(!listed.contains("proxy-policy"), "{listed}");
+        let has = |begin: &str, feature: &str| {
+            listed.lines().any(|line| line.starts_with(begin) && line.contains(feature))
+        };
+        assert!(has("rustls v", "aws_lc_rs") && has("cc v", "") && has("proxy-common v", "user"), "{listed}");
+        assert!(!listed.contains('/'), "{listed}");
     }
 }

@@ -4,7 +4,7 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 
-/** Calls URLs by both clients of Java: the status, and what it was told. */
+/** Calls URLs by both clients of Java, the old one at a path beside: the status, and what it was told. */
 class Client {
     static String told(String text) {
         var key = text.replaceFirst("(?s).*\"key\": *\"([^\"]*)\".*", "$1");
@@ -16,7 +16,7 @@ class Client {
             var request = HttpRequest.newBuilder(URI.create(url)).build();
             var answer = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString());
             System.out.println("HttpClient " + answer.version() + " " + answer.statusCode() + " " + told(answer.body()));
-            var connection = (HttpURLConnection) URI.create(url).toURL().openConnection();
+            var connection = (HttpURLConnection) URI.create(url + "-old").toURL().openConnection();
             var body = new String(connection.getInputStream().readAllBytes());
             System.out.println("HttpURLConnection " + connection.getResponseCode() + " " + told(body));
         }
