@@ -100,6 +100,16 @@ fn changed<'a>(before: &'a str, now: &'a str) -> BTreeSet<&'a str> {
     before.symmetric_difference(&now).filter_map(|line| line.split(' ').next()).collect()
 }
 
+/// The first of them, and how many more there are.
+fn some_of(crates: &BTreeSet<&str>) -> String {
+    const SHOWN: usize = 6;
+    let shown = crates.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match crates.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// Builds the release by the profile, if there is one; whether it did.
 pub(super) fn build(paths: &Paths) -> Result<bool> {
     if !place(paths).join("profile").exists() {
@@ -119,7 +129,7 @@ pub(super) fn build(paths: &Paths) -> Result<bool> {
         println!(
             "the profile was made with other versions or features of {}; it knows nothing of their functions, and of those of all that is \
              built on them: `cargo xtask build --trained` makes one anew",
-            changed.into_iter().collect::<Vec<_>>().join(", ")
+            some_of(&changed)
         );
     }
     let flags = [
@@ -200,6 +210,9 @@ mod tests {
         let now = "h2 v0.4.2 default\nrustix v1.1.0 fs,net,time\nserde v1.0.0 std\nzstd v0.13.0 ";
         assert_eq!(changed(before, now), BTreeSet::from(["h2", "ring", "rustix", "zstd"]));
         assert!(changed(before, before).is_empty());
+        assert_eq!(some_of(&changed(before, now)), "h2, ring, rustix, zstd");
+        let many = BTreeSet::from(["a", "b", "c", "d", "e", "f", "g", "h"]);
+        assert_eq!(some_of(&many), "a, b, c, d, e, f and 2 more");
     }
 
     #[test]
