@@ -78,6 +78,8 @@ pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("vouchsafe")
+        .on_thread_park(own::trim_at_rest)
+        .on_thread_stop(own::trim_own)
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(serve(config, reading, roots));
