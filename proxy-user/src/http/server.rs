@@ -370,7 +370,7 @@ impl Rest {
 /// to refuse and record them.
 const SEEN_HEADER_LIST: u32 = 2 * 1024 * 1024;
 /// Bytes that one stream may have waiting to be written.
-const MAX_SEND_BUFFER: usize = 256 * 1024;
+const MAX_SEND_BUFFER: usize = 128 * 1024;
 
 /// How long a connection may rest in the drain until it is closed.
 pub(super) const REST: Duration = Duration::from_millis(500);

@@ -69,12 +69,6 @@ impl Held {
         Self { room: room(), from: 0, to: 0, used: 0 }
     }
 
-    /// Makes what was written room again.
-    fn close_up(&mut self) {
-        self.room.copy_within(self.from..self.to, 0);
-        (self.from, self.to) = (0, self.to - self.from);
-    }
-
     /// Puts in what has room; how much.
     fn put(&mut self, parts: &[IoSlice<'_>]) -> usize {
         let before = self.to;
@@ -121,17 +115,19 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Puts it to what waits, writing that where there is no room.
+    /// Writes all that waits, and sees that it has gone out: TLS takes some that it keeps.
+    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    /// Puts it to what waits; where there is no room, all of that goes out before.
     fn poll_hold(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if parts.iter().all(|part| part.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        if self.held.as_ref().is_some_and(|held| held.to == ROOM) && self.poll_drain(cx)?.is_pending() {
-            // The other side may be slow: what it took is progress.
-            match &mut self.held {
-                Some(held) if held.from > 0 => held.close_up(),
-                _ => return Poll::Pending,
-            }
+        if self.held.as_ref().is_some_and(|held| held.to == ROOM) {
+            ready!(self.poll_clear(cx))?;
         }
         let count = self.held.get_or_insert_with(Held::new).put(parts);
         self.turn.0.store(true, Ordering::Relaxed);
@@ -146,14 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut failed = None;
-        if self.held.is_some() {
-            let drained = match self.poll_drain(cx) {
-                Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_flush(cx),
-                drained => drained,
-            };
-            if let Poll::Ready(Err(error)) = drained {
-                failed = Some(error);
-            }
+        if self.held.is_some()
+            && let Poll::Ready(Err(error)) = self.poll_clear(cx)
+        {
+            failed = Some(error);
         }
         // That the other side takes nothing, or nothing any more, is no reason not to read from it: it may wait for that, or have answered.
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -181,9 +173,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        // TLS may have taken it and not written it, which is noticed of a flush.
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        ready!(self.poll_clear(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
@@ -315,14 +305,16 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_takes_little_lets_little_more_be_written() {
-        let mut stream = Gathered::new(Sink { takes: vec![0, 3, 0, 5], ..Sink::default() });
+    fn where_there_is_no_room_what_waits_goes_out_before_anything_more_is_put_together() {
+        // TLS takes it, and keeps it.
+        let mut stream = Gathered::new(Sink { keeps: true, ..Sink::default() });
         assert_eq!(frame(&mut stream, &[1; ROOM], b""), Poll::Ready(ROOM));
-        assert_eq!(frame(&mut stream, b"", &[2; 100]), Poll::Ready(5));
-        assert_eq!(frame(&mut stream, b"", &[3; 100]), Poll::Ready(3));
-        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx()).is_ready());
-        let expected = [&[1; ROOM][..], &[2; 5], &[3; 3]].concat();
-        assert!(stream.inner.writes.concat() == expected);
+        assert_eq!(frame(&mut stream, b"", b"behind"), Poll::Pending);
+        assert!(Pin::new(&mut stream).poll_flush(&mut cx()).is_pending());
+        assert!(stream.held.is_none() && stream.inner.writes.concat() == [1; ROOM]);
+        stream.inner.keeps = false;
+        assert_eq!(frame(&mut stream, b"", b"behind"), Poll::Ready(6));
+        assert!(stream.held.as_ref().is_some_and(|held| held.get() == b"behind"));
     }
 
     #[test]

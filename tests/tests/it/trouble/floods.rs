@@ -136,6 +136,51 @@ fn floods_of_frames_that_ask_for_nothing_end_their_connection_and_take_no_memory
 }
 
 #[test]
+fn clients_of_http2_that_take_nothing_of_large_answers_hold_little_and_leave_little_when_they_are_gone() {
+    const CLIENTS: u64 = 40;
+    /// KiB: for each of two streams what may wait to be written (128) and what has come of more; for the connection what waits and what TLS has
+    /// (64 each); and what lies between.
+    const EACH: u64 = 780;
+    let scene = Scene::set();
+    scene.still_serves();
+    // Of no file: code comes and goes by itself.
+    let anonymous = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", scene.world.daemon_pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let before = anonymous();
+    let held = || anonymous().saturating_sub(before);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut bot = Http2::open(&scene.dialer);
+            // As much at a time as there is.
+            bot.send(SETTINGS, 0, 0, &[&[0, 4][..], &i32::MAX.to_be_bytes()].concat()).unwrap();
+            bot.send(WINDOW_UPDATE, 0, 0, &(i32::MAX - 65_535).to_be_bytes()).unwrap();
+            for stream in [1, 3] {
+                bot.send(HEADERS, END_HEADERS | END_STREAM, stream, &request("/v1/endless")).unwrap();
+            }
+            bot
+        })
+        .collect();
+    let mut last = 0;
+    wait_until("that no more comes", || {
+        let was = std::mem::replace(&mut last, held());
+        std::thread::sleep(Duration::from_secs(1));
+        (was > CLIENTS * EACH / 2 && last.abs_diff(was) < CLIENTS).then_some(())
+    });
+    assert!(last < CLIENTS * EACH, "{} KiB each", last / CLIENTS);
+    scene.still_serves();
+    drop(clients);
+    wait_until("their end", || (scene.world.status()["connections_open"] == 0).then_some(()));
+    // Who has something to do, and then nothing, gives it back.
+    wait_until(&format!("less than {last} KiB"), || {
+        scene.still_serves();
+        (held() < last * 2 / 3).then_some(())
+    });
+}
+
+#[test]
 fn no_more_streams_of_a_connection_are_served_at_once_than_it_was_told() {
     const STREAMS: u32 = 250;
     let scene = Scene::set();
