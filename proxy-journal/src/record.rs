@@ -42,7 +42,7 @@ pub enum Record {
     Recovered(Recovered),
     /// Somebody takes the kernel side off, on purpose. Written before it is done.
     Detach(Detach),
-    /// A table of the kernel side was full, and something was lost or refused for it.
+    /// A table of the kernel side was full and something was lost or refused for it, or an identity was refused too often.
     Bound(Bound),
     /// A secret of the daemon's own store became another one, or ended.
     Secret(SecretChange),
@@ -459,14 +459,17 @@ pub struct Person {
     pub sudo_uid: Option<u32>,
 }
 
-/// A table of the kernel side was full.
+/// A bound was reached: of a table of the kernel side, or of what of one identity has a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bound {
+    /// Of whom it is, if it is not of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Name of the counter, as `status` shows it.
     pub counter: String,
     /// How often since the record before; in the first record of a run: since the programs were attached.
     pub count: u64,
-    /// How often since the programs were attached.
+    /// How often since the programs were attached; of what the daemon counts: since it started.
     pub total: u64,
     /// What that means, in words.
     pub effect: String,

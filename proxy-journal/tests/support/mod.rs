@@ -326,8 +326,9 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         1 => text().prop_map(|reason| stop(&reason)),
         1 => any::<u64>().prop_map(|n| Record::Recovered(Recovered { dropped_bytes: n, lost_bytes: n / 2, closed: n })),
         1 => detach(),
-        1 => (text(), any::<u64>(), text())
-            .prop_map(|(counter, n, effect)| Record::Bound(Bound { counter, count: n, total: n, effect })),
+        1 => (of(text()), text(), any::<u64>(), text()).prop_map(|(identity, counter, n, effect)| {
+            Record::Bound(Bound { identity, counter, count: n, total: n, effect })
+        }),
         1 => secret(),
         1 => ca(),
     ]

@@ -1,8 +1,9 @@
-//! Tables of the kernel side that were full: what was lost or refused for it is told to the log and the journal.
+//! Bounds that were reached: what was lost or refused for it is told to the log and the journal. Most are of tables of the kernel side.
 //!
 //! The programs count; here it is looked at each second, and for the last time when the daemon ends. Each bound is closed
-//! by itself: what finds no room is refused, or asked for again.
+//! by itself: what finds no room is refused, or asked for again; what is refused too often is refused without a record of its own.
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use proxy_journal::{Bound, Record};
 
 use super::namespaces::Namespaces;
-use crate::{kernel::Kernel, record::Recorder};
+use crate::{connection::Services, kernel::Kernel};
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,6 +20,11 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Network namespaces that could not be served.
 pub(super) const NAMESPACES_REFUSED: &str = "namespaces_refused";
+
+/// Refusals that have no record of their own.
+pub(super) const REFUSALS_UNRECORDED: &str = "refusals_unrecorded";
+const UNRECORDED: &str =
+    "refusals without a record of their own: there were more than limits.refusals_per_identity";
 
 /// Counters that say that something was full, and what that means.
 const BOUNDS: [(&str, &str); 5] = [
@@ -39,8 +45,11 @@ const BOUNDS: [(&str, &str); 5] = [
 pub(super) struct Bounds {
     kernel: Arc<Kernel>,
     namespaces: Arc<Namespaces>,
-    recorder: Arc<Recorder>,
+    services: Arc<Services>,
     told: [Told; BOUNDS.len()],
+    /// Of refusals: of all together, and of each identity; `None` are those who have none.
+    refusals: u64,
+    refused: HashMap<Option<String>, Told>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -52,8 +61,9 @@ struct Told {
 impl Bounds {
     /// At the first look everything is told that was counted since the programs were attached: also what was lost while no
     /// daemon was there.
-    pub(super) fn new(kernel: Arc<Kernel>, namespaces: Arc<Namespaces>, recorder: Arc<Recorder>) -> Self {
-        Self { kernel, namespaces, recorder, told: Default::default() }
+    pub(super) fn new(kernel: Arc<Kernel>, namespaces: Arc<Namespaces>, services: Arc<Services>) -> Self {
+        let (told, refusals, refused) = Default::default();
+        Self { kernel, namespaces, services, told, refusals, refused }
     }
 
     /// Looks again and again, until it is told to stop; then once more.
@@ -76,14 +86,55 @@ impl Bounds {
         counters.push((NAMESPACES_REFUSED, self.namespaces.refused()));
         for ((name, effect), told) in BOUNDS.iter().zip(&mut self.told) {
             let total = counters.iter().find(|(counter, _)| counter == name).map_or(0, |(_, total)| *total);
+            let before = told.total;
             let Some(count) = told.more(total, last) else { continue };
             tracing::error!(counter = name, count, total, "{effect}");
-            let (counter, effect) = ((*name).to_owned(), (*effect).to_owned());
-            if let Err(error) = self.recorder.note(Record::Bound(Bound { counter, count, total, effect })) {
-                tracing::error!(%error, "that a bound was reached cannot be recorded");
+            if !is_told(&self.services, None, name, count, total, effect) {
+                told.total = before;
             }
         }
+        self.look_at_refusals(last);
     }
+
+    fn look_at_refusals(&mut self, last: bool) {
+        let counters = &self.services.counters;
+        if counters.unrecorded() == self.refusals {
+            return;
+        }
+        let unknown = (None, counters.unknown().unrecorded());
+        let identities =
+            counters.identities().into_iter().map(|(name, tally)| (Some(name), tally.unrecorded()));
+        let mut all = 0;
+        for (identity, total) in identities.chain([unknown]).filter(|(_, total)| *total > 0) {
+            let told = self.refused.entry(identity.clone()).or_default();
+            let before = told.total;
+            if let Some(count) = told.more(total, last) {
+                tracing::error!(identity, count, total, "{UNRECORDED}");
+                if !is_told(&self.services, identity, REFUSALS_UNRECORDED, count, total, UNRECORDED) {
+                    told.total = before;
+                }
+            }
+            all += told.total;
+        }
+        self.refusals = all;
+    }
+}
+
+/// Tells the journal; what it does not take is told again.
+fn is_told(
+    services: &Services,
+    identity: Option<String>,
+    counter: &str,
+    count: u64,
+    total: u64,
+    effect: &str,
+) -> bool {
+    let (counter, effect) = (counter.to_owned(), effect.to_owned());
+    let noted = services.recorder.note(Record::Bound(Bound { identity, counter, count, total, effect }));
+    if let Err(error) = &noted {
+        tracing::error!(%error, "that a bound was reached cannot be recorded");
+    }
+    noted.is_ok()
 }
 
 impl Told {

@@ -232,7 +232,7 @@ async fn serve(
         forward: Forwarder::new(dialer, upstream_tls, fingerprints, forward_limits(&config)),
         settings: settings(&config),
         backoff: Backoff::default(),
-        counters: Counters::default(),
+        counters: Counters::new(config.limits.refusals_per_identity),
         drain: drained,
     });
     let reloader = Arc::new(Reloader::new(&config, &services, network, limits, Arc::clone(&authority), last));
@@ -287,7 +287,7 @@ async fn serve(
     }
     tasks.spawn(observer::observe(handles.events, Arc::clone(&services), workloads, Arc::clone(&namespaces)));
     tasks.spawn(Arc::clone(&namespaces).leave_deserted());
-    let bounds = Bounds::new(Arc::clone(&kernel), Arc::clone(&namespaces), Arc::clone(&recorder));
+    let bounds = Bounds::new(Arc::clone(&kernel), Arc::clone(&namespaces), Arc::clone(&services));
     let (end_bounds, bounds_end) = watch::channel(false);
     let bounds = tokio::spawn(bounds.watch(bounds_end));
     let watching = Arc::clone(&reloader);

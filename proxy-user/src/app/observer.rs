@@ -168,10 +168,7 @@ async fn take(
     if repeated {
         return services.counters.count_merged();
     }
-    services.counters.tally(&subject).count_denied();
-    if let Err(error) = services.recorder.refused(entry::refused(&subject, &asked, &refusal)) {
-        tracing::error!(%error, reason = refusal.reason(), "a refusal cannot be recorded");
-    }
+    services.refused(&subject, || entry::refused(&subject, &asked, &refusal));
 }
 
 /// The name of a protocol (protocols(5)), for people.

@@ -23,6 +23,9 @@ pub(super) async fn record(event: &Event, services: &Services, workloads: &Workl
     let workload = workloads.of(&event.capture, false);
     let caller = Caller::identify(workload, &services.policy, &*services.identifier).await;
     let subject = caller.current(&services.policy, &*services.identifier).await;
+    if !services.is_recorded(&subject) {
+        return;
+    }
     let access = access(event);
     let target = target(event, workloads.cgroups());
     let trace = entry::traced(&subject, access, target, reason(access));

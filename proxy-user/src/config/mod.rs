@@ -5,6 +5,7 @@ mod rotation;
 mod hashicorp;
 mod issuer;
 mod journal;
+mod rate;
 mod redaction;
 mod sinks;
 mod uplink;
@@ -25,6 +26,7 @@ pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
 pub use self::journal::{Durability, Journal, OnFull};
+pub use self::rate::Rate;
 pub use self::redaction::QueryNames;
 pub use self::rotation::{Maker, Rotation, Rotations};
 pub use self::sinks::{Format, From, JOURNALD, OtlpProtocol, Receiver, Sink, Sinks, Tls as SinkTls};
@@ -195,6 +197,8 @@ pub struct Limits {
     pub connections: usize,
     /// How many of them one identity may have, and all workloads without one together.
     pub connections_per_identity: usize,
+    /// How many refusals of one identity have a record of their own, and of all workloads without one together.
+    pub refusals_per_identity: Rate,
     /// How long calls that are open may go on at a stop or restart; new ones are served meanwhile.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain: Duration,
@@ -359,6 +363,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(90),
             connections: 10_000,
             connections_per_identity: 6_000,
+            refusals_per_identity: Rate::default(),
             drain: Duration::from_secs(10),
         }
     }
@@ -559,6 +564,10 @@ mod tests {
         assert!(error("[listen]\nipv4 = \"0.0.0.0:15001\"").contains("loopback"));
         assert!(error("[upstream]\nconnect_timeout = \"10\"").contains("not a duration"));
         assert!(error("unidentified = \"observe\"").contains("unknown variant"));
+        for rate in ["5", "5/day", "5 at once", "1 MiB/day", "0/s"] {
+            let text = error(&format!("[limits]\nrefusals_per_identity = \"{rate}\""));
+            assert!(text.starts_with("v.toml:2:25: error:") && text.contains("is no rate; write"), "{text}");
+        }
         assert!(error("[journal]\non_full = \"spill\"").contains("write spill = "));
         assert!(error("[journal]\nspill = \"/x\"").contains("write that, or take spill away"));
         assert!(error("[journal]\nsegment_size = \"1 MB\"").contains("not an amount of bytes"));

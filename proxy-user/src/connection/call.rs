@@ -132,10 +132,11 @@ impl Calls {
             let (permit, attachment, pass, waited) = match permitted {
                 Ok(permitted) => permitted,
                 Err(refusal) => {
-                    let asked = facts.asked(self.connection.dst, self.connection.proxy());
-                    let fingerprints = self.fingerprints(&facts, subject.live(), &inbound.headers);
-                    let refused = entry::refused(&subject, &asked, &refusal);
-                    let decision = Decision { fingerprints, ..refused };
+                    let decision = || {
+                        let asked = facts.asked(self.connection.dst, self.connection.proxy());
+                        let fingerprints = self.fingerprints(&facts, subject.live(), &inbound.headers);
+                        Decision { fingerprints, ..entry::refused(&subject, &asked, &refusal) }
+                    };
                     return self.refuse_as(&subject, decision, &refusal, &method);
                 }
             };

@@ -13,11 +13,11 @@
 //! ```
 //!
 //! [`serve`] takes the branch, [`first`] waits for the first bytes, [`call`] does one request, [`token`] answers what asks for a token, [`upgrade`] what a WebSocket becomes, [`proxied`] what a client asks of a proxy that it meant to reach, [`passage`] the
-//! connections that go through or are refused as a whole, [`mistrust`] tells of clients that do not trust us, [`keeping`] opens what bodies are kept in, [`standing`] judges what is open again when the policy changes;
+//! connections that go through or are refused as a whole, [`refusals`] records what is refused, [`mistrust`] tells of clients that do not trust us, [`keeping`] opens what bodies are kept in, [`standing`] judges what is open again when the policy changes;
 //! [`services`] is what they share.
 //!
 //! Invariant: every connection that was accepted leaves at least one record in the journal, but for those of a client
-//! that kept HTTP open without asking for anything.
+//! that kept HTTP open without asking for anything, and those of an identity that is refused too often, which are counted there.
 
 pub mod admission;
 mod call;
@@ -28,6 +28,7 @@ mod keeping;
 mod mistrust;
 pub mod passage;
 mod proxied;
+mod refusals;
 mod refusing;
 pub mod services;
 mod spell;

@@ -265,12 +265,8 @@ impl Connection {
     pub(super) async fn refuse_with(&self, asked: &Asked<'_>, refusal: &Refusal, mistrust: Option<Mistrust>) {
         let services = &self.services;
         let subject = self.caller.current(&services.policy, &*services.identifier).await;
-        services.counters.tally(&subject).count_denied();
         let mistrust = mistrust.map(Box::new);
-        let decision = Decision { mistrust, ..entry::refused(&subject, asked, refusal) };
-        if let Err(error) = services.recorder.refused(decision) {
-            tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
-        }
+        services.refused(&subject, || Decision { mistrust, ..entry::refused(&subject, asked, refusal) });
     }
 }
 

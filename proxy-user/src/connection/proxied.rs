@@ -29,7 +29,6 @@ use super::{Connection, told};
 use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry, refuse_by_name};
 use crate::base::addr::OriginalDst;
 use crate::base::clock;
-use crate::forward::error::chain;
 use crate::http::interims::Client;
 use crate::http::{Incoming, Leg, connect, problem};
 use crate::http1::Spelling;
@@ -91,14 +90,7 @@ impl Connection {
                 None => Asked::of(*proxy, "http", None),
             }
         };
-        services.counters.tally(&subject).count_denied();
-        let entry = match services.recorder.refused(entry::refused(&subject, &asked, &refusal)) {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
-                None
-            }
-        };
+        let entry = services.refused(&subject, || entry::refused(&subject, &asked, &refusal));
         let identity = subject.identity().map(|identity| identity.name.as_str());
         request.refuse(problem::response(&refusal, entry, identity, &Method::CONNECT, |text| text)).await;
     }

@@ -6,7 +6,6 @@ use proxy_journal::{Decision, Fingerprint};
 
 use super::call::{Calls, Reply};
 use crate::authorize::{Asked, Facts, Kind, LivePolicy, Refusal, Subject, entry};
-use crate::forward::error::chain;
 use crate::http::{ReplyBody, problem};
 
 impl Calls {
@@ -36,27 +35,19 @@ impl Calls {
         refusal: &Refusal,
         method: &Method,
     ) -> Reply {
-        self.refuse_as(subject, entry::refused(subject, asked, refusal), refusal, method)
+        self.refuse_as(subject, || entry::refused(subject, asked, refusal), refusal, method)
     }
 
     /// The same by this record.
     pub(super) fn refuse_as(
         &self,
         subject: &Subject,
-        decision: Decision,
+        decision: impl FnOnce() -> Decision,
         refusal: &Refusal,
         method: &Method,
     ) -> Reply {
-        let services = &self.connection.services;
-        services.counters.tally(subject).count_denied();
-        let reply = match services.recorder.refused(decision) {
-            Ok(id) => answer(refusal, Some(id), subject, method),
-            Err(error) => {
-                tracing::error!(error = %chain(&error), reason = refusal.reason(), "a refusal cannot be recorded");
-                answer(refusal, None, subject, method)
-            }
-        };
-        self.last(reply, refusal)
+        let entry = self.connection.services.refused(subject, decision);
+        self.last(answer(refusal, entry, subject, method), refusal)
     }
 
     /// Has a refusal be the last answer of its connection where it is not known what the client meant: nor is it known, then, what comes

@@ -9,11 +9,13 @@ use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::authorize::{Callers, Identifier, PolicyStore, Subject, Unidentified};
+use crate::config::Rate;
 use crate::credentials::{Credentials, Redaction};
 use crate::doctor::Doctor;
 use crate::forward::Forwarder;
 use crate::http::HttpLimits;
 use crate::limits::Backoff;
+use crate::limits::gcra::Gcra;
 use crate::record::Recorder;
 use crate::trust::BotTls;
 
@@ -75,22 +77,25 @@ impl Default for Settings {
 }
 
 /// How much went through since the start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     open: AtomicU64,
     late: AtomicU64,
     listening: AtomicU64,
     accepted: AtomicU64,
     merged: AtomicU64,
+    refusals: Rate,
     unknown: Arc<Tally>,
     identities: Mutex<HashMap<String, Arc<Tally>, RandomState>>,
 }
 
 /// Decisions for one identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tally {
     allowed: AtomicU64,
     denied: AtomicU64,
+    unrecorded: AtomicU64,
+    refusals: Gcra,
     open: AtomicU64,
 }
 
@@ -104,6 +109,12 @@ impl Drop for Held {
 }
 
 impl Tally {
+    fn new(refusals: Rate) -> Self {
+        let refusals = Gcra::new(refusals.number, refusals.per, refusals.burst);
+        let (allowed, denied, unrecorded, open) = Default::default();
+        Self { allowed, denied, unrecorded, refusals, open }
+    }
+
     /// One more connection, unless there are so many already.
     pub(super) fn hold(self: &Arc<Self>, most: u64) -> Option<Held> {
         // Counted before it is compared: of two that come at once, not both see the last place.
@@ -127,12 +138,35 @@ impl Tally {
         self.allowed.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_denied(&self) {
+    /// Those of them that have no record of their own.
+    #[must_use]
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether what is refused now has a record of its own; that it has none is counted. The time is since any beginning.
+    pub(super) fn is_recorded(&self, now: Duration) -> bool {
+        let recorded = self.refusals.take(now, Duration::ZERO).is_ok();
+        if !recorded {
+            self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        }
+        recorded
     }
 }
 
 impl Counters {
+    /// So many refusals of an identity have a record of their own.
+    #[must_use]
+    pub fn new(refusals: Rate) -> Self {
+        let (open, late, listening, accepted, merged, identities) = Default::default();
+        let unknown = Arc::new(Tally::new(refusals));
+        Self { open, late, listening, accepted, merged, refusals, unknown, identities }
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn open(&self) -> u64 {
@@ -162,6 +196,13 @@ impl Counters {
         self.merged.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Refusals that have no record of their own because there were too many of their identity.
+    #[must_use]
+    pub fn unrecorded(&self) -> u64 {
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        identities.values().map(|tally| tally.unrecorded()).sum::<u64>() + self.unknown.unrecorded()
+    }
+
     /// Decisions for workloads without one identity.
     #[must_use]
     pub fn unknown(&self) -> &Tally {
@@ -183,7 +224,10 @@ impl Counters {
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         match identities.get(&identity.name) {
             Some(tally) => Arc::clone(tally),
-            None => Arc::clone(identities.entry(identity.name.clone()).or_default()),
+            None => {
+                let tally = Arc::new(Tally::new(self.refusals));
+                Arc::clone(identities.entry(identity.name.clone()).or_insert(tally))
+            }
         }
     }
 

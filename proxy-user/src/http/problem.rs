@@ -30,7 +30,7 @@ struct Problem<'a> {
     identity: Option<&'a str>,
 }
 
-/// The response to a request with `method`. `entry` is absent only when the journal could not be written.
+/// The response to a request with `method`. `entry` is absent when it has none in the journal.
 /// The body is empty for `HEAD`, and `text` makes it from a text otherwise.
 pub fn response<B>(
     refusal: &Refusal,

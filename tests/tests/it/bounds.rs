@@ -136,6 +136,57 @@ fn a_process_that_found_the_table_full_stays_unknown_to_the_next_daemon_too() {
 }
 
 #[test]
+fn who_is_refused_too_often_has_its_refusals_counted_and_fills_no_journal() {
+    const RECORDED: u64 = 5;
+    let world = World::new();
+    world.set("limits.refusals_per_identity", &format!("\"1/h burst {RECORDED}\""));
+    world.daemon();
+    let script = "import http.client, sys\n\
+                  bot = http.client.HTTPConnection('plain.test')\n\
+                  for path in sys.argv[1:]:\n    \
+                      bot.request('GET', path)\n    \
+                      answer = bot.getresponse()\n    \
+                      answer.read()\n    \
+                      print(answer.status, answer.headers['vouchsafe-journal-id'] is not None)";
+    let forbidden: Vec<String> = (0..30).map(|number| format!("/no/{number}")).collect();
+    let paths: Vec<&str> = forbidden.iter().map(String::as_str).chain(["/v1/x"]).collect();
+    let told = world.python(script, &paths).stdout;
+    let expected = [vec!["403 True"; 5], vec!["403 False"; 25], vec!["200 False"]].concat();
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    // Of a program that no policy knows.
+    for _ in 0..8 {
+        assert_eq!(world.bot("/usr/bin/curl").args(["-skf", "https://api.test/v1/x"]).run().code, Some(22));
+    }
+    // Datagrams that the kernel refuses.
+    let mut bot = sender(&world, "bots/python3");
+    for port in 1001..1021 {
+        assert_eq!(send(&mut bot, port, 1), 1);
+    }
+    wait_until("datagrams that are counted", || {
+        (world.counter("refusals_unrecorded") >= 25 + 3 + 10).then_some(())
+    });
+    // Others go on, and are told of each refusal.
+    assert_eq!(call(&world), 200);
+    assert_eq!(world.curl(&["https://api.test/v1/forbidden/x"]).status, 403);
+    assert_eq!(world.decision(Some("/v1/forbidden/x"))["identity"], "curl");
+    world.terminate();
+    for (identity, least) in [(Value::from("python"), 25 + 10), (Value::Null, 3)] {
+        let whose = |record: &&Value| record["identity"] == identity;
+        let journal = world.journal();
+        let denied = journal.iter().filter(whose).filter(|record| record["verdict"] == "deny").count();
+        assert_eq!(denied as u64, RECORDED, "{identity}");
+        let bounds: Vec<_> =
+            journal.iter().filter(whose).filter(|record| record["kind"] == "bound").collect();
+        let counts = bounds.iter().map(|bound| bound["count"].as_u64().unwrap());
+        let (total, counted) = (bounds.last().unwrap()["total"].as_u64().unwrap(), counts.sum::<u64>());
+        assert!(total >= least && counted == total, "{identity}: {bounds:?}");
+    }
+    let shown = world.vouchsafe(&["audit", "tail", "--identity", "python", "--kind", "bound"]);
+    assert!(shown.stdout.contains("python refusals_unrecorded "), "{shown:?}");
+    assert_eq!(world.vouchsafe(&["audit", "verify"]).code, Some(0));
+}
+
+#[test]
 fn a_network_namespace_that_finds_the_table_full_is_held_back_until_there_is_room() {
     let world = World::start();
     // A cookie of nobody; cookies count up from 1.

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::trust::Trust;
 use super::world::{Answer, Client, Seen, Upstream, Wishes, World, body, request};
+use crate::config::Rate;
 use crate::connection::Settings;
 use crate::forward::ForwardLimits;
 use crate::http::HttpLimits;
@@ -525,4 +526,30 @@ async fn a_header_of_http2_that_is_too_large_is_431_and_the_connection_goes_on()
     }
     assert!(upstream.seen().is_empty());
     assert_eq!(client.get("GET", &uri, &[]).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_refused_too_often_is_refused_without_a_record_and_counted() {
+    let refusals = Rate { number: 1, per: Duration::from_secs(3600), burst: 2 };
+    let wishes = Wishes { refusals, ..Wishes::default() };
+    let (world, _upstream) = world_with(Alpn::Http1, |_| Response::new(body("")), wishes).await;
+    let headers = [("host", &*host(&world))];
+    let mut client = world.http1("bot").await;
+    let mut named = Vec::new();
+    for _ in 0..5 {
+        let answer = client.get("DELETE", "/v1/x", &headers).await;
+        assert_eq!(answer.status(), 403);
+        named.push(answer.headers().contains_key("vouchsafe-journal-id"));
+    }
+    assert_eq!(named, [true, true, false, false, false]);
+    // Neither others nor what is permitted.
+    assert_eq!(client.get("GET", "/v1/x", &headers).await.status(), 200);
+    let other = world.http1("stranger").await.get("GET", "/v1/x", &headers).await;
+    assert!(other.headers().contains_key("vouchsafe-journal-id"));
+    let counters = &world.services.counters;
+    let (_, bot) = counters.identities().swap_remove(0);
+    assert_eq!((bot.denied(), bot.unrecorded(), counters.unknown().unrecorded()), (5, 3, 0));
+    assert_eq!(counters.unrecorded(), 3);
+    let denied = world.book.decisions().iter().filter(|decision| decision.verdict == Verdict::Deny).count();
+    assert_eq!(denied, 3);
 }

@@ -22,7 +22,7 @@ use crate::accept::{Accepted, Origin};
 use crate::authorize::tests::{live, workload};
 use crate::authorize::{Identifier, LivePolicy, PolicyStore};
 use crate::base::addr::{ClientAddr, OriginalDst};
-use crate::config::QueryNames;
+use crate::config::{QueryNames, Rate};
 use crate::connection::{Counters, OpenConnection, Services, Settings, serve};
 use crate::credentials::{Credentials, Fingerprints, KeySource, Outcall, Redaction, Secret, Store};
 use crate::forward::{Dialer, ForwardLimits, Forwarder};
@@ -80,12 +80,14 @@ pub(super) struct World {
 pub(super) struct Wishes {
     pub(super) forward: ForwardLimits,
     pub(super) settings: Settings,
+    pub(super) refusals: Rate,
     pub(super) with_secret: bool,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { forward: ForwardLimits::default(), settings: Settings::default(), with_secret: true }
+        let (forward, settings, refusals) = Default::default();
+        Self { forward, settings, refusals, with_secret: true }
     }
 }
 
@@ -120,7 +122,7 @@ impl World {
             redaction: Redaction::new(Fingerprints::new(&[1; 32]), Vec::new(), QueryNames::None),
             settings: Settings { ports: vec![upstream.port()], ..wishes.settings },
             backoff: Backoff::default(),
-            counters: Counters::default(),
+            counters: Counters::new(wishes.refusals),
             drain: draining,
         };
         let generation = AtomicUsize::new(1);
