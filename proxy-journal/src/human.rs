@@ -194,7 +194,7 @@ pub fn sentence(record: &Record, colour: bool) -> String {
         Record::Detach(detach) => detached(detach, colour),
         Record::Bound(bound) => format!(
             "{}{} {} ({} in all): {}",
-            bound.identity.as_ref().map(|it| format!("{} ", escape_word(it))).unwrap_or_default(),
+            bound.whose().map(|it| format!("{} ", escape_word(it))).unwrap_or_default(),
             paint(&escape_word(&bound.counter), Paint::Red, colour),
             bound.count,
             bound.total,

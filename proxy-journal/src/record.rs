@@ -462,7 +462,7 @@ pub struct Person {
 /// A bound was reached: of a table of the kernel side, or of what of one identity has a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bound {
-    /// Of whom it is, if it is not of all.
+    /// Of whom it is. Without one it is of the host as a whole; of refusals ([`Bound::REFUSALS`]) of all workloads without an identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// Name of the counter, as `status` shows it.
@@ -473,4 +473,15 @@ pub struct Bound {
     pub total: u64,
     /// What that means, in words.
     pub effect: String,
+}
+
+impl Bound {
+    /// The counter of refusals that have no record of their own.
+    pub const REFUSALS: &str = "refusals_unrecorded";
+
+    /// Whose it is, for people; `None` when it is of the host as a whole.
+    #[must_use]
+    pub fn whose(&self) -> Option<&str> {
+        self.identity.as_deref().or((self.counter == Self::REFUSALS).then_some("unknown"))
+    }
 }

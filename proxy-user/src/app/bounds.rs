@@ -21,10 +21,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Network namespaces that could not be served.
 pub(super) const NAMESPACES_REFUSED: &str = "namespaces_refused";
 
-/// Refusals that have no record of their own.
-pub(super) const REFUSALS_UNRECORDED: &str = "refusals_unrecorded";
-const UNRECORDED: &str =
-    "refusals without a record of their own: there were more than limits.refusals_per_identity";
+/// What it means that refusals have no record of their own.
+const UNRECORDED: &str = "refused without a record of their own: more than limits.refusals_per_identity, or the journal could not be \
+                          written";
 
 /// Counters that say that something was full, and what that means.
 const BOUNDS: [(&str, &str); 5] = [
@@ -47,8 +46,7 @@ pub(super) struct Bounds {
     namespaces: Arc<Namespaces>,
     services: Arc<Services>,
     told: [Told; BOUNDS.len()],
-    /// Of refusals: of all together, and of each identity; `None` are those who have none.
-    refusals: u64,
+    /// Of refusals: of each identity; `None` are those who have none.
     refused: HashMap<Option<String>, Told>,
 }
 
@@ -62,23 +60,23 @@ impl Bounds {
     /// At the first look everything is told that was counted since the programs were attached: also what was lost while no
     /// daemon was there.
     pub(super) fn new(kernel: Arc<Kernel>, namespaces: Arc<Namespaces>, services: Arc<Services>) -> Self {
-        let (told, refusals, refused) = Default::default();
-        Self { kernel, namespaces, services, told, refusals, refused }
+        Self { kernel, namespaces, services, told: Default::default(), refused: HashMap::new() }
     }
 
-    /// Looks again and again, until it is told to stop; then once more.
-    pub(super) async fn watch(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
+    /// Looks again and again, until it is told to stop; who then has it looks for the last time when nothing more is served.
+    pub(super) async fn watch(mut self, mut stop: tokio::sync::watch::Receiver<bool>) -> Self {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
-            let last = tokio::select! {
-                _ = look.tick() => false,
-                _ = stop.wait_for(|stop| *stop) => true,
-            };
-            self.look(last);
-            if last {
-                return;
+            tokio::select! {
+                _ = look.tick() => self.look(false),
+                _ = stop.wait_for(|stop| *stop) => return self,
             }
         }
+    }
+
+    /// Tells what was not told yet.
+    pub(super) fn look_for_the_last_time(&mut self) {
+        self.look(true);
     }
 
     fn look(&mut self, last: bool) {
@@ -86,58 +84,47 @@ impl Bounds {
         counters.push((NAMESPACES_REFUSED, self.namespaces.refused()));
         for ((name, effect), told) in BOUNDS.iter().zip(&mut self.told) {
             let total = counters.iter().find(|(counter, _)| counter == name).map_or(0, |(_, total)| *total);
-            let before = told.total;
-            let Some(count) = told.more(total, last) else { continue };
-            tracing::error!(counter = name, count, total, "{effect}");
-            if !is_told(&self.services, None, name, count, total, effect) {
-                told.total = before;
-            }
+            told.tell(&self.services, None, (name, effect), total, last);
         }
         self.look_at_refusals(last);
     }
 
     fn look_at_refusals(&mut self, last: bool) {
         let counters = &self.services.counters;
-        if counters.unrecorded() == self.refusals {
+        if counters.unrecorded() == self.refused.values().map(|told| told.total).sum::<u64>() {
             return;
         }
         let unknown = (None, counters.unknown().unrecorded());
         let identities =
             counters.identities().into_iter().map(|(name, tally)| (Some(name), tally.unrecorded()));
-        let mut all = 0;
         for (identity, total) in identities.chain([unknown]).filter(|(_, total)| *total > 0) {
             let told = self.refused.entry(identity.clone()).or_default();
-            let before = told.total;
-            if let Some(count) = told.more(total, last) {
-                tracing::error!(identity, count, total, "{UNRECORDED}");
-                if !is_told(&self.services, identity, REFUSALS_UNRECORDED, count, total, UNRECORDED) {
-                    told.total = before;
-                }
-            }
-            all += told.total;
+            told.tell(&self.services, identity, (Bound::REFUSALS, UNRECORDED), total, last);
         }
-        self.refusals = all;
     }
-}
-
-/// Tells the journal; what it does not take is told again.
-fn is_told(
-    services: &Services,
-    identity: Option<String>,
-    counter: &str,
-    count: u64,
-    total: u64,
-    effect: &str,
-) -> bool {
-    let (counter, effect) = (counter.to_owned(), effect.to_owned());
-    let noted = services.recorder.note(Record::Bound(Bound { identity, counter, count, total, effect }));
-    if let Err(error) = &noted {
-        tracing::error!(%error, "that a bound was reached cannot be recorded");
-    }
-    noted.is_ok()
 }
 
 impl Told {
+    /// Tells the log and the journal what came since it was told, of this counter and what it means; what the journal does not take is told again.
+    fn tell(
+        &mut self,
+        services: &Services,
+        identity: Option<String>,
+        (counter, effect): (&str, &str),
+        total: u64,
+        last: bool,
+    ) {
+        let before = self.total;
+        let Some(count) = self.more(total, last) else { return };
+        tracing::error!(identity, counter, count, total, "{effect}");
+        let (counter, effect) = (counter.to_owned(), effect.to_owned());
+        let bound = Record::Bound(Bound { identity, counter, count, total, effect });
+        if let Err(error) = services.recorder.note(bound) {
+            tracing::error!(%error, "that a bound was reached cannot be recorded");
+            self.total = before;
+        }
+    }
+
     /// How many came since it was told; nothing when there are none, or when it was told a moment ago.
     fn more(&mut self, total: u64, last: bool) -> Option<u64> {
         let count = total.saturating_sub(self.total);

@@ -376,11 +376,14 @@ async fn serve(
     }
     tasks.abort_all();
     end_bounds.send_replace(true);
-    let _ = bounds.await;
+    let bounds = bounds.await;
     let recorder = Arc::clone(&recorder);
     let end = move || {
         if let Err(error) = ledger.write(SystemTime::now()) {
             tracing::error!(%error, "what was used of the limits is not kept");
+        }
+        if let Ok(mut bounds) = bounds {
+            bounds.look_for_the_last_time();
         }
         let stopped = recorder.stop(reason);
         sinks.stop();

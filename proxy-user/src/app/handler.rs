@@ -250,7 +250,7 @@ impl DaemonHandler {
         counters.push(("namespaces_served".to_owned(), number(self.namespaces.count())));
         counters.push((bounds::NAMESPACES_REFUSED.to_owned(), self.namespaces.refused()));
         counters.push(("events_merged".to_owned(), self.services.counters.merged()));
-        counters.push((bounds::REFUSALS_UNRECORDED.to_owned(), self.services.counters.unrecorded()));
+        counters.push((proxy_journal::Bound::REFUSALS.to_owned(), self.services.counters.unrecorded()));
         KernelStatus {
             attached_cgroup: self.governed.display().to_string(),
             pin_dir: self.config.kernel.pin.display().to_string(),

@@ -16,7 +16,7 @@ use super::{namespaces::Namespaces, traces};
 use crate::{
     authorize::{Asked, Caller, Kind, Refusal, Subject, authorize_network, entry},
     base::{addr::OriginalDst, clock},
-    connection::Services,
+    connection::{RefusedBy, Services},
     kernel::Events,
     workload::{Identified, Workloads},
 };
@@ -168,7 +168,7 @@ async fn take(
     if repeated {
         return services.counters.count_merged();
     }
-    services.refused(&subject, || entry::refused(&subject, &asked, &refusal));
+    services.refused(&subject, RefusedBy::Kernel, || entry::refused(&subject, &asked, &refusal));
 }
 
 /// The name of a protocol (protocols(5)), for people.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     authorize::{Caller, entry},
-    connection::Services,
+    connection::{RefusedBy, Services},
     kernel::Cgroups,
     workload::{Workloads, process, unit},
 };
@@ -23,7 +23,7 @@ pub(super) async fn record(event: &Event, services: &Services, workloads: &Workl
     let workload = workloads.of(&event.capture, false);
     let caller = Caller::identify(workload, &services.policy, &*services.identifier).await;
     let subject = caller.current(&services.policy, &*services.identifier).await;
-    if !services.is_recorded(&subject) {
+    if !services.take_record(&subject, RefusedBy::Kernel) {
         return;
     }
     let access = access(event);

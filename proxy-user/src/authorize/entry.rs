@@ -100,7 +100,9 @@ fn entry(
         Identified::Ambiguous(names) => names.clone(),
         _ => Vec::new(),
     };
-    let path_cut = path.map(str::len) != asked.path.map(str::len);
+    let method = asked.method.map(|method| method_of(method, verdict));
+    let is_cut =
+        (path.map(str::len), method.map(str::len)) != (asked.path.map(str::len), asked.method.map(str::len));
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Decision {
         id: Uuid::now_v7(),
@@ -112,7 +114,7 @@ fn entry(
         api: called(subject, asked).map(|api| api.name.clone()),
         host: owned(asked.host),
         port: asked.port,
-        method: owned(asked.method),
+        method: owned(method),
         path: owned(path),
         has_query: asked.has_query,
         verdict,
@@ -125,7 +127,7 @@ fn entry(
         ech: asked.ech,
         refusal: None,
         fingerprints: Vec::new(),
-        basis: basis.map(|basis| Box::new(Basis { path_cut, several: several(), ..basis.clone() })),
+        basis: basis.map(|basis| Box::new(Basis { path_cut: is_cut, several: several(), ..basis.clone() })),
         generation: subject.live().generation(),
     }
 }
@@ -196,6 +198,15 @@ pub fn container(known: &Container) -> proxy_journal::Container {
 
 /// What was refused cost its sender nothing, so it may not fill the journal: long texts are cut. What was allowed is
 /// recorded whole.
+/// Over HTTP/2 it may be as long as all headers together.
+fn method_of(method: &str, verdict: Verdict) -> &str {
+    const MAX_REFUSED: usize = 64;
+    match verdict {
+        Verdict::Allow => method,
+        Verdict::Deny => method.get(..method.floor_char_boundary(MAX_REFUSED)).unwrap_or(method),
+    }
+}
+
 fn shortened(text: &str, verdict: Verdict) -> &str {
     const MAX_REFUSED: usize = 2048;
     match verdict {

@@ -363,7 +363,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(90),
             connections: 10_000,
             connections_per_identity: 6_000,
-            refusals_per_identity: Rate::default(),
+            // A minute and a half of a bot that is wrong 100 times a second; then some 5 GiB a day of lines, before they are compressed.
+            refusals_per_identity: Rate { number: 50, per: Duration::from_secs(1), burst: 5_000 },
             drain: Duration::from_secs(10),
         }
     }

@@ -17,13 +17,6 @@ pub struct Rate {
     pub burst: u32,
 }
 
-impl Default for Rate {
-    /// Of refusals: a minute of a bot that is wrong 100 times a second; then some 5 GiB a day of lines, of which compression leaves a tenth.
-    fn default() -> Self {
-        Self { number: 50, per: Duration::from_secs(1), burst: 5000 }
-    }
-}
-
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;

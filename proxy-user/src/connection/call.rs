@@ -244,7 +244,7 @@ impl Calls {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a call was refused because it cannot be recorded");
-                services.counters.tally(subject).count_denied();
+                services.refused_without_record(subject);
                 let refusal = Refusal::new(
                     Kind::JournalUnwritable,
                     "calls are refused until the journal can be written",

@@ -48,7 +48,7 @@ use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use services::{Counters, Listening, OpenConnection, Services, Settings, Tally};
+pub use services::{Counters, Listening, OpenConnection, RefusedBy, Services, Settings, Tally};
 
 use crate::accept::Accepted;
 use crate::authorize::{Asked, Caller, Kind, Refusal};

@@ -8,6 +8,7 @@ use proxy_journal::{Decision, Mistrust};
 use proxy_policy::{Host, Scheme};
 use tokio::net::TcpStream;
 
+use super::services::RefusedBy;
 use super::{Connection, standing};
 use crate::authorize::{
     Asked, Kind, Passage, Refusal, Subject, Unidentified, authorize_network, authorize_passage,
@@ -179,7 +180,7 @@ impl Connection {
             Ok(receipt) => receipt,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a connection was refused because it cannot be recorded");
-                services.counters.tally(subject).count_denied();
+                services.refused_without_record(subject);
                 turn_away(stream, scheme, Alert::InternalError).await;
                 return None;
             }
@@ -266,7 +267,10 @@ impl Connection {
         let services = &self.services;
         let subject = self.caller.current(&services.policy, &*services.identifier).await;
         let mistrust = mistrust.map(Box::new);
-        services.refused(&subject, || Decision { mistrust, ..entry::refused(&subject, asked, refusal) });
+        services.refused(&subject, RefusedBy::Proxy, || Decision {
+            mistrust,
+            ..entry::refused(&subject, asked, refusal)
+        });
     }
 }
 

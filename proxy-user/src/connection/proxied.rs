@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 
 use super::call::{Calls, Reply};
 use super::passage::Way;
+use super::services::RefusedBy;
 use super::{Connection, told};
 use crate::authorize::{Asked, Kind, Refusal, Subject, authorize_passage, entry, refuse_by_name};
 use crate::base::addr::OriginalDst;
@@ -90,7 +91,8 @@ impl Connection {
                 None => Asked::of(*proxy, "http", None),
             }
         };
-        let entry = services.refused(&subject, || entry::refused(&subject, &asked, &refusal));
+        let entry =
+            services.refused(&subject, RefusedBy::Proxy, || entry::refused(&subject, &asked, &refusal));
         let identity = subject.identity().map(|identity| identity.name.as_str());
         request.refuse(problem::response(&refusal, entry, identity, &Method::CONNECT, |text| text)).await;
     }

@@ -1,5 +1,6 @@
-//! Refusals: each has a record of its own, unless there are too many of one identity. Those are counted, and the journal is told how many
-//! (`app::bounds`): otherwise a bot that is refused as fast as it can ask could fill the disk, or have the oldest segments removed.
+//! Refusals: each has a record of its own, unless there are too many of one identity, or the journal cannot be written. Those are counted, and the
+//! journal is told how many (`app::bounds`): otherwise a bot that is refused as fast as it can ask could fill the disk, or have the oldest
+//! segments removed.
 
 use std::time::Duration;
 
@@ -7,31 +8,45 @@ use proxy_journal::Decision;
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
-use super::services::Services;
+use super::services::{RefusedBy, Services};
 use crate::authorize::Subject;
 use crate::forward::error::chain;
 
 impl Services {
-    /// Counts a refusal, and records it; the id of its record. It has none when there were too many, or when it cannot be written, which is
-    /// logged. It stands all the same.
-    pub fn refused(&self, subject: &Subject, decision: impl FnOnce() -> Decision) -> Option<Uuid> {
+    /// Counts a refusal, and records it; the id of its record, if it has one. It stands all the same.
+    pub fn refused(
+        &self,
+        subject: &Subject,
+        by: RefusedBy,
+        decision: impl FnOnce() -> Decision,
+    ) -> Option<Uuid> {
         let tally = self.counters.tally(subject);
         tally.count_denied();
-        if !tally.is_recorded(now()) {
+        if !tally.take_record(by, now()) {
             return None;
         }
-        match self.recorder.refused(decision()) {
+        let decision = decision();
+        let refusal = decision.refusal.clone();
+        match self.recorder.refused(decision) {
             Ok(id) => Some(id),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "a refusal cannot be recorded");
+                tally.count_unrecorded();
+                tracing::error!(error = %chain(&error), refusal = refusal.as_deref(), "a refusal cannot be recorded");
                 None
             }
         }
     }
 
-    /// Whether what is kept from a workload, and is no decision, has a record of its own.
-    pub fn is_recorded(&self, subject: &Subject) -> bool {
-        self.counters.tally(subject).is_recorded(now())
+    /// Takes the place of a record for what is kept from a workload and is no decision; that there is none is counted.
+    pub fn take_record(&self, subject: &Subject, by: RefusedBy) -> bool {
+        self.counters.tally(subject).take_record(by, now())
+    }
+
+    /// Counts what is refused because the journal cannot be written.
+    pub(super) fn refused_without_record(&self, subject: &Subject) {
+        let tally = self.counters.tally(subject);
+        tally.count_denied();
+        tally.count_unrecorded();
     }
 }
 

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use proxy_journal::{Decision, Fingerprint};
 
 use super::call::{Calls, Reply};
+use super::services::RefusedBy;
 use crate::authorize::{Asked, Facts, Kind, LivePolicy, Refusal, Subject, entry};
 use crate::http::{ReplyBody, problem};
 
@@ -46,7 +47,7 @@ impl Calls {
         refusal: &Refusal,
         method: &Method,
     ) -> Reply {
-        let entry = self.connection.services.refused(subject, decision);
+        let entry = self.connection.services.refused(subject, RefusedBy::Proxy, decision);
         self.last(answer(refusal, entry, subject, method), refusal)
     }
 

@@ -95,8 +95,20 @@ pub struct Tally {
     allowed: AtomicU64,
     denied: AtomicU64,
     unrecorded: AtomicU64,
+    /// How many refusals of calls and connections may have records.
     refusals: Gcra,
+    /// How many of what the kernel refuses, which calls that are refused do not use up.
+    kernel: Gcra,
     open: AtomicU64,
+}
+
+/// Where something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// Here: a call, a connection, a tunnel.
+    Proxy,
+    /// By the programs: a socket, a datagram, a trace.
+    Kernel,
 }
 
 /// One of the connections of an identity, until this is dropped.
@@ -110,9 +122,15 @@ impl Drop for Held {
 
 impl Tally {
     fn new(refusals: Rate) -> Self {
-        let refusals = Gcra::new(refusals.number, refusals.per, refusals.burst);
-        let (allowed, denied, unrecorded, open) = Default::default();
-        Self { allowed, denied, unrecorded, refusals, open }
+        let rate = || Gcra::new(refusals.number, refusals.per, refusals.burst);
+        Self {
+            allowed: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            unrecorded: AtomicU64::new(0),
+            refusals: rate(),
+            kernel: rate(),
+            open: AtomicU64::new(0),
+        }
     }
 
     /// One more connection, unless there are so many already.
@@ -138,7 +156,7 @@ impl Tally {
         self.allowed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Those of them that have no record of their own.
+    /// What was refused, or kept from it, without a record of its own.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.load(Ordering::Relaxed)
@@ -148,13 +166,21 @@ impl Tally {
         self.denied.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether what is refused now has a record of its own; that it has none is counted. The time is since any beginning.
-    pub(super) fn is_recorded(&self, now: Duration) -> bool {
-        let recorded = self.refusals.take(now, Duration::ZERO).is_ok();
-        if !recorded {
-            self.unrecorded.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_unrecorded(&self) {
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the place of a record for what is refused at a time since any beginning; that there is none is counted.
+    pub(super) fn take_record(&self, by: RefusedBy, now: Duration) -> bool {
+        let rate = match by {
+            RefusedBy::Proxy => &self.refusals,
+            RefusedBy::Kernel => &self.kernel,
+        };
+        let taken = rate.take(now, Duration::ZERO).is_ok();
+        if !taken {
+            self.count_unrecorded();
         }
-        recorded
+        taken
     }
 }
 
@@ -162,9 +188,16 @@ impl Counters {
     /// So many refusals of an identity have a record of their own.
     #[must_use]
     pub fn new(refusals: Rate) -> Self {
-        let (open, late, listening, accepted, merged, identities) = Default::default();
-        let unknown = Arc::new(Tally::new(refusals));
-        Self { open, late, listening, accepted, merged, refusals, unknown, identities }
+        Self {
+            open: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            listening: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            merged: AtomicU64::new(0),
+            refusals,
+            unknown: Arc::new(Tally::new(refusals)),
+            identities: Mutex::default(),
+        }
     }
 
     /// Connections that are open now.
@@ -196,7 +229,7 @@ impl Counters {
         self.merged.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Refusals that have no record of their own because there were too many of their identity.
+    /// What was refused without a record of its own: there was too much of its identity, or the journal could not be written.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {
         let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);

@@ -126,6 +126,11 @@ pub(super) fn spell(message: &Message) -> Vec<u8> {
             }
             fields.outcome(outcome);
         }
+        Record::Bound(bound) => {
+            fields.maybe("IDENTITY", bound.whose());
+            fields.put("COUNTER", &bound.counter);
+            fields.put("COUNT", &bound.count.to_string());
+        }
         _ => {}
     }
     fields.0

@@ -113,6 +113,11 @@ fn spell(message: &Message, facility: u8, spelling: &Spelling) -> String {
                 put(&mut text, "identity", trace.identity.as_deref().unwrap_or("unknown"));
                 put(&mut text, "verdict", "deny");
             }
+            Record::Bound(bound) => {
+                if let Some(whose) = bound.whose() {
+                    put(&mut text, "identity", whose);
+                }
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use proxy_journal::{Bound, Record};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -101,4 +102,15 @@ fn has_all(mut seqs: Vec<u64>, last: u64) -> bool {
     seqs.sort_unstable();
     seqs.dedup();
     seqs == (1..=last).collect::<Vec<_>>()
+}
+
+/// As of a bot that was refused too often.
+fn refusals_without_record(identity: Option<&str>) -> Record {
+    Record::Bound(Bound {
+        identity: identity.map(str::to_owned),
+        counter: Bound::REFUSALS.to_owned(),
+        count: 7,
+        total: 9,
+        effect: "refused without a record".to_owned(),
+    })
 }

@@ -173,10 +173,20 @@ fn who_is_refused_too_often_has_its_refusals_counted_and_fills_no_journal() {
     for (identity, least) in [(Value::from("python"), 25 + 10), (Value::Null, 3)] {
         let whose = |record: &&Value| record["identity"] == identity;
         let journal = world.journal();
-        let denied = journal.iter().filter(whose).filter(|record| record["verdict"] == "deny").count();
-        assert_eq!(denied as u64, RECORDED, "{identity}");
-        let bounds: Vec<_> =
-            journal.iter().filter(whose).filter(|record| record["kind"] == "bound").collect();
+        let denied = |field: &str, value: &str| {
+            let denied = journal.iter().filter(whose).filter(|record| record["verdict"] == "deny");
+            denied.filter(|record| record[field] == value).count() as u64
+        };
+        assert_eq!(denied("method", "GET"), RECORDED, "{identity}");
+        // Refused calls do not use up what is for the kernel's.
+        if !identity.is_null() {
+            assert_eq!(denied("scheme", "udp"), RECORDED, "{identity}");
+        }
+        let bounds: Vec<_> = journal
+            .iter()
+            .filter(whose)
+            .filter(|record| record["counter"] == "refusals_unrecorded")
+            .collect();
         let counts = bounds.iter().map(|bound| bound["count"].as_u64().unwrap());
         let (total, counted) = (bounds.last().unwrap()["total"].as_u64().unwrap(), counts.sum::<u64>());
         assert!(total >= least && counted == total, "{identity}: {bounds:?}");

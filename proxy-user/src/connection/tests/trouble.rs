@@ -553,3 +553,32 @@ async fn what_is_refused_too_often_is_refused_without_a_record_and_counted() {
     let denied = world.book.decisions().iter().filter(|decision| decision.verdict == Verdict::Deny).count();
     assert_eq!(denied, 3);
 }
+
+#[tokio::test]
+async fn what_is_refused_while_the_journal_cannot_be_written_is_counted_to_be_told_later() {
+    let (world, _upstream) = world_with(Alpn::Http1, |_| Response::new(body("")), Wishes::default()).await;
+    let headers = [("host", &*host(&world))];
+    let mut client = world.http1("bot").await;
+    assert_eq!(client.get("GET", "/v1/x", &headers).await.status(), 200);
+    world.book.recorder.stop("it is broken").unwrap();
+    for (method, status) in [("DELETE", 403), ("GET", 503), ("DELETE", 403)] {
+        let answer = client.get(method, "/v1/x", &headers).await;
+        assert_eq!(answer.status(), status);
+        assert!(!answer.headers().contains_key("vouchsafe-journal-id"));
+    }
+    let (_, bot) = world.services.counters.identities().swap_remove(0);
+    assert_eq!((bot.allowed(), bot.denied(), bot.unrecorded()), (1, 3, 3));
+}
+
+#[tokio::test]
+async fn a_method_as_long_as_all_headers_together_is_refused_and_its_record_is_short() {
+    let (world, _upstream) = world_with(Alpn::Http1, |_| Response::new(body("")), Wishes::default()).await;
+    let long = "M".repeat(500_000);
+    let mut client = Client::http2(world.connect_tls("bot", "api.test", Alpn::Http2).await).await;
+    let answer = client.get(&long, &format!("https://{}/v1/x", host(&world)), &[]).await;
+    assert!(answer.status().is_client_error(), "{answer:?}");
+    let denied = world.book.decisions();
+    let denied: Vec<_> = denied.iter().filter(|decision| decision.verdict == Verdict::Deny).collect();
+    assert_eq!(denied.len(), 1);
+    assert_eq!(denied[0].method.as_deref(), Some(&long[..64]));
+}

@@ -86,7 +86,8 @@ pub(super) struct Wishes {
 
 impl Default for Wishes {
     fn default() -> Self {
-        let (forward, settings, refusals) = Default::default();
+        let refusals = Rate { number: 1000, per: Duration::from_secs(1), burst: 1000 };
+        let (forward, settings) = (ForwardLimits::default(), Settings::default());
         Self { forward, settings, refusals, with_secret: true }
     }
 }

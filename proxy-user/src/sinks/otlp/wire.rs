@@ -218,6 +218,12 @@ fn record(message: &Message, spelling: &Spelling) -> LogRecord {
                     attributes.push(text("error.message", error));
                 }
             }
+            Record::Trace(trace) => {
+                attributes.push(text("vouchsafe.identity", trace.identity.as_deref().unwrap_or("unknown")));
+            }
+            Record::Bound(bound) => {
+                attributes.extend(bound.whose().map(|whose| text("vouchsafe.identity", whose)));
+            }
             _ => {}
         }
     }

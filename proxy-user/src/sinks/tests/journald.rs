@@ -103,9 +103,16 @@ fn a_call_is_shown_with_fields_that_its_own_text_cannot_forge() {
         "{}",
         shown["MESSAGE"]
     );
+    for (identity, shown_as) in [(Some("invoice-bot"), "invoice-bot"), (None, "unknown")] {
+        recorder.note(refusals_without_record(identity)).unwrap();
+        let shown = next();
+        assert_eq!((&*shown["VOUCHSAFE_KIND"], &*shown["IDENTITY"]), ("bound", shown_as));
+        assert_eq!((&*shown["COUNTER"], &*shown["COUNT"]), ("refusals_unrecorded", "7"));
+        assert!(shown["MESSAGE"].contains(&format!("{shown_as} refusals_unrecorded 7 ")), "{shown:?}");
+    }
     recorder.stop("test").unwrap();
     assert_eq!(next()["VOUCHSAFE_KIND"], "stop");
-    eventually("all is sent", || running.health().sent == 9);
+    eventually("all is sent", || running.health().sent == 11);
     assert_eq!((running.health().rejected, running.health().lost), (0, 0));
 }
 

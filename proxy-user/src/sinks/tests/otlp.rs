@@ -174,7 +174,8 @@ fn a_record_is_the_same_in_each_spelling() {
         let running = host.start();
         running.recorder.begin(allow("/v1/invoices")).unwrap().complete(ok());
         running.recorder.refused(deny("/v1/no")).unwrap();
-        eventually("all is taken", || has_all(collector.seqs(), 5));
+        running.recorder.note(refusals_without_record(Some("other-bot"))).unwrap();
+        eventually("all is taken", || has_all(collector.seqs(), 6));
         let records = collector.taken();
         for record in &records {
             assert!(record.time_unix_nano > 1_700_000_000_000_000_000);
@@ -194,4 +195,6 @@ fn a_record_is_the_same_in_each_spelling() {
     assert_eq!((protobuf[4].0, &*protobuf[4].1, &*protobuf[4].2), (13, "WARN", "vouchsafe.decision"));
     let status = protobuf[3].4[1].clone().unwrap().value.unwrap();
     assert!(format!("{status:?}").contains("IntValue(200)"), "{status:?}");
+    let whose = protobuf[5].4[0].clone().unwrap().value.unwrap();
+    assert!(format!("{whose:?}").contains("other-bot"), "{whose:?}");
 }

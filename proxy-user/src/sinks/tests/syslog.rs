@@ -92,9 +92,10 @@ fn rsyslog_gets_each_record_as_one_message_that_its_own_text_cannot_forge() {
     hostile.reason = "]\"\\ \u{2028}".into();
     let id = running.recorder.refused(hostile).unwrap();
     running.recorder.begin(allow("/v1/invoices")).unwrap().complete(ok());
-    eventually("all is there", || rsyslog.messages().len() == 5);
+    running.recorder.note(refusals_without_record(Some("other-bot"))).unwrap();
+    eventually("all is there", || rsyslog.messages().len() == 6);
     running.stop();
-    eventually("the end is there", || rsyslog.messages().len() == 7);
+    eventually("the end is there", || rsyslog.messages().len() == 8);
     let all = rsyslog.messages();
     let lines: Vec<&str> = all.iter().map(|message| message["msg"].as_str().unwrap().trim_start()).collect();
     assert_eq!(lines, host.journal());
@@ -111,6 +112,9 @@ fn rsyslog_gets_each_record_as_one_message_that_its_own_text_cannot_forge() {
     assert!(data.contains(" verdict=\"deny\" ") && !data.contains(['\n', '\0']), "{data}");
     let ended = all[4]["structured-data"].as_str().unwrap();
     assert!(ended.contains("identity=\"invoice-bot\"") && ended.contains("status=\"200\""), "{ended}");
+    let bound = |it: &&serde_json::Value| it["msgid"] == "bound";
+    let bound = all.iter().find(bound).unwrap()["structured-data"].as_str().unwrap();
+    assert!(bound.contains("identity=\"other-bot\""), "{bound}");
     assert!(all.iter().all(|message| message["protocol-version"] == "1"));
 }
 
