@@ -5,7 +5,7 @@ mod rotation;
 mod hashicorp;
 mod issuer;
 mod journal;
-mod rate;
+mod limits;
 mod redaction;
 mod sinks;
 mod uplink;
@@ -26,7 +26,7 @@ pub use self::exec::{Exec, Programs};
 pub use self::hashicorp::{Hashicorp, HashicorpJwt, HashicorpLogin};
 pub use self::issuer::Issuer;
 pub use self::journal::{Durability, Journal, OnFull};
-pub use self::rate::Rate;
+pub use self::limits::{Limits, Rate};
 pub use self::redaction::QueryNames;
 pub use self::rotation::{Maker, Rotation, Rotations};
 pub use self::sinks::{Format, From, JOURNALD, OtlpProtocol, Receiver, Sink, Sinks, Tls as SinkTls};
@@ -173,35 +173,6 @@ pub struct Upstream {
     pub proxy_credential: Option<SecretRef>,
     /// Whether it alone looks names up, and this host cannot.
     pub proxy_resolves: bool,
-}
-
-/// `[limits]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Until the client has said what it speaks.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub sniff_timeout: Duration,
-    /// Bytes of a request's head.
-    pub header_bytes: usize,
-    /// Until a request's head is complete; of the first one, also until it begins.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub header_timeout: Duration,
-    /// How long a client may take nothing of an answer that is there for it.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub write_timeout: Duration,
-    /// How long an open connection may rest.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub idle_timeout: Duration,
-    /// Connections from bots at once.
-    pub connections: usize,
-    /// How many of them one identity may have, and all workloads without one together.
-    pub connections_per_identity: usize,
-    /// How many refusals of one identity have a record of their own, and of all workloads without one together.
-    pub refusals_per_identity: Rate,
-    /// How long calls that are open may go on at a stop or restart; new ones are served meanwhile.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub drain: Duration,
 }
 
 /// `[control]`
@@ -353,23 +324,6 @@ impl Default for Upstream {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            sniff_timeout: Duration::from_secs(5),
-            header_bytes: 64 * 1024,
-            header_timeout: Duration::from_secs(15),
-            write_timeout: Duration::from_secs(300),
-            idle_timeout: Duration::from_secs(90),
-            connections: 10_000,
-            connections_per_identity: 6_000,
-            // A minute and a half of a bot that is wrong 100 times a second; then some 5 GiB a day of lines, before they are compressed.
-            refusals_per_identity: Rate { number: 50, per: Duration::from_secs(1), burst: 5_000 },
-            drain: Duration::from_secs(10),
-        }
-    }
-}
-
 impl Default for Control {
     fn default() -> Self {
         Self { group: String::from("vouchsafe") }
@@ -473,14 +427,8 @@ impl Config {
         if !config.listen.ipv4.ip().is_loopback() || !config.listen.ipv6.ip().is_loopback() {
             return Err(value("listen must be loopback addresses; nobody outside this host is served"));
         }
-        if !(1024..=1 << 20).contains(&config.limits.header_bytes) {
-            return Err(value("limits.header_bytes must be between 1024 and 1048576"));
-        }
-        if config.limits.connections == 0 {
-            return Err(value("limits.connections must be at least 1"));
-        }
-        if config.limits.connections_per_identity == 0 {
-            return Err(value("limits.connections_per_identity must be at least 1"));
+        if let Some(problem) = config.limits.problem() {
+            return Err(value(problem));
         }
         if let Some(problem) = config.issuer.as_ref().and_then(|it| it.problem(&config.ports())) {
             return Err(value(problem));
@@ -565,10 +513,6 @@ mod tests {
         assert!(error("[listen]\nipv4 = \"0.0.0.0:15001\"").contains("loopback"));
         assert!(error("[upstream]\nconnect_timeout = \"10\"").contains("not a duration"));
         assert!(error("unidentified = \"observe\"").contains("unknown variant"));
-        for rate in ["5", "5/day", "5 at once", "1 MiB/day", "0/s"] {
-            let text = error(&format!("[limits]\nrefusals_per_identity = \"{rate}\""));
-            assert!(text.starts_with("v.toml:2:25: error:") && text.contains("is no rate; write"), "{text}");
-        }
         assert!(error("[journal]\non_full = \"spill\"").contains("write spill = "));
         assert!(error("[journal]\nspill = \"/x\"").contains("write that, or take spill away"));
         assert!(error("[journal]\nsegment_size = \"1 MB\"").contains("not an amount of bytes"));
