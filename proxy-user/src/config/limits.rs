@@ -83,12 +83,13 @@ pub struct Rate {
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        const HELP: &str =
+            "write how many in a second, minute or hour, and how many of them at once: \"50/s burst 5000\"";
+        let text = String::deserialize(deserializer)
+            .map_err(|_| D::Error::custom(format!("this is no rate; {HELP}")))?;
         match text.parse::<Limit>().map(|limit| limit.bound()) {
             Ok(Bound::Rate { calls: number, per, burst }) => Ok(Self { number, per, burst }),
-            _ => Err(D::Error::custom(format!(
-                "{text:?} is no rate; write how many in a second, minute or hour, and how many of them at once: \"50/s burst 5000\""
-            ))),
+            _ => Err(D::Error::custom(format!("{text:?} is no rate; {HELP}"))),
         }
     }
 }
@@ -109,8 +110,8 @@ mod tests {
         assert!(
             error("connections_per_identity = 0").contains("connections_per_identity must be at least 1")
         );
-        for rate in ["5", "5/day", "5 at once", "1 MiB/day", "0/s"] {
-            let text = error(&format!("refusals_per_identity = \"{rate}\""));
+        for rate in ["50", "\"5\"", "\"5/day\"", "\"5 at once\"", "\"1 MiB/day\"", "\"0/s\""] {
+            let text = error(&format!("refusals_per_identity = {rate}"));
             assert!(text.starts_with("v.toml:2:25: error:") && text.contains("is no rate; write"), "{text}");
         }
     }
